@@ -1,0 +1,2 @@
+//! dirtysim: simulate and check KVM's dirty logging.
+#![forbid(unsafe_code)]
