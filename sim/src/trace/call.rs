@@ -720,6 +720,7 @@ impl TraceRow for CallRow {
 
     fn from_object(mut object: Map<String, Value>) -> Result<Self, Complaint> {
         let serde = |error: serde_json::Error| Complaint::from_serde(&error, Problem::Row);
+        Complaint::about_nulls(&object, Problem::Row)?;
         match object.get("call") {
             None if object.contains_key("section") => {
                 let section: Section = object_into(object).map_err(serde)?;
