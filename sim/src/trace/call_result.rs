@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::error::Complaint;
 use super::hex;
 use super::names::{Errno, Exit};
-use super::runs::{PageRuns, RingEntries, Words};
+use super::runs::{PageRuns, RingEntries};
+use super::words::Words;
 
 /// A return value, or the errno in its place: `"ret":0`, or `"ret":-1,"errno":"EINVAL"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
