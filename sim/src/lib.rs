@@ -2,4 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod import;
+pub mod random;
+pub mod run;
+pub mod scenario;
+pub mod sometimes;
 pub mod trace;
