@@ -1,2 +1,5 @@
 //! dirtysim: simulate and check KVM's dirty logging.
 #![forbid(unsafe_code)]
+
+pub mod cost;
+pub mod plot;
