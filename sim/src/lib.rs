@@ -1,5 +1,7 @@
 //! dirtysim: simulate and check KVM's dirty logging.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod cost;
 pub mod plot;

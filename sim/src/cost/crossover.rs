@@ -30,7 +30,10 @@ pub struct Crossover {
 /// # Errors
 /// What [`simulate`] returns.
 pub fn crossover(inputs: &Inputs, outcome: &Outcome) -> Result<Crossover, CostError> {
-    let bitmap_alone = Inputs { tracking: Tracking::Bitmap(Rearm::Clear), ..inputs.clone() };
+    let bitmap_alone = Inputs {
+        tracking: Tracking::Bitmap(Rearm::Clear),
+        ..inputs.clone()
+    };
     let mut alone = simulate(&bitmap_alone)?.downtime_ns;
     if matches!(inputs.tracking, Tracking::Bitmap(_)) {
         alone = outcome.downtime_ns;
@@ -53,7 +56,11 @@ pub fn crossover(inputs: &Inputs, outcome: &Outcome) -> Result<Crossover, CostEr
 ///
 /// # Errors
 /// [`CostError::TimeOverflow`].
-pub fn downtime_with(inputs: &Inputs, outcome: &Outcome, bitmap_pages: u64) -> Result<u64, CostError> {
+pub fn downtime_with(
+    inputs: &Inputs,
+    outcome: &Outcome,
+    bitmap_pages: u64,
+) -> Result<u64, CostError> {
     final_step(inputs, outcome.vcpu_pages_left, bitmap_pages)?.total_ns()
 }
 
@@ -85,7 +92,10 @@ mod tests {
         let outcome = simulate(&inputs).unwrap();
         let found = crossover(&inputs, &outcome).unwrap();
         for (pages, line) in [
-            (found.beyond_limit, inputs.stop.downtime_limit_ns.unwrap() + 1),
+            (
+                found.beyond_limit,
+                inputs.stop.downtime_limit_ns.unwrap() + 1,
+            ),
             (found.bitmap_alone, found.bitmap_alone_ns),
             (found.stop_and_copy, found.stop_and_copy_ns),
         ] {

@@ -39,7 +39,7 @@ pub(super) fn exp_neg(x: u64) -> u64 {
     let mut sum = u128::from(ONE);
     let mut term = u128::from(ONE);
     for k in 1..=24u128 {
-        term = (term * r >> 48) / k;
+        term = ((term * r) >> 48) / k;
         if term == 0 {
             break;
         }
@@ -63,7 +63,7 @@ mod tests {
             (20, 1_353_352_832),
             (100, 453_999),
         ] {
-            let got = u128::from(exp_neg(ONE / 10 * x_tenths)) * 10_000_000_000 >> 48;
+            let got = (u128::from(exp_neg(ONE / 10 * x_tenths)) * 10_000_000_000) >> 48;
             assert!(got.abs_diff(ten_digits) <= 10, "exp(-{x_tenths}/10): {got}");
         }
         assert_eq!(exp_neg(0), ONE);

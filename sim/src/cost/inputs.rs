@@ -205,9 +205,15 @@ impl Inputs {
         at_most("stream", self.stream_bytes_per_s, RATE_MAX)?;
         at_most("connections", self.connections, CONNECTIONS_MAX)?;
         at_most("vcpus", self.vcpus, VCPUS_MAX)?;
-        at_most("rounds", u64::from(self.stop.rounds_max), u64::from(ROUNDS_MAX))?;
+        at_most(
+            "rounds",
+            u64::from(self.stop.rounds_max),
+            u64::from(ROUNDS_MAX),
+        )?;
         if self.full_rate() == 0 {
-            return Err(CostError::Zero { what: "bandwidth in bytes per second" });
+            return Err(CostError::Zero {
+                what: "bandwidth in bytes per second",
+            });
         }
         self.check_writers()?;
         self.check_rings()?;
@@ -226,7 +232,11 @@ impl Inputs {
             self.stop.downtime_limit_ns.unwrap_or(0),
         ] {
             if cost > COST_MAX {
-                return Err(CostError::TooLarge { what: "a cost or limit", value: cost, max: COST_MAX });
+                return Err(CostError::TooLarge {
+                    what: "a cost or limit",
+                    value: cost,
+                    max: COST_MAX,
+                });
             }
         }
         Ok(())
@@ -237,7 +247,11 @@ impl Inputs {
         for set in &self.working_sets {
             pages("working-set", set.bytes)?;
             if set.bytes_per_s > RATE_MAX {
-                return Err(CostError::TooLarge { what: "dirty-rate", value: set.bytes_per_s, max: RATE_MAX });
+                return Err(CostError::TooLarge {
+                    what: "dirty-rate",
+                    value: set.bytes_per_s,
+                    max: RATE_MAX,
+                });
             }
             sum += u128::from(set.bytes);
         }
@@ -248,7 +262,10 @@ impl Inputs {
             });
         }
         let outside = self.device_save_pages > 0
-            || self.working_sets.iter().any(|s| s.writer == Writer::NonVcpu && s.bytes > 0 && s.bytes_per_s > 0);
+            || self
+                .working_sets
+                .iter()
+                .any(|s| s.writer == Writer::NonVcpu && s.bytes > 0 && s.bytes_per_s > 0);
         if outside && matches!(self.tracking, Tracking::Ring { .. }) {
             return Err(CostError::NonVcpuWritesNeedBitmap);
         }
@@ -260,14 +277,20 @@ impl Inputs {
             return Ok(());
         };
         if entries == 0 {
-            return Err(CostError::Zero { what: "ring-entries" });
+            return Err(CostError::Zero {
+                what: "ring-entries",
+            });
         }
         if !entries.is_power_of_two() {
             return Err(CostError::RingNotPowerOfTwo { entries });
         }
         let min = (RING_RESERVED_ENTRIES + 1).next_power_of_two();
         if !(min..=RING_MAX_ENTRIES).contains(&entries) {
-            return Err(CostError::RingSize { entries, min, max: RING_MAX_ENTRIES });
+            return Err(CostError::RingSize {
+                entries,
+                min,
+                max: RING_MAX_ENTRIES,
+            });
         }
         Ok(())
     }
@@ -301,7 +324,11 @@ fn at_most(what: &'static str, value: u64, max: u64) -> Result<(), CostError> {
 }
 
 fn pages(what: &'static str, value: u64) -> Result<(), CostError> {
-    if value.is_multiple_of(PAGE_BYTES) { Ok(()) } else { Err(CostError::NotPages { what, value }) }
+    if value.is_multiple_of(PAGE_BYTES) {
+        Ok(())
+    } else {
+        Err(CostError::NotPages { what, value })
+    }
 }
 
 #[cfg(test)]
@@ -317,10 +344,25 @@ mod tests {
 
     #[test]
     fn what_cannot_be_simulated_is_refused_by_name() {
-        assert_eq!(refused(|i| i.link_bits_per_s = 0), CostError::Zero { what: "bandwidth" });
-        assert_eq!(refused(|i| i.memory_bytes = 0), CostError::Zero { what: "memory" });
-        assert_eq!(refused(|i| i.memory_bytes += 1), CostError::NotPages { what: "memory", value: 24 * GIB + 1 });
-        assert!(matches!(refused(|i| i.memory_bytes = u64::MAX), CostError::TooLarge { what: "memory", .. }));
+        assert_eq!(
+            refused(|i| i.link_bits_per_s = 0),
+            CostError::Zero { what: "bandwidth" }
+        );
+        assert_eq!(
+            refused(|i| i.memory_bytes = 0),
+            CostError::Zero { what: "memory" }
+        );
+        assert_eq!(
+            refused(|i| i.memory_bytes += 1),
+            CostError::NotPages {
+                what: "memory",
+                value: 24 * GIB + 1
+            }
+        );
+        assert!(matches!(
+            refused(|i| i.memory_bytes = u64::MAX),
+            CostError::TooLarge { what: "memory", .. }
+        ));
         assert_eq!(refused(|i| i.vcpus = 0), CostError::Zero { what: "vcpus" });
         assert_eq!(
             refused(|i| i.tracking = Tracking::Ring { entries: 5000 }),
@@ -338,8 +380,16 @@ mod tests {
             refused(|i| i.working_sets[0].bytes = 30 * GIB),
             CostError::WorkingSetsExceedMemory { .. }
         ));
-        assert!(matches!(refused(|i| i.device_save_pages = u64::MAX), CostError::WorkingSetsExceedMemory { .. }));
-        assert_eq!(refused(|i| i.link_bits_per_s = 1), CostError::Zero { what: "bandwidth in bytes per second" });
+        assert!(matches!(
+            refused(|i| i.device_save_pages = u64::MAX),
+            CostError::WorkingSetsExceedMemory { .. }
+        ));
+        assert_eq!(
+            refused(|i| i.link_bits_per_s = 1),
+            CostError::Zero {
+                what: "bandwidth in bytes per second"
+            }
+        );
     }
 
     #[test]

@@ -35,12 +35,13 @@ mod workload;
 pub use crossover::{Crossover, crossover, downtime_with};
 pub use error::CostError;
 pub use inputs::{
-    CONNECTIONS_MAX, Inputs, MEMORY_MAX_BYTES, RATE_MAX, ROUNDS_MAX, RatePolicy, Rearm, StopRule, Tracking, VCPUS_MAX,
+    CONNECTIONS_MAX, Inputs, MEMORY_MAX_BYTES, RATE_MAX, ROUNDS_MAX, RatePolicy, Rearm, StopRule,
+    Tracking, VCPUS_MAX,
 };
-//pub use plots::{downtime_chart, total_time_chart};
+pub use plots::{downtime_chart, total_time_chart};
 pub use precopy::{
-    Downtime, Outcome, Round, StopReason, WIRE_PAGE_BYTES, clear_ns, enable_ns, final_step, get_ns, simulate,
-    stop_and_copy,
+    Downtime, Outcome, Round, StopReason, WIRE_PAGE_BYTES, clear_ns, enable_ns, final_step, get_ns,
+    simulate, stop_and_copy,
 };
 pub use sweep::{POINTS_MAX, Parameter, Sweep};
 pub use workload::{Pattern, WorkingSet, Writer};

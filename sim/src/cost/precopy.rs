@@ -10,8 +10,8 @@
 //! Not modelled: compression, zero pages, huge-page splitting, auto-converge throttling, post-copy, latency of the link.
 
 use super::constants::{
-    BITMAP_PASS_PS_PER_PAGE, BITMAP_SCAN_PS_PER_DIRTY_PAGE, CLEAR_CHUNK_PAGES, ENABLE_INITIALLY_SET_PS_PER_PAGE,
-    ENABLE_PS_PER_PAGE, PAGE_HEADER_BYTES, RING_RESERVED_ENTRIES,
+    BITMAP_PASS_PS_PER_PAGE, BITMAP_SCAN_PS_PER_DIRTY_PAGE, CLEAR_CHUNK_PAGES,
+    ENABLE_INITIALLY_SET_PS_PER_PAGE, ENABLE_PS_PER_PAGE, PAGE_HEADER_BYTES, RING_RESERVED_ENTRIES,
 };
 use super::error::CostError;
 use super::fixed::{mul_div, mul_div_up};
@@ -93,7 +93,10 @@ impl Downtime {
     /// # Errors
     /// [`CostError::TimeOverflow`].
     pub fn total_ns(&self) -> Result<u64, CostError> {
-        self.parts().iter().try_fold(0u64, |sum, (_, ns)| sum.checked_add(*ns)).ok_or(CostError::TimeOverflow)
+        self.parts()
+            .iter()
+            .try_fold(0u64, |sum, (_, ns)| sum.checked_add(*ns))
+            .ok_or(CostError::TimeOverflow)
     }
 }
 
@@ -162,7 +165,11 @@ pub fn simulate(inputs: &Inputs) -> Result<Outcome, CostError> {
 ///
 /// # Errors
 /// [`CostError::TimeOverflow`].
-pub fn final_step(inputs: &Inputs, vcpu_pages: u64, bitmap_pages: u64) -> Result<Downtime, CostError> {
+pub fn final_step(
+    inputs: &Inputs,
+    vcpu_pages: u64,
+    bitmap_pages: u64,
+) -> Result<Downtime, CostError> {
     let rate = inputs.full_rate();
     let costs = &inputs.costs;
     let (harvested, in_bitmap) = match inputs.tracking {
@@ -207,11 +214,19 @@ pub fn stop_and_copy(inputs: &Inputs) -> Result<Downtime, CostError> {
 pub fn get_ns(inputs: &Inputs, dirty: u64) -> Result<u64, CostError> {
     let memory = inputs.memory_pages();
     let kernel = match inputs.tracking {
-        Tracking::Bitmap(Rearm::Clear | Rearm::ClearInitiallySet) => ps(memory, BITMAP_PASS_PS_PER_PAGE)?,
+        Tracking::Bitmap(Rearm::Clear | Rearm::ClearInitiallySet) => {
+            ps(memory, BITMAP_PASS_PS_PER_PAGE)?
+        }
         // Exchange each word, arm its pages, and copy out at the end.
-        _ => add(ps(memory, 2 * BITMAP_PASS_PS_PER_PAGE)?, ps(dirty, inputs.costs.rearm_ps_per_page)?)?,
+        _ => add(
+            ps(memory, 2 * BITMAP_PASS_PS_PER_PAGE)?,
+            ps(dirty, inputs.costs.rearm_ps_per_page)?,
+        )?,
     };
-    add(add(inputs.costs.ioctl_ns, kernel)?, ps(dirty, BITMAP_SCAN_PS_PER_DIRTY_PAGE)?)
+    add(
+        add(inputs.costs.ioctl_ns, kernel)?,
+        ps(dirty, BITMAP_SCAN_PS_PER_DIRTY_PAGE)?,
+    )
 }
 
 /// KVM_CLEAR_DIRTY_LOG for `dirty` pages, chunk by chunk over all of memory at the most. Nanoseconds.
@@ -221,8 +236,14 @@ pub fn get_ns(inputs: &Inputs, dirty: u64) -> Result<u64, CostError> {
 pub fn clear_ns(inputs: &Inputs, dirty: u64) -> Result<u64, CostError> {
     let memory = inputs.memory_pages();
     let chunks = memory.div_ceil(CLEAR_CHUNK_PAGES).min(dirty);
-    let pass = ps(memory.min(chunks * CLEAR_CHUNK_PAGES), BITMAP_PASS_PS_PER_PAGE)?;
-    add(add(chunks * inputs.costs.ioctl_ns, pass)?, ps(dirty, inputs.costs.rearm_ps_per_page)?)
+    let pass = ps(
+        memory.min(chunks * CLEAR_CHUNK_PAGES),
+        BITMAP_PASS_PS_PER_PAGE,
+    )?;
+    add(
+        add(chunks * inputs.costs.ioctl_ns, pass)?,
+        ps(dirty, inputs.costs.rearm_ps_per_page)?,
+    )
 }
 
 /// Enabling logging. Nanoseconds.
@@ -239,7 +260,9 @@ pub fn enable_ns(inputs: &Inputs) -> Result<u64, CostError> {
 
 /// Sending pages with their headers at a rate in bytes per second. Nanoseconds, rounded up.
 fn send_ns(pages: u64, rate: u64) -> Result<u64, CostError> {
-    let bytes = pages.checked_mul(WIRE_PAGE_BYTES).ok_or(CostError::TimeOverflow)?;
+    let bytes = pages
+        .checked_mul(WIRE_PAGE_BYTES)
+        .ok_or(CostError::TimeOverflow)?;
     mul_div_up(bytes, SECOND, rate).ok_or(CostError::TimeOverflow)
 }
 
@@ -264,8 +287,17 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(inputs: &'a Inputs) -> Self {
-        let in_hand = inputs.working_sets.iter().map(super::workload::WorkingSet::pages).collect();
-        Self { inputs, in_hand, rounds: Vec::new(), elapsed_ns: 0 }
+        let in_hand = inputs
+            .working_sets
+            .iter()
+            .map(super::workload::WorkingSet::pages)
+            .collect();
+        Self {
+            inputs,
+            in_hand,
+            rounds: Vec::new(),
+            elapsed_ns: 0,
+        }
     }
 
     fn finish(mut self) -> Result<Outcome, CostError> {
@@ -285,14 +317,19 @@ impl<'a> Run<'a> {
         let downtime = final_step(self.inputs, vcpu_left, left)?;
         let downtime_ns = downtime.total_ns()?;
         let pages = self.rounds.iter().map(|round| round.pages).sum::<u64>() + vcpu_left + left;
-        let guest_stall_ns = self.rounds.iter().try_fold(0, |sum, round| add(sum, round.guest_stall_ns))?;
+        let guest_stall_ns = self
+            .rounds
+            .iter()
+            .try_fold(0, |sum, round| add(sum, round.guest_stall_ns))?;
         Ok(Outcome {
             stop,
             downtime,
             downtime_ns,
             total_ns: add(self.elapsed_ns, downtime_ns)?,
             // At most 10^4 rounds of 2^38 pages of 2^12 and some bytes: above 2^63 only in principle.
-            bytes_sent: pages.checked_mul(WIRE_PAGE_BYTES).ok_or(CostError::TimeOverflow)?,
+            bytes_sent: pages
+                .checked_mul(WIRE_PAGE_BYTES)
+                .ok_or(CostError::TimeOverflow)?,
             vcpu_pages_left: vcpu_left,
             bitmap_pages_left: left,
             guest_stall_ns,
@@ -342,7 +379,8 @@ impl<'a> Run<'a> {
         let inputs = self.inputs;
         // No vCPU takes more than one fault at a time.
         let fault_ps = inputs.costs.fault_ps_per_page.max(1);
-        let mut faults = mul_div(window_ns, inputs.vcpus.saturating_mul(1000), fault_ps).unwrap_or(u64::MAX);
+        let mut faults =
+            mul_div(window_ns, inputs.vcpus.saturating_mul(1000), fault_ps).unwrap_or(u64::MAX);
         let mut sum = 0;
         for (set, in_hand) in inputs.working_sets.iter().zip(&mut self.in_hand) {
             if in_bitmap_only(inputs, set.writer) {
@@ -371,21 +409,32 @@ impl<'a> Run<'a> {
             .tracking
             .ring_entries()
             .map_or(0, |entries| dirtied / (entries - RING_RESERVED_ENTRIES));
-        add(faults, exits.checked_mul(self.inputs.costs.ring_full_exit_ns).ok_or(CostError::TimeOverflow)?)
+        add(
+            faults,
+            exits
+                .checked_mul(self.inputs.costs.ring_full_exit_ns)
+                .ok_or(CostError::TimeOverflow)?,
+        )
     }
 
     /// Whether to go on after a round, and how fast.
     fn next(&self, round: &Round) -> Result<Next, CostError> {
         let stop = &self.inputs.stop;
         let at_full_rate = send_ns(round.dirtied, self.inputs.full_rate())?;
-        if stop.downtime_limit_ns.is_some_and(|limit| at_full_rate <= limit) {
+        if stop
+            .downtime_limit_ns
+            .is_some_and(|limit| at_full_rate <= limit)
+        {
             return Ok(Next::Stop(StopReason::DowntimeLimit));
         }
         if round.dirtied.saturating_mul(PAGE_BYTES) <= stop.few_bytes {
             return Ok(Next::Stop(StopReason::FewBytes));
         }
         let kept = u128::from(round.dirtied) * 1000;
-        if stop.no_progress_per_mille.is_some_and(|limit| kept >= u128::from(round.pages) * u128::from(limit)) {
+        if stop
+            .no_progress_per_mille
+            .is_some_and(|limit| kept >= u128::from(round.pages) * u128::from(limit))
+        {
             return Ok(Next::Stop(StopReason::NoProgress));
         }
         if self.rounds.len() >= stop.rounds_max as usize {
@@ -394,7 +443,8 @@ impl<'a> Run<'a> {
         let RatePolicy::Adaptive { floor, step, cap } = self.inputs.rate else {
             return Ok(Next::Round(round.rate));
         };
-        let dirtying = mul_div(round.dirtied * PAGE_BYTES, SECOND, round.ns().max(1)).unwrap_or(u64::MAX);
+        let dirtying =
+            mul_div(round.dirtied * PAGE_BYTES, SECOND, round.ns().max(1)).unwrap_or(u64::MAX);
         let wanted = dirtying.saturating_add(step).max(floor);
         Ok(if wanted > cap {
             Next::Stop(StopReason::RateCap)
@@ -480,7 +530,10 @@ mod tests {
         assert_eq!(outcome.vcpu_pages_left, 26);
         assert_eq!(outcome.stop, StopReason::DowntimeLimit);
         assert_eq!(outcome.downtime.copy_ns, 26_000_000);
-        assert_eq!(outcome.bytes_sent, (1000 + 400 + 160 + 64 + 26) * WIRE_PAGE_BYTES);
+        assert_eq!(
+            outcome.bytes_sent,
+            (1000 + 400 + 160 + 64 + 26) * WIRE_PAGE_BYTES
+        );
         // 1.624 s of rounds and 26 ms, plus 1000 pages' enabling at 13.7 ns.
         assert_eq!(outcome.total_ns / 1_000_000, 1650);
     }
@@ -493,7 +546,13 @@ mod tests {
         // Every page of the set is in hand, half a turn in the round: 800 * 0.5 / 2.
         assert_eq!(lazy.rounds[0].dirtied, 200);
         // Without INITIALLY_SET the first round is tracked from its start.
-        assert_eq!(simulate(&plain(Tracking::Bitmap(Rearm::Clear))).unwrap().rounds[0].dirtied, 400);
+        assert_eq!(
+            simulate(&plain(Tracking::Bitmap(Rearm::Clear)))
+                .unwrap()
+                .rounds[0]
+                .dirtied,
+            400
+        );
     }
 
     #[test]
@@ -529,7 +588,11 @@ mod tests {
         inputs.link_bits_per_s *= 100;
         inputs.stop.downtime_limit_ns = None;
         let page = WIRE_PAGE_BYTES;
-        inputs.rate = RatePolicy::Adaptive { floor: 1000 * page, step: 100 * page, cap: 1500 * page };
+        inputs.rate = RatePolicy::Adaptive {
+            floor: 1000 * page,
+            step: 100 * page,
+            cap: 1500 * page,
+        };
         let outcome = simulate(&inputs).unwrap();
         assert_eq!(outcome.rounds[0].rate, 1000 * page);
         // Sweeping 400 pages a second: below the floor, so the rate stays until nothing but rounds or bytes end it.
@@ -539,7 +602,11 @@ mod tests {
         assert_eq!(outcome.stop, StopReason::RateCap);
         // 800 pages a second are dirtied in the first round, so 900 are wanted and the floor holds. From then on a round
         // finds as many pages as it sent: each rate is the last, times 4096/4104 for the header, plus 100.
-        let rates: Vec<u64> = outcome.rounds.iter().map(|round| round.rate / page).collect();
+        let rates: Vec<u64> = outcome
+            .rounds
+            .iter()
+            .map(|round| round.rate / page)
+            .collect();
         assert_eq!(rates, [1000, 1000, 1098, 1195, 1293, 1391, 1488]);
     }
 

@@ -3,7 +3,9 @@
 use super::error::CostError;
 use super::inputs::{Inputs, Tracking};
 use super::precopy::{Outcome, simulate};
-use super::units::{PAGE_BYTES, parse_bits_per_s, parse_bytes, parse_bytes_per_s, parse_count, parse_duration};
+use super::units::{
+    PAGE_BYTES, parse_bits_per_s, parse_bytes, parse_bytes_per_s, parse_count, parse_duration,
+};
 use super::workload::{WorkingSet, Writer};
 
 /// A parameter that can be swept.
@@ -117,7 +119,9 @@ impl Parameter {
             Self::DeviceSavePages => inputs.device_save_pages = value,
             Self::Vcpus => inputs.vcpus = value,
             Self::RingEntries => match &mut inputs.tracking {
-                Tracking::Ring { entries } | Tracking::RingWithBitmap { entries } => *entries = value,
+                Tracking::Ring { entries } | Tracking::RingWithBitmap { entries } => {
+                    *entries = value
+                }
                 Tracking::Bitmap(_) => {}
             },
             Self::DowntimeLimit => inputs.stop.downtime_limit_ns = Some(value),
@@ -138,7 +142,10 @@ impl Parameter {
 
 /// The first working set with such a writer.
 fn first(inputs: &mut Inputs, writer: Writer) -> Option<&mut WorkingSet> {
-    inputs.working_sets.iter_mut().find(|set| set.writer == writer)
+    inputs
+        .working_sets
+        .iter_mut()
+        .find(|set| set.writer == writer)
 }
 
 /// A range of values of one parameter, both ends included, evenly spaced.
@@ -163,17 +170,30 @@ impl Sweep {
     /// # Errors
     /// [`CostError::Sweep`] or [`CostError::Number`].
     pub fn parse(text: &str) -> Result<Self, CostError> {
-        let bad = |why: String| CostError::Sweep { text: text.to_owned(), why };
-        let (name, range) = text.split_once('=').ok_or_else(|| bad("there is no `=`".into()))?;
-        let parameter = Parameter::ALL.into_iter().find(|p| p.name() == name.trim()).ok_or_else(|| {
-            let names: Vec<_> = Parameter::ALL.iter().map(|p| p.name()).collect();
-            bad(format!("no parameter is called `{name}`; there are {}", names.join(", ")))
-        })?;
+        let bad = |why: String| CostError::Sweep {
+            text: text.to_owned(),
+            why,
+        };
+        let (name, range) = text
+            .split_once('=')
+            .ok_or_else(|| bad("there is no `=`".into()))?;
+        let parameter = Parameter::ALL
+            .into_iter()
+            .find(|p| p.name() == name.trim())
+            .ok_or_else(|| {
+                let names: Vec<_> = Parameter::ALL.iter().map(|p| p.name()).collect();
+                bad(format!(
+                    "no parameter is called `{name}`; there are {}",
+                    names.join(", ")
+                ))
+            })?;
         let (range, points) = match range.rsplit_once(':') {
             Some((range, points)) => (range, parse_count("points", points)?),
             None => (range, 10),
         };
-        let (from, to) = range.split_once("..").ok_or_else(|| bad("there is no `..`".into()))?;
+        let (from, to) = range
+            .split_once("..")
+            .ok_or_else(|| bad("there is no `..`".into()))?;
         let (from, to) = (parameter.parse(from)?, parameter.parse(to)?);
         if from > to {
             return Err(bad("the range runs downwards".into()));
@@ -181,7 +201,12 @@ impl Sweep {
         if !(2..=POINTS_MAX).contains(&points) {
             return Err(bad(format!("{points} points; give from 2 to {POINTS_MAX}")));
         }
-        Ok(Self { parameter, from, to, points })
+        Ok(Self {
+            parameter,
+            from,
+            to,
+            points,
+        })
     }
 
     /// The values, in order, without repetitions that rounding to whole pages or powers of two would make.
@@ -225,23 +250,49 @@ mod tests {
     #[test]
     fn a_range_includes_both_ends() {
         let sweep = Sweep::parse("bandwidth=1G..40G:4").unwrap();
-        assert_eq!(sweep.values(), [1_000_000_000, 14_000_000_000, 27_000_000_000, 40_000_000_000]);
-        assert_eq!(Sweep::parse("ring-entries=1Ki..8Ki:15").unwrap().values(), [1024, 2048, 4096, 8192]);
+        assert_eq!(
+            sweep.values(),
+            [
+                1_000_000_000,
+                14_000_000_000,
+                27_000_000_000,
+                40_000_000_000
+            ]
+        );
+        assert_eq!(
+            Sweep::parse("ring-entries=1Ki..8Ki:15").unwrap().values(),
+            [1024, 2048, 4096, 8192]
+        );
         assert_eq!(Sweep::parse("vcpus=1..4:4").unwrap().values(), [1, 2, 3, 4]);
     }
 
     #[test]
     fn what_is_no_sweep_is_told_how_to_write_one() {
-        for text in ["bandwidth", "speed=1..2", "vcpus=1-2", "vcpus=4..1", "vcpus=1..4:1", "vcpus=1..x"] {
+        for text in [
+            "bandwidth",
+            "speed=1..2",
+            "vcpus=1-2",
+            "vcpus=4..1",
+            "vcpus=1..4:1",
+            "vcpus=1..x",
+        ] {
             let error = Sweep::parse(text).unwrap_err().to_string();
             assert!(!error.is_empty(), "{text}");
         }
-        assert!(Sweep::parse("speed=1..2").unwrap_err().to_string().contains("bandwidth"));
+        assert!(
+            Sweep::parse("speed=1..2")
+                .unwrap_err()
+                .to_string()
+                .contains("bandwidth")
+        );
     }
 
     #[test]
     fn a_sweep_that_would_change_nothing_is_refused() {
-        let inputs = Inputs { tracking: Tracking::Bitmap(super::super::inputs::Rearm::Clear), ..Inputs::default() };
+        let inputs = Inputs {
+            tracking: Tracking::Bitmap(super::super::inputs::Rearm::Clear),
+            ..Inputs::default()
+        };
         let sweep = Sweep::parse("ring-entries=1Ki..8Ki").unwrap();
         assert!(matches!(sweep.run(&inputs), Err(CostError::Sweep { .. })));
     }

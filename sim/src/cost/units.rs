@@ -44,10 +44,12 @@ fn parse(what: &'static str, text: &str, base: Base, endings: &[&str]) -> Result
             break;
         }
     }
-    let digits = body.find(|c: char| !c.is_ascii_digit()).unwrap_or(body.len());
+    let digits = body
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(body.len());
     let (number, suffix) = body.split_at(digits);
     if number.is_empty() {
-        return Err(bad("it must begin with a whole number; write 1536M rather than 1.5G"));
+        return Err(bad("it must begin with a whole number, as in 24G"));
     }
     let power = match suffix {
         "" => 0,
@@ -55,10 +57,20 @@ fn parse(what: &'static str, text: &str, base: Base, endings: &[&str]) -> Result
         "m" | "mi" => 2,
         "g" | "gi" => 3,
         "t" | "ti" => 4,
-        _ => return Err(bad("after the number only K, M, G or T may stand, as in 24G")),
+        _ => {
+            return Err(bad(
+                "a whole number and K, M, G or T, as in 24G, is wanted; write 1536M rather than 1.5G",
+            ));
+        }
     };
-    let unit: u64 = if base == Base::Binary || suffix.ends_with('i') { 1024 } else { 1000 };
-    let value: u64 = number.parse().map_err(|_| bad("the number does not fit in 64 bits"))?;
+    let unit: u64 = if base == Base::Binary || suffix.ends_with('i') {
+        1024
+    } else {
+        1000
+    };
+    let value: u64 = number
+        .parse()
+        .map_err(|_| bad("the number does not fit in 64 bits"))?;
     value
         .checked_mul(unit.pow(power))
         .ok_or_else(|| bad("the value does not fit in 64 bits"))
@@ -115,7 +127,9 @@ pub fn parse_duration(what: &'static str, text: &str) -> Result<u64, CostError> 
         .trim()
         .parse()
         .map_err(|_| bad("write a whole number and ns, us, ms or s, as in 300ms"))?;
-    number.checked_mul(unit).ok_or_else(|| bad("the value does not fit in 64 bits of nanoseconds"))
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| bad("the value does not fit in 64 bits of nanoseconds"))
 }
 
 /// A duration for people: three decimals of the largest fitting unit, from integers.
@@ -130,7 +144,11 @@ impl fmt::Display for Nanos {
             ns if ns >= 1000 => (1000, "us"),
             ns => return f.pad(&format!("{ns} ns")),
         };
-        f.pad(&format!("{}.{:03} {name}", self.0 / unit, self.0 % unit / (unit / 1000)))
+        f.pad(&format!(
+            "{}.{:03} {name}",
+            self.0 / unit,
+            self.0 % unit / (unit / 1000)
+        ))
     }
 }
 
@@ -146,7 +164,11 @@ impl fmt::Display for Bytes {
             b if b >= KIB => (KIB, "KiB"),
             b => return f.pad(&format!("{b} B")),
         };
-        f.pad(&format!("{}.{} {name}", self.0 / unit, self.0 % unit * 10 / unit))
+        f.pad(&format!(
+            "{}.{} {name}",
+            self.0 / unit,
+            self.0 % unit * 10 / unit
+        ))
     }
 }
 
@@ -179,7 +201,15 @@ mod tests {
 
     #[test]
     fn a_bad_number_says_what_to_write_instead() {
-        for text in ["", "G", "1.5G", "-1", "24X", "99999999999999999999", "18446744073709551615G"] {
+        for text in [
+            "",
+            "G",
+            "1.5G",
+            "-1",
+            "24X",
+            "99999999999999999999",
+            "18446744073709551615G",
+        ] {
             let error = parse_bytes("memory", text).unwrap_err().to_string();
             assert!(error.starts_with(&format!("memory: `{text}`")), "{error}");
         }

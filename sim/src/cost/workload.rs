@@ -141,7 +141,10 @@ mod tests {
 
     #[test]
     fn an_empty_set_is_never_dirty() {
-        let empty = WorkingSet { bytes: 0, ..set(Pattern::Random) };
+        let empty = WorkingSet {
+            bytes: 0,
+            ..set(Pattern::Random)
+        };
         assert_eq!(empty.dirtied(SECOND), 0);
     }
 }

@@ -1,0 +1,3 @@
+//! What only the binary needs: arguments in, text and exit codes out.
+
+pub mod cost;
