@@ -4,4 +4,6 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
+pub mod import;
 pub mod plot;
+pub mod trace;

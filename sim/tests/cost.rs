@@ -71,7 +71,7 @@ fn inputs() -> impl Strategy<Value = Inputs> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16_384, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_parts_add_up_and_everything_is_sent_at_least_once(inputs in inputs()) {
@@ -162,14 +162,16 @@ proptest! {
         save in any::<u64>(), entries in any::<u64>(), limit in any::<u64>(), rounds in any::<u32>(),
         shift in 0u32..64,
     ) {
-        let mut inputs = Inputs::default();
-        inputs.memory_bytes = (memory >> shift) / PAGE_BYTES * PAGE_BYTES;
-        inputs.link_bits_per_s = link >> shift;
-        inputs.vcpus = vcpus >> shift;
+        let mut inputs = Inputs {
+            memory_bytes: (memory >> shift) / PAGE_BYTES * PAGE_BYTES,
+            link_bits_per_s: link >> shift,
+            vcpus: vcpus >> shift,
+            device_save_pages: save >> shift,
+            tracking: Tracking::RingWithBitmap { entries: entries >> shift },
+            ..Inputs::default()
+        };
         inputs.working_sets[0].bytes = (set >> shift) / PAGE_BYTES * PAGE_BYTES;
         inputs.working_sets[0].bytes_per_s = rate >> shift;
-        inputs.device_save_pages = save >> shift;
-        inputs.tracking = Tracking::RingWithBitmap { entries: entries >> shift };
         inputs.stop.downtime_limit_ns = Some(limit);
         inputs.stop.rounds_max = rounds;
         if let Err(error) = simulate(&inputs) {

@@ -292,8 +292,8 @@ impl CostArgs {
 fn plot(inputs: &Inputs, dir: &Path) -> Result<Vec<PathBuf>, CommandError> {
     let outcome = simulate(inputs)?;
     let crossings = crossover(inputs, &outcome)?;
-    // Beyond the rate of the link nothing converges unless stores repeat; half as much again shows that.
-    let rate_max = inputs.full_rate().saturating_mul(3) / 2;
+    // Beyond the rate of the link nothing converges unless stores repeat; a quarter more shows that.
+    let rate_max = inputs.full_rate().saturating_mul(5) / 4;
     let charts: [(&str, Chart); 2] = [
         (
             "downtime.svg",
