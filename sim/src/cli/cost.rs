@@ -1,8 +1,7 @@
 //! `dirtysim cost`: the arguments, and what is printed for them.
 
-use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -318,16 +317,11 @@ fn plot(inputs: &Inputs, dir: &Path) -> Result<Vec<PathBuf>, CommandError> {
 
 /// Writes beside the file and renames, so that a reader never finds half of it.
 fn write_whole(path: &Path, content: &str) -> io::Result<()> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    let mut beside = OsString::from(path.as_os_str());
-    beside.push(".part");
-    fs::write(&beside, content)?;
-    fs::rename(&beside, path).inspect_err(|_| {
-        // The rename's own error is the one to report.
-        let _ = fs::remove_file(&beside);
-    })
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(dir)?;
+    let mut beside = tempfile::NamedTempFile::new_in(dir)?;
+    beside.write_all(content.as_bytes())?;
+    beside.persist(path).map(drop).map_err(|error| error.error)
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 
 use super::error::CostError;
 use super::inputs::{Inputs, Rearm, Tracking};
-use super::precopy::{Outcome, final_step, simulate, stop_and_copy};
+use super::precopy::{Outcome, simulate};
+use super::steps::{final_step, stop_and_copy};
 
 /// Where the downtime, as a function of the pages left to the final bitmap, crosses each alternative. In pages; `None`
 /// where the line is not crossed by as many pages as the guest has.

@@ -28,6 +28,7 @@ mod inputs;
 mod plots;
 mod precopy;
 pub mod report;
+mod steps;
 mod sweep;
 pub mod units;
 mod workload;
@@ -39,9 +40,9 @@ pub use inputs::{
     Tracking, VCPUS_MAX,
 };
 pub use plots::{downtime_chart, total_time_chart};
-pub use precopy::{
-    Downtime, Outcome, Round, StopReason, WIRE_PAGE_BYTES, clear_ns, enable_ns, final_step, get_ns,
-    simulate, stop_and_copy,
+pub use precopy::{Outcome, Round, StopReason, simulate};
+pub use steps::{
+    Downtime, WIRE_PAGE_BYTES, clear_ns, enable_ns, final_step, get_ns, stop_and_copy,
 };
 pub use sweep::{POINTS_MAX, Parameter, Sweep};
 pub use workload::{Pattern, WorkingSet, Writer};

@@ -3,7 +3,8 @@
 use super::crossover::{Crossover, downtime_with};
 use super::error::CostError;
 use super::inputs::{Inputs, Rearm, Tracking};
-use super::precopy::{Outcome, StopReason, simulate, stop_and_copy};
+use super::precopy::{Outcome, StopReason, simulate};
+use super::steps::stop_and_copy;
 use super::sweep::Parameter;
 use super::units::{MS, SECOND};
 use super::workload::Writer;
