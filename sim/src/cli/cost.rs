@@ -319,7 +319,12 @@ fn plot(inputs: &Inputs, dir: &Path) -> Result<Vec<PathBuf>, CommandError> {
 fn write_whole(path: &Path, content: &str) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
-    let mut beside = tempfile::NamedTempFile::new_in(dir)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".cost").suffix(".partial");
+    // What File::create would give, instead of a temporary file's private mode.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut beside = builder.tempfile_in(dir)?;
     beside.write_all(content.as_bytes())?;
     beside.persist(path).map(drop).map_err(|error| error.error)
 }
@@ -365,6 +370,40 @@ mod tests {
             assert!(entry["error"].is_number() && entry["source"].is_string());
         }
         assert_eq!(json["command"], "cost");
+    }
+
+    #[test]
+    fn charts_are_written_whole_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("new");
+        let printed = run(&format!("cost --plot {}", place.display())).unwrap();
+        let mut names: Vec<_> = fs::read_dir(&place)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["downtime.svg", "total-time.svg"]);
+        for file in &printed.files {
+            assert!(
+                fs::read_to_string(file).unwrap().ends_with("</svg>\n"),
+                "{}",
+                file.display()
+            );
+        }
+        let taken = dir.path().join("taken");
+        fs::write(&taken, "").unwrap();
+        let error = run(&format!("cost --plot {}", taken.display())).unwrap_err();
+        assert!(matches!(error, CommandError::Write { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_page_about_cost_shows_the_table_that_is_printed() {
+        let page = include_str!("../../../docs/cost.md");
+        let text = run("cost --calibration").unwrap().text;
+        let table = text.split("\n\nnsdi2005-specweb:").next().unwrap();
+        assert!(page.contains(table), "docs/cost.md must contain:\n{table}");
+        let text = run("cost").unwrap().text;
+        assert!(page.contains(&text), "docs/cost.md must contain:\n{text}");
     }
 
     #[test]

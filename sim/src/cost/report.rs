@@ -328,7 +328,7 @@ pub fn calibration_text(calibration: &Calibration) -> String {
     );
     line!(
         out,
-        "median of those whose inputs were published:  {}",
+        "median of those not wholly of assumed inputs:    {}",
         PerMille(calibration.median_error_published_inputs_per_mille)
     );
     for comparison in &calibration.comparisons {

@@ -144,13 +144,10 @@ impl Axis {
     }
 }
 
-/// A number with its digits in groups of three, from ten thousand on: `6,291,456`.
+/// A number with its digits in groups of three: `6,291,456`.
 #[must_use]
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
-    if digits.len() < 5 {
-        return digits;
-    }
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
         if i > 0 && (digits.len() - i).is_multiple_of(3) {
