@@ -90,7 +90,7 @@ constants! {
         "no published figure found; a few per round beside seconds of copying";
     /// Pages in one CLEAR_DIRTY_LOG.
     CLEAR_CHUNK_PAGES = GIB_PAGES, "pages", Measured,
-        "QEMU 5.0, include/exec/ramblock.h: the clear bitmap's default chunk of 2^18 pages";
+        "QEMU 4.1 and later, migration/migration.h: CLEAR_BITMAP_SHIFT_DEFAULT, 2^18 pages";
     /// A vCPU's first store to an armed page: the fault, the mark and the retry.
     FAULT_PS_PER_PAGE = 260_000, "ps/page", Measured,
         "cloud-hypervisor #8899 item 28, phip1611, 2026-09-18: the guest pays 260 ns for each re-dirtied page";
@@ -100,9 +100,12 @@ constants! {
     /// A vCPU's exit with a full ring, until its ring is harvested and reset.
     RING_FULL_EXIT_NS = 50_000, "ns", Assumed,
         "no published figure found; it only delays the guest, never the copying";
-    /// Ring entries that KVM keeps back.
-    RING_RESERVED_ENTRIES = 64 + 512, "entries", Measured,
-        "Linux 6.12, include/linux/kvm_dirty_ring.h: 64, and 512 more for x86's page-modification log";
+    /// Ring entries that KVM keeps back on arm64; x86 with page-modification logging keeps back 512 more.
+    RING_RESERVED_ENTRIES = 64, "entries", Measured,
+        "Linux 6.12, include/linux/kvm_dirty_ring.h: KVM_DIRTY_RING_RSVD_ENTRIES";
+    /// The fewest entries that KVM takes for one ring: a 4 KiB page of them. x86 with PML takes no fewer than 1024.
+    RING_MIN_ENTRIES = 4096 / 16, "entries", Measured,
+        "Linux 6.12, virt/kvm/kvm_main.c, kvm_vm_ioctl_enable_dirty_log_ring(): a ring fills at least one page";
     /// The most entries that KVM takes for one ring.
     RING_MAX_ENTRIES = 65_536, "entries", Measured,
         "Linux 6.12, include/linux/kvm_dirty_ring.h: KVM_DIRTY_RING_MAX_ENTRIES";

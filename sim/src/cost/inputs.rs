@@ -1,7 +1,7 @@
 //! What a simulated migration is told, and what of it is refused.
 
 use super::constants::{
-    Costs, ETHERNET_GOODPUT_PER_MILLE, RING_MAX_ENTRIES, RING_RESERVED_ENTRIES, STREAM_BYTES_PER_S,
+    Costs, ETHERNET_GOODPUT_PER_MILLE, RING_MAX_ENTRIES, RING_MIN_ENTRIES, STREAM_BYTES_PER_S,
 };
 use super::error::CostError;
 use super::fixed::mul_div;
@@ -284,11 +284,10 @@ impl Inputs {
         if !entries.is_power_of_two() {
             return Err(CostError::RingNotPowerOfTwo { entries });
         }
-        let min = (RING_RESERVED_ENTRIES + 1).next_power_of_two();
-        if !(min..=RING_MAX_ENTRIES).contains(&entries) {
+        if !(RING_MIN_ENTRIES..=RING_MAX_ENTRIES).contains(&entries) {
             return Err(CostError::RingSize {
                 entries,
-                min,
+                min: RING_MIN_ENTRIES,
                 max: RING_MAX_ENTRIES,
             });
         }
@@ -373,8 +372,8 @@ mod tests {
             CostError::RingNotPowerOfTwo { entries: 5000 }
         );
         assert!(matches!(
-            refused(|i| i.tracking = Tracking::RingWithBitmap { entries: 512 }),
-            CostError::RingSize { min: 1024, .. }
+            refused(|i| i.tracking = Tracking::RingWithBitmap { entries: 128 }),
+            CostError::RingSize { min: 256, .. }
         ));
         assert!(matches!(
             refused(|i| i.working_sets[0].bytes = 30 * GIB),
