@@ -61,7 +61,7 @@ enum Command {
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
-    Cost(cost::CostArgs),
+    Cost(Box<cost::CostArgs>),
     /// List scenarios, mutations or invariants
     List(list::ListArgs),
 }
