@@ -45,7 +45,7 @@ pub(crate) fn choices<L: Layout>(
         Op::KernelWrite { .. } => true,
         Op::Harvest { .. } | Op::Publish => true,
         Op::Copy | Op::CopyAll => return copy::choices(state, thread, op, found),
-        _ => protocol::ready(state, op),
+        _ => protocol::ready(machine, state, op),
     };
     if ready {
         found(Choice::Advance);
