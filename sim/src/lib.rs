@@ -1,4 +1,6 @@
 //! dirtysim: simulate and check KVM's dirty logging.
 #![forbid(unsafe_code)]
+
 pub mod import;
+pub mod observed;
 pub mod trace;

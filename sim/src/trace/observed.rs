@@ -10,6 +10,12 @@
 //! Not modelled: what happened between two events. A reader that needs a schedule has to search for one.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::error::{Complaint, Problem};
+use super::header::Kind;
+use super::lines::object_into;
+use super::reader::TraceRow;
 
 /// One observation of another tool, with everything that the tool said about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +59,53 @@ impl ObservedEvent {
             cpu: None,
             what,
         }
+    }
+}
+
+impl TraceRow for ObservedEvent {
+    const KIND: Kind = Kind::Observed;
+
+    fn from_object(object: Map<String, Value>) -> Result<Self, Complaint> {
+        let event: Self = object_into(object.clone())
+            .map_err(|error| Complaint::from_serde(&error, Problem::Row))?;
+        // Fields of the event and fields of every event share one object, which serde cannot close by itself.
+        let known = serde_json::to_value(&event).unwrap_or_default();
+        if let Some(key) = object.keys().find(|key| known.get(key).is_none()) {
+            let keys: Vec<&str> = known
+                .as_object()
+                .map(|known| known.keys().map(String::as_str).collect())
+                .unwrap_or_default();
+            return Err(Complaint::row(
+                format!("`{key}` says nothing in a `{}` row", event.what.name()),
+                format!(
+                    "leave it out: a field that is not known is absent; the row has {}",
+                    keys.join(", ")
+                ),
+            ));
+        }
+        event.check()?;
+        Ok(event)
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        if let Observed::UserspaceExit { reason, errno } = &self.what
+            && reason.is_some() == errno.is_some()
+        {
+            return Err(Complaint::row(
+                "a kvm_userspace_exit has an exit reason or an errno, one of the two",
+                "write `reason` for an exit, `errno` for a KVM_RUN that failed",
+            ));
+        }
+        Ok(())
+    }
+
+    fn to_line(&self) -> Result<String, Complaint> {
+        serde_json::to_string(self).map_err(|error| {
+            Complaint::row(
+                error.to_string(),
+                "this is a defect of the writer; report it",
+            )
+        })
     }
 }
 
