@@ -68,11 +68,31 @@ pub enum Detected {
 #[must_use]
 pub fn detect(head: &[u8]) -> Detected {
     const MAGIC: [(&[u8], &str, &str); 5] = [
-        (b"\x17\x08\x44tracing", "a trace.dat of trace-cmd", "run `trace-cmd report FILE > log.txt` and give log.txt"),
-        (b"PERFILE2", "a perf.data", "run `perf script -i FILE -F +pid > log.txt` and give log.txt"),
-        (b"\x1f\x8b", "compressed with gzip", "unpack it first: `gunzip FILE`"),
-        (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it first: `unzstd FILE`"),
-        (b"\xfd7zXZ", "compressed with xz", "unpack it first: `unxz FILE`"),
+        (
+            b"\x17\x08\x44tracing",
+            "a trace.dat of trace-cmd",
+            "run `trace-cmd report FILE > log.txt` and give log.txt",
+        ),
+        (
+            b"PERFILE2",
+            "a perf.data",
+            "run `perf script -i FILE -F +pid > log.txt` and give log.txt",
+        ),
+        (
+            b"\x1f\x8b",
+            "compressed with gzip",
+            "unpack it first: `gunzip FILE`",
+        ),
+        (
+            b"\x28\xb5\x2f\xfd",
+            "compressed with zstd",
+            "unpack it first: `unzstd FILE`",
+        ),
+        (
+            b"\xfd7zXZ",
+            "compressed with xz",
+            "unpack it first: `unxz FILE`",
+        ),
     ];
     for (magic, what, help) in MAGIC {
         if head.starts_with(magic) {
@@ -90,7 +110,11 @@ pub fn detect(head: &[u8]) -> Detected {
             }
         }
     }
-    match LogKind::ALL.into_iter().zip(counts).max_by_key(|(kind, count)| (*count, std::cmp::Reverse(*kind))) {
+    match LogKind::ALL
+        .into_iter()
+        .zip(counts)
+        .max_by_key(|(kind, count)| (*count, std::cmp::Reverse(*kind)))
+    {
         Some((kind, count)) if count > 0 => Detected::Log(kind),
         _ => Detected::Unknown,
     }
@@ -103,15 +127,33 @@ mod tests {
     #[test]
     fn each_tool_is_told_by_its_lines() {
         for (text, kind) in [
-            ("# tracer: nop\n#\n CPU 0/KVM-4242 [003] ..... 101.000001: kvm_exit: reason X\n", LogKind::Ftrace),
-            ("cpus=8\n CPU 0/KVM-4242 [003] 101.000001: kvm_exit:   reason X\n", LogKind::Ftrace),
-            (" CPU 0/KVM  4242 [003]   101.000001:   kvm:kvm_exit: reason X\n", LogKind::Perf),
-            ("warning: x\n4242@1.123456:kvm_vm_ioctl type 0xaec7, arg (nil)\n", LogKind::Qemu),
-            ("kvm_dirty_ring_reap reaped 1 pages (took 1 us)\n", LogKind::Qemu),
+            (
+                "# tracer: nop\n#\n CPU 0/KVM-4242 [003] ..... 101.000001: kvm_exit: reason X\n",
+                LogKind::Ftrace,
+            ),
+            (
+                "cpus=8\n CPU 0/KVM-4242 [003] 101.000001: kvm_exit:   reason X\n",
+                LogKind::Ftrace,
+            ),
+            (
+                " CPU 0/KVM  4242 [003]   101.000001:   kvm:kvm_exit: reason X\n",
+                LogKind::Perf,
+            ),
+            (
+                "warning: x\n4242@1.123456:kvm_vm_ioctl type 0xaec7, arg (nil)\n",
+                LogKind::Qemu,
+            ),
+            (
+                "kvm_dirty_ring_reap reaped 1 pages (took 1 us)\n",
+                LogKind::Qemu,
+            ),
         ] {
             assert_eq!(detect(text.as_bytes()), Detected::Log(kind), "{text}");
         }
-        assert_eq!(detect(b"Dear list,\nmy guest is slow.\n"), Detected::Unknown);
+        assert_eq!(
+            detect(b"Dear list,\nmy guest is slow.\n"),
+            Detected::Unknown
+        );
         assert_eq!(detect(b""), Detected::Unknown);
         assert!(matches!(detect(b"PERFILE2\0\0"), Detected::Binary { .. }));
     }

@@ -42,7 +42,10 @@ pub(crate) struct Vms {
 
 impl Vms {
     pub(crate) fn new(chosen: &[u32]) -> Self {
-        Self { chosen: chosen.to_owned(), ..Self::default() }
+        Self {
+            chosen: chosen.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// The log holds events of more than one VM, and none was chosen.
@@ -70,14 +73,21 @@ impl Vms {
             // A log that names no thread is of one program.
             true
         } else {
-            [event.pid, event.tid].into_iter().flatten().any(|id| self.chosen.contains(&id))
+            [event.pid, event.tid]
+                .into_iter()
+                .flatten()
+                .any(|id| self.chosen.contains(&id))
         };
         self.admitted += u64::from(admitted);
         admitted
     }
 
     fn note(&mut self, event: &ObservedEvent, comm: Option<&[u8]>) {
-        let Some((is_thread, pid)) = event.pid.map(|pid| (false, pid)).or(event.tid.map(|tid| (true, tid))) else {
+        let Some((is_thread, pid)) = event
+            .pid
+            .map(|pid| (false, pid))
+            .or(event.tid.map(|tid| (true, tid)))
+        else {
             return;
         };
         let full = self.seen.len() >= KEPT_MAX;
@@ -107,7 +117,13 @@ impl Vms {
             self.several |= self.process.replace(pid).is_some_and(|known| known != pid);
             return;
         }
-        let (Some(tid), &Observed::RingPush { ring, dirty_index, .. }) = (event.tid, &event.what) else {
+        let (
+            Some(tid),
+            &Observed::RingPush {
+                ring, dirty_index, ..
+            },
+        ) = (event.tid, &event.what)
+        else {
             return;
         };
         let before = self.last.get(&ring).copied();
@@ -133,8 +149,19 @@ mod tests {
     use super::*;
 
     fn push(tid: u32, pid: Option<u32>, dirty_index: u32) -> ObservedEvent {
-        let what = Observed::RingPush { ring: 0, dirty_index, reset_index: 0, slot: 0, offset: 0, used: dirty_index };
-        ObservedEvent { tid: Some(tid), pid, ..ObservedEvent::at(1, what) }
+        let what = Observed::RingPush {
+            ring: 0,
+            dirty_index,
+            reset_index: 0,
+            slot: 0,
+            offset: 0,
+            used: dirty_index,
+        };
+        ObservedEvent {
+            tid: Some(tid),
+            pid,
+            ..ObservedEvent::at(1, what)
+        }
     }
 
     #[test]
@@ -153,7 +180,12 @@ mod tests {
         }
         assert!(vms.several());
         let seen = vms.into_seen();
-        assert_eq!(seen.iter().map(|s| (s.pid, s.is_thread, s.events)).collect::<Vec<_>>(), [(1, true, 3), (2, true, 1)]);
+        assert_eq!(
+            seen.iter()
+                .map(|s| (s.pid, s.is_thread, s.events))
+                .collect::<Vec<_>>(),
+            [(1, true, 3), (2, true, 1)]
+        );
     }
 
     #[test]

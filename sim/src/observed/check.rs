@@ -96,10 +96,18 @@ impl Checker {
     #[must_use]
     pub fn finish(mut self) -> CheckReport {
         self.report.soft_limit = self.soft_limit;
-        for ((claim, _), n) in Claim::ALL.iter().zip(self.comparisons).filter(|(_, n)| *n > 0) {
+        for ((claim, _), n) in Claim::ALL
+            .iter()
+            .zip(self.comparisons)
+            .filter(|(_, n)| *n > 0)
+        {
             self.report.comparisons.insert(*claim, n);
         }
-        for ((reason, ..), n) in Unknown::ALL.iter().zip(self.unknowns).filter(|(_, n)| *n > 0) {
+        for ((reason, ..), n) in Unknown::ALL
+            .iter()
+            .zip(self.unknowns)
+            .filter(|(_, n)| *n > 0)
+        {
             self.report.unknown.insert(*reason, n);
         }
         self.report
@@ -142,10 +150,10 @@ impl Checker {
                 offset,
             } => self.page(cpu_index, fetch, offset),
             Observed::QemuReap { count } => self.reap(count),
-            Observed::QemuCreateVcpu { cpu_index, vcpu } => {
-                if self.harvest.vcpu_of_index.len() < KEPT_MAX {
-                    self.harvest.vcpu_of_index.insert(cpu_index, vcpu);
-                }
+            Observed::QemuCreateVcpu { cpu_index, vcpu }
+                if self.harvest.vcpu_of_index.len() < KEPT_MAX =>
+            {
+                self.harvest.vcpu_of_index.insert(cpu_index, vcpu);
             }
             Observed::QemuFlush { finished } => self.paired(finished, true),
             Observed::QemuSyncStart => self.paired(false, false),
@@ -579,7 +587,7 @@ impl Checker {
     fn clear(&mut self, slot: u32, start: u64, size: u32) {
         self.claim(
             Claim::ClearRangeIsLegal,
-            start % 64 == 0,
+            start.is_multiple_of(64),
             Weight::Defect,
             || {
                 format!(
@@ -599,7 +607,7 @@ impl Checker {
             || format!("CLEAR of slot {slot} ends at page {end:#x}; the slot has {pages:#x}"),
         );
         if self.config.page_size.is_some() {
-            self.claim(Claim::ClearRangeIsLegal, size % 64 == 0 || end == pages, Weight::Defect, || {
+            self.claim(Claim::ClearRangeIsLegal, size.is_multiple_of(64) || end == pages, Weight::Defect, || {
                 format!("CLEAR of slot {slot} has {size:#x} pages, no multiple of 64, and does not end with the slot")
             });
         } else {

@@ -60,6 +60,17 @@ impl ObservedEvent {
             what,
         }
     }
+
+    /// Appends the row and its line feed: [`TraceRow::to_line`] without a string of its own.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: memory takes what is written.
+    pub fn write_line(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
+        serde_json::to_writer(&mut *out, self)?;
+        out.push(b'\n');
+        Ok(())
+    }
 }
 
 impl TraceRow for ObservedEvent {
