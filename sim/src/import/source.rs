@@ -221,18 +221,16 @@ impl<R: Read> Source<R> {
                     };
                     return Ok(Some((event, comm)));
                 }
-                Reading::Event(..) | Reading::Damaged => {
-                    let what = if cut {
-                        "the log ends inside this line"
-                    } else {
-                        "this line cannot be read: "
-                    };
+                // Whatever it was going to be: a line that the log ends in may have lost its end.
+                _ if cut => {
                     self.stats.odd(Oddity::Damaged, line, || {
-                        if cut {
-                            what.to_owned()
-                        } else {
-                            format!("{what}{}", brief(text))
-                        }
+                        format!("the log ends inside this line: {}", brief(text))
+                    });
+                    return Ok(Some(gap(self.file, line, GapReason::Damaged, None)));
+                }
+                Reading::Event(..) | Reading::Damaged => {
+                    self.stats.odd(Oddity::Damaged, line, || {
+                        format!("this line cannot be read: {}", brief(text))
                     });
                     return Ok(Some(gap(self.file, line, GapReason::Damaged, None)));
                 }

@@ -109,19 +109,19 @@ impl fmt::Display for LogSummary {
             if log.overwritten_events > 0 {
                 writeln!(
                     f,
-                    "  {} events before the first line were overwritten",
+                    "  overwritten before the first line: {} events",
                     log.overwritten_events
                 )?;
             }
             if log.losses > 0 {
                 writeln!(
                     f,
-                    "  the tool lost events at {} places, {} that it counted",
+                    "  places where the tool lost events: {}; events that it counted: {}",
                     log.losses, log.lost_events
                 )?;
             }
             if log.clock_steps > 0 {
-                writeln!(f, "  the clock went back {} times", log.clock_steps)?;
+                writeln!(f, "  steps of the clock backwards: {}", log.clock_steps)?;
             }
             for place in &log.places {
                 writeln!(f, "  {}:{}: {}", log.name, place.line, place.what)?;

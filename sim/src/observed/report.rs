@@ -136,7 +136,7 @@ pub enum Unknown {
     PageSize,
     /// The entry was harvested in the instant of its push.
     InFlight,
-    /// What was harvested before the log began, or across a gap, is not known.
+    /// What came before the log began, or in a gap: harvests, and the start of what ends first.
     HarvestBefore,
     /// More rings, threads or memslots than the checker keeps.
     TooMany,
@@ -187,7 +187,7 @@ impl Unknown {
         ),
         (
             Self::HarvestBefore,
-            "what was harvested before",
+            "what came before the first of its kind",
             "start to record before the first harvest",
         ),
         (
