@@ -33,22 +33,11 @@ const COMM_MAX: usize = 15;
 #[must_use]
 pub fn parse(line: &[u8]) -> Line<'_> {
     let indent = line.iter().take_while(|b| **b == b' ').count();
-    let text = &line[indent..];
-    match text.first() {
-        None | Some(b'#') => return Line::Header,
-        Some(b'C') if text.starts_with(b"CPU:") => {
-            if let Some(lost) = lost(text) {
-                return lost;
-            }
-        }
-        Some(b'c' | b'v') if text.starts_with(b"cpus=") || text.starts_with(b"version = ") => {
-            return Line::Header;
-        }
-        _ => {}
-    }
-    if text.starts_with(b"CPU ") && text.ends_with(b" is empty") {
+    if indent == line.len() {
         return Line::Header;
     }
+    // Events first: a task may call itself anything, `#` and `CPU:3` too.
+    //
     // Written by the tool itself: the dash is where the padding puts it. In a mail the padding is often gone; then the
     // name's own dashes, if any, come first, and the last dash that a number follows is the separator.
     if line.get(16) == Some(&b'-')
@@ -56,7 +45,7 @@ pub fn parse(line: &[u8]) -> Line<'_> {
     {
         return Line::Event(prefix);
     }
-    let last = (indent + COMM_MAX).min(line.len().saturating_sub(1));
+    let last = (indent + COMM_MAX).min(line.len() - 1);
     for dash in (indent..=last).rev() {
         if line[dash] == b'-'
             && let Some(prefix) = behind_dash(line, indent, dash)
@@ -64,7 +53,19 @@ pub fn parse(line: &[u8]) -> Line<'_> {
             return Line::Event(prefix);
         }
     }
-    Line::Foreign
+    own_line(&line[indent..])
+}
+
+fn own_line(text: &[u8]) -> Line<'_> {
+    let own = text.starts_with(b"#")
+        || text.starts_with(b"cpus=")
+        || text.starts_with(b"version = ")
+        || (text.starts_with(b"CPU ") && text.ends_with(b" is empty"));
+    match lost(text) {
+        Some(lost) => lost,
+        None if own => Line::Header,
+        None => Line::Foreign,
+    }
 }
 
 fn lost(text: &[u8]) -> Option<Line<'_>> {

@@ -21,14 +21,7 @@ const TID_BY: usize = 40;
 /// Reads one line, without its line end.
 #[must_use]
 pub fn parse(line: &[u8]) -> Line<'_> {
-    if line.is_empty() || line[0] == b'#' || line[0] == b'\t' {
-        return Line::Header;
-    }
-    if let Some(at) = find(line, b"PERF_RECORD_LOST") {
-        let count =
-            find(&line[at..], b" lost ").and_then(|n| Cursor::new(&line[at + n + 6..]).dec());
-        return Line::Lost { cpu: None, count };
-    }
+    // Events first: a task may call itself anything, `#` too.
     let mut at = 0;
     while at < line.len().min(TID_BY) {
         if line[at].is_ascii_digit()
@@ -39,7 +32,15 @@ pub fn parse(line: &[u8]) -> Line<'_> {
         }
         at += 1;
     }
-    Line::Foreign
+    if let Some(at) = find(line, b"PERF_RECORD_LOST") {
+        let count =
+            find(&line[at..], b" lost ").and_then(|n| Cursor::new(&line[at + n + 6..]).dec());
+        return Line::Lost { cpu: None, count };
+    }
+    match line.first() {
+        None | Some(b'#' | b'\t') => Line::Header,
+        _ => Line::Foreign,
+    }
 }
 
 fn from_tid(line: &[u8], at: usize) -> Option<Prefix<'_>> {
@@ -119,26 +120,27 @@ pub fn print(
         "fast_page_fault" | "kvm_mmu_set_spte" | "kvm_tdp_mmu_spte_changed" => "kvmmmu",
         _ => "kvm",
     };
+    let event = format!("{subsystem}:{event}");
     let _ = match form {
         Form::Plain => {
             write!(
                 out,
-                "{comm:>16} {tid:7} [{cpu:03}] {secs:5}.{us:06}: {subsystem}:{event:>20}: "
+                "{comm:>16} {tid:7} [{cpu:03}] {secs:5}.{us:06}: {event:>28}: "
             )
         }
         Form::Pid => {
             write!(
                 out,
-                "{comm:>16} {pid:7}/{tid:<7} [{cpu:03}] {secs:5}.{us:06}: {subsystem}:{event}: "
+                "{comm:>16} {pid:7}/{tid:<7} [{cpu:03}] {secs:5}.{us:06}: {event}: "
             )
         }
         Form::Ns => write!(
             out,
-            "{comm:>16} {tid:7} [{cpu:03}] {secs:5}.{ns:09}:   {subsystem}:{event}: "
+            "{comm:>16} {tid:7} [{cpu:03}] {secs:5}.{ns:09}:   {event}: "
         ),
         Form::Period => write!(
             out,
-            "{comm:>16} {tid:7} {secs:5}.{us:06}:          1 {subsystem}:{event}: "
+            "{comm:>16} {tid:7} {secs:5}.{us:06}:          1 {event}: "
         ),
     };
 }
