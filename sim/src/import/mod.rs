@@ -11,6 +11,7 @@ pub mod tracepoint;
 
 mod cursor;
 mod kvm_jsonl;
+mod kvm_jsonl_calls;
 mod kvm_jsonl_rows;
 mod logs;
 mod raw_lines;
