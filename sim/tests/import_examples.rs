@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use dirtysim::import::detect::LogKind;
 use dirtysim::import::{LogOptions, import_log_files, import_logs};
-use dirtysim::observed::CheckConfig;
-use dirtysim::trace::observed::ObservedEvent;
+use dirtysim::observed::{CheckConfig, Claim};
+use dirtysim::trace::observed::{Observed, ObservedEvent};
 use dirtysim::trace::{Problem, TraceReader};
 
 /// A ring of 512 entries with 64 in reserve, and pages of 4 KiB: what the defect logs were made for.
@@ -292,4 +292,58 @@ fn a_row_with_a_key_that_says_nothing_is_refused() {
     let error = rows.next().unwrap().unwrap_err();
     assert_eq!(error.line, 2);
     assert!(matches!(error.problem, Problem::Row(_)), "{error}");
+}
+
+fn document(name: &str) -> String {
+    fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../docs")
+            .join(name),
+    )
+    .unwrap()
+}
+
+#[test]
+fn the_documents_name_every_claim_and_every_event() {
+    let reports = document("bug-reports.md");
+    for (_, name) in Claim::ALL {
+        assert!(reports.contains(&format!("`{name}`")), "{name}");
+    }
+    let format = document("trace-format.md");
+    for name in Observed::NAMES.iter().chain(&["gap"]) {
+        assert!(format.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn what_the_bpftrace_script_prints_is_read() {
+    let script = document("dirty-log.bt");
+    let mut formats = 0;
+    for text in script.split("printf(\"").skip(1) {
+        let format = text
+            .split_once("\\n\"")
+            .expect("a format ends with a line feed")
+            .0;
+        // Every conversion becomes a number of its kind; the first four are the front's.
+        let mut line = format
+            .replace("%16s", "       CPU 0/KVM")
+            .replace("%-7d", "4242   ")
+            .replace("(%7d)", "(   4000)")
+            .replace("[%03d]", "[003]")
+            .replace("%5llu.%06llu", "  101.000001");
+        for (conversion, value) in [("%llu", "64"), ("%llx", "2a"), ("%u", "3"), ("%d", "-14")] {
+            line = line.replace(conversion, value);
+        }
+        assert!(!line.contains('%'), "{line}");
+        let logs = vec![("probes".to_owned(), format!("{line}\n").into_bytes())];
+        let logs = logs
+            .iter()
+            .map(|(name, log)| (name.clone(), log.as_slice()))
+            .collect();
+        let summary = import_logs(logs, Vec::new(), &LogOptions::default()).expect(&line);
+        assert_eq!(summary.events.values().sum::<u64>(), 1, "{line}: {summary}");
+        assert_eq!(summary.logs[0].damaged_lines, 0, "{line}");
+        formats += 1;
+    }
+    assert_eq!(formats, 8);
 }

@@ -19,7 +19,7 @@ fn ioctl() -> impl Strategy<Value = KvmIoctl> {
 fn kernel_event() -> impl Strategy<Value = Observed> {
     let indices = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
     prop_oneof![
-        (indices.clone(), any::<u32>(), any::<u64>()).prop_map(
+        (indices, any::<u32>(), any::<u64>()).prop_map(
             |((ring, dirty_index, reset_index, used), slot, offset)| {
                 Observed::RingPush {
                     ring,

@@ -168,7 +168,7 @@ impl Unknown {
         (
             Self::VcpuOfIndex,
             "the vCPU id behind QEMU's index",
-            "record QEMU's kvm_create_vcpu (kvm_init_vcpu before 9.2) from its start on",
+            "record QEMU's kvm_create_vcpu (older versions: kvm_init_vcpu) from its start on",
         ),
         (
             Self::Memslots,

@@ -125,7 +125,8 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-/// Numbers that people read in hexadecimal (addresses, masks, table entries) are strings in a trace: `"0x1f000"`.
+/// Numbers that people read in hexadecimal (addresses, masks, table entries) are strings in a trace, `"0x1f000"`; a plain
+/// number is read too.
 mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -134,9 +135,20 @@ mod hex {
         serializer.collect_str(&format_args!("{value:#x}"))
     }
 
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        Number(u64),
+    }
+
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = match Written::deserialize(deserializer)? {
+            Written::Number(value) => return Ok(value),
+            Written::Text(text) => text,
+        };
         text.strip_prefix("0x")
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
             .and_then(|digits| u64::from_str_radix(digits, 16).ok())
             .ok_or_else(|| {
                 D::Error::custom(format!(
