@@ -35,7 +35,16 @@ fn import(logs: &[&str], options: &LogOptions) -> (String, Option<Vec<u8>>) {
         .collect();
     let mut trace = Vec::new();
     match import_logs(inputs, &mut trace, options) {
-        Ok(summary) => (summary.to_string(), Some(trace)),
+        Ok(summary) => {
+            // The same as a document for `--json`; claims and reasons are keys there.
+            let document = serde_json::to_value(&summary).unwrap();
+            assert_eq!(document["check"]["compared"], summary.check.compared);
+            assert_eq!(
+                document["events"].as_object().unwrap().len(),
+                summary.events.len()
+            );
+            (summary.to_string(), Some(trace))
+        }
         Err(error) => (format!("{error}\n"), None),
     }
 }
@@ -335,11 +344,8 @@ fn what_the_bpftrace_script_prints_is_read() {
             line = line.replace(conversion, value);
         }
         assert!(!line.contains('%'), "{line}");
-        let logs = vec![("probes".to_owned(), format!("{line}\n").into_bytes())];
-        let logs = logs
-            .iter()
-            .map(|(name, log)| (name.clone(), log.as_slice()))
-            .collect();
+        let log = format!("{line}\n");
+        let logs = vec![("probes".to_owned(), log.as_bytes())];
         let summary = import_logs(logs, Vec::new(), &LogOptions::default()).expect(&line);
         assert_eq!(summary.events.values().sum::<u64>(), 1, "{line}: {summary}");
         assert_eq!(summary.logs[0].damaged_lines, 0, "{line}");

@@ -1,6 +1,9 @@
 //! Which tool wrote a log, from its first lines.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use super::prefix::Line;
 use super::{ftrace, perf, qemu};
@@ -59,6 +62,10 @@ pub enum Detected {
         /// What to do.
         help: &'static str,
     },
+    /// A raw recording of KVM's calls: see [`super::import_kvm_jsonl`].
+    KvmJsonl,
+    /// A trace already.
+    Trace,
     /// None of these.
     Unknown,
 }
@@ -99,6 +106,20 @@ pub fn detect(head: &[u8]) -> Detected {
             return Detected::Binary { what, help };
         }
     }
+    if head.starts_with(b"{") {
+        let first = head.split(|b| *b == b'\n').next().unwrap_or_default();
+        return match serde_json::from_slice::<serde_json::Value>(first) {
+            Ok(row)
+                if row
+                    .get("format")
+                    .is_some_and(|format| format == crate::trace::FORMAT) =>
+            {
+                Detected::Trace
+            }
+            Ok(row) if row.get("op").is_some() => Detected::KvmJsonl,
+            _ => Detected::Unknown,
+        };
+    }
     let mut counts = [0_u32; LogKind::ALL.len()];
     for line in head.split(|b| *b == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -118,6 +139,19 @@ pub fn detect(head: &[u8]) -> Detected {
         Some((kind, count)) if count > 0 => Detected::Log(kind),
         _ => Detected::Unknown,
     }
+}
+
+/// Says what a file is; only its beginning is read.
+///
+/// # Errors
+///
+/// The operating system's, when it cannot be opened or read.
+pub fn detect_file(path: &Path) -> io::Result<Detected> {
+    let mut head = Vec::new();
+    File::open(path)?
+        .take(super::raw_lines::BUFFER as u64)
+        .read_to_end(&mut head)?;
+    Ok(detect(&head))
 }
 
 #[cfg(test)]

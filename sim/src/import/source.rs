@@ -145,6 +145,18 @@ impl<R: Read> Source<R> {
                     help.replace("FILE", name),
                 ));
             }
+            (Detected::Trace, _) => {
+                let problem = Problem::Log("this is a trace already".to_owned());
+                let help = "give it to `dirtysim replay` or `dirtysim explain`";
+                return Err(TraceError::new(name, 0, problem, help));
+            }
+            (Detected::KvmJsonl, _) => {
+                let problem = Problem::Log(
+                    "this is a raw recording of KVM's calls, not a log of events".to_owned(),
+                );
+                let help = "import it alone, with --from kvm-jsonl";
+                return Err(TraceError::new(name, 0, problem, help));
+            }
             (_, Some(kind)) => kind,
             (Detected::Log(kind), None) => kind,
             (Detected::Unknown, None) => return Err(not_a_log(name, head)),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::trace::observed::{KvmIoctl, Phase};
 
 fn push(ring: u32, dirty_index: u32, reset_index: u32, offset: u64) -> Observed {
     let used = dirty_index.wrapping_sub(reset_index);
@@ -412,4 +413,31 @@ fn nothing_is_compared_across_a_gap() {
     let report = check(SMALL, [push(0, 1, 0, 1), gap, push(0, 5, 2, 1)]);
     assert_eq!(broken(&report), []);
     assert_eq!(report.unknown[&Unknown::FirstOfItsRing], 2);
+}
+
+#[test]
+fn exit_31_without_its_event_is_found_unless_the_event_may_be_in_a_gap() {
+    let exit = || Observed::UserspaceExit {
+        reason: Some(31),
+        errno: None,
+    };
+    let before = [push(0, 192, 0, 1), Observed::RingExit { vcpu: 0 }, exit()];
+    let report = check(SMALL, before.clone().into_iter().chain([exit()]));
+    assert_eq!(broken(&report), [(4, "soft_full_exit_reaches_userspace")]);
+    let gap = Observed::Gap {
+        reason: crate::trace::observed::GapReason::Damaged,
+        lost: None,
+    };
+    let report = check(SMALL, before.into_iter().chain([gap, exit()]));
+    assert_eq!(broken(&report), []);
+}
+
+#[test]
+fn two_vcpus_on_one_thread_leave_its_exits_unknown() {
+    let exit = Observed::UserspaceExit {
+        reason: Some(2),
+        errno: None,
+    };
+    let report = check(SMALL, [push(0, 1, 0, 1), push(1, 1, 0, 1), exit]);
+    assert_eq!(report.unknown[&Unknown::VcpuOfThread], 1);
 }

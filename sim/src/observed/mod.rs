@@ -11,6 +11,7 @@
 //! and anything across a gap in the log.
 
 mod check;
+mod check_userspace;
 mod harvest;
 mod report;
 mod ring;

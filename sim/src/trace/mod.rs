@@ -13,6 +13,7 @@ mod call_row;
 mod error;
 mod header;
 pub(crate) mod hex;
+mod kvm_ioctl;
 mod lines;
 mod names;
 pub mod observed;
