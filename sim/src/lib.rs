@@ -3,4 +3,8 @@
 
 pub mod import;
 pub mod observed;
+pub mod random;
+pub mod run;
+pub mod scenario;
+pub mod sometimes;
 pub mod trace;
