@@ -19,6 +19,7 @@ mod names;
 pub mod observed;
 mod reader;
 mod runs;
+pub mod step;
 mod words;
 mod writer;
 
