@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use dirtysim::import::detect::LogKind;
 use dirtysim::import::{LogOptions, import_log_files, import_logs};
-use dirtysim::observed::{CheckConfig, Claim};
+use dirtysim::observed::{CheckConfig, Claim, check_rows};
 use dirtysim::trace::observed::{Observed, ObservedEvent};
 use dirtysim::trace::{Problem, TraceReader};
 
@@ -43,6 +43,10 @@ fn import(logs: &[&str], options: &LogOptions) -> (String, Option<Vec<u8>>) {
                 document["events"].as_object().unwrap().len(),
                 summary.events.len()
             );
+            // The trace says as much as the log did.
+            let reader = TraceReader::new(trace.as_slice(), "trace").unwrap();
+            let check = check_rows(reader.rows().unwrap(), options.check).unwrap();
+            assert_eq!(check, summary.check);
             (summary.to_string(), Some(trace))
         }
         Err(error) => (format!("{error}\n"), None),

@@ -18,3 +18,22 @@ mod ring;
 
 pub use check::{CheckConfig, Checker};
 pub use report::{CheckReport, Claim, Finding, SoftLimit, Unknown, Weight};
+
+use crate::trace::observed::ObservedEvent;
+use crate::trace::{Located, TraceError};
+
+/// Checks the rows of a trace, as [`TraceReader::rows`](crate::trace::TraceReader::rows) gives them.
+///
+/// # Errors
+///
+/// The first row that cannot be read.
+pub fn check_rows(
+    rows: impl Iterator<Item = Result<Located<ObservedEvent>, Box<TraceError>>>,
+    config: CheckConfig,
+) -> Result<CheckReport, Box<TraceError>> {
+    let mut checker = Checker::new(config);
+    for row in rows {
+        checker.event(&row?.row);
+    }
+    Ok(checker.finish())
+}
