@@ -122,6 +122,10 @@ pub struct Header {
     /// The format that the trace was imported from (`kvm-jsonl`, …).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported_from: Option<String>,
+    /// The logs that an `observed` trace was imported from, by the names they were given under; a row's `file` is an
+    /// index into them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
     /// The machine on which it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
@@ -131,6 +135,12 @@ pub struct Header {
     /// The verdict that a replay must give; a trace that states none is expected to hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
+    /// Kind `step`: how the schedule was found, in words (`random, seed 17`, `check`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_by: Option<String>,
+    /// Kind `step`: the scenario whose schedule this is, as its file has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Value>,
 }
 
 impl Header {
@@ -140,9 +150,12 @@ impl Header {
             kind,
             title: None,
             imported_from: None,
+            sources: Vec::new(),
             machine: None,
             mutations: Vec::new(),
             expect: None,
+            found_by: None,
+            scenario: None,
         }
     }
 
