@@ -8,6 +8,7 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
+pub mod debate;
 pub mod import;
 pub mod observed;
 pub mod plot;

@@ -98,7 +98,7 @@ impl<'de> Deserialize<'de> for Outcome {
 }
 
 /// A change that must turn a claim's verdict: the test that the verdict hangs on what it says it hangs on.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flip {
     /// The case that is changed.
@@ -114,7 +114,7 @@ pub struct Flip {
 }
 
 /// An order of calls, and the machines on which it is checked.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
     /// Its name within the claim.
@@ -167,6 +167,9 @@ pub struct Case {
     /// Mutations that belong to the case: a wrong behaviour that the claim is about.
     #[serde(default)]
     pub mutations: Vec<String>,
+    /// Events that its trace must contain, in that order: the words of traces, and `store-retires`.
+    #[serde(default)]
+    pub along: Vec<String>,
 }
 
 fn yes() -> bool {
@@ -190,7 +193,7 @@ impl Case {
 }
 
 /// A claim.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
     /// P1 to P21, C1 to C7, X1 to X6; parts of one by a letter.
