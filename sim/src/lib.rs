@@ -5,5 +5,6 @@ pub mod import;
 pub mod random;
 pub mod run;
 pub mod scenario;
+pub mod shrink;
 pub mod sometimes;
 pub mod trace;
