@@ -15,5 +15,6 @@ pub mod random;
 pub mod replay;
 pub mod run;
 pub mod scenario;
+pub mod shrink;
 pub mod sometimes;
 pub mod trace;
