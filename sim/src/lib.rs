@@ -15,6 +15,7 @@ pub mod random;
 pub mod replay;
 pub mod run;
 pub mod scenario;
+pub mod search;
 pub mod shrink;
 pub mod sometimes;
 pub mod trace;
