@@ -1,0 +1,9 @@
+//! A real kernel as witness: KVM's dirty logging on this machine's `/dev/kvm`, call by call, in the project's trace format.
+//!
+//! The model is right only if kernels say so. [`kvm`] is a thin safe layer over `/dev/kvm` with guests of a few dozen instructions that
+//! store to, or read, the pages that they are told; everything above it is about calls and their results and knows no pointer.
+//!
+//! Not here: any statement of what KVM should do. That is the model's, in `dirtysim-model`.
+
+#[cfg(target_os = "linux")]
+pub mod kvm;
