@@ -6,4 +6,8 @@
 //! Not here: any statement of what KVM should do. That is the model's, in `dirtysim-model`.
 
 #[cfg(target_os = "linux")]
+pub mod kernel;
+#[cfg(target_os = "linux")]
 pub mod kvm;
+pub mod refusal;
+pub mod subject;

@@ -4,7 +4,8 @@
 
 use std::ptr::NonNull;
 
-use super::{Errno, PAGE_BYTES, Refused, Sys};
+use super::{Errno, PAGE_BYTES, Sys};
+use crate::refusal::Refused;
 
 /// An anonymous private mapping of whole pages; untouched pages cost no memory.
 pub struct HostMemory {

@@ -22,22 +22,10 @@ pub use sys::{Errno, Sys};
 pub use vcpu::{RunEnd, Vcpu};
 pub use vm::Vm;
 
-use std::fmt;
+use crate::refusal::Refused;
 
 /// Bytes in a guest page; both guests and both kernels that the witness knows use 4 KiB pages.
 pub const PAGE_BYTES: u64 = 4096;
-
-/// Something that the witness will not ask a kernel to do, with the reason as a sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused(pub String);
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
 
 /// Opens `/dev/kvm`.
 ///

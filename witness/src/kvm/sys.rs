@@ -12,32 +12,6 @@ pub struct Errno(pub i32);
 /// The result of a system call: what it returned, or its errno.
 pub type Sys<T> = Result<T, Errno>;
 
-/// The errnos that a call of this crate was ever seen to give, or that its description names.
-const NAMES: [(i32, &str); 22] = [
-    (libc::EPERM, "EPERM"),
-    (libc::ENOENT, "ENOENT"),
-    (libc::EINTR, "EINTR"),
-    (libc::EIO, "EIO"),
-    (libc::ENXIO, "ENXIO"),
-    (libc::E2BIG, "E2BIG"),
-    (libc::EBADF, "EBADF"),
-    (libc::EAGAIN, "EAGAIN"),
-    (libc::ENOMEM, "ENOMEM"),
-    (libc::EACCES, "EACCES"),
-    (libc::EFAULT, "EFAULT"),
-    (libc::EBUSY, "EBUSY"),
-    (libc::EEXIST, "EEXIST"),
-    (libc::ENODEV, "ENODEV"),
-    (libc::EINVAL, "EINVAL"),
-    (libc::EMFILE, "EMFILE"),
-    (libc::ENOTTY, "ENOTTY"),
-    (libc::ENOSPC, "ENOSPC"),
-    (libc::ERANGE, "ERANGE"),
-    (libc::ENOSYS, "ENOSYS"),
-    (libc::EOPNOTSUPP, "EOPNOTSUPP"),
-    (libc::ENOEXEC, "ENOEXEC"),
-];
-
 impl Errno {
     /// The errno that the last system call of this thread left behind.
     #[must_use]
@@ -45,10 +19,16 @@ impl Errno {
         Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
     }
 
-    /// Its name as in errno.h, `ERRNO_n` where this crate knows none.
+    /// The errno by its name, if the trace format has it.
+    #[must_use]
+    pub fn named(self) -> Option<dirtysim::trace::Errno> {
+        u32::try_from(self.0).ok().and_then(dirtysim::trace::Errno::from_number)
+    }
+
+    /// Its name as in errno.h, `ERRNO_n` where the trace format has none.
     #[must_use]
     pub fn name(self) -> String {
-        NAMES.iter().find(|(number, _)| *number == self.0).map_or_else(|| format!("ERRNO_{}", self.0), |(_, name)| (*name).to_owned())
+        self.named().map_or_else(|| format!("ERRNO_{}", self.0), |errno| errno.name().to_owned())
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kvm_ioctls::VcpuFd;
 
-use super::ring::{MapHow, RingMap};
-use super::{Alarm, Errno, Sys, sys};
+use super::ring::RingMap;
+use super::{Alarm, Errno, sys};
 
 /// `KVM_EXIT_IO`, `KVM_EXIT_MMIO` and `KVM_EXIT_DIRTY_RING_FULL`.
 pub const EXIT_IO: u32 = 2;
@@ -14,28 +14,6 @@ pub const EXIT_IO: u32 = 2;
 pub const EXIT_MMIO: u32 = 6;
 /// See [`EXIT_IO`].
 pub const EXIT_DIRTY_RING_FULL: u32 = 31;
-
-/// The name of an exit reason as uapi/linux/kvm.h has it, without its prefix.
-#[must_use]
-pub fn exit_name(reason: u32) -> String {
-    const NAMES: [(u32, &str); 14] = [
-        (0, "UNKNOWN"),
-        (1, "EXCEPTION"),
-        (EXIT_IO, "IO"),
-        (3, "HYPERCALL"),
-        (4, "DEBUG"),
-        (5, "HLT"),
-        (EXIT_MMIO, "MMIO"),
-        (7, "IRQ_WINDOW_OPEN"),
-        (8, "SHUTDOWN"),
-        (9, "FAIL_ENTRY"),
-        (10, "INTR"),
-        (17, "INTERNAL_ERROR"),
-        (24, "SYSTEM_EVENT"),
-        (EXIT_DIRTY_RING_FULL, "DIRTY_RING_FULL"),
-    ];
-    NAMES.iter().find(|(number, _)| *number == reason).map_or_else(|| format!("EXIT_{reason}"), |(_, name)| (*name).to_owned())
-}
 
 /// How `KVM_RUN` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,19 +54,21 @@ impl Vcpu {
         self.fd.as_raw_fd()
     }
 
-    /// Maps the ring and keeps the mapping, in place of an earlier one.
-    ///
-    /// # Errors
-    /// What mmap gives.
-    pub fn map_ring(&mut self, how: MapHow) -> Sys<&RingMap> {
-        let map = RingMap::map(self.raw_fd(), how)?;
-        Ok(self.ring.insert(map))
+    /// Keeps a mapping of the ring, in place of an earlier one.
+    pub fn keep_ring(&mut self, map: RingMap) -> &RingMap {
+        self.ring.insert(map)
     }
 
     /// The mapped ring.
     #[must_use]
     pub fn ring(&self) -> Option<&RingMap> {
         self.ring.as_ref()
+    }
+
+    /// `exit_reason` as the last `KVM_RUN` left it.
+    #[must_use]
+    pub fn exit_reason(&mut self) -> u32 {
+        self.fd.get_kvm_run().exit_reason
     }
 
     fn enter(&mut self) -> RunEnd {

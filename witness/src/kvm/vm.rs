@@ -8,7 +8,8 @@ use kvm_bindings::{kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VmFd};
 
 use super::sys::{self, Sys};
-use super::{HostMemory, PAGE_BYTES, Refused, Vcpu};
+use super::{HostMemory, PAGE_BYTES, Vcpu};
+use crate::refusal::Refused;
 
 /// `KVM_MEM_MAX_NR_PAGES`: the kernel refuses a slot with more pages before it looks at the host's memory.
 pub const MEM_MAX_NR_PAGES: u64 = (1 << 31) - 1;

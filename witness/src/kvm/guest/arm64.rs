@@ -2,13 +2,18 @@
 
 use kvm_bindings::{KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_SIZE_U64, kvm_vcpu_init};
 use kvm_ioctls::Kvm;
-
 use super::{HostMemory, Program, operation, write_list};
 use crate::kvm::vcpu::EXIT_MMIO;
-use crate::kvm::{Errno, PAGE_BYTES, Refused, RunEnd, Vcpu, Vm};
+use crate::kvm::{Errno, PAGE_BYTES, RunEnd, Vcpu, Vm};
+use crate::refusal::Refused;
 
 /// What a recording calls this guest.
 pub const MODE: &str = "el1, stage 1 off";
+
+/// Where the guest's own memory usually is, and where its other slots begin.
+pub const OWN_GPA: u64 = 0x4000_0000;
+/// See [`OWN_GPA`].
+pub const DATA_GPA: u64 = 0x8000_0000;
 
 /// Pages that the guest's own memory needs.
 pub const OWN_PAGES: u64 = 16;
@@ -43,11 +48,19 @@ core::arch::global_asm!(
     "   b.eq 4f",
     "   cmp x3, #8",
     "   b.eq 5f",
+    "   cmp x3, #4",
+    "   b.eq 7f",
+    "   cmp x3, #2",
+    "   b.eq 8f",
     "   ldrb w8, [x6]",
     "   b 6f",
     "4: strb w2, [x6]",
     "   b 6f",
     "5: str x2, [x6]",
+    "   b 6f",
+    "7: str w2, [x6]",
+    "   b 6f",
+    "8: strh w2, [x6]",
     "6: add x4, x4, #1",
     "   add x6, x6, #4096",
     "   sub x7, x7, #1",
@@ -85,7 +98,7 @@ pub fn install(memory: &HostMemory, _gpa: u64) -> Result<(), Refused> {
 ///
 /// # Errors
 /// A sentence with the call that the kernel refused.
-pub fn init_vcpu(vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
+pub fn init_vcpu(_kvm: &Kvm, vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
     let refused = |what: &'static str| move |error: kvm_ioctls::Error| Refused(format!("{what} failed with {}: this kernel cannot run the arm64 guest", Errno::from(error)));
     let mut init = kvm_vcpu_init::default();
     vm.fd().get_preferred_target(&mut init).map_err(refused("KVM_ARM_PREFERRED_TARGET"))?;
@@ -115,7 +128,7 @@ pub fn begin(vcpu: &Vcpu, memory: &HostMemory, own_gpa: u64, program: &Program) 
         }
     }
     write_list(memory, LISTS, vcpu.id(), program)?;
-    let (x3, x2) = operation(program.access);
+    let (x3, x2) = operation(program.access)?;
     set(vcpu, 0, own_gpa + LISTS + vcpu.id() * PAGE_BYTES)?;
     set(vcpu, 1, program.runs.len() as u64)?;
     set(vcpu, 2, x2)?;

@@ -15,15 +15,19 @@ pub use arm64::*;
 #[cfg(target_arch = "x86_64")]
 pub use x86::*;
 
-use super::{HostMemory, PAGE_BYTES, Refused};
+use super::{HostMemory, PAGE_BYTES};
+use crate::refusal::Refused;
 
 /// What a guest does to each page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Stores the low byte of the value.
-    Store1(u64),
-    /// Stores the value, 8 bytes.
-    Store8(u64),
+    /// Stores the low bytes of a value.
+    Store {
+        /// How many: 1, 2, 4 or 8.
+        bytes: u32,
+        /// The value.
+        value: u64,
+    },
     /// Loads one byte.
     Load,
 }
@@ -59,11 +63,11 @@ fn write_list(memory: &HostMemory, first_list: u64, vcpu: u64, program: &Program
     Ok(())
 }
 
-/// The operation code of an access in the guest's loop: bytes stored, 0 for a load.
-fn operation(access: Access) -> (u64, u64) {
+/// The operation code of an access in the guest's loop (bytes stored, 0 for a load) and its value.
+fn operation(access: Access) -> Result<(u64, u64), Refused> {
     match access {
-        Access::Load => (0, 0),
-        Access::Store1(value) => (1, value & 0xff),
-        Access::Store8(value) => (8, value),
+        Access::Load => Ok((0, 0)),
+        Access::Store { bytes: bytes @ (1 | 2 | 4 | 8), value } => Ok((bytes.into(), value)),
+        Access::Store { bytes, .. } => Err(Refused(format!("a store of {bytes} bytes: the guest stores 1, 2, 4 or 8"))),
     }
 }

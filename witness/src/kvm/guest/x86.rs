@@ -7,10 +7,16 @@ use kvm_ioctls::Kvm;
 
 use super::{HostMemory, Program, operation, write_list};
 use crate::kvm::vcpu::EXIT_IO;
-use crate::kvm::{PAGE_BYTES, Refused, RunEnd, Vcpu};
+use crate::kvm::{PAGE_BYTES, RunEnd, Vcpu, Vm};
+use crate::refusal::Refused;
 
 /// What a recording calls this guest.
 pub const MODE: &str = "long64/cpl3";
+
+/// Where the guest's own memory usually is, and where its other slots begin.
+pub const OWN_GPA: u64 = 0;
+/// See [`OWN_GPA`].
+pub const DATA_GPA: u64 = 0x1000_0000;
 
 /// Pages that the guest's own memory needs.
 pub const OWN_PAGES: u64 = 16;
@@ -58,11 +64,19 @@ core::arch::global_asm!(
     "   je 4f",
     "   cmp r9, 8",
     "   je 5f",
+    "   cmp r9, 4",
+    "   je 7f",
+    "   cmp r9, 2",
+    "   je 8f",
     "   mov r10b, byte ptr [rdi]",
     "   jmp 6f",
     "4: mov byte ptr [rdi], al",
     "   jmp 6f",
     "5: mov qword ptr [rdi], rax",
+    "   jmp 6f",
+    "7: mov dword ptr [rdi], eax",
+    "   jmp 6f",
+    "8: mov word ptr [rdi], ax",
     "6: inc r8",
     "   add rdi, 4096",
     "   dec rbx",
@@ -120,7 +134,7 @@ pub fn install(memory: &HostMemory, gpa: u64) -> Result<(), Refused> {
 ///
 /// # Errors
 /// A sentence with the call that the kernel refused.
-pub fn init_vcpu(kvm: &Kvm, vcpu: &Vcpu) -> Result<(), Refused> {
+pub fn init_vcpu(kvm: &Kvm, _vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
     let refused = |what: &str| {
         let what = what.to_owned();
         move |error: kvm_ioctls::Error| Refused(format!("{what} failed with {}: this kernel cannot run the x86 guest", crate::kvm::Errno::from(error)))
@@ -157,7 +171,7 @@ pub fn begin(vcpu: &Vcpu, memory: &HostMemory, _own_gpa: u64, program: &Program)
         }
     }
     write_list(memory, LISTS, vcpu.id(), program)?;
-    let (r9, rax) = operation(program.access);
+    let (r9, rax) = operation(program.access)?;
     let regs = kvm_regs {
         rip: CODE,
         rflags: 0x3002,
