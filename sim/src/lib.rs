@@ -1,2 +1,4 @@
 //! dirtysim: simulate and check KVM's dirty logging.
 #![forbid(unsafe_code)]
+
+pub mod trace;

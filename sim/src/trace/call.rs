@@ -1,0 +1,787 @@
+//! Rows of kind `call`: one whole call a line, with its arguments and what it gave back.
+//!
+//! The names are KVM's where the row is an ioctl, and lower case where it is something that userspace did itself: map
+//! a ring, harvest it, store to guest memory, read a page. A recording is cut into sections; each begins with no VM.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::call_result::{CallResult, Shape};
+use super::error::{Complaint, Problem};
+use super::header::{Kind, brief};
+use super::hex;
+use super::lines::object_into;
+use super::names::Cap;
+use super::reader::TraceRow;
+use super::runs::{PageRuns, StoreRuns};
+
+/// A row of a trace of kind `call`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every row is a call, and one is held at a time"
+)]
+pub enum CallRow {
+    /// A section begins: every VM before it is gone, and numbers of VMs start again.
+    Section(Section),
+    /// A call and its result.
+    Call(RecordedCall),
+}
+
+/// The title row of a section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Section {
+    /// A short name, without blanks.
+    pub section: String,
+    /// What the section does.
+    pub title: String,
+}
+
+/// A call, the VM that it was made on, and what it gave back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedCall {
+    /// The number of the VM within the section; `None` for a call that belongs to no VM.
+    pub vm: Option<u32>,
+    /// What was asked.
+    pub call: Call,
+    /// What was given back.
+    pub result: CallResult,
+}
+
+/// How a ring's mapping is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prot {
+    /// PROT_NONE.
+    None,
+    /// PROT_READ.
+    R,
+    /// PROT_WRITE.
+    W,
+    /// PROT_READ and PROT_WRITE.
+    Rw,
+    /// PROT_READ and PROT_EXEC.
+    Rx,
+    /// All three.
+    Rwx,
+}
+
+/// Whether a mapping is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// MAP_SHARED.
+    Shared,
+    /// MAP_PRIVATE.
+    Private,
+}
+
+/// A guest program that stores one value to each of a list of pages.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// The pages, in order: `[slot, first page, count]`.
+    pub store: StoreRuns,
+    /// The width of each store, in bytes: 1, 2, 4 or 8.
+    pub bytes: u32,
+    /// The value that is stored.
+    #[serde(with = "hex")]
+    pub value: u64,
+}
+
+/// What userspace stored to guest memory through its own mapping.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]
+pub enum UserData {
+    /// The same value to the first bytes of each page.
+    Bytes {
+        /// The value.
+        #[serde(with = "hex")]
+        value: u64,
+        /// How many bytes of it.
+        bytes: u32,
+    },
+    /// Commands into the queue of an ITS.
+    ItsCommands {
+        /// Where in the queue, in bytes.
+        queue_offset: u64,
+        /// The commands, in order.
+        commands: Vec<ItsCommand>,
+    },
+}
+
+/// A command to an ITS (Arm IHI 0069, chapter 5). The field names are short forms of Arm's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "UPPERCASE", deny_unknown_fields)]
+pub enum ItsCommand {
+    /// Maps a collection to a vCPU's redistributor.
+    Mapc {
+        /// The collection.
+        collection: u32,
+        /// The vCPU's id.
+        vcpu: u32,
+    },
+    /// Maps a device to an interrupt translation table.
+    Mapd {
+        /// The device.
+        dev: u32,
+        /// The width of its event ids, in bits.
+        event_bits: u32,
+        /// The page of the slot at which the table begins.
+        itt_page: u64,
+    },
+    /// Maps a device's event to an interrupt.
+    Mapti {
+        /// The device.
+        dev: u32,
+        /// The event.
+        event: u32,
+        /// The physical interrupt, 8192 or above.
+        lpi: u32,
+        /// The collection.
+        collection: u32,
+    },
+}
+
+/// What was asked, of the kernel or of userspace itself. Slots are ids within their address space, pages are counted
+/// from the slot's first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call", deny_unknown_fields)]
+pub enum Call {
+    /// KVM_CHECK_EXTENSION on the system; belongs to no VM.
+    #[serde(rename = "KVM_CHECK_EXTENSION")]
+    CheckExtension {
+        /// The capability.
+        cap: Cap,
+    },
+    /// KVM_CREATE_VM; the row's `vm` is the new VM's number.
+    #[serde(rename = "KVM_CREATE_VM")]
+    CreateVm {},
+    /// The last file descriptor of a VM is closed.
+    #[serde(rename = "close_vm")]
+    CloseVm {},
+    /// KVM_ENABLE_CAP on the VM.
+    #[serde(rename = "KVM_ENABLE_CAP")]
+    EnableCap {
+        /// The capability.
+        cap: Cap,
+        /// `flags`, 0 where the caller is well-behaved.
+        flags: u32,
+        /// `args[0]`: for a ring, its size in bytes.
+        args0: u64,
+    },
+    /// KVM_CREATE_VCPU.
+    #[serde(rename = "KVM_CREATE_VCPU")]
+    CreateVcpu {
+        /// The vCPU's id.
+        vcpu: u32,
+    },
+    /// The vCPU is made ready to run.
+    #[serde(rename = "vcpu_init")]
+    VcpuInit {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// The guest's mode, in words.
+        mode: String,
+    },
+    /// KVM_SET_USER_MEMORY_REGION.
+    #[serde(rename = "KVM_SET_USER_MEMORY_REGION")]
+    SetUserMemoryRegion {
+        /// The id within the address space.
+        slot: u16,
+        /// The address space.
+        as_id: u16,
+        /// KVM_MEM_LOG_DIRTY_PAGES is 1, KVM_MEM_READONLY is 2.
+        flags: u32,
+        /// `guest_phys_addr`.
+        #[serde(with = "hex")]
+        gpa: u64,
+        /// `memory_size` in whole host pages; 0 deletes the slot.
+        npages: u64,
+        /// `memory_size` in bytes, where that is not `npages` whole pages.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
+        /// The name of the host memory behind the slot; two slots may share it.
+        mem: String,
+        /// Where in that memory the slot begins, in bytes.
+        mem_offset: u64,
+        /// Its host pages were touched before.
+        populated: bool,
+        /// Transparent huge pages were asked for.
+        huge: bool,
+    },
+    /// mmap of a vCPU's file descriptor.
+    #[serde(rename = "mmap_ring")]
+    MmapRing {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// The offset, in host pages.
+        offset_pages: u64,
+        /// The length, in bytes.
+        bytes: u64,
+        /// The protection.
+        prot: Prot,
+        /// Shared or private.
+        sharing: Sharing,
+        /// The byte of the mapping that was touched afterwards, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        touch_byte: Option<u64>,
+    },
+    /// Which pages of a slot hold what the guest itself needs. States a fact; does nothing.
+    #[serde(rename = "guest_layout")]
+    GuestLayout(GuestLayout),
+    /// KVM_CREATE_DEVICE.
+    #[serde(rename = "KVM_CREATE_DEVICE")]
+    CreateDevice {
+        /// `VGIC_V3` or `VGIC_ITS`.
+        device: String,
+    },
+    /// KVM_SET_DEVICE_ATTR.
+    #[serde(rename = "KVM_SET_DEVICE_ATTR")]
+    SetDeviceAttr {
+        /// `VGIC_V3` or `VGIC_ITS`.
+        device: String,
+        /// The attribute, in words.
+        what: String,
+        /// `group`.
+        group: u32,
+        /// `attr`.
+        #[serde(with = "hex")]
+        attr: u64,
+        /// What `addr` pointed to.
+        #[serde(with = "hex")]
+        value: u64,
+    },
+    /// KVM_RUN.
+    #[serde(rename = "KVM_RUN")]
+    Run {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// What the guest does.
+        program: Program,
+        /// Goes on with the program of this vCPU's row before; otherwise starts it.
+        resume: bool,
+    },
+    /// Reads the entries with flags 01 from an index on, and leaves them as they are.
+    #[serde(rename = "ring_peek")]
+    RingPeek {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// Where reading starts: a free-running index, counted from the ring's first entry ever.
+        fetch_index: u32,
+    },
+    /// Reads the entries with flags 01 from an index on, and writes flags to each.
+    #[serde(rename = "harvest")]
+    Harvest {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// Where reading starts, a free-running index.
+        fetch_index: u32,
+        /// How many entries at most; absent: no limit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max: Option<u32>,
+        /// The flags that each gets: 2 or 3 where the caller is well-behaved.
+        write_flags: u32,
+    },
+    /// Reads entries as they stand, whatever their flags.
+    #[serde(rename = "ring_read")]
+    RingRead {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// The first entry, a free-running index.
+        index: u32,
+        /// How many.
+        count: u64,
+    },
+    /// Writes to an entry directly; an absent field is left as it was.
+    #[serde(rename = "ring_write")]
+    RingWrite {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// The entry, a free-running index.
+        index: u32,
+        /// The new flags.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        flags: Option<u32>,
+        /// The new slot, `as_id << 16 | id`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slot: Option<u32>,
+        /// The new offset, a page within the slot.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        offset: Option<u64>,
+    },
+    /// KVM_RESET_DIRTY_RINGS.
+    #[serde(rename = "KVM_RESET_DIRTY_RINGS")]
+    ResetDirtyRings {},
+    /// KVM_GET_DIRTY_LOG.
+    #[serde(rename = "KVM_GET_DIRTY_LOG")]
+    GetDirtyLog {
+        /// The id within the address space.
+        slot: u16,
+        /// The address space.
+        as_id: u16,
+        /// The buffer was not mapped.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        bad_pointer: bool,
+    },
+    /// KVM_CLEAR_DIRTY_LOG.
+    #[serde(rename = "KVM_CLEAR_DIRTY_LOG")]
+    ClearDirtyLog {
+        /// The id within the address space.
+        slot: u16,
+        /// The address space.
+        as_id: u16,
+        /// `first_page`.
+        first_page: u64,
+        /// `num_pages`.
+        num_pages: u32,
+        /// The length of the caller's buffer, in words; a claim, which may be more than the call reads.
+        words_given: u64,
+        /// The words in it, from `first_page` on.
+        words: super::runs::Words,
+        /// The buffer was not mapped.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        bad_pointer: bool,
+    },
+    /// Which pages of a slot the ITS's and the redistributors' tables have. States a fact; does nothing.
+    #[serde(rename = "its_setup")]
+    ItsSetup {
+        /// The slot of all of them.
+        slot: u16,
+        /// The command queue.
+        command_queue_pages: PageRuns,
+        /// The device table.
+        device_table_pages: PageRuns,
+        /// The collection table.
+        collection_table_pages: PageRuns,
+        /// The table of the interrupts' properties.
+        property_table_pages: PageRuns,
+        /// The tables of pending interrupts, one run a vCPU.
+        pending_table_pages: PageRuns,
+    },
+    /// KVM_SET_DEVICE_ATTR on a redistributor's register.
+    #[serde(rename = "redist_reg_write")]
+    RedistRegWrite {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// The register's name; `+4` its upper half.
+        reg: String,
+        /// The register's offset, in bytes.
+        #[serde(with = "hex")]
+        offset: u64,
+        /// The value.
+        #[serde(with = "hex")]
+        value: u64,
+    },
+    /// KVM_SET_DEVICE_ATTR on a register of the ITS.
+    #[serde(rename = "its_reg_write")]
+    ItsRegWrite {
+        /// The register's name.
+        reg: String,
+        /// The register's offset, in bytes.
+        #[serde(with = "hex")]
+        offset: u64,
+        /// The value.
+        #[serde(with = "hex")]
+        value: u64,
+    },
+    /// KVM_GET_DEVICE_ATTR on a register of the ITS.
+    #[serde(rename = "its_reg_read")]
+    ItsRegRead {
+        /// The register's name.
+        reg: String,
+        /// The register's offset, in bytes.
+        #[serde(with = "hex")]
+        offset: u64,
+    },
+    /// KVM_DEV_ARM_ITS_SAVE_TABLES: the ITS writes its tables to guest memory.
+    #[serde(rename = "KVM_DEV_ARM_ITS_SAVE_TABLES")]
+    ItsSaveTables {},
+    /// KVM_DEV_ARM_ITS_RESTORE_TABLES: the ITS reads its tables from guest memory.
+    #[serde(rename = "KVM_DEV_ARM_ITS_RESTORE_TABLES")]
+    ItsRestoreTables {},
+    /// KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES: pending interrupts are written to guest memory.
+    #[serde(rename = "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES")]
+    VgicSavePendingTables {},
+    /// KVM_SIGNAL_MSI.
+    #[serde(rename = "KVM_SIGNAL_MSI")]
+    SignalMsi {
+        /// The device.
+        dev: u32,
+        /// The event.
+        event: u32,
+    },
+    /// Userspace stores to guest memory through its own mapping.
+    #[serde(rename = "user_write")]
+    UserWrite {
+        /// The slot's id, in address space 0.
+        slot: u16,
+        /// The pages, in order.
+        pages: PageRuns,
+        /// What was stored.
+        data: UserData,
+    },
+    /// Userspace reads the first 64 bits of a page.
+    #[serde(rename = "read_page")]
+    ReadPage {
+        /// The slot's id, in address space 0.
+        slot: u16,
+        /// The page.
+        page: u64,
+    },
+    /// Userspace copies pages to the destination.
+    #[serde(rename = "copy")]
+    Copy {
+        /// The slot's id, in address space 0.
+        slot: u16,
+        /// The pages, in order.
+        pages: PageRuns,
+    },
+    /// Userspace compares a slot with the destination.
+    #[serde(rename = "compare")]
+    Compare {
+        /// The slot's id, in address space 0.
+        slot: u16,
+    },
+    /// The recorder came to the end of what it had to do; belongs to no VM.
+    #[serde(rename = "end")]
+    End {},
+}
+
+/// Which pages of a slot hold what the guest itself needs, and whether getting there disturbed anything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestLayout {
+    /// The slot's id, in address space 0.
+    pub slot: u16,
+    /// The program.
+    pub code_pages: PageRuns,
+    /// What the program is told and tells (arm64).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mailbox_pages: Option<PageRuns>,
+    /// The descriptor table (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gdt_pages: Option<PageRuns>,
+    /// The stack (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack_pages: Option<PageRuns>,
+    /// The guest's page tables (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_table_pages: Option<PageRuns>,
+    /// The list of stores (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list_pages: Option<PageRuns>,
+    /// There are other tables of the guest's (arm64).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_guest_tables: Option<bool>,
+    /// How many accessed and dirty bits were set in the guest's page tables at the start (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_table_accessed_dirty_bits_at_start: Option<u64>,
+    /// All of it was written before its slot existed (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_before_slot_creation: Option<bool>,
+    /// Pages of the logged slot that set-up touched.
+    pub logged_slot_pages_touched_by_setup: PageRuns,
+}
+
+const RET: Shape = Shape {
+    required: &["ret"],
+    optional: &[],
+};
+const NOTHING: Shape = Shape {
+    required: &[],
+    optional: &[],
+};
+
+impl Call {
+    /// The names of all calls, in the order of the documentation.
+    pub const NAMES: &'static [&'static str] = &[
+        "KVM_CHECK_EXTENSION",
+        "KVM_CREATE_VM",
+        "close_vm",
+        "KVM_ENABLE_CAP",
+        "KVM_CREATE_VCPU",
+        "vcpu_init",
+        "KVM_SET_USER_MEMORY_REGION",
+        "mmap_ring",
+        "guest_layout",
+        "KVM_CREATE_DEVICE",
+        "KVM_SET_DEVICE_ATTR",
+        "KVM_RUN",
+        "ring_peek",
+        "harvest",
+        "ring_read",
+        "ring_write",
+        "KVM_RESET_DIRTY_RINGS",
+        "KVM_GET_DIRTY_LOG",
+        "KVM_CLEAR_DIRTY_LOG",
+        "its_setup",
+        "redist_reg_write",
+        "its_reg_write",
+        "its_reg_read",
+        "KVM_DEV_ARM_ITS_SAVE_TABLES",
+        "KVM_DEV_ARM_ITS_RESTORE_TABLES",
+        "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES",
+        "KVM_SIGNAL_MSI",
+        "user_write",
+        "read_page",
+        "copy",
+        "compare",
+        "end",
+    ];
+
+    /// The name: an ioctl's, or in lower case an act of userspace.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Call::CheckExtension { .. } => "KVM_CHECK_EXTENSION",
+            Call::CreateVm {} => "KVM_CREATE_VM",
+            Call::CloseVm {} => "close_vm",
+            Call::EnableCap { .. } => "KVM_ENABLE_CAP",
+            Call::CreateVcpu { .. } => "KVM_CREATE_VCPU",
+            Call::VcpuInit { .. } => "vcpu_init",
+            Call::SetUserMemoryRegion { .. } => "KVM_SET_USER_MEMORY_REGION",
+            Call::MmapRing { .. } => "mmap_ring",
+            Call::GuestLayout(_) => "guest_layout",
+            Call::CreateDevice { .. } => "KVM_CREATE_DEVICE",
+            Call::SetDeviceAttr { .. } => "KVM_SET_DEVICE_ATTR",
+            Call::Run { .. } => "KVM_RUN",
+            Call::RingPeek { .. } => "ring_peek",
+            Call::Harvest { .. } => "harvest",
+            Call::RingRead { .. } => "ring_read",
+            Call::RingWrite { .. } => "ring_write",
+            Call::ResetDirtyRings {} => "KVM_RESET_DIRTY_RINGS",
+            Call::GetDirtyLog { .. } => "KVM_GET_DIRTY_LOG",
+            Call::ClearDirtyLog { .. } => "KVM_CLEAR_DIRTY_LOG",
+            Call::ItsSetup { .. } => "its_setup",
+            Call::RedistRegWrite { .. } => "redist_reg_write",
+            Call::ItsRegWrite { .. } => "its_reg_write",
+            Call::ItsRegRead { .. } => "its_reg_read",
+            Call::ItsSaveTables {} => "KVM_DEV_ARM_ITS_SAVE_TABLES",
+            Call::ItsRestoreTables {} => "KVM_DEV_ARM_ITS_RESTORE_TABLES",
+            Call::VgicSavePendingTables {} => "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES",
+            Call::SignalMsi { .. } => "KVM_SIGNAL_MSI",
+            Call::UserWrite { .. } => "user_write",
+            Call::ReadPage { .. } => "read_page",
+            Call::Copy { .. } => "copy",
+            Call::Compare { .. } => "compare",
+            Call::End {} => "end",
+        }
+    }
+
+    /// Which fields the result has.
+    pub fn shape(&self) -> Shape {
+        match self {
+            Call::CheckExtension { .. }
+            | Call::CreateVm {}
+            | Call::EnableCap { .. }
+            | Call::CreateVcpu { .. }
+            | Call::VcpuInit { .. }
+            | Call::SetUserMemoryRegion { .. }
+            | Call::CreateDevice { .. }
+            | Call::SetDeviceAttr { .. }
+            | Call::ResetDirtyRings {}
+            | Call::ClearDirtyLog { .. }
+            | Call::RedistRegWrite { .. }
+            | Call::ItsSaveTables {}
+            | Call::ItsRestoreTables {}
+            | Call::VgicSavePendingTables {}
+            | Call::SignalMsi { .. } => RET,
+            Call::MmapRing { .. } => Shape {
+                required: &["ret", "mapped_entries"],
+                optional: &["touch"],
+            },
+            Call::Run { .. } => Shape {
+                required: &[
+                    "ret",
+                    "exit",
+                    "program_done",
+                    "stores_retired",
+                    "stores_retired_total",
+                ],
+                optional: &[],
+            },
+            Call::RingPeek { .. } => Shape {
+                required: &["count", "entries", "stop_flags"],
+                optional: &[],
+            },
+            Call::Harvest { .. } => Shape {
+                required: &["count", "entries"],
+                optional: &["stop_flags"],
+            },
+            Call::RingRead { .. } => Shape {
+                required: &["entries"],
+                optional: &[],
+            },
+            Call::GetDirtyLog { .. } => Shape {
+                required: &["ret", "words_written", "words"],
+                optional: &[],
+            },
+            Call::ItsRegWrite { .. } => Shape {
+                required: &["ret"],
+                optional: &["creadr_after"],
+            },
+            Call::ItsRegRead { .. } => Shape {
+                required: &["ret", "value"],
+                optional: &[],
+            },
+            Call::ReadPage { .. } => Shape {
+                required: &["value"],
+                optional: &[],
+            },
+            Call::Compare { .. } => Shape {
+                required: &["differs"],
+                optional: &[],
+            },
+            Call::CloseVm {}
+            | Call::GuestLayout(_)
+            | Call::RingWrite { .. }
+            | Call::ItsSetup { .. }
+            | Call::UserWrite { .. }
+            | Call::Copy { .. }
+            | Call::End {} => NOTHING,
+        }
+    }
+
+    /// Whether the call is made on a VM.
+    pub fn has_vm(&self) -> bool {
+        !matches!(self, Call::CheckExtension { .. } | Call::End {})
+    }
+}
+
+impl RecordedCall {
+    /// What the fields' types leave open: the row's VM, the result's fields, and fields that must agree.
+    pub fn check(&self) -> Result<(), Complaint> {
+        let name = self.call.name();
+        match (self.call.has_vm(), self.vm) {
+            (true, None) => {
+                let help = "write `\"vm\":` and the VM's number within its section";
+                return Err(Complaint::row(format!("`{name}` without a `vm`"), help));
+            }
+            (false, Some(_)) => {
+                return Err(Complaint::row(
+                    format!("`{name}` has a `vm`"),
+                    "it belongs to none; leave `vm` out",
+                ));
+            }
+            _ => {}
+        }
+        self.result.check(name, self.call.shape())?;
+        match &self.call {
+            Call::Run { program, .. } if !matches!(program.bytes, 1 | 2 | 4 | 8) => {
+                Err(Complaint::row(
+                    format!("stores of {} bytes", program.bytes),
+                    "`bytes` is 1, 2, 4 or 8",
+                ))
+            }
+            Call::RingRead { count, .. }
+                if self
+                    .result
+                    .entries
+                    .as_ref()
+                    .is_some_and(|entries| entries.count() != *count) =>
+            {
+                let found = self
+                    .result
+                    .entries
+                    .as_ref()
+                    .map_or(0, |entries| entries.count());
+                Err(Complaint::row(
+                    format!("`count` is {count}, but `entries` has {found}"),
+                    "`count` is the sum of the runs' counts",
+                ))
+            }
+            Call::ClearDirtyLog {
+                words, words_given, ..
+            } if words.last_index().is_some_and(|last| last >= *words_given) => {
+                Err(Complaint::row(
+                    format!("`words` reaches past `words_given`, which is {words_given}"),
+                    "every word's index is below `words_given`",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A call's row as it is written: the VM, the call's name and arguments, the result.
+#[derive(Serialize)]
+struct CallLine<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vm: Option<u32>,
+    #[serde(flatten)]
+    call: &'a Call,
+    #[serde(skip_serializing_if = "CallResult::is_empty")]
+    result: &'a CallResult,
+}
+
+impl TraceRow for CallRow {
+    const KIND: Kind = Kind::Call;
+
+    fn from_object(mut object: Map<String, Value>) -> Result<Self, Complaint> {
+        let serde = |error: serde_json::Error| Complaint::from_serde(&error, Problem::Row);
+        match object.get("call") {
+            None if object.contains_key("section") => {
+                let section: Section = object_into(object).map_err(serde)?;
+                if section.section.is_empty() || section.section.contains(char::is_whitespace) {
+                    return Err(Complaint::row(
+                        "the section's name is empty or has blanks",
+                        "write a short word",
+                    ));
+                }
+                Ok(CallRow::Section(section))
+            }
+            None => Err(Complaint::row(
+                "the line has neither a `call` nor a `section`",
+                "write {\"vm\":1,\"call\":\"KVM_RESET_DIRTY_RINGS\",\"result\":{\"ret\":0}}, say",
+            )),
+            Some(Value::String(name)) if Call::NAMES.contains(&name.as_str()) => {
+                let vm = match object.remove("vm") {
+                    None => None,
+                    Some(value) => Some(
+                        value
+                            .as_u64()
+                            .and_then(|vm| u32::try_from(vm).ok())
+                            .ok_or_else(|| {
+                                Complaint::row(
+                                    format!("`vm` is {}", brief(&value)),
+                                    "write a number from 0 to 4294967295",
+                                )
+                            })?,
+                    ),
+                };
+                let result = match object.remove("result") {
+                    None => CallResult::default(),
+                    Some(value) => CallResult::deserialize(value).map_err(serde)?,
+                };
+                let call = object_into(object).map_err(serde)?;
+                let row = RecordedCall { vm, call, result };
+                row.check()?;
+                Ok(CallRow::Call(row))
+            }
+            Some(found) => Err(Complaint {
+                problem: Problem::UnknownCall(brief(found)),
+                help: format!("the calls are {}", Call::NAMES.join(", ")),
+            }),
+        }
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        match self {
+            CallRow::Section(_) => Ok(()),
+            CallRow::Call(row) => row.check(),
+        }
+    }
+
+    fn to_line(&self) -> Result<String, Complaint> {
+        let line = match self {
+            CallRow::Section(section) => serde_json::to_string(section),
+            CallRow::Call(RecordedCall { vm, call, result }) => serde_json::to_string(&CallLine {
+                vm: *vm,
+                call,
+                result,
+            }),
+        };
+        line.map_err(|error| Complaint::from_serde(&error, Problem::Row))
+    }
+}

@@ -1,0 +1,260 @@
+//! The first line of a trace: what it is, of which machine, and what it should show.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::error::{Complaint, Problem};
+use super::lines::object_into;
+
+/// What `format` says in every header.
+pub const FORMAT: &str = "dirtysim-trace";
+
+/// The version that this code writes, and the only one that it reads.
+pub const VERSION: u64 = 1;
+
+/// What the rows of a trace are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A schedule of the simulator: one atomic step a row.
+    Step,
+    /// Whole calls with their results: what a real kernel did.
+    Call,
+    /// Partial events from other tools in time order.
+    Observed,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 3] = [Kind::Step, Kind::Call, Kind::Observed];
+
+    /// The name in the header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Step => "step",
+            Kind::Call => "call",
+            Kind::Observed => "observed",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The architecture of a recorded machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Arch {
+    /// 64-bit x86, Intel or AMD.
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// 64-bit Arm.
+    #[serde(rename = "arm64")]
+    Arm64,
+    /// 64-bit RISC-V.
+    #[serde(rename = "riscv64")]
+    Riscv64,
+    /// 64-bit LoongArch.
+    #[serde(rename = "loongarch64")]
+    Loongarch64,
+}
+
+impl Arch {
+    /// The name in the header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "x86_64",
+            Arch::Arm64 => "arm64",
+            Arch::Riscv64 => "riscv64",
+            Arch::Loongarch64 => "loongarch64",
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The machine on which a trace was recorded. A `call` trace states all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// The architecture.
+    pub arch: Arch,
+    /// The kernel's release, as `uname -r` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// The host's page size, in bytes: a power of two from 4096 to 65536.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<u64>,
+    /// Where in a vCPU's file descriptor its ring is mapped, in pages (KVM_DIRTY_LOG_PAGE_OFFSET).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring_page_offset: Option<u64>,
+}
+
+/// The verdict that a trace must give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    /// Every invariant holds.
+    Holds,
+    /// This invariant is violated.
+    Violated(String),
+}
+
+/// The first line of a trace.
+///
+/// `format` and `version` are not fields: reading checks them and writing adds them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// What the rows are.
+    pub kind: Kind,
+    /// What the trace shows, in a few words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The format that the trace was imported from (`kvm-jsonl`, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported_from: Option<String>,
+    /// The machine on which it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
+    /// The mutations that are switched on when it is replayed, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mutations: Vec<String>,
+    /// The verdict that a replay must give; a trace that states none is expected to hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expect>,
+}
+
+impl Header {
+    /// A header of this kind that states nothing else.
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            title: None,
+            imported_from: None,
+            machine: None,
+            mutations: Vec::new(),
+            expect: None,
+        }
+    }
+
+    /// The header in an object, checked.
+    pub fn from_object(mut object: Map<String, Value>) -> Result<Self, Complaint> {
+        let example = format!(
+            "the first line is {{\"format\":\"{FORMAT}\",\"version\":{VERSION},\"kind\":\"call\",…}}; \
+             `dirtysim import` turns other logs into traces"
+        );
+        match object.remove("format") {
+            Some(Value::String(format)) if format == FORMAT => {}
+            _ => {
+                return Err(Complaint {
+                    problem: Problem::NotATrace,
+                    help: example,
+                });
+            }
+        }
+        match object.remove("version") {
+            Some(Value::Number(version)) if version.as_u64() == Some(VERSION) => {}
+            found => {
+                let found = found.map_or("(none)".to_owned(), |value| brief(&value));
+                let help = format!("this program reads version {VERSION}");
+                return Err(Complaint {
+                    problem: Problem::WrongVersion(found),
+                    help,
+                });
+            }
+        }
+        match object.get("kind") {
+            Some(Value::String(kind)) if Kind::ALL.iter().any(|known| known.name() == kind) => {}
+            found => {
+                let found = found.map_or("(none)".to_owned(), brief);
+                let help = "the kinds are `step`, `call` and `observed`".to_owned();
+                return Err(Complaint {
+                    problem: Problem::UnknownKind(found),
+                    help,
+                });
+            }
+        }
+        let header: Header =
+            object_into(object).map_err(|error| Complaint::from_serde(&error, Problem::Header))?;
+        header.check()?;
+        Ok(header)
+    }
+
+    /// The header as one line, without its line feed.
+    pub fn to_line(&self) -> String {
+        let mut object = Map::new();
+        object.insert("format".to_owned(), FORMAT.into());
+        object.insert("version".to_owned(), VERSION.into());
+        match serde_json::to_value(self) {
+            Ok(Value::Object(fields)) => object.extend(fields),
+            other => unreachable!("a struct with string keys is an object: {other:?}"),
+        }
+        Value::Object(object).to_string()
+    }
+
+    /// What the fields' types leave open.
+    fn check(&self) -> Result<(), Complaint> {
+        let complain = |message: &str, help: &str| {
+            Err(Complaint {
+                problem: Problem::Header(message.to_owned()),
+                help: help.to_owned(),
+            })
+        };
+        if let Some(page_size) = self.machine.as_ref().and_then(|machine| machine.page_size)
+            && (!page_size.is_power_of_two() || !(4096..=65536).contains(&page_size))
+        {
+            return complain(
+                &format!("`page_size` is {page_size} bytes"),
+                "write a power of two from 4096 to 65536",
+            );
+        }
+        if self.kind == Kind::Call {
+            let Some(machine) = &self.machine else {
+                return complain(
+                    "no `machine`",
+                    "a call trace names the machine that it was recorded on",
+                );
+            };
+            if machine.kernel.is_none() {
+                return complain(
+                    "no `machine.kernel`",
+                    "write the kernel's release, as `uname -r` has it",
+                );
+            }
+            if machine.page_size.is_none() {
+                return complain(
+                    "no `machine.page_size`",
+                    "write the host's page size in bytes",
+                );
+            }
+            if machine.ring_page_offset.is_none() {
+                return complain(
+                    "no `machine.ring_page_offset`",
+                    "write KVM_DIRTY_LOG_PAGE_OFFSET, in pages (64 on every architecture with rings)",
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value for an error message: short, whatever it is.
+pub(crate) fn brief(value: &Value) -> String {
+    match value {
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        Value::String(text) if text.chars().count() > 40 => {
+            format!("\"{}…\"", text.chars().take(40).collect::<String>())
+        }
+        scalar => scalar.to_string(),
+    }
+}

@@ -1,0 +1,29 @@
+//! Traces: what happened, one event a line, to be read by people and replayed by machines.
+//!
+//! JSON Lines. The first line is a [`Header`]; what the other lines are, it says in `kind`. Everything is strict: an
+//! unknown key, call, version or kind is an error that names the file and the line and says what to write instead.
+//! Reading is streaming and bounded, whatever the file claims. `docs/trace-format.md` describes the format.
+//!
+//! Rows of kind `call` are in [`call`]. What replays them is not here: this module knows no model.
+
+pub mod call;
+pub mod call_result;
+mod error;
+mod header;
+mod hex;
+mod lines;
+mod names;
+mod reader;
+mod runs;
+mod writer;
+
+pub use error::{Complaint, Problem, TraceError};
+pub use header::{Arch, Expect, FORMAT, Header, Kind, Machine, VERSION};
+pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
+pub use names::{Cap, Errno, Exit};
+pub use reader::{Located, Rows, TraceReader, TraceRow};
+pub use runs::{
+    PageRuns, RING_ENTRIES_MAX, RingEntries, RingEntry, RunError, SLOT_PAGES_MAX, SLOT_WORDS_MAX,
+    StoreRuns, WordRun, Words,
+};
+pub use writer::{PendingFile, TraceWriter, WriteError};

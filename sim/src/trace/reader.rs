@@ -1,0 +1,140 @@
+//! Reading a trace: the header at once, then one row at a time.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::marker::PhantomData;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::error::{Complaint, Problem, TraceError};
+use super::header::{Header, Kind};
+use super::lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
+
+/// A row of one kind of trace.
+pub trait TraceRow: Sized {
+    /// The kind of trace that has such rows.
+    const KIND: Kind;
+
+    /// The row in an object. Every key must be known; fields must agree.
+    fn from_object(object: Map<String, Value>) -> Result<Self, Complaint>;
+
+    /// What [`from_object`](Self::from_object) would complain about in this row.
+    fn check(&self) -> Result<(), Complaint>;
+
+    /// The row as one line, without its line feed.
+    fn to_line(&self) -> Result<String, Complaint>;
+}
+
+/// A row, and the line on which it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The line, counted from 1; the header is line 1.
+    pub line: u64,
+    /// The row.
+    pub row: T,
+}
+
+/// A trace whose header has been read.
+#[derive(Debug)]
+pub struct TraceReader<R> {
+    lines: JsonLines<R>,
+    header: Header,
+}
+
+impl TraceReader<BufReader<File>> {
+    /// Opens a file and reads its header. Errors show the path as it was given.
+    pub fn open(path: &Path) -> Result<Self, Box<TraceError>> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|error| {
+            TraceError::new(
+                &name,
+                0,
+                Problem::Io(error.to_string()),
+                "check the path of the trace",
+            )
+        })?;
+        Self::new(BufReader::new(file), &name)
+    }
+}
+
+impl<R: BufRead> TraceReader<R> {
+    /// Reads the header from `input`; `file` is the name that errors show.
+    pub fn new(input: R, file: &str) -> Result<Self, Box<TraceError>> {
+        Self::with_line_limit(input, file, DEFAULT_LINE_LIMIT_BYTES)
+    }
+
+    /// The same, with another limit to a line's length, in bytes.
+    pub fn with_line_limit(
+        input: R,
+        file: &str,
+        limit_bytes: usize,
+    ) -> Result<Self, Box<TraceError>> {
+        let mut lines = JsonLines::new(input, file).with_line_limit(limit_bytes);
+        let Some(object) = lines.next_object()? else {
+            return Err(TraceError::new(
+                file,
+                0,
+                Problem::Empty,
+                "a trace has a header on its first line; `dirtysim import` and `dirtysim run` write one",
+            ));
+        };
+        let header = Header::from_object(object).map_err(|complaint| complaint.at(file, 1))?;
+        Ok(Self { lines, header })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The rows, one at a time. An error if the header names another kind than `T`'s.
+    pub fn rows<T: TraceRow>(self) -> Result<Rows<R, T>, Box<TraceError>> {
+        if self.header.kind != T::KIND {
+            let problem = Problem::WrongKind {
+                wanted: T::KIND,
+                found: self.header.kind,
+            };
+            let help = format!("give a trace whose header says `\"kind\":\"{}\"`", T::KIND);
+            return Err(TraceError::new(self.lines.file(), 1, problem, help));
+        }
+        Ok(Rows {
+            lines: self.lines,
+            failed: false,
+            row: PhantomData,
+        })
+    }
+}
+
+/// The rows of a trace. Ends after the first error.
+#[derive(Debug)]
+pub struct Rows<R, T> {
+    lines: JsonLines<R>,
+    failed: bool,
+    row: PhantomData<fn() -> T>,
+}
+
+impl<R: BufRead, T: TraceRow> Rows<R, T> {
+    fn read(&mut self) -> Result<Option<Located<T>>, Box<TraceError>> {
+        let Some(object) = self.lines.next_object()? else {
+            return Ok(None);
+        };
+        let line = self.lines.line();
+        T::from_object(object)
+            .map(|row| Some(Located { line, row }))
+            .map_err(|complaint| complaint.at(self.lines.file(), line))
+    }
+}
+
+impl<R: BufRead, T: TraceRow> Iterator for Rows<R, T> {
+    type Item = Result<Located<T>, Box<TraceError>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let read = self.read();
+        self.failed = read.is_err();
+        read.transpose()
+    }
+}
