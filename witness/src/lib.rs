@@ -6,8 +6,12 @@
 //! Not here: any statement of what KVM should do. That is the model's, in `dirtysim-model`.
 
 #[cfg(target_os = "linux")]
+pub mod cli;
+#[cfg(target_os = "linux")]
 pub mod kernel;
 #[cfg(target_os = "linux")]
 pub mod kvm;
+pub mod record;
 pub mod refusal;
+pub mod script;
 pub mod subject;

@@ -17,7 +17,7 @@ use crate::refusal::Refused;
 const RESERVED_PAGES: u64 = 1 << 22;
 
 /// The name of the host memory that holds the guest's own code, tables and lists.
-pub const OWN_MEMORY: &str = "code";
+pub(super) const OWN_MEMORY: &str = "code";
 
 /// Host memory by name; two slots may share one.
 #[derive(Default)]

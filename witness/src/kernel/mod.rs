@@ -4,6 +4,7 @@
 //! time limit.
 
 mod interrupts;
+mod layout;
 mod log;
 mod machine;
 mod memory;
@@ -22,6 +23,7 @@ use crate::kvm::{self, Alarm, Errno, PAGE_BYTES, Sys, ring::RING_PAGE_OFFSET};
 use crate::refusal::Refused;
 use crate::subject::Subject;
 
+pub use layout::{guest_layout, with_own_layout};
 use machine::Machine;
 
 /// How long a guest may run before its run counts as hung. Its longest program takes a thousandth of that natively; software emulation is slower.

@@ -22,7 +22,7 @@ pub const DATA_GPA: u64 = 0x1000_0000;
 pub const OWN_PAGES: u64 = 16;
 
 /// Pages of the guest's own memory, by use: (what, first, pages).
-pub const LAYOUT: [(&str, u64, u64); 5] = [("code_pages", 1, 1), ("gdt_pages", 2, 1), ("tss_pages", 3, 1), ("page_table_pages", 5, 3), ("list_pages", 8, 8)];
+pub const LAYOUT: [(&str, u64, u64); 4] = [("code_pages", 1, 1), ("gdt_pages", 2, 2), ("page_table_pages", 5, 3), ("list_pages", 8, 8)];
 
 /// The exit with which the guest says that it is done.
 pub const DONE_EXIT: u32 = EXIT_IO;
