@@ -201,8 +201,8 @@ impl Header {
         Value::Object(object).to_string()
     }
 
-    /// What the fields' types leave open.
-    fn check(&self) -> Result<(), Complaint> {
+    /// What the fields' types leave open: a page size that is none, and what the kind requires.
+    pub fn check(&self) -> Result<(), Complaint> {
         let complain = |message: &str, help: &str| {
             Err(Complaint {
                 problem: Problem::Header(message.to_owned()),

@@ -10,7 +10,7 @@ use std::io::BufRead;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::error::{Problem, TraceError};
+use super::error::{Complaint, Problem, TraceError};
 
 /// How long a line may be unless the reader is told otherwise, in bytes (1 MiB).
 pub const DEFAULT_LINE_LIMIT_BYTES: usize = 1 << 20;
@@ -107,6 +107,11 @@ impl<R: BufRead> JsonLines<R> {
     /// An error at the current line.
     pub fn error(&self, problem: Problem, help: impl Into<String>) -> Box<TraceError> {
         TraceError::new(&self.file, self.line, problem, help)
+    }
+
+    /// A complaint about the line read last, with its place.
+    pub fn complain(&self, complaint: Complaint) -> Box<TraceError> {
+        complaint.at(&self.file, self.line)
     }
 
     fn truncated(&self) -> Box<TraceError> {

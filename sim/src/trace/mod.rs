@@ -10,7 +10,7 @@ pub mod call;
 pub mod call_result;
 mod error;
 mod header;
-mod hex;
+pub(crate) mod hex;
 mod lines;
 mod names;
 mod reader;
@@ -18,7 +18,9 @@ mod runs;
 mod writer;
 
 pub use error::{Complaint, Problem, TraceError};
+pub(crate) use header::brief;
 pub use header::{Arch, Expect, FORMAT, Header, Kind, Machine, VERSION};
+pub(crate) use lines::object_into;
 pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
 pub use names::{Cap, Errno, Exit};
 pub use reader::{Located, Rows, TraceReader, TraceRow};
