@@ -77,7 +77,24 @@ pub enum Sharing {
     Private,
 }
 
-/// A guest program that stores one value to each of a list of pages.
+/// What a guest program does to each of its pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Stores the value.
+    #[default]
+    Store,
+    /// Loads one byte. `stores_retired` then counts loads.
+    Load,
+}
+
+impl Access {
+    fn is_store(&self) -> bool {
+        *self == Access::Store
+    }
+}
+
+/// A guest program that stores one value to, or loads from, each of a list of pages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
@@ -88,6 +105,9 @@ pub struct Program {
     /// The value that is stored.
     #[serde(with = "hex")]
     pub value: u64,
+    /// Whether the pages are stored to or loaded from; absent: stored to.
+    #[serde(default, skip_serializing_if = "Access::is_store")]
+    pub access: Access,
 }
 
 /// What userspace stored to guest memory through its own mapping.
@@ -263,6 +283,20 @@ pub enum Call {
         /// Goes on with the program of this vCPU's row before; otherwise starts it.
         resume: bool,
     },
+    /// KVM_RUN of a guest that stores to a device's register that KVM itself emulates, and says that it is done.
+    #[serde(rename = "guest_mmio")]
+    GuestMmio {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// The register's guest physical address.
+        #[serde(with = "hex")]
+        gpa: u64,
+        /// The width of the store, in bytes: 4 or 8.
+        bytes: u32,
+        /// The value that is stored.
+        #[serde(with = "hex")]
+        value: u64,
+    },
     /// Reads the entries with flags 01 from an index on, and leaves them as they are.
     #[serde(rename = "ring_peek")]
     RingPeek {
@@ -395,6 +429,9 @@ pub enum Call {
         #[serde(with = "hex")]
         offset: u64,
     },
+    /// KVM_DEV_ARM_ITS_CTRL_RESET: the ITS forgets its mappings, as before a restore.
+    #[serde(rename = "KVM_DEV_ARM_ITS_CTRL_RESET")]
+    ItsReset {},
     /// KVM_DEV_ARM_ITS_SAVE_TABLES: the ITS writes its tables to guest memory.
     #[serde(rename = "KVM_DEV_ARM_ITS_SAVE_TABLES")]
     ItsSaveTables {},
@@ -509,6 +546,7 @@ impl Call {
         "KVM_CREATE_DEVICE",
         "KVM_SET_DEVICE_ATTR",
         "KVM_RUN",
+        "guest_mmio",
         "ring_peek",
         "harvest",
         "ring_read",
@@ -520,6 +558,7 @@ impl Call {
         "redist_reg_write",
         "its_reg_write",
         "its_reg_read",
+        "KVM_DEV_ARM_ITS_CTRL_RESET",
         "KVM_DEV_ARM_ITS_SAVE_TABLES",
         "KVM_DEV_ARM_ITS_RESTORE_TABLES",
         "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES",
@@ -546,6 +585,7 @@ impl Call {
             Call::CreateDevice { .. } => "KVM_CREATE_DEVICE",
             Call::SetDeviceAttr { .. } => "KVM_SET_DEVICE_ATTR",
             Call::Run { .. } => "KVM_RUN",
+            Call::GuestMmio { .. } => "guest_mmio",
             Call::RingPeek { .. } => "ring_peek",
             Call::Harvest { .. } => "harvest",
             Call::RingRead { .. } => "ring_read",
@@ -557,6 +597,7 @@ impl Call {
             Call::RedistRegWrite { .. } => "redist_reg_write",
             Call::ItsRegWrite { .. } => "its_reg_write",
             Call::ItsRegRead { .. } => "its_reg_read",
+            Call::ItsReset {} => "KVM_DEV_ARM_ITS_CTRL_RESET",
             Call::ItsSaveTables {} => "KVM_DEV_ARM_ITS_SAVE_TABLES",
             Call::ItsRestoreTables {} => "KVM_DEV_ARM_ITS_RESTORE_TABLES",
             Call::VgicSavePendingTables {} => "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES",
@@ -583,6 +624,7 @@ impl Call {
             | Call::ResetDirtyRings {}
             | Call::ClearDirtyLog { .. }
             | Call::RedistRegWrite { .. }
+            | Call::ItsReset {}
             | Call::ItsSaveTables {}
             | Call::ItsRestoreTables {}
             | Call::VgicSavePendingTables {}
@@ -599,6 +641,10 @@ impl Call {
                     "stores_retired",
                     "stores_retired_total",
                 ],
+                optional: &[],
+            },
+            Call::GuestMmio { .. } => Shape {
+                required: &["ret", "exit", "program_done"],
                 optional: &[],
             },
             Call::RingPeek { .. } => Shape {

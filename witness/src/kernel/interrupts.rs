@@ -16,8 +16,6 @@ pub(super) struct Interrupts;
 
 #[cfg(not(target_arch = "aarch64"))]
 impl Interrupts {
-    pub(super) fn note_queue(&mut self, _slot: u16, _page: u64) {}
-
     pub(super) fn perform(&mut self, _vm: &Vm, call: &Call) -> Result<CallResult, Refused> {
         Err(Refused(format!("`{}` needs a vGICv3 and an ITS, which only an arm64 machine has", call.name())))
     }
@@ -50,8 +48,6 @@ mod arm64 {
     }
 
     impl Interrupts {
-        pub(in super::super) fn note_queue(&mut self, _slot: u16, _page: u64) {}
-
         fn vgic(&self) -> Result<&GicDevice, Refused> {
             self.vgic.as_ref().ok_or_else(|| Refused::new("there is no vGICv3: KVM_CREATE_DEVICE comes first"))
         }
@@ -104,6 +100,7 @@ mod arm64 {
                     let result = self.its()?.read_its(*offset);
                     Ok(CallResult { returned: Some(value_or_errno(result.map(|_| 0))?), value: result.ok(), ..CallResult::default() })
                 }
+                Call::ItsReset {} => unit(self.its()?.reset()),
                 Call::ItsSaveTables {} => unit(self.its()?.save_tables()),
                 Call::ItsRestoreTables {} => unit(self.its()?.restore_tables()),
                 Call::VgicSavePendingTables {} => unit(self.vgic()?.save_pending_tables()),

@@ -78,12 +78,7 @@ impl Machine {
                 let how = MapHow { offset_pages: *offset_pages, bytes: *bytes, prot: protection(*prot), shared: *sharing == Sharing::Shared };
                 self.map_ring(*vcpu, how, *touch_byte)
             }
-            Call::GuestLayout(_) | Call::ItsSetup { .. } => {
-                if let Call::ItsSetup { slot, command_queue_pages, .. } = call {
-                    self.interrupts.note_queue(*slot, command_queue_pages.runs().first().map_or(0, |(first, _)| *first));
-                }
-                Ok(CallResult::default())
-            }
+            Call::GuestLayout(_) | Call::ItsSetup { .. } => Ok(CallResult::default()),
             Call::RingPeek { vcpu, fetch_index } => ring::peek(self.processor(*vcpu)?, *fetch_index),
             Call::Harvest { vcpu, fetch_index, max, write_flags } => ring::harvest(self.processor(*vcpu)?, *fetch_index, *max, *write_flags),
             Call::RingRead { vcpu, index, count } => ring::read(self.processor(*vcpu)?, *index, *count),
@@ -100,11 +95,12 @@ impl Machine {
             | Call::RedistRegWrite { .. }
             | Call::ItsRegWrite { .. }
             | Call::ItsRegRead { .. }
+            | Call::ItsReset {}
             | Call::ItsSaveTables {}
             | Call::ItsRestoreTables {}
             | Call::VgicSavePendingTables {}
             | Call::SignalMsi { .. } => self.interrupts.perform(&self.vm, call),
-            Call::CheckExtension { .. } | Call::CreateVm {} | Call::CloseVm {} | Call::VcpuInit { .. } | Call::Run { .. } | Call::End {} => {
+            Call::CheckExtension { .. } | Call::CreateVm {} | Call::CloseVm {} | Call::VcpuInit { .. } | Call::Run { .. } | Call::GuestMmio { .. } | Call::End {} => {
                 unreachable!("the kernel performs `{}` itself", call.name())
             }
         }

@@ -121,6 +121,7 @@ impl Subject for Kernel {
                 let machine = find(&mut self.machines, vm, call)?;
                 machine.run(&self.alarm, self.run_limit, *vcpu, program, *resume)
             }
+            Call::GuestMmio { .. } => find(&mut self.machines, vm, call)?.guest_mmio(&self.alarm, self.run_limit, call),
             _ => find(&mut self.machines, vm, call)?.perform(call),
         }
     }
