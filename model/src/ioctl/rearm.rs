@@ -1,0 +1,96 @@
+//! Re-arming: making the next store to a page observable again.
+//!
+//! Source: kvm_arch_mmu_enable_log_dirty_pt_masked() of each architecture.
+
+use crate::layout::Layout;
+use crate::machine::Machine;
+use crate::mutation::Mutation;
+use crate::pages::PageSet;
+use crate::state::State;
+
+/// Y32, Y41, Y48: re-arms the pages of `mask`, bit 0 for `frame`, under mmu_lock.
+pub(crate) fn rearm<L: Layout>(
+    machine: &Machine,
+    state: &mut State<L>,
+    slot: usize,
+    frame: u32,
+    mask: u64,
+) {
+    if mask == 0 {
+        return;
+    }
+    let mut mask = mask;
+    if machine.arch.rearms_range() {
+        // The whole range from the lowest to the highest bit: over-protection, never loss.
+        let low = mask.trailing_zeros();
+        let high = 63 - mask.leading_zeros();
+        mask = crate::pages::low_bits(high - low + 1) << low;
+    }
+    if machine.mutations.has(Mutation::ResetBatchFirstOnly) {
+        mask &= mask.wrapping_neg();
+    }
+    if state.caps.initially_set() {
+        split_huge(machine, state, slot, frame, mask);
+    }
+    if machine.pml {
+        state.dirty_bit.clear_word(frame, mask);
+    } else {
+        state.writable.clear_word(frame, mask);
+    }
+    if machine.arch == crate::machine::Arch::Riscv {
+        for vcpu in state.vcpus.iter_mut() {
+            vcpu.tlb.clear_word(frame, mask);
+        }
+    }
+}
+
+/// With INITIALLY_SET, huge leaves are write-protected when their pages are first re-armed.
+fn split_huge<L: Layout>(
+    machine: &Machine,
+    state: &mut State<L>,
+    slot: usize,
+    frame: u32,
+    mask: u64,
+) {
+    let template = &machine.slots[slot];
+    let pages = machine.constants.huge_pages;
+    if !template.huge || pages < 2 {
+        return;
+    }
+    for bit in 0..64 {
+        let page = frame + bit;
+        if mask >> bit & 1 == 0 || !state.huge.contains(page) {
+            continue;
+        }
+        let first = template.frame + (page - template.frame) / pages * pages;
+        state.writable.remove_range(first, pages);
+        state.dirty_bit.remove_range(first, pages);
+    }
+}
+
+/// Y57: re-arms a whole slot.
+pub(crate) fn rearm_slot<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize) {
+    let template = &machine.slots[slot];
+    if machine.pml {
+        state
+            .dirty_bit
+            .remove_range(template.frame, template.npages);
+        // Huge leaves are write-protected whatever tracks the small ones.
+        for page in template.frame..template.frame + template.npages {
+            if state.huge.contains(page) {
+                state.writable.remove(page);
+            }
+        }
+    } else {
+        state.writable.remove_range(template.frame, template.npages);
+    }
+}
+
+/// Y43, Y50: flushes the TLBs of every vCPU. The flush of one slot reaches at least that slot's pages; the model
+/// flushes exactly those, so that nothing is owed to a broader flush than the kernel promises.
+pub(crate) fn flush_slot<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize) {
+    let template = &machine.slots[slot];
+    for vcpu in state.vcpus.iter_mut() {
+        vcpu.tlb.remove_range(template.frame, template.npages);
+    }
+}

@@ -1,0 +1,209 @@
+//! The operations of which a VMM's protocol is made: ioctls, and what user space does by itself.
+//!
+//! An operation is data. What it does, step by step, is in `ioctl` for KVM's part and in `vmm` for user space's.
+
+/// Where collected pages go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Into {
+    /// To the pages that are to be copied, which every thread of the VMM sees.
+    #[default]
+    Pending,
+    /// To the thread's own hands, until it publishes them.
+    Hand,
+}
+
+/// The bits that user space passes to CLEAR.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClearMask {
+    /// The bits that GETs showed and that no CLEAR has cleared yet.
+    Seen,
+    /// All bits of the range.
+    All,
+    /// The bits of a list of frames.
+    List(u16),
+}
+
+/// A kernel writer that runs without a vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KernelWriter {
+    /// KVM_DEV_ARM_ITS_SAVE_TABLES.
+    ItsSave,
+    /// KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES.
+    PendingSave,
+    /// KVM_DEV_ARM_ITS_RESTORE_TABLES.
+    ItsRestore,
+    /// Another one, that holds no vCPU's mutex: an s390 adapter, Xen's shared page.
+    Other,
+}
+
+impl KernelWriter {
+    /// The name in scenarios and traces.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ItsSave => "its-save-tables",
+            Self::PendingSave => "its-save-pending-tables",
+            Self::ItsRestore => "its-restore-tables",
+            Self::Other => "kernel-write",
+        }
+    }
+
+    /// Whether it takes every vCPU's mutex, and answers EBUSY when one is in an ioctl.
+    /// Source: arch/arm64/kvm/vgic/vgic-its.c, vgic_its_ctrl(); vgic-kvm-device.c, vgic_v3_attr_regs_access() and vgic_set_common_attr().
+    #[must_use]
+    pub const fn locks_vcpus(self) -> bool {
+        !matches!(self, Self::Other)
+    }
+}
+
+/// How user space harvests a ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HarvestWay {
+    /// By the protocol: in order, flags read first, 10 written last.
+    #[default]
+    Right,
+    /// Passes over the first entry.
+    SkipFirst,
+    /// Writes 00 in place of 1X.
+    WriteZero,
+    /// Writes 1X without having looked: also to entries that are still unread, and does not take their pages.
+    Unread,
+    /// Writes 1X to one entry more than was pushed.
+    OneTooMany,
+}
+
+/// An operation of a VMM's thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// KVM_ENABLE_CAP. `args0`: bytes for a ring, bits for manual protect.
+    EnableCap {
+        /// Capability number.
+        cap: u32,
+        /// `flags` of the argument.
+        flags: u32,
+        /// `args[0]`.
+        args0: u64,
+    },
+    /// KVM_CREATE_VCPU, with the next id.
+    CreateVcpu,
+    /// KVM_SET_USER_MEMORY_REGION.
+    SetMemoryRegion {
+        /// Combined slot number, `as_id << 16 | id`.
+        slot: u32,
+        /// KVM_MEM_* flags.
+        flags: u32,
+        /// Guest physical address, in bytes.
+        gpa: u64,
+        /// Size, in bytes; 0 deletes.
+        bytes: u64,
+        /// Host virtual address, in bytes.
+        hva: u64,
+        /// The template that a created slot takes.
+        template: u16,
+    },
+    /// KVM_GET_DIRTY_LOG.
+    GetDirtyLog {
+        /// Combined slot number.
+        slot: u32,
+        /// Where the pages go.
+        into: Into,
+        /// The user pointer cannot be written.
+        bad_pointer: bool,
+    },
+    /// KVM_CLEAR_DIRTY_LOG.
+    ClearDirtyLog {
+        /// Combined slot number.
+        slot: u32,
+        /// First page of the range.
+        first_page: u64,
+        /// Pages of the range.
+        num_pages: u32,
+        /// The bits that are passed.
+        mask: ClearMask,
+        /// The user pointer cannot be read.
+        bad_pointer: bool,
+    },
+    /// KVM_RESET_DIRTY_RINGS.
+    ResetRings {
+        /// A signal may become pending for the thread while it runs.
+        signal: bool,
+    },
+    /// A kernel writer without a vCPU writes each frame of a list, in order.
+    KernelWrite {
+        /// Who.
+        writer: KernelWriter,
+        /// The index of the list of frames.
+        frames: u16,
+        /// Fails with EFAULT after so many frames, half-way through the next one; 255: never.
+        fails_after: u8,
+    },
+    /// Harvests rings.
+    Harvest {
+        /// One vCPU's ring, or all of them in order.
+        vcpu: Option<u8>,
+        /// At most so many entries of each ring.
+        max: u32,
+        /// How.
+        way: HarvestWay,
+        /// Where the pages go.
+        into: Into,
+    },
+    /// Moves the thread's own pages to those that are to be copied.
+    Publish,
+    /// Copies the pages that are to be copied, one by one, until none is left.
+    Copy,
+    /// Takes all of memory as to be copied, then copies.
+    CopyAll,
+    /// Signals every vCPU to leave KVM_RUN and lets none of them in again.
+    Kick,
+    /// Waits until every vCPU has left KVM_RUN.
+    WaitStopped,
+    /// Lets the vCPUs run.
+    Resume,
+    /// Waits until a vCPU has left with exit 31.
+    WaitRingFull,
+    /// Lets the vCPUs that left with exit 31 run again.
+    AckRingFull,
+    /// The VMM stores to a frame by itself.
+    UserWrite {
+        /// The frame.
+        frame: u32,
+        /// How the VMM's own log sees it.
+        log: crate::machine::WriterLog,
+    },
+    /// Takes the VMM's own log into the pages that are to be copied.
+    CollectOwnLog,
+    /// Starts a device, with its log.
+    DeviceStart(u8),
+    /// Lets a device begin no new transfer.
+    DeviceStop(u8),
+    /// Waits until a device has nothing in flight.
+    DeviceDrain(u8),
+    /// Takes a device's log into the pages that are to be copied.
+    DeviceSync(u8),
+    /// Takes a lock of user space, by number.
+    Lock(u8),
+    /// Gives it back.
+    Unlock(u8),
+    /// The migration fails or is cancelled: what was sent counts for nothing.
+    Cancel,
+    /// A new, empty destination: everything is stale.
+    NewDestination,
+    /// The host ages a page: its leaf loses its permission, TLBs are not flushed.
+    HostAge {
+        /// The frame.
+        frame: u32,
+    },
+    /// Takes pages out of those that are to be copied, because the guest calls them free.
+    DropFree {
+        /// The index of the list of frames.
+        frames: u16,
+    },
+    /// A point at which the destination must equal memory, and after which the VM may run on.
+    Checkpoint,
+    /// The end: the destination must equal memory (after a post-copy switch-over: or know which pages it lacks).
+    Finish {
+        /// Pages that are still to be copied are fetched on demand.
+        postcopy: bool,
+    },
+}
