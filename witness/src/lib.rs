@@ -11,6 +11,9 @@ pub mod cli;
 pub mod kernel;
 #[cfg(target_os = "linux")]
 pub mod kvm;
+pub mod allowed;
+pub mod generate;
+pub mod lockstep;
 pub mod record;
 pub mod refusal;
 pub mod script;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use dirtysim::trace::call::{CallRow, RecordedCall, Section};
+use dirtysim::trace::call_result::CallResult;
 use dirtysim::trace::{Header, Kind, Machine, PendingFile, TraceWriter};
 
 use crate::refusal::Refused;
@@ -37,14 +38,16 @@ impl<'a, W: Write, S: Subject + ?Sized> Recorder<'a, W, S> {
         self.writer.row(&CallRow::Section(section)).map_err(|error| Refused(error.to_string()))
     }
 
-    /// Performs a call and writes it. A statement of the guest's layout is made true of this witness's guest first.
+    /// Performs a call, writes it, and gives its result.
     ///
     /// # Errors
     /// The subject refuses, or the output cannot be written.
-    pub fn call(&mut self, VmCall { vm, call }: VmCall) -> Result<(), Refused> {
+    pub fn call(&mut self, VmCall { vm, call }: VmCall) -> Result<CallResult, Refused> {
         let result = self.subject.perform(vm, &call)?;
         self.calls += 1;
-        self.writer.row(&CallRow::Call(RecordedCall { vm, call, result })).map_err(|error| Refused(error.to_string()))
+        let row = CallRow::Call(RecordedCall { vm, call, result: result.clone() });
+        self.writer.row(&row).map_err(|error| Refused(error.to_string()))?;
+        Ok(result)
     }
 
     /// Calls recorded so far.
@@ -77,7 +80,7 @@ pub fn record<S: Subject + ?Sized>(
     for (line, row) in &script.rows {
         let done = match row {
             ScriptRow::Section(section) => recorder.section(section.clone()),
-            ScriptRow::Call(call) => recorder.call(own_layout(call)),
+            ScriptRow::Call(call) => recorder.call(own_layout(call)).map(|_| ()),
         };
         done.map_err(|Refused(problem)| Refused(format!("{script_name}:{line}: {problem}")))?;
     }

@@ -8,11 +8,18 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use crate::kernel::{Kernel, with_own_layout};
-use crate::record;
+use dirtysim::trace::PendingFile;
+use dirtysim::trace::call::Section;
+
+use crate::generate::Generator;
+use crate::kernel::{Kernel, target, with_own_layout};
+use crate::record::{self, Recorder};
 use crate::refusal::Refused;
 use crate::script::Script;
 use args::Args;
+
+/// Calls drawn for a random sequence, after its set-up.
+const CALLS: u64 = 50;
 
 const USAGE: &str = "\
 Performs calls of KVM's dirty logging on this machine's /dev/kvm.
@@ -20,6 +27,8 @@ Performs calls of KVM's dirty logging on this machine's /dev/kvm.
 Usage:
   dirtysim-witness record SCRIPT -o TRACE [--json]
       performs a script (a trace of kind `call`; results in it are ignored) and writes a trace with this kernel's results
+  dirtysim-witness record --seeds A..B [--calls N] -o TRACE [--json]
+      the same for random sequences of N calls (default 50), one section a seed
 ";
 
 /// How a command ended.
@@ -74,7 +83,10 @@ fn command(arguments: &[String]) -> Result<Outcome, Refused> {
 }
 
 fn record_command(arguments: &[String]) -> Result<Outcome, Refused> {
-    let args = Args::parse(arguments, &["--json"], &["-o"], 1)?;
+    let args = Args::parse(arguments, &["--json"], &["-o", "--seeds", "--calls"], 1)?;
+    if args.value("--seeds").is_some() {
+        return record_random(&args);
+    }
     let script_name = args.positional("a script, as in `record SCRIPT -o TRACE`")?;
     let output = args.value("-o").ok_or_else(|| Refused::new("no output: give `-o TRACE`"))?;
     let script = Script::open(Path::new(script_name))?;
@@ -86,4 +98,35 @@ fn record_command(arguments: &[String]) -> Result<Outcome, Refused> {
     document.insert("calls".into(), calls.into());
     document.insert("trace".into(), output.into());
     Ok(Outcome { document, text: format!("{calls} calls recorded in {output}"), code: 0 })
+}
+
+/// Random sequences, recorded: what the model has to agree with.
+fn record_random(args: &Args) -> Result<Outcome, Refused> {
+    let output = args.value("-o").ok_or_else(|| Refused::new("no output: give `-o TRACE`"))?;
+    let seeds = args.seeds("--seeds", 0..1)?;
+    let count = args.number("--calls", CALLS)?;
+    let cannot = |error: std::io::Error| Refused(format!("{output}: {error}"));
+    let mut kernel = Kernel::open()?;
+    let machine = kernel.describe();
+    let title = format!("random calls, seeds {}..{}, {count} calls after the set-up of each", seeds.start, seeds.end);
+    let out = PendingFile::create(Path::new(output)).map_err(cannot)?;
+    let mut recorder = Recorder::new(out, machine, Some(title), &mut kernel)?;
+    let mut sequences = 0_u64;
+    for seed in seeds {
+        recorder.section(Section { section: format!("seed-{seed}"), title: format!("random calls of seed {seed}") })?;
+        let mut generator = Generator::new(seed, target(), count);
+        while let Some(call) = generator.next_call() {
+            let result = recorder.call(call.clone()).map_err(|Refused(problem)| Refused(format!("seed {seed}: {call}: {problem}")))?;
+            generator.observe(&call, &result);
+        }
+        sequences += 1;
+    }
+    let calls = recorder.calls();
+    recorder.into_inner().keep().map_err(cannot)?;
+    let mut document = Map::new();
+    document.insert("command".into(), "record".into());
+    document.insert("sequences".into(), sequences.into());
+    document.insert("calls".into(), calls.into());
+    document.insert("trace".into(), output.into());
+    Ok(Outcome { document, text: format!("{calls} calls of {sequences} sequences recorded in {output}"), code: 0 })
 }

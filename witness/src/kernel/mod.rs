@@ -19,7 +19,8 @@ use dirtysim::trace::call_result::{CallResult, Returned};
 use dirtysim::trace::{Arch, Machine as TraceMachine};
 use kvm_ioctls::Kvm;
 
-use crate::kvm::{self, Alarm, Errno, PAGE_BYTES, Sys, ring::RING_PAGE_OFFSET};
+use crate::generate::Target;
+use crate::kvm::{self, Alarm, Errno, PAGE_BYTES, Sys, guest, ring::RING_PAGE_OFFSET};
 use crate::refusal::Refused;
 use crate::subject::Subject;
 
@@ -62,8 +63,9 @@ impl Kernel {
     /// What a trace that is recorded here says of its machine.
     #[must_use]
     pub fn describe(&self) -> TraceMachine {
-        let arch = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 };
-        TraceMachine { arch, kernel: Some(release()), page_size: Some(PAGE_BYTES), ring_page_offset: Some(RING_PAGE_OFFSET) }
+        TraceMachine {
+            arch: target().arch,
+            kernel: Some(release()), page_size: Some(PAGE_BYTES), ring_page_offset: Some(RING_PAGE_OFFSET) }
     }
 }
 
@@ -71,6 +73,18 @@ impl Kernel {
 fn find<'a>(machines: &'a mut BTreeMap<u32, Machine>, vm: Option<u32>, call: &Call) -> Result<&'a mut Machine, Refused> {
     let number = vm.ok_or_else(|| Refused(format!("`{}` without a VM", call.name())))?;
     machines.get_mut(&number).ok_or_else(|| Refused(format!("there is no VM {number}: KVM_CREATE_VM comes first")))
+}
+
+/// The machine that random sequences are drawn for: this one.
+#[must_use]
+pub fn target() -> Target {
+    Target {
+        arch: if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 },
+        mode: guest::MODE,
+        own_gpa: guest::OWN_GPA,
+        own_pages: guest::OWN_PAGES,
+        data_gpa: guest::DATA_GPA,
+    }
 }
 
 /// The release of the running kernel, as `uname -r` has it.
