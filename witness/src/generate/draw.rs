@@ -33,6 +33,8 @@ impl Generator {
         let ring = if self.world.ring_bytes > 0 { 1 } else { 0 };
         let wild = u64::from(self.profile.wild) * ring;
         let its = u64::from(self.profile.its);
+        // With a ring and no bitmap both are refused, whatever they are told: a few are enough.
+        let log = if self.world.ring_bytes > 0 && !self.world.with_bitmap { 1 } else { 4 };
         let kind = self.random.weighted(&[
             (26, Kind::Run),
             (1 + 4 * ring, Kind::Peek),
@@ -40,8 +42,8 @@ impl Generator {
             (ring, Kind::RingRead),
             (5 * wild, Kind::RingWrite),
             (1 + 9 * ring, Kind::Reset),
-            (16, Kind::Get),
-            (12, Kind::Clear),
+            (4 * log, Kind::Get),
+            (3 * log, Kind::Clear),
             (8, Kind::Region),
             (2, Kind::Capability),
             (1, Kind::Check),

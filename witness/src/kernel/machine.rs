@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dirtysim::trace::call::{Call, Prot, Sharing};
+use dirtysim::trace::Cap;
 use dirtysim::trace::call_result::{CallResult, Touch};
 use kvm_ioctls::Kvm;
 
@@ -39,6 +40,8 @@ pub(super) struct Machine {
     pub(super) memories: Memories,
     pub(super) own: Option<Own>,
     pub(super) destination: Destination,
+    /// Bytes of each vCPU's ring; 0 without one.
+    ring_bytes: u64,
 }
 
 impl Machine {
@@ -51,6 +54,7 @@ impl Machine {
             memories: Memories::default(),
             own: None,
             destination: Destination::default(),
+            ring_bytes: 0,
         })
     }
 
@@ -71,7 +75,14 @@ impl Machine {
     /// Every call on a VM but those that need the whole kernel.
     pub(super) fn perform(&mut self, call: &Call) -> Result<CallResult, Refused> {
         match call {
-            Call::EnableCap { cap, flags, args0 } => returned(self.vm.enable_cap(cap.number(), *flags, *args0).map(|ret| ret as u32)),
+            Call::EnableCap { cap, flags, args0 } => {
+                let result = self.vm.enable_cap(cap.number(), *flags, *args0);
+                if result.is_ok() && matches!(cap, Cap::DirtyLogRing | Cap::DirtyLogRingAcqRel) {
+                    // The kernel keeps 32 bits of it.
+                    self.ring_bytes = *args0 & u64::from(u32::MAX);
+                }
+                returned(result.map(|ret| ret as u32))
+            }
             Call::CreateVcpu { vcpu } => self.create_vcpu(*vcpu),
             Call::SetUserMemoryRegion { .. } => self.set_memory(call),
             Call::MmapRing { vcpu, offset_pages, bytes, prot, sharing, touch_byte } => {
@@ -117,6 +128,7 @@ impl Machine {
     }
 
     fn map_ring(&mut self, id: u32, how: MapHow, touch_byte: Option<u64>) -> Result<CallResult, Refused> {
+        let whole_ring = how == MapHow::usual(self.ring_bytes);
         let processor = self.processor(id)?;
         let (result, entries, touch) = match crate::kvm::RingMap::map(processor.vcpu.raw_fd(), how) {
             Ok(map) => {
@@ -125,8 +137,8 @@ impl Machine {
                     RawTouch::Sigbus => Touch::Sigbus,
                 });
                 let entries = map.entries();
-                // A ring that cannot be written, and whatever else the file has at other offsets, is looked at and let go.
-                if how == MapHow::usual(how.bytes) {
+                // A part of the ring, one that cannot be written, and whatever else the file has elsewhere, is looked at and let go.
+                if whole_ring {
                     processor.vcpu.keep_ring(map);
                 }
                 (Ok(0), entries, touch)
