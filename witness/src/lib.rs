@@ -13,6 +13,8 @@ pub mod kernel;
 pub mod kvm;
 pub mod allowed;
 pub mod generate;
+#[cfg(target_os = "linux")]
+pub mod live;
 pub mod lockstep;
 pub mod record;
 pub mod refusal;

@@ -2,6 +2,8 @@
 
 mod args;
 mod guest_init;
+mod live;
+mod lockstep;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -29,6 +31,12 @@ Usage:
       performs a script (a trace of kind `call`; results in it are ignored) and writes a trace with this kernel's results
   dirtysim-witness record --seeds A..B [--calls N] -o TRACE [--json]
       the same for random sequences of N calls (default 50), one section a seed
+  dirtysim-witness lockstep [--seeds A..B] [--calls N] [--against model|self] [--keep-going] [--trace-dir DIR] [--json]
+      performs random sequences on the kernel and beside it, compares every result, shrinks the first divergence and writes its trace;
+      `self` is the kernel once more, which shows that what is compared does not depend on chance
+  dirtysim-witness live [--seconds S] [--seed N] [--json]
+      collects dirty pages of a guest while it runs, S seconds (default 5) for each of ring and bitmap, in the right order and in a wrong
+      one: the right one must lose nothing, the wrong one must be caught
 ";
 
 /// How a command ended.
@@ -78,6 +86,8 @@ fn command(arguments: &[String]) -> Result<Outcome, Refused> {
     let (command, rest) = arguments.split_first().ok_or_else(|| Refused(format!("no command\n\n{USAGE}")))?;
     match command.as_str() {
         "record" => record_command(rest),
+        "live" => live::command(rest),
+        "lockstep" => lockstep::command(rest),
         other => Err(Refused(format!("no command `{other}`\n\n{USAGE}"))),
     }
 }

@@ -28,6 +28,11 @@ pub enum Access {
         /// The value.
         value: u64,
     },
+    /// Stores 8 bytes of a number that grows by one with each store, so that no two stores leave the same page behind.
+    Count {
+        /// The first number.
+        first: u64,
+    },
     /// Loads one byte.
     Load,
 }
@@ -63,10 +68,11 @@ fn write_list(memory: &HostMemory, first_list: u64, vcpu: u64, program: &Program
     Ok(())
 }
 
-/// The operation code of an access in the guest's loop (bytes stored, 0 for a load) and its value.
+/// The operation code of an access in the guest's loop (bytes stored; 0 for a load, 16 for a count) and its value.
 fn operation(access: Access) -> Result<(u64, u64), Refused> {
     match access {
         Access::Load => Ok((0, 0)),
+        Access::Count { first } => Ok((16, first)),
         Access::Store { bytes: bytes @ (1 | 2 | 4 | 8), value } => Ok((bytes.into(), value)),
         Access::Store { bytes, .. } => Err(Refused(format!("a store of {bytes} bytes: the guest stores 1, 2, 4 or 8"))),
     }
