@@ -21,9 +21,18 @@ pub const ALLOWED: &[Allowed] = &[Allowed {
     reason: "an executable mapping of a ring is refused with EINVAL by 6.12 and with EPERM by later kernels, where a mount option of the \
              anonymous inode's file system answers first: nothing of dirty logging differs",
     covers: |call, difference| {
-        let refused = |side: &Option<serde_json::Value>| side.as_ref().and_then(|value| value.as_str()).is_some_and(|errno| errno == "EPERM" || errno == "EINVAL");
-        matches!(call, Call::MmapRing { prot: dirtysim::trace::call::Prot::Rx | dirtysim::trace::call::Prot::Rwx, .. })
-            && difference.field == "ret"
+        let refused = |side: &Option<serde_json::Value>| {
+            side.as_ref()
+                .and_then(|value| value.as_str())
+                .is_some_and(|errno| errno == "EPERM" || errno == "EINVAL")
+        };
+        matches!(
+            call,
+            Call::MmapRing {
+                prot: dirtysim::trace::call::Prot::Rx | dirtysim::trace::call::Prot::Rwx,
+                ..
+            }
+        ) && difference.field == "ret"
             && refused(&difference.left)
             && refused(&difference.right)
     },
@@ -32,5 +41,7 @@ pub const ALLOWED: &[Allowed] = &[Allowed {
 /// The allowed difference that covers this one.
 #[must_use]
 pub fn allowed(call: &Call, difference: &Difference) -> Option<&'static Allowed> {
-    ALLOWED.iter().find(|allowed| (allowed.covers)(call, difference))
+    ALLOWED
+        .iter()
+        .find(|allowed| (allowed.covers)(call, difference))
 }

@@ -5,14 +5,14 @@
 //!
 //! Not here: any statement of what KVM should do. That is the model's, in `dirtysim-model`.
 
+pub mod allowed;
 #[cfg(target_os = "linux")]
 pub mod cli;
+pub mod generate;
 #[cfg(target_os = "linux")]
 pub mod kernel;
 #[cfg(target_os = "linux")]
 pub mod kvm;
-pub mod allowed;
-pub mod generate;
 #[cfg(target_os = "linux")]
 pub mod live;
 pub mod lockstep;

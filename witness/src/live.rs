@@ -81,38 +81,85 @@ struct Shared {
 ///
 /// # Errors
 /// The kernel refuses what this needs, or a guest hangs.
-pub fn live(kvm: &Kvm, log: Log, order: Order, time: Duration, seed: u64) -> Result<Report, Refused> {
-    let refused = |what: &'static str| move |errno: Errno| Refused(format!("{what} failed with {errno}"));
+pub fn live(
+    kvm: &Kvm,
+    log: Log,
+    order: Order,
+    time: Duration,
+    seed: u64,
+) -> Result<Report, Refused> {
+    let refused =
+        |what: &'static str| move |errno: Errno| Refused(format!("{what} failed with {errno}"));
     let mut vm = Vm::new(kvm).map_err(refused("KVM_CREATE_VM"))?;
     match log {
-        Log::Ring => vm.enable_cap(223, 0, RING_BYTES).map_err(|errno| Refused(format!("this kernel has no dirty ring: KVM_CAP_DIRTY_LOG_RING_ACQ_REL gives {errno}")))?,
-        Log::Bitmap => vm.enable_cap(168, 0, 1).map_err(|errno| Refused(format!("this kernel has no manual protect: it gives {errno}")))?,
+        Log::Ring => vm.enable_cap(223, 0, RING_BYTES).map_err(|errno| {
+            Refused(format!(
+                "this kernel has no dirty ring: KVM_CAP_DIRTY_LOG_RING_ACQ_REL gives {errno}"
+            ))
+        })?,
+        Log::Bitmap => vm.enable_cap(168, 0, 1).map_err(|errno| {
+            Refused(format!(
+                "this kernel has no manual protect: it gives {errno}"
+            ))
+        })?,
     };
     let own = Arc::new(HostMemory::new(guest::OWN_PAGES).map_err(refused("mmap"))?);
     let data = Arc::new(HostMemory::new(PAGES).map_err(refused("mmap"))?);
     guest::install(&own, guest::OWN_GPA)?;
-    let region = |slot, flags, gpa, pages| Region { slot, flags, gpa, bytes: pages * PAGE_BYTES, offset: 0 };
-    vm.set_memory(region(0, 0, guest::OWN_GPA, guest::OWN_PAGES), &own)?.map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
-    vm.set_memory(region(SLOT, 1, guest::DATA_GPA, PAGES), &data)?.map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
+    let region = |slot, flags, gpa, pages| Region {
+        slot,
+        flags,
+        gpa,
+        bytes: pages * PAGE_BYTES,
+        offset: 0,
+    };
+    vm.set_memory(region(0, 0, guest::OWN_GPA, guest::OWN_PAGES), &own)?
+        .map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
+    vm.set_memory(region(SLOT, 1, guest::DATA_GPA, PAGES), &data)?
+        .map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
     let vcpu = vm.create_vcpu(0).map_err(refused("KVM_CREATE_VCPU"))?;
     guest::init_vcpu(kvm, &vm, &vcpu)?;
     let ring = match log {
-        Log::Ring => Some(RingMap::map(vcpu.raw_fd(), MapHow::usual(RING_BYTES)).map_err(refused("mmap of the ring"))?),
+        Log::Ring => Some(
+            RingMap::map(vcpu.raw_fd(), MapHow::usual(RING_BYTES))
+                .map_err(refused("mmap of the ring"))?,
+        ),
         Log::Bitmap => None,
     };
-    let shared = Shared { begun: 0.into(), ended: 0.into(), stop: false.into(), stores: 0.into(), ring_full: 0.into() };
-    let mut collector = Collector { vm: &vm, ring, fetch: 0, memory: &data, copy: vec![[0; 512].into(); PAGES as usize], order, report: Report::default() };
+    let shared = Shared {
+        begun: 0.into(),
+        ended: 0.into(),
+        stop: false.into(),
+        stores: 0.into(),
+        ring_full: 0.into(),
+    };
+    let mut collector = Collector {
+        vm: &vm,
+        ring,
+        fetch: 0,
+        memory: &data,
+        copy: vec![[0; 512].into(); PAGES as usize],
+        order,
+        report: Report::default(),
+    };
     let (ran, guest_ran) = std::thread::scope(|scope| {
         let guest = scope.spawn(|| {
             let result = run_rounds(vcpu, &own, seed, &shared);
             // Whatever ended it, the collector must not wait for a round that will not come.
             shared.stop.store(true, Ordering::Release);
-            shared.ended.store(shared.begun.load(Ordering::Acquire), Ordering::Release);
+            shared
+                .ended
+                .store(shared.begun.load(Ordering::Acquire), Ordering::Release);
             result
         });
         let ran = collector.run(&shared, time);
         shared.stop.store(true, Ordering::Release);
-        (ran, guest.join().unwrap_or_else(|_| Err(Refused::new("the guest's thread panicked"))))
+        (
+            ran,
+            guest
+                .join()
+                .unwrap_or_else(|_| Err(Refused::new("the guest's thread panicked"))),
+        )
     });
     guest_ran?;
     ran?;
@@ -143,7 +190,15 @@ fn run_rounds(mut vcpu: Vcpu, own: &HostMemory, seed: u64, shared: &Shared) -> R
                 (guest::DATA_GPA + page * PAGE_BYTES, pages.min(PAGES - page))
             })
             .collect();
-        guest::begin(&vcpu, own, guest::OWN_GPA, &Program { access: Access::Count { first }, runs })?;
+        guest::begin(
+            &vcpu,
+            own,
+            guest::OWN_GPA,
+            &Program {
+                access: Access::Count { first },
+                runs,
+            },
+        )?;
         loop {
             let end = vcpu.run(&alarm, ROUND_LIMIT);
             if guest::done(&mut vcpu, end) {
@@ -158,7 +213,11 @@ fn run_rounds(mut vcpu: Vcpu, own: &HostMemory, seed: u64, shared: &Shared) -> R
                         return Ok(());
                     }
                 }
-                other => return Err(Refused(format!("the guest ended with {other:?} in round {round}"))),
+                other => {
+                    return Err(Refused(format!(
+                        "the guest ended with {other:?} in round {round}"
+                    )));
+                }
             }
         }
         let stores = guest::retired(&vcpu)?;
@@ -215,7 +274,10 @@ impl Collector<'_> {
                         break;
                     }
                     if entry.slot != SLOT || entry.offset >= PAGES {
-                        return Err(Refused(format!("the ring names page {} of slot {}, which the guest has not", entry.offset, entry.slot)));
+                        return Err(Refused(format!(
+                            "the ring names page {} of slot {}, which the guest has not",
+                            entry.offset, entry.slot
+                        )));
                     }
                     pages.push(entry.offset);
                     ring.write_flags(self.fetch, FLAG_RESET);
@@ -225,8 +287,11 @@ impl Collector<'_> {
             }
             None => {
                 let (result, log) = self.vm.get_dirty_log(SLOT, false);
-                result.map_err(|errno| Refused(format!("KVM_GET_DIRTY_LOG failed with {errno}")))?;
-                let pages = (0..PAGES).filter(|page| log.words.first().is_some_and(|word| word >> page & 1 == 1)).collect();
+                result
+                    .map_err(|errno| Refused(format!("KVM_GET_DIRTY_LOG failed with {errno}")))?;
+                let pages = (0..PAGES)
+                    .filter(|page| log.words.first().is_some_and(|word| word >> page & 1 == 1))
+                    .collect();
                 (pages, log.words)
             }
         };
@@ -236,9 +301,14 @@ impl Collector<'_> {
         }
         match &self.ring {
             Some(_) => {
-                let reset = self.vm.reset_dirty_rings().map_err(|errno| Refused(format!("KVM_RESET_DIRTY_RINGS failed with {errno}")))?;
+                let reset = self.vm.reset_dirty_rings().map_err(|errno| {
+                    Refused(format!("KVM_RESET_DIRTY_RINGS failed with {errno}"))
+                })?;
                 if reset as usize != pages.len() {
-                    return Err(Refused(format!("{} entries were harvested and {reset} reset", pages.len())));
+                    return Err(Refused(format!(
+                        "{} entries were harvested and {reset} reset",
+                        pages.len()
+                    )));
                 }
             }
             None => self

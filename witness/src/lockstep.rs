@@ -54,7 +54,12 @@ pub struct Performed {
 }
 
 /// Compares one call's results.
-fn compare(call: &VmCall, left: &CallResult, right: &CallResult, met: &mut BTreeMap<&'static str, u64>) -> Vec<Difference> {
+fn compare(
+    call: &VmCall,
+    left: &CallResult,
+    right: &CallResult,
+    met: &mut BTreeMap<&'static str, u64>,
+) -> Vec<Difference> {
     let mut differences = left.differences(right);
     differences.retain(|difference| match allowed(&call.call, difference) {
         Some(allowed) => {
@@ -77,7 +82,12 @@ pub fn perform(
 ) -> Result<Performed, Refused> {
     left.begin_section();
     right.begin_section();
-    let mut performed = Performed { calls: Vec::new(), results: Vec::new(), end: End::Agreed, allowed: BTreeMap::new() };
+    let mut performed = Performed {
+        calls: Vec::new(),
+        results: Vec::new(),
+        end: End::Agreed,
+        allowed: BTreeMap::new(),
+    };
     loop {
         let last = performed.calls.last().zip(performed.results.last());
         let Some(call) = next(last) else { break };
@@ -96,7 +106,13 @@ pub fn perform(
         performed.calls.push(call.clone());
         performed.results.push(here.clone());
         if !differences.is_empty() {
-            performed.end = End::Diverged(Box::new(Divergence { index, call, left: here, right: there, differences }));
+            performed.end = End::Diverged(Box::new(Divergence {
+                index,
+                call,
+                left: here,
+                right: there,
+                differences,
+            }));
             break;
         }
     }
@@ -110,7 +126,13 @@ pub fn perform(
 ///
 /// # Errors
 /// The first subject refuses a call: the generator drew something that cannot be asked, which is a defect of it.
-pub fn random_sequence(left: &mut dyn Subject, right: &mut dyn Subject, target: Target, seed: u64, calls: u64) -> Result<Performed, Refused> {
+pub fn random_sequence(
+    left: &mut dyn Subject,
+    right: &mut dyn Subject,
+    target: Target,
+    seed: u64,
+    calls: u64,
+) -> Result<Performed, Refused> {
     let mut generator = Generator::new(seed, target, calls);
     perform(left, right, |last| {
         if let Some((call, result)) = last {
@@ -121,7 +143,11 @@ pub fn random_sequence(left: &mut dyn Subject, right: &mut dyn Subject, target: 
 }
 
 /// A divergence again, from a list of calls; `None` if these calls do not diverge, or cannot be performed.
-fn diverges(left: &mut dyn Subject, right: &mut dyn Subject, calls: &[VmCall]) -> Option<Performed> {
+fn diverges(
+    left: &mut dyn Subject,
+    right: &mut dyn Subject,
+    calls: &[VmCall],
+) -> Option<Performed> {
     let mut rest = calls.iter();
     let performed = perform(left, right, |_| rest.next().cloned()).ok()?;
     matches!(performed.end, End::Diverged(_)).then_some(performed)
@@ -182,7 +208,11 @@ mod tests {
             match call {
                 Call::ResetDirtyRings {} => {
                     self.resets += 1;
-                    Ok(CallResult::returned(if self.wrong && self.resets >= 3 { 7 } else { self.resets }))
+                    Ok(CallResult::returned(if self.wrong && self.resets >= 3 {
+                        7
+                    } else {
+                        self.resets
+                    }))
                 }
                 Call::End {} => Err(Refused::new("nothing ends here")),
                 _ => Ok(CallResult::returned(0)),
@@ -191,11 +221,26 @@ mod tests {
     }
 
     fn counters() -> (Counter, Counter) {
-        (Counter { wrong: false, resets: 0 }, Counter { wrong: true, resets: 0 })
+        (
+            Counter {
+                wrong: false,
+                resets: 0,
+            },
+            Counter {
+                wrong: true,
+                resets: 0,
+            },
+        )
     }
 
     fn calls(calls: &[Call]) -> Vec<VmCall> {
-        calls.iter().map(|call| VmCall { vm: call.has_vm().then_some(1), call: call.clone() }).collect()
+        calls
+            .iter()
+            .map(|call| VmCall {
+                vm: call.has_vm().then_some(1),
+                call: call.clone(),
+            })
+            .collect()
     }
 
     #[test]
@@ -203,14 +248,30 @@ mod tests {
         let (mut left, mut right) = counters();
         let mut sequence = Vec::new();
         for _ in 0..20 {
-            sequence.extend(calls(&[Call::CreateVm {}, Call::ResetDirtyRings {}, Call::CloseVm {}]));
+            sequence.extend(calls(&[
+                Call::CreateVm {},
+                Call::ResetDirtyRings {},
+                Call::CloseVm {},
+            ]));
         }
         let found = diverges(&mut left, &mut right, &sequence).expect("the third reset differs");
         assert_eq!(found.calls.len(), 8);
         let shrunk = shrink(&mut left, &mut right, found);
-        assert_eq!(shrunk.calls, calls(&[Call::ResetDirtyRings {}, Call::ResetDirtyRings {}, Call::ResetDirtyRings {}]));
-        let End::Diverged(divergence) = shrunk.end else { panic!("it still diverges") };
-        assert_eq!((divergence.index, divergence.differences[0].field), (2, "ret"));
+        assert_eq!(
+            shrunk.calls,
+            calls(&[
+                Call::ResetDirtyRings {},
+                Call::ResetDirtyRings {},
+                Call::ResetDirtyRings {}
+            ])
+        );
+        let End::Diverged(divergence) = shrunk.end else {
+            panic!("it still diverges")
+        };
+        assert_eq!(
+            (divergence.index, divergence.differences[0].field),
+            (2, "ret")
+        );
     }
 
     #[test]
@@ -228,15 +289,31 @@ mod tests {
         let (mut right, _) = counters();
         let mut rest = calls(&[Call::CreateVm {}, Call::End {}, Call::CreateVm {}]).into_iter();
         let performed = perform(&mut All, &mut right, |_| rest.next()).expect("performed");
-        assert_eq!(performed.end, End::NotModelled { index: 1, reason: "nothing ends here".to_owned() });
+        assert_eq!(
+            performed.end,
+            End::NotModelled {
+                index: 1,
+                reason: "nothing ends here".to_owned()
+            }
+        );
     }
 
     #[test]
     fn the_same_seed_gives_the_same_calls() {
-        let target = Target { arch: Arch::X86_64, mode: "m", own_gpa: 0, own_pages: 16, data_gpa: 0x1000_0000 };
+        let target = Target {
+            arch: Arch::X86_64,
+            mode: "m",
+            own_gpa: 0,
+            own_pages: 16,
+            data_gpa: 0x1000_0000,
+        };
         let (mut left, mut right) = counters();
         right.wrong = false;
-        let mut run = |seed| random_sequence(&mut left, &mut right, target, seed, 50).expect("performed").calls;
+        let mut run = |seed| {
+            random_sequence(&mut left, &mut right, target, seed, 50)
+                .expect("performed")
+                .calls
+        };
         assert_eq!(run(3), run(3));
         assert_ne!(run(3), run(4));
     }

@@ -23,10 +23,24 @@ impl<'a, W: Write, S: Subject + ?Sized> Recorder<'a, W, S> {
     ///
     /// # Errors
     /// The output cannot be written.
-    pub fn new(out: W, machine: Machine, title: Option<String>, subject: &'a mut S) -> Result<Self, Refused> {
-        let header = Header { machine: Some(machine), title, ..Header::new(Kind::Call) };
-        let writer = TraceWriter::new(out, &header).map_err(|error| Refused(format!("cannot write: {error}")))?;
-        Ok(Self { subject, writer, calls: 0 })
+    pub fn new(
+        out: W,
+        machine: Machine,
+        title: Option<String>,
+        subject: &'a mut S,
+    ) -> Result<Self, Refused> {
+        let header = Header {
+            machine: Some(machine),
+            title,
+            ..Header::new(Kind::Call)
+        };
+        let writer = TraceWriter::new(out, &header)
+            .map_err(|error| Refused(format!("cannot write: {error}")))?;
+        Ok(Self {
+            subject,
+            writer,
+            calls: 0,
+        })
     }
 
     /// Begins a section.
@@ -35,7 +49,9 @@ impl<'a, W: Write, S: Subject + ?Sized> Recorder<'a, W, S> {
     /// The output cannot be written.
     pub fn section(&mut self, section: Section) -> Result<(), Refused> {
         self.subject.begin_section();
-        self.writer.row(&CallRow::Section(section)).map_err(|error| Refused(error.to_string()))
+        self.writer
+            .row(&CallRow::Section(section))
+            .map_err(|error| Refused(error.to_string()))
     }
 
     /// Performs a call, writes it, and gives its result.
@@ -45,8 +61,14 @@ impl<'a, W: Write, S: Subject + ?Sized> Recorder<'a, W, S> {
     pub fn call(&mut self, VmCall { vm, call }: VmCall) -> Result<CallResult, Refused> {
         let result = self.subject.perform(vm, &call)?;
         self.calls += 1;
-        let row = CallRow::Call(RecordedCall { vm, call, result: result.clone() });
-        self.writer.row(&row).map_err(|error| Refused(error.to_string()))?;
+        let row = CallRow::Call(RecordedCall {
+            vm,
+            call,
+            result: result.clone(),
+        });
+        self.writer
+            .row(&row)
+            .map_err(|error| Refused(error.to_string()))?;
         Ok(result)
     }
 

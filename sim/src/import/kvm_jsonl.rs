@@ -2,7 +2,7 @@
 //!
 //! A recording is JSON Lines as well, one call a line, cut into scenarios. Its rows carry their scenario and number;
 //! the trace has a title row for each scenario instead, so that both are checked here and then left out. The machine
-//! moves from the HOST row to the trace's header. Everything else is carried over; see [`super::kvm_jsonl_rows`].
+//! moves from the HOST row to the trace's header. Everything else is carried over; see `kvm_jsonl_rows` and `kvm_jsonl_calls`.
 
 use std::io::{BufRead, Write};
 

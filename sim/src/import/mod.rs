@@ -3,6 +3,7 @@
 //! An importer changes the form and nothing else: it adds no event, drops none, and refuses what it does not know.
 
 mod kvm_jsonl;
+mod kvm_jsonl_calls;
 mod kvm_jsonl_rows;
 
 use std::fmt;

@@ -1,168 +1,16 @@
-//! Rows of kind `call`: one whole call a line, with its arguments and what it gave back.
+//! Calls of a trace of kind `call`: what was asked, and which fields the result has.
 //!
-//! The names are KVM's where the row is an ioctl, and lower case where it is something that userspace did itself: map
-//! a ring, harvest it, store to guest memory, read a page. A recording is cut into sections; each begins with no VM.
+//! The names are KVM's where the call is an ioctl, and lower case where it is something that userspace did itself: map
+//! a ring, harvest it, store to guest memory, read a page.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::call_result::{CallResult, Shape};
-use super::error::{Complaint, Problem};
-use super::header::{Kind, brief};
+pub use super::call_args::{Access, GuestLayout, ItsCommand, Program, Prot, Sharing, UserData};
+use super::call_result::Shape;
+pub use super::call_row::{CallRow, RecordedCall, Section};
 use super::hex;
-use super::lines::object_into;
 use super::names::Cap;
-use super::reader::TraceRow;
-use super::runs::{PageRuns, StoreRuns};
-
-/// A row of a trace of kind `call`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every row is a call, and one is held at a time"
-)]
-pub enum CallRow {
-    /// A section begins: every VM before it is gone, and numbers of VMs start again.
-    Section(Section),
-    /// A call and its result.
-    Call(RecordedCall),
-}
-
-/// The title row of a section.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Section {
-    /// A short name, without blanks.
-    pub section: String,
-    /// What the section does.
-    pub title: String,
-}
-
-/// A call, the VM that it was made on, and what it gave back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedCall {
-    /// The number of the VM within the section; `None` for a call that belongs to no VM.
-    pub vm: Option<u32>,
-    /// What was asked.
-    pub call: Call,
-    /// What was given back.
-    pub result: CallResult,
-}
-
-/// How a ring's mapping is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Prot {
-    /// PROT_NONE.
-    None,
-    /// PROT_READ.
-    R,
-    /// PROT_WRITE.
-    W,
-    /// PROT_READ and PROT_WRITE.
-    Rw,
-    /// PROT_READ and PROT_EXEC.
-    Rx,
-    /// All three.
-    Rwx,
-}
-
-/// Whether a mapping is shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Sharing {
-    /// MAP_SHARED.
-    Shared,
-    /// MAP_PRIVATE.
-    Private,
-}
-
-/// What a guest program does to each of its pages.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Access {
-    /// Stores the value.
-    #[default]
-    Store,
-    /// Loads one byte. `stores_retired` then counts loads.
-    Load,
-}
-
-impl Access {
-    fn is_store(&self) -> bool {
-        *self == Access::Store
-    }
-}
-
-/// A guest program that stores one value to, or loads from, each of a list of pages.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Program {
-    /// The pages, in order: `[slot, first page, count]`.
-    pub store: StoreRuns,
-    /// The width of each store, in bytes: 1, 2, 4 or 8.
-    pub bytes: u32,
-    /// The value that is stored.
-    #[serde(with = "hex")]
-    pub value: u64,
-    /// Whether the pages are stored to or loaded from; absent: stored to.
-    #[serde(default, skip_serializing_if = "Access::is_store")]
-    pub access: Access,
-}
-
-/// What userspace stored to guest memory through its own mapping.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]
-pub enum UserData {
-    /// The same value to the first bytes of each page.
-    Bytes {
-        /// The value.
-        #[serde(with = "hex")]
-        value: u64,
-        /// How many bytes of it.
-        bytes: u32,
-    },
-    /// Commands into the queue of an ITS.
-    ItsCommands {
-        /// Where in the queue, in bytes.
-        queue_offset: u64,
-        /// The commands, in order.
-        commands: Vec<ItsCommand>,
-    },
-}
-
-/// A command to an ITS (Arm IHI 0069, chapter 5). The field names are short forms of Arm's.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "cmd", rename_all = "UPPERCASE", deny_unknown_fields)]
-pub enum ItsCommand {
-    /// Maps a collection to a vCPU's redistributor.
-    Mapc {
-        /// The collection.
-        collection: u32,
-        /// The vCPU's id.
-        vcpu: u32,
-    },
-    /// Maps a device to an interrupt translation table.
-    Mapd {
-        /// The device.
-        dev: u32,
-        /// The width of its event ids, in bits.
-        event_bits: u32,
-        /// The page of the slot at which the table begins.
-        itt_page: u64,
-    },
-    /// Maps a device's event to an interrupt.
-    Mapti {
-        /// The device.
-        dev: u32,
-        /// The event.
-        event: u32,
-        /// The physical interrupt, 8192 or above.
-        lpi: u32,
-        /// The collection.
-        collection: u32,
-    },
-}
+use super::runs::PageRuns;
 
 /// What was asked, of the kernel or of userspace itself. Slots are ids within their address space, pages are counted
 /// from the slot's first.
@@ -373,7 +221,7 @@ pub enum Call {
         /// The length of the caller's buffer, in words; a claim, which may be more than the call reads.
         words_given: u64,
         /// The words in it, from `first_page` on.
-        words: super::runs::Words,
+        words: super::words::Words,
         /// The buffer was not mapped.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         bad_pointer: bool,
@@ -484,42 +332,6 @@ pub enum Call {
     /// The recorder came to the end of what it had to do; belongs to no VM.
     #[serde(rename = "end")]
     End {},
-}
-
-/// Which pages of a slot hold what the guest itself needs, and whether getting there disturbed anything.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GuestLayout {
-    /// The slot's id, in address space 0.
-    pub slot: u16,
-    /// The program.
-    pub code_pages: PageRuns,
-    /// What the program is told and tells (arm64).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mailbox_pages: Option<PageRuns>,
-    /// The descriptor table (x86).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gdt_pages: Option<PageRuns>,
-    /// The stack (x86).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stack_pages: Option<PageRuns>,
-    /// The guest's page tables (x86).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub page_table_pages: Option<PageRuns>,
-    /// The list of stores (x86).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub list_pages: Option<PageRuns>,
-    /// There are other tables of the guest's (arm64).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub other_guest_tables: Option<bool>,
-    /// How many accessed and dirty bits were set in the guest's page tables at the start (x86).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub page_table_accessed_dirty_bits_at_start: Option<u64>,
-    /// All of it was written before its slot existed (x86).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub written_before_slot_creation: Option<bool>,
-    /// Pages of the logged slot that set-up touched.
-    pub logged_slot_pages_touched_by_setup: PageRuns,
 }
 
 const RET: Shape = Shape {
@@ -692,142 +504,5 @@ impl Call {
     /// Whether the call is made on a VM.
     pub fn has_vm(&self) -> bool {
         !matches!(self, Call::CheckExtension { .. } | Call::End {})
-    }
-}
-
-impl RecordedCall {
-    /// What the fields' types leave open: the row's VM, the result's fields, and fields that must agree.
-    pub fn check(&self) -> Result<(), Complaint> {
-        let name = self.call.name();
-        match (self.call.has_vm(), self.vm) {
-            (true, None) => {
-                let help = "write `\"vm\":` and the VM's number within its section";
-                return Err(Complaint::row(format!("`{name}` without a `vm`"), help));
-            }
-            (false, Some(_)) => {
-                return Err(Complaint::row(
-                    format!("`{name}` has a `vm`"),
-                    "it belongs to none; leave `vm` out",
-                ));
-            }
-            _ => {}
-        }
-        self.result.check(name, self.call.shape())?;
-        match &self.call {
-            Call::Run { program, .. } if !matches!(program.bytes, 1 | 2 | 4 | 8) => {
-                Err(Complaint::row(
-                    format!("stores of {} bytes", program.bytes),
-                    "`bytes` is 1, 2, 4 or 8",
-                ))
-            }
-            Call::RingRead { count, .. }
-                if self
-                    .result
-                    .entries
-                    .as_ref()
-                    .is_some_and(|entries| entries.count() != *count) =>
-            {
-                let found = self
-                    .result
-                    .entries
-                    .as_ref()
-                    .map_or(0, |entries| entries.count());
-                Err(Complaint::row(
-                    format!("`count` is {count}, but `entries` has {found}"),
-                    "`count` is the sum of the runs' counts",
-                ))
-            }
-            Call::ClearDirtyLog {
-                words, words_given, ..
-            } if words.last_index().is_some_and(|last| last >= *words_given) => {
-                Err(Complaint::row(
-                    format!("`words` reaches past `words_given`, which is {words_given}"),
-                    "every word's index is below `words_given`",
-                ))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// A call's row as it is written: the VM, the call's name and arguments, the result.
-#[derive(Serialize)]
-struct CallLine<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vm: Option<u32>,
-    #[serde(flatten)]
-    call: &'a Call,
-    #[serde(skip_serializing_if = "CallResult::is_empty")]
-    result: &'a CallResult,
-}
-
-impl TraceRow for CallRow {
-    const KIND: Kind = Kind::Call;
-
-    fn from_object(mut object: Map<String, Value>) -> Result<Self, Complaint> {
-        let serde = |error: serde_json::Error| Complaint::from_serde(&error, Problem::Row);
-        match object.get("call") {
-            None if object.contains_key("section") => {
-                let section: Section = object_into(object).map_err(serde)?;
-                if section.section.is_empty() || section.section.contains(char::is_whitespace) {
-                    return Err(Complaint::row(
-                        "the section's name is empty or has blanks",
-                        "write a short word",
-                    ));
-                }
-                Ok(CallRow::Section(section))
-            }
-            None => Err(Complaint::row(
-                "the line has neither a `call` nor a `section`",
-                "write {\"vm\":1,\"call\":\"KVM_RESET_DIRTY_RINGS\",\"result\":{\"ret\":0}}, say",
-            )),
-            Some(Value::String(name)) if Call::NAMES.contains(&name.as_str()) => {
-                let vm = match object.remove("vm") {
-                    None => None,
-                    Some(value) => Some(
-                        value
-                            .as_u64()
-                            .and_then(|vm| u32::try_from(vm).ok())
-                            .ok_or_else(|| {
-                                Complaint::row(
-                                    format!("`vm` is {}", brief(&value)),
-                                    "write a number from 0 to 4294967295",
-                                )
-                            })?,
-                    ),
-                };
-                let result = match object.remove("result") {
-                    None => CallResult::default(),
-                    Some(value) => CallResult::deserialize(value).map_err(serde)?,
-                };
-                let call = object_into(object).map_err(serde)?;
-                let row = RecordedCall { vm, call, result };
-                row.check()?;
-                Ok(CallRow::Call(row))
-            }
-            Some(found) => Err(Complaint {
-                problem: Problem::UnknownCall(brief(found)),
-                help: format!("the calls are {}", Call::NAMES.join(", ")),
-            }),
-        }
-    }
-
-    fn check(&self) -> Result<(), Complaint> {
-        match self {
-            CallRow::Section(_) => Ok(()),
-            CallRow::Call(row) => row.check(),
-        }
-    }
-
-    fn to_line(&self) -> Result<String, Complaint> {
-        let line = match self {
-            CallRow::Section(section) => serde_json::to_string(section),
-            CallRow::Call(RecordedCall { vm, call, result }) => serde_json::to_string(&CallLine {
-                vm: *vm,
-                call,
-                result,
-            }),
-        };
-        line.map_err(|error| Complaint::from_serde(&error, Problem::Row))
     }
 }

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::error::Complaint;
 use super::hex;
 use super::names::{Errno, Exit};
-use super::runs::{PageRuns, RingEntries, Words};
+use super::runs::{PageRuns, RingEntries};
+use super::words::Words;
 
 /// A return value, or the errno in its place: `"ret":0`, or `"ret":-1,"errno":"EINVAL"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -177,16 +178,12 @@ impl<'de> Deserialize<'de> for CallResult {
         let returned = match (fields.ret, fields.errno) {
             (None, None) => None,
             (None, Some(_)) => {
-                return Err(serde::de::Error::custom(
-                    "an `errno` without a `ret`, expected `\"ret\":-1`",
-                ));
+                let help = "a call that fails has `\"ret\":-1` and its errno's name";
+                return Err(Complaint::row("an `errno` without a `ret`", help).for_serde());
             }
-            (Some(ret), errno) => Some(Returned::from_pair(ret, errno).map_err(|complaint| {
-                serde::de::Error::custom(format!(
-                    "{}, expected: {}",
-                    complaint.problem, complaint.help
-                ))
-            })?),
+            (Some(ret), errno) => {
+                Some(Returned::from_pair(ret, errno).map_err(Complaint::for_serde)?)
+            }
         };
         Ok(Self {
             returned,
@@ -229,6 +226,25 @@ pub struct Difference {
 }
 
 impl CallResult {
+    /// The names of all fields, in the order in which they are written; `ret` stands for the errno too.
+    pub const FIELDS: [&'static str; 15] = [
+        "ret",
+        "exit",
+        "program_done",
+        "stores_retired",
+        "stores_retired_total",
+        "count",
+        "entries",
+        "stop_flags",
+        "words_written",
+        "words",
+        "mapped_entries",
+        "touch",
+        "creadr_after",
+        "value",
+        "differs",
+    ];
+
     /// The result of a call that returned `value` and gave nothing else.
     pub fn returned(value: u32) -> Self {
         Self {
@@ -286,23 +302,24 @@ impl CallResult {
 
     /// Every field's name, and whether it is there.
     fn presence(&self) -> [(&'static str, bool); 15] {
-        [
-            ("ret", self.returned.is_some()),
-            ("exit", self.exit.is_some()),
-            ("program_done", self.program_done.is_some()),
-            ("stores_retired", self.stores_retired.is_some()),
-            ("stores_retired_total", self.stores_retired_total.is_some()),
-            ("count", self.count.is_some()),
-            ("entries", self.entries.is_some()),
-            ("stop_flags", self.stop_flags.is_some()),
-            ("words_written", self.words_written.is_some()),
-            ("words", self.words.is_some()),
-            ("mapped_entries", self.mapped_entries.is_some()),
-            ("touch", self.touch.is_some()),
-            ("creadr_after", self.creadr_after.is_some()),
-            ("value", self.value.is_some()),
-            ("differs", self.differs.is_some()),
-        ]
+        let present = [
+            self.returned.is_some(),
+            self.exit.is_some(),
+            self.program_done.is_some(),
+            self.stores_retired.is_some(),
+            self.stores_retired_total.is_some(),
+            self.count.is_some(),
+            self.entries.is_some(),
+            self.stop_flags.is_some(),
+            self.words_written.is_some(),
+            self.words.is_some(),
+            self.mapped_entries.is_some(),
+            self.touch.is_some(),
+            self.creadr_after.is_some(),
+            self.value.is_some(),
+            self.differs.is_some(),
+        ];
+        std::array::from_fn(|index| (Self::FIELDS[index], present[index]))
     }
 
     /// Whether the fields are those of `shape`, and agree with each other.

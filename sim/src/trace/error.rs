@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde_json::{Map, Value};
+
 use super::Kind;
 
 /// A trace that cannot be read, or a recording that cannot be imported.
@@ -135,6 +137,9 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Stands between problem and help in a message of ours that goes through serde, which knows messages only.
+const HELP_FOLLOWS: &str = "; help: ";
+
 /// A problem with one line's content, before the line is known: what is wrong, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
@@ -153,14 +158,46 @@ impl Complaint {
         }
     }
 
+    /// A complaint if there is a null anywhere in `object`: a field without a value is left out.
+    pub(crate) fn about_nulls(
+        object: &Map<String, Value>,
+        wrap: fn(String) -> Problem,
+    ) -> Result<(), Self> {
+        for (key, value) in object {
+            match value {
+                Value::Null => {
+                    let problem = wrap(format!("`{key}` is null"));
+                    return Err(Self {
+                        problem,
+                        help: "leave the field out".to_owned(),
+                    });
+                }
+                Value::Object(inner) => Self::about_nulls(inner, wrap)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Says where it is.
     pub fn at(self, file: &str, line: u64) -> Box<TraceError> {
         TraceError::new(file, line, self.problem, self.help)
     }
 
+    /// The complaint as a message for serde, from which [`from_serde`](Self::from_serde) gets it back.
+    pub(crate) fn for_serde<E: serde::de::Error>(self) -> E {
+        E::custom(format_args!("{}{HELP_FOLLOWS}{}", self.problem, self.help))
+    }
+
     /// What serde says about an object's fields, cut into a problem and what was expected.
     pub(crate) fn from_serde(error: &serde_json::Error, wrap: fn(String) -> Problem) -> Self {
         let text = error.to_string();
+        if let Some((problem, help)) = text.split_once(HELP_FOLLOWS) {
+            return Self {
+                problem: wrap(problem.to_owned()),
+                help: help.to_owned(),
+            };
+        }
         match text
             .split_once(", expected ")
             .or_else(|| text.split_once(", there are "))

@@ -183,6 +183,7 @@ impl Header {
                 });
             }
         }
+        Complaint::about_nulls(&object, Problem::Header)?;
         let header: Header =
             object_into(object).map_err(|error| Complaint::from_serde(&error, Problem::Header))?;
         header.check()?;

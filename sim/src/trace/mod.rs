@@ -7,7 +7,9 @@
 //! Rows of kind `call` are in [`call`]. What replays them is not here: this module knows no model.
 
 pub mod call;
+mod call_args;
 pub mod call_result;
+mod call_row;
 mod error;
 mod header;
 pub(crate) mod hex;
@@ -15,6 +17,7 @@ mod lines;
 mod names;
 mod reader;
 mod runs;
+mod words;
 mod writer;
 
 pub use error::{Complaint, Problem, TraceError};
@@ -25,7 +28,7 @@ pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
 pub use names::{Cap, Errno, Exit};
 pub use reader::{Located, Rows, TraceReader, TraceRow};
 pub use runs::{
-    PageRuns, RING_ENTRIES_MAX, RingEntries, RingEntry, RunError, SLOT_PAGES_MAX, SLOT_WORDS_MAX,
-    StoreRuns, WordRun, Words,
+    PageRuns, RING_ENTRIES_MAX, RingEntries, RingEntry, RunError, SLOT_PAGES_MAX, StoreRuns,
 };
+pub use words::{SLOT_WORDS_MAX, WordRun, Words};
 pub use writer::{PendingFile, TraceWriter, WriteError};

@@ -18,9 +18,20 @@ const DEVICE_WAIT: Duration = Duration::from_secs(20);
 
 fn mount(kind: &str, place: &str) {
     let _ = fs::create_dir_all(place);
-    let (kind, place) = (CString::new(kind).expect("no zero byte"), CString::new(place).expect("no zero byte"));
+    let (kind, place) = (
+        CString::new(kind).expect("no zero byte"),
+        CString::new(place).expect("no zero byte"),
+    );
     // SAFETY: three strings that end in zero; a failure shows when what should be there is missed.
-    unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
+    unsafe {
+        libc::mount(
+            kind.as_ptr(),
+            place.as_ptr(),
+            kind.as_ptr(),
+            0,
+            std::ptr::null(),
+        )
+    };
 }
 
 fn wait_for(path: &str) -> bool {
@@ -36,8 +47,14 @@ fn wait_for(path: &str) -> bool {
 
 /// Every file in `/out`, in the order of names.
 fn outputs() -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir("/out").map(|entries| entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(|path| path.is_file()).collect()).unwrap_or_default();
+    let mut files: Vec<PathBuf> = fs::read_dir("/out")
+        .map(|entries| {
+            entries
+                .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+                .filter(|path| path.is_file())
+                .collect()
+        })
+        .unwrap_or_default();
     files.sort();
     files
 }
@@ -46,7 +63,10 @@ fn ship(code: u8) -> std::io::Result<()> {
     let mut port = File::options().write(true).open(PORT)?;
     for path in outputs() {
         let bytes = fs::read(&path)?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         writeln!(port, "file {name} {}", bytes.len())?;
         port.write_all(&bytes)?;
     }

@@ -25,10 +25,20 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
         for (order, order_name) in [(Order::Right, "right"), (Order::Wrong, "wrong")] {
             let report = live(&kvm, log, order, time, seed)?;
             let verdict = if report.lost > 0 { "violated" } else { "holds" };
-            let expected = if order == Order::Right { "holds" } else { "violated" };
+            let expected = if order == Order::Right {
+                "holds"
+            } else {
+                "violated"
+            };
             as_expected &= verdict == expected;
             let mut row = Map::new();
-            for (key, value) in [("log", log_name), ("order", order_name), ("verdict", verdict), ("expected", expected), ("coverage", "sampled")] {
+            for (key, value) in [
+                ("log", log_name),
+                ("order", order_name),
+                ("verdict", verdict),
+                ("expected", expected),
+                ("coverage", "sampled"),
+            ] {
                 row.insert(key.into(), value.into());
             }
             row.insert("as_expected".into(), (verdict == expected).into());
@@ -59,5 +69,9 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
     document.insert("command".into(), "live".into());
     document.insert("as_expected".into(), as_expected.into());
     document.insert("results".into(), results.into());
-    Ok(Outcome { document, text: lines.join("\n"), code: u8::from(!as_expected) })
+    Ok(Outcome {
+        document,
+        text: lines.join("\n"),
+        code: u8::from(!as_expected),
+    })
 }

@@ -62,7 +62,10 @@ pub fn main() -> ExitCode {
 /// Runs a command; says what it found. Returns the exit code.
 pub(crate) fn run(arguments: &[String]) -> u8 {
     let json = arguments.iter().any(|argument| argument == "--json");
-    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+    if arguments
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h")
+    {
         print!("{USAGE}");
         return 0;
     }
@@ -83,7 +86,9 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
 }
 
 fn command(arguments: &[String]) -> Result<Outcome, Refused> {
-    let (command, rest) = arguments.split_first().ok_or_else(|| Refused(format!("no command\n\n{USAGE}")))?;
+    let (command, rest) = arguments
+        .split_first()
+        .ok_or_else(|| Refused(format!("no command\n\n{USAGE}")))?;
     match command.as_str() {
         "record" => record_command(rest),
         "live" => live::command(rest),
@@ -98,35 +103,58 @@ fn record_command(arguments: &[String]) -> Result<Outcome, Refused> {
         return record_random(&args);
     }
     let script_name = args.positional("a script, as in `record SCRIPT -o TRACE`")?;
-    let output = args.value("-o").ok_or_else(|| Refused::new("no output: give `-o TRACE`"))?;
+    let output = args
+        .value("-o")
+        .ok_or_else(|| Refused::new("no output: give `-o TRACE`"))?;
     let script = Script::open(Path::new(script_name))?;
     let mut kernel = Kernel::open()?;
     let machine = kernel.describe();
-    let calls = record::record(&script, script_name, machine, with_own_layout, &mut kernel, Path::new(output))?;
+    let calls = record::record(
+        &script,
+        script_name,
+        machine,
+        with_own_layout,
+        &mut kernel,
+        Path::new(output),
+    )?;
     let mut document = Map::new();
     document.insert("command".into(), "record".into());
     document.insert("calls".into(), calls.into());
     document.insert("trace".into(), output.into());
-    Ok(Outcome { document, text: format!("{calls} calls recorded in {output}"), code: 0 })
+    Ok(Outcome {
+        document,
+        text: format!("{calls} calls recorded in {output}"),
+        code: 0,
+    })
 }
 
 /// Random sequences, recorded: what the model has to agree with.
 fn record_random(args: &Args) -> Result<Outcome, Refused> {
-    let output = args.value("-o").ok_or_else(|| Refused::new("no output: give `-o TRACE`"))?;
+    let output = args
+        .value("-o")
+        .ok_or_else(|| Refused::new("no output: give `-o TRACE`"))?;
     let seeds = args.seeds("--seeds", 0..1)?;
     let count = args.number("--calls", CALLS)?;
     let cannot = |error: std::io::Error| Refused(format!("{output}: {error}"));
     let mut kernel = Kernel::open()?;
     let machine = kernel.describe();
-    let title = format!("random calls, seeds {}..{}, {count} calls after the set-up of each", seeds.start, seeds.end);
+    let title = format!(
+        "random calls, seeds {}..{}, {count} calls after the set-up of each",
+        seeds.start, seeds.end
+    );
     let out = PendingFile::create(Path::new(output)).map_err(cannot)?;
     let mut recorder = Recorder::new(out, machine, Some(title), &mut kernel)?;
     let mut sequences = 0_u64;
     for seed in seeds {
-        recorder.section(Section { section: format!("seed-{seed}"), title: format!("random calls of seed {seed}") })?;
+        recorder.section(Section {
+            section: format!("seed-{seed}"),
+            title: format!("random calls of seed {seed}"),
+        })?;
         let mut generator = Generator::new(seed, target(), count);
         while let Some(call) = generator.next_call() {
-            let result = recorder.call(call.clone()).map_err(|Refused(problem)| Refused(format!("seed {seed}: {call}: {problem}")))?;
+            let result = recorder
+                .call(call.clone())
+                .map_err(|Refused(problem)| Refused(format!("seed {seed}: {call}: {problem}")))?;
             generator.observe(&call, &result);
         }
         sequences += 1;
@@ -138,5 +166,9 @@ fn record_random(args: &Args) -> Result<Outcome, Refused> {
     document.insert("sequences".into(), sequences.into());
     document.insert("calls".into(), calls.into());
     document.insert("trace".into(), output.into());
-    Ok(Outcome { document, text: format!("{calls} calls of {sequences} sequences recorded in {output}"), code: 0 })
+    Ok(Outcome {
+        document,
+        text: format!("{calls} calls of {sequences} sequences recorded in {output}"),
+        code: 0,
+    })
 }

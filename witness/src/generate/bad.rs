@@ -12,12 +12,24 @@ const ABSENT_SLOTS: [u16; 3] = [9, 32_700, 40_000];
 impl Generator {
     /// A ring size that is refused, or on arm64 the capability that is.
     pub(super) fn bad_ring_size(&mut self) -> Call {
-        let args0 = self.random.one(&[0, 1, 2048, 4095, 4097, 12_288, 2_097_152, 1 << 31, 1 << 32]);
+        let args0 = self
+            .random
+            .one(&[0, 1, 2048, 4095, 4097, 12_288, 2_097_152, 1 << 31, 1 << 32]);
         let arm64 = self.target.arch == Arch::Arm64;
-        let cap = self.random.one(&[Cap::DirtyLogRing, Cap::DirtyLogRingAcqRel]);
+        let cap = self
+            .random
+            .one(&[Cap::DirtyLogRing, Cap::DirtyLogRingAcqRel]);
         // The size is right where the capability is wrong.
-        let args0 = if arm64 && cap == Cap::DirtyLogRing { 4096 } else { args0 };
-        Call::EnableCap { cap, flags: 0, args0 }
+        let args0 = if arm64 && cap == Cap::DirtyLogRing {
+            4096
+        } else {
+            args0
+        };
+        Call::EnableCap {
+            cap,
+            flags: 0,
+            args0,
+        }
     }
 
     /// A capability that cannot be enabled now, or manual protect with any argument.
@@ -41,10 +53,26 @@ impl Generator {
 
     pub(super) fn bad_get(&mut self, slot: u16) -> Call {
         match self.random.below(4) {
-            0 => Call::GetDirtyLog { slot: self.random.one(&ABSENT_SLOTS), as_id: 0, bad_pointer: false },
-            1 => Call::GetDirtyLog { slot, as_id: 5, bad_pointer: false },
-            2 => Call::GetDirtyLog { slot: 0, as_id: 0, bad_pointer: false },
-            _ => Call::GetDirtyLog { slot, as_id: 0, bad_pointer: true },
+            0 => Call::GetDirtyLog {
+                slot: self.random.one(&ABSENT_SLOTS),
+                as_id: 0,
+                bad_pointer: false,
+            },
+            1 => Call::GetDirtyLog {
+                slot,
+                as_id: 5,
+                bad_pointer: false,
+            },
+            2 => Call::GetDirtyLog {
+                slot: 0,
+                as_id: 0,
+                bad_pointer: false,
+            },
+            _ => Call::GetDirtyLog {
+                slot,
+                as_id: 0,
+                bad_pointer: true,
+            },
         }
     }
 
@@ -64,8 +92,20 @@ impl Generator {
         }
         let (slot, as_id, first_page, num_pages, bad_pointer) = call;
         let words_given = num_pages.div_ceil(64);
-        let words = if bad_pointer { Words::default() } else { self.random_words(words_given) };
-        Call::ClearDirtyLog { slot, as_id, first_page, num_pages: num_pages as u32, words_given, words, bad_pointer }
+        let words = if bad_pointer {
+            Words::default()
+        } else {
+            self.random_words(words_given)
+        };
+        Call::ClearDirtyLog {
+            slot,
+            as_id,
+            first_page,
+            num_pages: num_pages as u32,
+            words_given,
+            words,
+            bad_pointer,
+        }
     }
 
     pub(super) fn bad_region(&mut self, slot: u16, view: &SlotView) -> Call {
@@ -81,7 +121,17 @@ impl Generator {
             populated: false,
             huge: false,
         };
-        let Call::SetUserMemoryRegion { slot: id, as_id, flags, gpa, npages, bytes, mem_offset, .. } = &mut call else {
+        let Call::SetUserMemoryRegion {
+            slot: id,
+            as_id,
+            flags,
+            gpa,
+            npages,
+            bytes,
+            mem_offset,
+            ..
+        } = &mut call
+        else {
             unreachable!("just made")
         };
         match self.random.below(9) {
@@ -119,6 +169,13 @@ impl Generator {
         let (offset_pages, bytes) = self.random.one(&[(64, bytes), (64, bytes * 2), (64, 4096)]);
         // The whole ring, shared and writable, replaces the mapping that there is: the same entries.
         let touch_byte = self.random.percent(50).then_some(bytes - 16);
-        Call::MmapRing { vcpu, offset_pages, bytes, prot, sharing, touch_byte }
+        Call::MmapRing {
+            vcpu,
+            offset_pages,
+            bytes,
+            prot,
+            sharing,
+            touch_byte,
+        }
     }
 }

@@ -34,7 +34,11 @@ impl Generator {
         let wild = u64::from(self.profile.wild) * ring;
         let its = u64::from(self.profile.its);
         // With a ring and no bitmap both are refused, whatever they are told: a few are enough.
-        let log = if self.world.ring_bytes > 0 && !self.world.with_bitmap { 1 } else { 4 };
+        let log = if self.world.ring_bytes > 0 && !self.world.with_bitmap {
+            1
+        } else {
+            4
+        };
         let kind = self.random.weighted(&[
             (26, Kind::Run),
             (1 + 4 * ring, Kind::Peek),
@@ -61,12 +65,19 @@ impl Generator {
     fn draw_kind(&mut self, kind: Kind) -> Option<Call> {
         match kind {
             Kind::Run => self.draw_run(),
-            Kind::Peek => self.mapped_vcpu().map(|vcpu| Call::RingPeek { vcpu: vcpu.id, fetch_index: vcpu.fetch }),
+            Kind::Peek => self.mapped_vcpu().map(|vcpu| Call::RingPeek {
+                vcpu: vcpu.id,
+                fetch_index: vcpu.fetch,
+            }),
             Kind::Harvest => self.draw_harvest(),
             Kind::RingRead => {
                 let vcpu = self.mapped_vcpu()?;
                 let back = self.random.below(8) as u32;
-                Some(Call::RingRead { vcpu: vcpu.id, index: vcpu.fetch.wrapping_sub(back), count: self.random.between(1, 16) })
+                Some(Call::RingRead {
+                    vcpu: vcpu.id,
+                    index: vcpu.fetch.wrapping_sub(back),
+                    count: self.random.between(1, 16),
+                })
             }
             Kind::RingWrite => self.draw_ring_write(),
             Kind::Reset => Some(Call::ResetDirtyRings {}),
@@ -75,7 +86,12 @@ impl Generator {
             Kind::Region => self.draw_region(),
             Kind::Capability => Some(self.odd_capability()),
             Kind::Check => Some(Call::CheckExtension {
-                cap: self.random.one(&[Cap::DirtyLogRing, Cap::DirtyLogRingAcqRel, Cap::DirtyLogRingWithBitmap, Cap::ManualDirtyLogProtect2]),
+                cap: self.random.one(&[
+                    Cap::DirtyLogRing,
+                    Cap::DirtyLogRingAcqRel,
+                    Cap::DirtyLogRingWithBitmap,
+                    Cap::ManualDirtyLogProtect2,
+                ]),
             }),
             Kind::LateVcpu => self.draw_vcpu(),
             Kind::Map => {
@@ -86,11 +102,18 @@ impl Generator {
                 let (slot, pages) = self.slot()?;
                 let pages = self.some_pages(pages);
                 let value = self.fresh_value();
-                Some(Call::UserWrite { slot, pages, data: UserData::Bytes { value, bytes: 8 } })
+                Some(Call::UserWrite {
+                    slot,
+                    pages,
+                    data: UserData::Bytes { value, bytes: 8 },
+                })
             }
             Kind::Copy => {
                 let (slot, pages) = self.slot()?;
-                Some(Call::Copy { slot, pages: self.some_pages(pages) })
+                Some(Call::Copy {
+                    slot,
+                    pages: self.some_pages(pages),
+                })
             }
             Kind::Compare => self.slot().map(|(slot, _)| Call::Compare { slot }),
             Kind::Its => self.draw_its(),
@@ -108,14 +131,22 @@ impl Generator {
 
     /// A slot that stores go to, with its pages: not the guest's own, nor the ITS's.
     fn slot(&mut self) -> Option<(u16, u64)> {
-        let slots: Vec<(u16, u64)> = self.world.slots.iter().filter(|(id, _)| (1..=3).contains(*id)).map(|(id, view)| (*id, view.pages)).collect();
+        let slots: Vec<(u16, u64)> = self
+            .world
+            .slots
+            .iter()
+            .filter(|(id, _)| (1..=3).contains(*id))
+            .map(|(id, view)| (*id, view.pages))
+            .collect();
         (!slots.is_empty()).then(|| self.random.one(&slots))
     }
 
     /// A page: one of the few at the edges of words, or any.
     fn page(&mut self, pages: u64) -> u64 {
         if self.random.percent(70) {
-            self.random.one(&[0, 1, 2, 3, 62, 63, 64, 65, 127, 128, 191]).min(pages - 1)
+            self.random
+                .one(&[0, 1, 2, 3, 62, 63, 64, 65, 127, 128, 191])
+                .min(pages - 1)
         } else {
             self.random.below(pages)
         }
@@ -125,7 +156,11 @@ impl Generator {
         let mut runs = PageRuns::default();
         for _ in 0..self.random.between(1, 3) {
             let first = self.page(pages);
-            let count = if self.random.percent(20) { self.random.between(1, pages - first) } else { 1 };
+            let count = if self.random.percent(20) {
+                self.random.between(1, pages - first)
+            } else {
+                1
+            };
             runs.push_run(first, count).expect("pages of a slot");
         }
         runs
@@ -135,7 +170,11 @@ impl Generator {
         let vcpu = self.vcpu().filter(|vcpu| vcpu.ready)?;
         if let Some(program) = vcpu.unfinished {
             if self.random.percent(80) {
-                return Some(Call::Run { vcpu: vcpu.id, program, resume: true });
+                return Some(Call::Run {
+                    vcpu: vcpu.id,
+                    program,
+                    resume: true,
+                });
             }
         }
         let mut store = StoreRuns::default();
@@ -148,33 +187,91 @@ impl Generator {
                 0..75 => 1,
                 _ => self.random.between(1, (pages - first).min(70)),
             };
-            store.push_run(slot.into(), first, count).expect("pages of a slot");
+            store
+                .push_run(slot.into(), first, count)
+                .expect("pages of a slot");
         }
-        let access = if self.random.percent(12) { Access::Load } else { Access::Store };
+        let access = if self.random.percent(12) {
+            Access::Load
+        } else {
+            Access::Store
+        };
         let bytes = if access == Access::Load { 1 } else { 8 };
-        let value = if access == Access::Load { 0 } else { self.fresh_value() };
-        Some(Call::Run { vcpu: vcpu.id, program: Program { store, bytes, value, access }, resume: false })
+        let value = if access == Access::Load {
+            0
+        } else {
+            self.fresh_value()
+        };
+        Some(Call::Run {
+            vcpu: vcpu.id,
+            program: Program {
+                store,
+                bytes,
+                value,
+                access,
+            },
+            resume: false,
+        })
     }
 
     fn draw_harvest(&mut self) -> Option<Call> {
         let vcpu = self.mapped_vcpu()?;
-        let max = if self.random.percent(35) { Some(self.random.between(1, 20) as u32) } else { None };
-        let write_flags = if self.profile.wild { self.random.weighted(&[(80, 2), (10, 3), (5, 0), (5, 1)]) } else { self.random.weighted(&[(90, 2), (10, 3)]) };
-        Some(Call::Harvest { vcpu: vcpu.id, fetch_index: vcpu.fetch, max, write_flags })
+        let max = if self.random.percent(35) {
+            Some(self.random.between(1, 20) as u32)
+        } else {
+            None
+        };
+        let write_flags = if self.profile.wild {
+            self.random.weighted(&[(80, 2), (10, 3), (5, 0), (5, 1)])
+        } else {
+            self.random.weighted(&[(90, 2), (10, 3)])
+        };
+        Some(Call::Harvest {
+            vcpu: vcpu.id,
+            fetch_index: vcpu.fetch,
+            max,
+            write_flags,
+        })
     }
 
     fn draw_ring_write(&mut self) -> Option<Call> {
         let vcpu = self.mapped_vcpu()?;
-        let index = vcpu.fetch.wrapping_sub(3).wrapping_add(self.random.below(8) as u32);
-        let flags = self.random.percent(60).then(|| self.random.one(&[0, 1, 2, 3]));
-        let slot = self.random.percent(30).then(|| self.random.one(&[1, 2, 9, 0x1_0001, 40_000]));
-        let offset = self.random.percent(40).then(|| self.random.one(&[0, 1, 63, 64, 70, 191, 192, 319, 320, 1 << 20]));
-        Some(Call::RingWrite { vcpu: vcpu.id, index, flags, slot, offset })
+        let index = vcpu
+            .fetch
+            .wrapping_sub(3)
+            .wrapping_add(self.random.below(8) as u32);
+        let flags = self
+            .random
+            .percent(60)
+            .then(|| self.random.one(&[0, 1, 2, 3]));
+        let slot = self
+            .random
+            .percent(30)
+            .then(|| self.random.one(&[1, 2, 9, 0x1_0001, 40_000]));
+        let offset = self.random.percent(40).then(|| {
+            self.random
+                .one(&[0, 1, 63, 64, 70, 191, 192, 319, 320, 1 << 20])
+        });
+        Some(Call::RingWrite {
+            vcpu: vcpu.id,
+            index,
+            flags,
+            slot,
+            offset,
+        })
     }
 
     fn draw_get(&mut self) -> Call {
         let slot = self.logged_slot();
-        if self.random.percent(10) { self.bad_get(slot) } else { Call::GetDirtyLog { slot, as_id: 0, bad_pointer: false } }
+        if self.random.percent(10) {
+            self.bad_get(slot)
+        } else {
+            Call::GetDirtyLog {
+                slot,
+                as_id: 0,
+                bad_pointer: false,
+            }
+        }
     }
 
     /// A slot whose log is read: any but the guest's own; on arm64 often the ITS's.
@@ -205,14 +302,30 @@ impl Generator {
             return Some(self.bad_clear(slot, pages));
         }
         let all = pages.div_ceil(64);
-        let (first_word, words) = if self.random.percent(60) { (0, all) } else { let first = self.random.below(all); (first, self.random.between(1, all - first)) };
+        let (first_word, words) = if self.random.percent(60) {
+            (0, all)
+        } else {
+            let first = self.random.below(all);
+            (first, self.random.between(1, all - first))
+        };
         let first_page = first_word * 64;
         let num_pages = (words * 64).min(pages - first_page);
         let given = match self.world.last_get.get(&slot) {
-            Some(seen) if self.random.percent(60) => Words::from_bitmap((0..words).map(|index| seen.word(first_word + index))).expect("the words of a slot"),
+            Some(seen) if self.random.percent(60) => {
+                Words::from_bitmap((0..words).map(|index| seen.word(first_word + index)))
+                    .expect("the words of a slot")
+            }
             _ => self.random_words(words),
         };
-        Some(Call::ClearDirtyLog { slot, as_id: 0, first_page, num_pages: num_pages as u32, words_given: words, words: given, bad_pointer: false })
+        Some(Call::ClearDirtyLog {
+            slot,
+            as_id: 0,
+            first_page,
+            num_pages: num_pages as u32,
+            words_given: words,
+            words: given,
+            bad_pointer: false,
+        })
     }
 
     /// Creates, deletes, moves, or changes the log flag of a slot; or asks for what cannot be.
@@ -229,10 +342,27 @@ impl Generator {
         match self.random.weighted(&[(60, 0), (15, 1), (15, 2), (10, 3)]) {
             0 => flags ^= 1,
             1 => npages = 0,
-            2 => gpa = if gpa == self.slot_gpa(slot) { self.other_gpa(slot) } else { self.slot_gpa(slot) },
+            2 => {
+                gpa = if gpa == self.slot_gpa(slot) {
+                    self.other_gpa(slot)
+                } else {
+                    self.slot_gpa(slot)
+                }
+            }
             _ => {}
         }
-        Some(Call::SetUserMemoryRegion { slot, as_id: 0, flags, gpa, npages, bytes: None, mem: view.mem, mem_offset: 0, populated: false, huge: false })
+        Some(Call::SetUserMemoryRegion {
+            slot,
+            as_id: 0,
+            flags,
+            gpa,
+            npages,
+            bytes: None,
+            mem: view.mem,
+            mem_offset: 0,
+            populated: false,
+            huge: false,
+        })
     }
 
     /// A vCPU that exists already, one whose id is too large, or a new one.

@@ -1,7 +1,7 @@
 //! The ITS in a sequence: a slot for its tables, its registers, commands, MSIs, and the three calls that write guest memory without a vCPU.
 
-use dirtysim::trace::call::{Call, ItsCommand, UserData};
 use dirtysim::trace::PageRuns;
+use dirtysim::trace::call::{Call, ItsCommand, UserData};
 
 use super::Generator;
 
@@ -62,7 +62,13 @@ impl Generator {
     }
 
     pub(super) fn queue_its(&mut self) {
-        let attr = |device: &str, what: &str, group, attr, value| Call::SetDeviceAttr { device: device.to_owned(), what: what.to_owned(), group, attr, value };
+        let attr = |device: &str, what: &str, group, attr, value| Call::SetDeviceAttr {
+            device: device.to_owned(),
+            what: what.to_owned(),
+            group,
+            attr,
+            value,
+        };
         let gpa = self.its_gpa();
         let vcpus = self.profile.vcpus;
         let mut pending = PageRuns::default();
@@ -70,12 +76,22 @@ impl Generator {
             pending.push_run(*first, 16).expect("a run of a few pages");
         }
         self.queued.extend([
-            Call::CreateDevice { device: "VGIC_V3".to_owned() },
+            Call::CreateDevice {
+                device: "VGIC_V3".to_owned(),
+            },
             attr("VGIC_V3", "ADDR DIST", 0, 2, DISTRIBUTOR),
-            attr("VGIC_V3", "ADDR REDIST_REGION", 0, 5, REDISTRIBUTORS | u64::from(vcpus) << 52),
+            attr(
+                "VGIC_V3",
+                "ADDR REDIST_REGION",
+                0,
+                5,
+                REDISTRIBUTORS | u64::from(vcpus) << 52,
+            ),
             attr("VGIC_V3", "NR_IRQS", 3, 0, 64),
             attr("VGIC_V3", "CTRL INIT", 4, 0, 0),
-            Call::CreateDevice { device: "VGIC_ITS".to_owned() },
+            Call::CreateDevice {
+                device: "VGIC_ITS".to_owned(),
+            },
             attr("VGIC_ITS", "ADDR ITS", 0, 4, ITS_BASE),
             attr("VGIC_ITS", "CTRL INIT", 4, 0, 0),
             Call::ItsSetup {
@@ -87,20 +103,44 @@ impl Generator {
                 pending_table_pages: pending,
             },
         ]);
-        let redist = |vcpu, reg: &str, offset, value| Call::RedistRegWrite { vcpu, reg: reg.to_owned(), offset, value };
+        let redist = |vcpu, reg: &str, offset, value| Call::RedistRegWrite {
+            vcpu,
+            reg: reg.to_owned(),
+            offset,
+            value,
+        };
         for vcpu in 0..vcpus {
             self.queued.extend([
-                redist(vcpu, "GICR_PROPBASER", 0x70, (gpa + PROPERTIES * 4096) | 0x78f),
+                redist(
+                    vcpu,
+                    "GICR_PROPBASER",
+                    0x70,
+                    (gpa + PROPERTIES * 4096) | 0x78f,
+                ),
                 redist(vcpu, "GICR_PROPBASER+4", 0x74, 0),
-                redist(vcpu, "GICR_PENDBASER", 0x78, (gpa + PENDING[vcpu as usize] * 4096) | 0x780),
+                redist(
+                    vcpu,
+                    "GICR_PENDBASER",
+                    0x78,
+                    (gpa + PENDING[vcpu as usize] * 4096) | 0x780,
+                ),
                 redist(vcpu, "GICR_PENDBASER+4", 0x7c, 0),
                 redist(vcpu, "GICR_CTLR", 0, 1),
             ]);
         }
         self.queue_its_registers();
-        let mut commands: Vec<ItsCommand> = (0..vcpus).map(|vcpu| ItsCommand::Mapc { collection: vcpu, vcpu }).collect();
+        let mut commands: Vec<ItsCommand> = (0..vcpus)
+            .map(|vcpu| ItsCommand::Mapc {
+                collection: vcpu,
+                vcpu,
+            })
+            .collect();
         for ((dev, event_bits), itt_page) in DEVICES.into_iter().zip(ITT) {
-            commands.push(ItsCommand::Mapd { dev, event_bits, itt_page });
+            commands.push(ItsCommand::Mapd {
+                dev,
+                event_bits,
+                itt_page,
+            });
         }
         self.queue_commands(commands, false);
         let more = self.random.between(1, 3);
@@ -113,12 +153,28 @@ impl Generator {
     /// The ITS's own registers, and the enable bit last.
     fn queue_its_registers(&mut self) {
         let gpa = self.its_gpa();
-        let register = |reg: &str, offset, value| Call::ItsRegWrite { reg: reg.to_owned(), offset, value };
+        let register = |reg: &str, offset, value| Call::ItsRegWrite {
+            reg: reg.to_owned(),
+            offset,
+            value,
+        };
         const VALID_CACHEABLE: u64 = 0xb800_0000_0000_0000;
         self.queued.extend([
-            register("GITS_CBASER", 0x80, VALID_CACHEABLE | (gpa + QUEUE * 4096) | 0x400),
-            register("GITS_BASER0", 0x100, VALID_CACHEABLE | (gpa + DEVICE_TABLE * 4096) | 0x600),
-            register("GITS_BASER1", 0x108, VALID_CACHEABLE | (gpa + COLLECTION_TABLE * 4096) | 0x600),
+            register(
+                "GITS_CBASER",
+                0x80,
+                VALID_CACHEABLE | (gpa + QUEUE * 4096) | 0x400,
+            ),
+            register(
+                "GITS_BASER0",
+                0x100,
+                VALID_CACHEABLE | (gpa + DEVICE_TABLE * 4096) | 0x600,
+            ),
+            register(
+                "GITS_BASER1",
+                0x108,
+                VALID_CACHEABLE | (gpa + COLLECTION_TABLE * 4096) | 0x600,
+            ),
             register("GITS_CTLR", 0, 1),
         ]);
         self.its.cwriter = 0;
@@ -133,11 +189,27 @@ impl Generator {
         }
         self.its.cwriter = (at + bytes) % QUEUE_BYTES;
         let value = self.its.cwriter;
-        self.queued.push_back(Call::UserWrite { slot: SLOT, pages: pages(QUEUE, 1), data: UserData::ItsCommands { queue_offset: at, commands } });
+        self.queued.push_back(Call::UserWrite {
+            slot: SLOT,
+            pages: pages(QUEUE, 1),
+            data: UserData::ItsCommands {
+                queue_offset: at,
+                commands,
+            },
+        });
         self.queued.push_back(if by_guest {
-            Call::GuestMmio { vcpu: 0, gpa: ITS_BASE + GITS_CWRITER, bytes: 8, value }
+            Call::GuestMmio {
+                vcpu: 0,
+                gpa: ITS_BASE + GITS_CWRITER,
+                bytes: 8,
+                value,
+            }
         } else {
-            Call::ItsRegWrite { reg: "GITS_CWRITER".to_owned(), offset: GITS_CWRITER, value }
+            Call::ItsRegWrite {
+                reg: "GITS_CWRITER".to_owned(),
+                offset: GITS_CWRITER,
+                value,
+            }
         });
     }
 
@@ -149,11 +221,19 @@ impl Generator {
     fn map_event(&mut self) -> ItsCommand {
         let (dev, event) = self.event();
         let collection = self.random.below(u64::from(self.profile.vcpus)) as u32;
-        ItsCommand::Mapti { dev, event, lpi: self.random.one(&LPIS), collection }
+        ItsCommand::Mapti {
+            dev,
+            event,
+            lpi: self.random.one(&LPIS),
+            collection,
+        }
     }
 
     pub(super) fn draw_its(&mut self) -> Option<Call> {
-        match self.random.weighted(&[(30, 0), (20, 1), (8, 2), (22, 3), (8, 4), (4, 5), (3, 6)]) {
+        match self
+            .random
+            .weighted(&[(30, 0), (20, 1), (8, 2), (22, 3), (8, 4), (4, 5), (3, 6)])
+        {
             0 => Some(Call::ItsSaveTables {}),
             1 => Some(Call::VgicSavePendingTables {}),
             2 => Some(Call::ItsRestoreTables {}),
@@ -163,7 +243,8 @@ impl Generator {
             }
             4 => {
                 let command = self.map_event();
-                let by_guest = self.random.percent(50) && self.world.vcpus.first().is_some_and(|vcpu| vcpu.ready);
+                let by_guest = self.random.percent(50)
+                    && self.world.vcpus.first().is_some_and(|vcpu| vcpu.ready);
                 self.queue_commands(vec![command], by_guest);
                 self.queued.pop_front()
             }
@@ -177,7 +258,10 @@ impl Generator {
                 self.queued.extend(enable);
                 self.queued.pop_front()
             }
-            _ => Some(Call::ItsRegRead { reg: "GITS_CREADR".to_owned(), offset: 0x90 }),
+            _ => Some(Call::ItsRegRead {
+                reg: "GITS_CREADR".to_owned(),
+                offset: 0x90,
+            }),
         }
     }
 }

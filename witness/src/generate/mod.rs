@@ -76,7 +76,11 @@ impl Generator {
     pub fn new(seed: u64, target: Target, calls: u64) -> Self {
         let mut random = Random::new(seed);
         let arm64 = target.arch == Arch::Arm64;
-        let profile = Profile { wild: random.percent(20), its: arm64 && random.percent(50), vcpus: random.weighted(&[(40, 1), (40, 2), (20, 3)]) };
+        let profile = Profile {
+            wild: random.percent(20),
+            its: arm64 && random.percent(50),
+            vcpus: random.weighted(&[(40, 1), (40, 2), (20, 3)]),
+        };
         let mut generator = Self {
             random,
             target,

@@ -40,10 +40,21 @@ impl Generator {
             let call = self.bad_ring_size();
             self.queued.push_back(call);
         }
-        let (ring, bitmap) =
-            if arm64 { self.random.weighted(&[(25, (false, false)), (20, (true, false)), (55, (true, true))]) } else { (self.random.percent(60), false) };
+        let (ring, bitmap) = if arm64 {
+            self.random.weighted(&[
+                (25, (false, false)),
+                (20, (true, false)),
+                (55, (true, true)),
+            ])
+        } else {
+            (self.random.percent(60), false)
+        };
         let size = self.random.weighted(&[(80, 4096), (20, 8192)]);
-        let manual = |args0| Call::EnableCap { cap: Cap::ManualDirtyLogProtect2, flags: 0, args0 };
+        let manual = |args0| Call::EnableCap {
+            cap: Cap::ManualDirtyLogProtect2,
+            flags: 0,
+            args0,
+        };
         let protect = self.random.weighted(&[(50, 0), (30, 1), (20, 3)]);
         let manual_first = self.random.percent(50);
         if protect != 0 && manual_first {
@@ -51,11 +62,23 @@ impl Generator {
         }
         self.ring_expected = if ring { size } else { 0 };
         if ring {
-            let cap = if arm64 || self.random.percent(50) { Cap::DirtyLogRingAcqRel } else { Cap::DirtyLogRing };
-            self.queued.push_back(Call::EnableCap { cap, flags: 0, args0: size });
+            let cap = if arm64 || self.random.percent(50) {
+                Cap::DirtyLogRingAcqRel
+            } else {
+                Cap::DirtyLogRing
+            };
+            self.queued.push_back(Call::EnableCap {
+                cap,
+                flags: 0,
+                args0: size,
+            });
         }
         if bitmap {
-            self.queued.push_back(Call::EnableCap { cap: Cap::DirtyLogRingWithBitmap, flags: 0, args0: 0 });
+            self.queued.push_back(Call::EnableCap {
+                cap: Cap::DirtyLogRingWithBitmap,
+                flags: 0,
+                args0: 0,
+            });
         }
         if protect != 0 && !manual_first {
             self.queued.push_back(manual(protect));
@@ -89,7 +112,11 @@ impl Generator {
 
     pub(super) fn create_slot(&mut self, slot: u16, npages: u64, flags: u32) -> Call {
         // Now and then two slots share their memory, as a device's aperture does.
-        let mem = if slot > 1 && self.random.percent(10) { "data1".to_owned() } else { format!("data{slot}") };
+        let mem = if slot > 1 && self.random.percent(10) {
+            "data1".to_owned()
+        } else {
+            format!("data{slot}")
+        };
         Call::SetUserMemoryRegion {
             slot,
             as_id: 0,
@@ -106,13 +133,23 @@ impl Generator {
 
     pub(super) fn queue_vcpu(&mut self, vcpu: u32) {
         self.queued.push_back(Call::CreateVcpu { vcpu });
-        self.queued.push_back(Call::VcpuInit { vcpu, mode: self.target.mode.to_owned() });
+        self.queued.push_back(Call::VcpuInit {
+            vcpu,
+            mode: self.target.mode.to_owned(),
+        });
         if self.ring_expected > 0 {
             self.queued.push_back(self.usual_mapping(vcpu));
         }
     }
 
     pub(super) fn usual_mapping(&self, vcpu: u32) -> Call {
-        Call::MmapRing { vcpu, offset_pages: 64, bytes: self.ring_expected, prot: Prot::Rw, sharing: Sharing::Shared, touch_byte: None }
+        Call::MmapRing {
+            vcpu,
+            offset_pages: 64,
+            bytes: self.ring_expected,
+            prot: Prot::Rw,
+            sharing: Sharing::Shared,
+            touch_byte: None,
+        }
     }
 }

@@ -44,20 +44,42 @@ impl World {
             return;
         }
         match call {
-            Call::EnableCap { cap: Cap::DirtyLogRing | Cap::DirtyLogRingAcqRel, args0, .. } => self.ring_bytes = *args0 & 0xffff_ffff,
-            Call::EnableCap { cap: Cap::DirtyLogRingWithBitmap, .. } => self.with_bitmap = true,
+            Call::EnableCap {
+                cap: Cap::DirtyLogRing | Cap::DirtyLogRingAcqRel,
+                args0,
+                ..
+            } => self.ring_bytes = *args0 & 0xffff_ffff,
+            Call::EnableCap {
+                cap: Cap::DirtyLogRingWithBitmap,
+                ..
+            } => self.with_bitmap = true,
             Call::CreateVcpu { vcpu } => {
-                self.vcpus.push(VcpuView { id: *vcpu, fetch: 0, unfinished: None, ready: false, mapped: false });
+                self.vcpus.push(VcpuView {
+                    id: *vcpu,
+                    fetch: 0,
+                    unfinished: None,
+                    ready: false,
+                    mapped: false,
+                });
             }
             Call::VcpuInit { vcpu, .. } => self.vcpu(*vcpu, |vcpu| vcpu.ready = true),
             Call::MmapRing { vcpu, .. } => self.vcpu(*vcpu, |vcpu| vcpu.mapped = true),
-            Call::SetUserMemoryRegion { slot, flags, gpa, npages, mem, .. } => self.set_slot(*slot, *flags, *gpa, *npages, mem),
+            Call::SetUserMemoryRegion {
+                slot,
+                flags,
+                gpa,
+                npages,
+                mem,
+                ..
+            } => self.set_slot(*slot, *flags, *gpa, *npages, mem),
             Call::Run { vcpu, program, .. } => {
                 let unfinished = (result.program_done == Some(false)).then(|| program.clone());
                 self.vcpu(*vcpu, |vcpu| vcpu.unfinished = unfinished);
             }
             Call::GuestMmio { vcpu, .. } => self.vcpu(*vcpu, |vcpu| vcpu.unfinished = None),
-            Call::Harvest { vcpu, write_flags, .. } if write_flags & 2 != 0 => {
+            Call::Harvest {
+                vcpu, write_flags, ..
+            } if write_flags & 2 != 0 => {
                 let count = result.count.unwrap_or(0) as u32;
                 self.vcpu(*vcpu, |vcpu| vcpu.fetch = vcpu.fetch.wrapping_add(count));
             }
@@ -81,7 +103,13 @@ impl World {
         if pages == 0 || moved {
             // A program that was on its way there would leave the guest at an address without a slot.
             for vcpu in &mut self.vcpus {
-                let touches = |program: &Program| program.store.runs().iter().any(|(id, _, _)| *id == u32::from(slot));
+                let touches = |program: &Program| {
+                    program
+                        .store
+                        .runs()
+                        .iter()
+                        .any(|(id, _, _)| *id == u32::from(slot))
+                };
                 if vcpu.unfinished.as_ref().is_some_and(touches) {
                     vcpu.unfinished = None;
                 }
@@ -90,7 +118,15 @@ impl World {
         if pages == 0 {
             self.slots.remove(&slot);
         } else {
-            self.slots.insert(slot, SlotView { gpa, pages, flags, mem: mem.to_owned() });
+            self.slots.insert(
+                slot,
+                SlotView {
+                    gpa,
+                    pages,
+                    flags,
+                    mem: mem.to_owned(),
+                },
+            );
         }
     }
 }

@@ -17,7 +17,10 @@ pub(super) struct Interrupts;
 #[cfg(not(target_arch = "aarch64"))]
 impl Interrupts {
     pub(super) fn perform(&mut self, _vm: &Vm, call: &Call) -> Result<CallResult, Refused> {
-        Err(Refused(format!("`{}` needs a vGICv3 and an ITS, which only an arm64 machine has", call.name())))
+        Err(Refused(format!(
+            "`{}` needs a vGICv3 and an ITS, which only an arm64 machine has",
+            call.name()
+        )))
     }
 }
 
@@ -49,20 +52,32 @@ mod arm64 {
 
     impl Interrupts {
         fn vgic(&self) -> Result<&GicDevice, Refused> {
-            self.vgic.as_ref().ok_or_else(|| Refused::new("there is no vGICv3: KVM_CREATE_DEVICE comes first"))
+            self.vgic
+                .as_ref()
+                .ok_or_else(|| Refused::new("there is no vGICv3: KVM_CREATE_DEVICE comes first"))
         }
 
         fn its(&self) -> Result<&GicDevice, Refused> {
-            self.its.as_ref().ok_or_else(|| Refused::new("there is no ITS: KVM_CREATE_DEVICE comes first"))
+            self.its
+                .as_ref()
+                .ok_or_else(|| Refused::new("there is no ITS: KVM_CREATE_DEVICE comes first"))
         }
 
-        pub(in super::super) fn perform(&mut self, vm: &Vm, call: &Call) -> Result<CallResult, Refused> {
+        pub(in super::super) fn perform(
+            &mut self,
+            vm: &Vm,
+            call: &Call,
+        ) -> Result<CallResult, Refused> {
             match call {
                 Call::CreateDevice { device } => {
                     let kind = match device.as_str() {
                         "VGIC_V3" => Kind::VgicV3,
                         "VGIC_ITS" => Kind::VgicIts,
-                        other => return Err(Refused(format!("no device `{other}`: VGIC_V3 or VGIC_ITS"))),
+                        other => {
+                            return Err(Refused(format!(
+                                "no device `{other}`: VGIC_V3 or VGIC_ITS"
+                            )));
+                        }
                     };
                     match GicDevice::new(vm, kind) {
                         Ok(device) => {
@@ -75,7 +90,13 @@ mod arm64 {
                         Err(errno) => returned(Err(errno)),
                     }
                 }
-                Call::SetDeviceAttr { device, group, attr, value, .. } => {
+                Call::SetDeviceAttr {
+                    device,
+                    group,
+                    attr,
+                    value,
+                    ..
+                } => {
                     let to_its = device == "VGIC_ITS";
                     let device = if to_its { self.its()? } else { self.vgic()? };
                     let result = device.set(*group, *attr, *value);
@@ -84,27 +105,47 @@ mod arm64 {
                     }
                     unit(result)
                 }
-                Call::RedistRegWrite { vcpu, offset, value, .. } => unit(self.vgic()?.write_redistributor((*vcpu).into(), *offset, *value)),
+                Call::RedistRegWrite {
+                    vcpu,
+                    offset,
+                    value,
+                    ..
+                } => unit(
+                    self.vgic()?
+                        .write_redistributor((*vcpu).into(), *offset, *value),
+                ),
                 Call::ItsRegWrite { offset, value, .. } => {
                     let its = self.its()?;
                     let result = its.write_its(*offset, *value);
                     let creadr_after = match result {
                         Ok(()) if *offset == GITS_CWRITER => {
-                            Some(its.read_its(GITS_CREADR).map_err(|errno| Refused(format!("GITS_CREADR cannot be read: {errno}")))?)
+                            Some(its.read_its(GITS_CREADR).map_err(|errno| {
+                                Refused(format!("GITS_CREADR cannot be read: {errno}"))
+                            })?)
                         }
                         _ => None,
                     };
-                    Ok(CallResult { returned: Some(value_or_errno(result.map(|()| 0))?), creadr_after, ..CallResult::default() })
+                    Ok(CallResult {
+                        returned: Some(value_or_errno(result.map(|()| 0))?),
+                        creadr_after,
+                        ..CallResult::default()
+                    })
                 }
                 Call::ItsRegRead { offset, .. } => {
                     let result = self.its()?.read_its(*offset);
-                    Ok(CallResult { returned: Some(value_or_errno(result.map(|_| 0))?), value: result.ok(), ..CallResult::default() })
+                    Ok(CallResult {
+                        returned: Some(value_or_errno(result.map(|_| 0))?),
+                        value: Some(result.unwrap_or(0)),
+                        ..CallResult::default()
+                    })
                 }
                 Call::ItsReset {} => unit(self.its()?.reset()),
                 Call::ItsSaveTables {} => unit(self.its()?.save_tables()),
                 Call::ItsRestoreTables {} => unit(self.its()?.restore_tables()),
                 Call::VgicSavePendingTables {} => unit(self.vgic()?.save_pending_tables()),
-                Call::SignalMsi { dev, event } => returned(gic::signal_msi(vm, self.its_base, *dev, *event).map(|ret| ret as u32)),
+                Call::SignalMsi { dev, event } => {
+                    returned(gic::signal_msi(vm, self.its_base, *dev, *event).map(|ret| ret as u32))
+                }
                 _ => unreachable!("only calls on the interrupt controller come here"),
             }
         }

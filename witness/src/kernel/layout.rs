@@ -13,11 +13,14 @@ use crate::subject::VmCall;
 #[must_use]
 pub fn guest_layout(slot: u16) -> GuestLayout {
     let pages = |what: &str| {
-        LAYOUT.iter().find(|(name, _, _)| *name == what).map(|(_, first, count)| {
-            let mut runs = PageRuns::default();
-            runs.push_run(*first, *count).expect("a run of a few pages");
-            runs
-        })
+        LAYOUT
+            .iter()
+            .find(|(name, _, _)| *name == what)
+            .map(|(_, first, count)| {
+                let mut runs = PageRuns::default();
+                runs.push_run(*first, *count).expect("a run of a few pages");
+                runs
+            })
     };
     let x86 = cfg!(target_arch = "x86_64");
     GuestLayout {
@@ -39,7 +42,10 @@ pub fn guest_layout(slot: u16) -> GuestLayout {
 #[must_use]
 pub fn with_own_layout(call: &VmCall) -> VmCall {
     match &call.call {
-        Call::GuestLayout(layout) => VmCall { vm: call.vm, call: Call::GuestLayout(guest_layout(layout.slot)) },
+        Call::GuestLayout(layout) => VmCall {
+            vm: call.vm,
+            call: Call::GuestLayout(guest_layout(layout.slot)),
+        },
         _ => call.clone(),
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dirtysim::trace::call::{Call, Prot, Sharing};
 use dirtysim::trace::Cap;
+use dirtysim::trace::call::{Call, Prot, Sharing};
 use dirtysim::trace::call_result::{CallResult, Touch};
 use kvm_ioctls::Kvm;
 
@@ -59,14 +59,30 @@ impl Machine {
     }
 
     pub(super) fn processor(&mut self, id: u32) -> Result<&mut Processor, Refused> {
-        self.processors.get_mut(&id).ok_or_else(|| Refused(format!("there is no vCPU {id}: KVM_CREATE_VCPU comes first")))
+        self.processors.get_mut(&id).ok_or_else(|| {
+            Refused(format!(
+                "there is no vCPU {id}: KVM_CREATE_VCPU comes first"
+            ))
+        })
     }
 
-    pub(super) fn init_vcpu(&mut self, kvm: &Kvm, id: u32, mode: &str) -> Result<CallResult, Refused> {
+    pub(super) fn init_vcpu(
+        &mut self,
+        kvm: &Kvm,
+        id: u32,
+        mode: &str,
+    ) -> Result<CallResult, Refused> {
         if mode != guest::MODE {
-            return Err(Refused(format!("the guest on this machine runs in mode `{}`; there is none for `{mode}`", guest::MODE)));
+            return Err(Refused(format!(
+                "the guest on this machine runs in mode `{}`; there is none for `{mode}`",
+                guest::MODE
+            )));
         }
-        let processor = self.processors.get_mut(&id).ok_or_else(|| Refused(format!("there is no vCPU {id}: KVM_CREATE_VCPU comes first")))?;
+        let processor = self.processors.get_mut(&id).ok_or_else(|| {
+            Refused(format!(
+                "there is no vCPU {id}: KVM_CREATE_VCPU comes first"
+            ))
+        })?;
         guest::init_vcpu(kvm, &self.vm, &processor.vcpu)?;
         processor.ready = true;
         Ok(CallResult::returned(0))
@@ -85,17 +101,50 @@ impl Machine {
             }
             Call::CreateVcpu { vcpu } => self.create_vcpu(*vcpu),
             Call::SetUserMemoryRegion { .. } => self.set_memory(call),
-            Call::MmapRing { vcpu, offset_pages, bytes, prot, sharing, touch_byte } => {
-                let how = MapHow { offset_pages: *offset_pages, bytes: *bytes, prot: protection(*prot), shared: *sharing == Sharing::Shared };
+            Call::MmapRing {
+                vcpu,
+                offset_pages,
+                bytes,
+                prot,
+                sharing,
+                touch_byte,
+            } => {
+                let how = MapHow {
+                    offset_pages: *offset_pages,
+                    bytes: *bytes,
+                    prot: protection(*prot),
+                    shared: *sharing == Sharing::Shared,
+                };
                 self.map_ring(*vcpu, how, *touch_byte)
             }
             Call::GuestLayout(_) | Call::ItsSetup { .. } => Ok(CallResult::default()),
-            Call::RingPeek { vcpu, fetch_index } => ring::peek(self.processor(*vcpu)?, *fetch_index),
-            Call::Harvest { vcpu, fetch_index, max, write_flags } => ring::harvest(self.processor(*vcpu)?, *fetch_index, *max, *write_flags),
-            Call::RingRead { vcpu, index, count } => ring::read(self.processor(*vcpu)?, *index, *count),
-            Call::RingWrite { vcpu, index, flags, slot, offset } => ring::write(self.processor(*vcpu)?, *index, *flags, *slot, *offset),
-            Call::ResetDirtyRings {} => returned(self.vm.reset_dirty_rings().map(|count| count as u32)),
-            Call::GetDirtyLog { slot, as_id, bad_pointer } => log::get(&self.vm, *slot, *as_id, *bad_pointer),
+            Call::RingPeek { vcpu, fetch_index } => {
+                ring::peek(self.processor(*vcpu)?, *fetch_index)
+            }
+            Call::Harvest {
+                vcpu,
+                fetch_index,
+                max,
+                write_flags,
+            } => ring::harvest(self.processor(*vcpu)?, *fetch_index, *max, *write_flags),
+            Call::RingRead { vcpu, index, count } => {
+                ring::read(self.processor(*vcpu)?, *index, *count)
+            }
+            Call::RingWrite {
+                vcpu,
+                index,
+                flags,
+                slot,
+                offset,
+            } => ring::write(self.processor(*vcpu)?, *index, *flags, *slot, *offset),
+            Call::ResetDirtyRings {} => {
+                returned(self.vm.reset_dirty_rings().map(|count| count as u32))
+            }
+            Call::GetDirtyLog {
+                slot,
+                as_id,
+                bad_pointer,
+            } => log::get(&self.vm, *slot, *as_id, *bad_pointer),
             Call::ClearDirtyLog { .. } => log::clear(&self.vm, call),
             Call::UserWrite { slot, pages, data } => self.user_write(*slot, pages, data),
             Call::ReadPage { slot, page } => self.read_page(*slot, *page),
@@ -111,7 +160,13 @@ impl Machine {
             | Call::ItsRestoreTables {}
             | Call::VgicSavePendingTables {}
             | Call::SignalMsi { .. } => self.interrupts.perform(&self.vm, call),
-            Call::CheckExtension { .. } | Call::CreateVm {} | Call::CloseVm {} | Call::VcpuInit { .. } | Call::Run { .. } | Call::GuestMmio { .. } | Call::End {} => {
+            Call::CheckExtension { .. }
+            | Call::CreateVm {}
+            | Call::CloseVm {}
+            | Call::VcpuInit { .. }
+            | Call::Run { .. }
+            | Call::GuestMmio { .. }
+            | Call::End {} => {
                 unreachable!("the kernel performs `{}` itself", call.name())
             }
         }
@@ -120,17 +175,30 @@ impl Machine {
     fn create_vcpu(&mut self, id: u32) -> Result<CallResult, Refused> {
         match self.vm.create_vcpu(id.into()) {
             Ok(vcpu) => {
-                self.processors.insert(id, Processor { vcpu, ready: false, unfinished: None });
+                self.processors.insert(
+                    id,
+                    Processor {
+                        vcpu,
+                        ready: false,
+                        unfinished: None,
+                    },
+                );
                 Ok(CallResult::returned(0))
             }
             Err(errno) => returned(Err(errno)),
         }
     }
 
-    fn map_ring(&mut self, id: u32, how: MapHow, touch_byte: Option<u64>) -> Result<CallResult, Refused> {
+    fn map_ring(
+        &mut self,
+        id: u32,
+        how: MapHow,
+        touch_byte: Option<u64>,
+    ) -> Result<CallResult, Refused> {
         let whole_ring = how == MapHow::usual(self.ring_bytes);
         let processor = self.processor(id)?;
-        let (result, entries, touch) = match crate::kvm::RingMap::map(processor.vcpu.raw_fd(), how) {
+        let (result, entries, touch) = match crate::kvm::RingMap::map(processor.vcpu.raw_fd(), how)
+        {
             Ok(map) => {
                 let touch = touch_byte.map(|byte| match map.touch(byte) {
                     RawTouch::Ok => Touch::Ok,
@@ -145,7 +213,12 @@ impl Machine {
             }
             Err(errno) => (Err(errno), 0, None),
         };
-        Ok(CallResult { returned: Some(value_or_errno(result)?), mapped_entries: Some(entries.into()), touch, ..CallResult::default() })
+        Ok(CallResult {
+            returned: Some(value_or_errno(result)?),
+            mapped_entries: Some(entries.into()),
+            touch,
+            ..CallResult::default()
+        })
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) struct Memories(BTreeMap<String, Arc<HostMemory>>);
 impl Memories {
     fn named(&mut self, name: &str) -> Result<&Arc<HostMemory>, Refused> {
         if !self.0.contains_key(name) {
-            let memory = HostMemory::new(RESERVED_PAGES).map_err(|errno| Refused(format!("no address space for host memory: {errno}")))?;
+            let memory = HostMemory::new(RESERVED_PAGES)
+                .map_err(|errno| Refused(format!("no address space for host memory: {errno}")))?;
             self.0.insert(name.to_owned(), Arc::new(memory));
         }
         Ok(&self.0[name])
@@ -46,7 +47,10 @@ impl Slot {
     /// Where a page's bytes begin in the slot's host memory.
     fn byte(&self, page: u64) -> Result<u64, Refused> {
         if page >= self.pages {
-            return Err(Refused(format!("page {page} of a slot of {} pages", self.pages)));
+            return Err(Refused(format!(
+                "page {page} of a slot of {} pages",
+                self.pages
+            )));
         }
         Ok(self.offset + page * PAGE_BYTES)
     }
@@ -58,7 +62,9 @@ pub(super) struct Slots(BTreeMap<(u16, u16), Slot>);
 
 impl Slots {
     pub(super) fn get(&self, as_id: u16, id: u16) -> Result<&Slot, Refused> {
-        self.0.get(&(as_id, id)).ok_or_else(|| Refused(format!("there is no slot {id} in address space {as_id}")))
+        self.0
+            .get(&(as_id, id))
+            .ok_or_else(|| Refused(format!("there is no slot {id} in address space {as_id}")))
     }
 }
 
@@ -68,15 +74,31 @@ pub(super) struct Destination(BTreeMap<(u16, u64), Box<[u64; 512]>>);
 
 impl Machine {
     pub(super) fn set_memory(&mut self, call: &Call) -> Result<CallResult, Refused> {
-        let Call::SetUserMemoryRegion { slot, as_id, flags, gpa, npages, bytes, mem, mem_offset, populated, huge } = call else {
+        let Call::SetUserMemoryRegion {
+            slot,
+            as_id,
+            flags,
+            gpa,
+            npages,
+            bytes,
+            mem,
+            mem_offset,
+            populated,
+            huge,
+        } = call
+        else {
             unreachable!("only KVM_SET_USER_MEMORY_REGION comes here")
         };
         let memory = Arc::clone(self.memories.named(mem)?);
         let length = match bytes {
             Some(bytes) => *bytes,
-            None => npages.checked_mul(PAGE_BYTES).ok_or_else(|| Refused(format!("a slot of {npages} pages has no length in bytes")))?,
+            None => npages.checked_mul(PAGE_BYTES).ok_or_else(|| {
+                Refused(format!("a slot of {npages} pages has no length in bytes"))
+            })?,
         };
-        let within = mem_offset.checked_add(length).is_some_and(|end| end <= memory.bytes());
+        let within = mem_offset
+            .checked_add(length)
+            .is_some_and(|end| end <= memory.bytes());
         if *huge && within {
             memory.advise_huge(*mem_offset, length)?;
         }
@@ -93,34 +115,67 @@ impl Machine {
             }
             guest::install(&memory, *gpa)?;
         }
-        let region = Region { slot: u32::from(*as_id) << 16 | u32::from(*slot), flags: *flags, gpa: *gpa, bytes: length, offset: *mem_offset };
+        let region = Region {
+            slot: u32::from(*as_id) << 16 | u32::from(*slot),
+            flags: *flags,
+            gpa: *gpa,
+            bytes: length,
+            offset: *mem_offset,
+        };
         let result = self.vm.set_memory(region, &memory)?;
         if result.is_ok() {
             if is_own {
-                self.own = Some(Own { memory: Arc::clone(&memory), gpa: *gpa });
+                self.own = Some(Own {
+                    memory: Arc::clone(&memory),
+                    gpa: *gpa,
+                });
             }
             if length == 0 {
                 self.slots.0.remove(&(*as_id, *slot));
             } else {
-                self.slots.0.insert((*as_id, *slot), Slot { gpa: *gpa, pages: length / PAGE_BYTES, memory, offset: *mem_offset });
+                self.slots.0.insert(
+                    (*as_id, *slot),
+                    Slot {
+                        gpa: *gpa,
+                        pages: length / PAGE_BYTES,
+                        memory,
+                        offset: *mem_offset,
+                    },
+                );
             }
         }
         returned(result.map(|()| 0))
     }
 
-    pub(super) fn user_write(&mut self, slot: u16, pages: &PageRuns, data: &UserData) -> Result<CallResult, Refused> {
+    pub(super) fn user_write(
+        &mut self,
+        slot: u16,
+        pages: &PageRuns,
+        data: &UserData,
+    ) -> Result<CallResult, Refused> {
         let found = self.slots.get(0, slot)?.clone();
         match data {
             UserData::Bytes { value, bytes } => {
                 let value = value.to_le_bytes();
-                let value = value.get(..*bytes as usize).ok_or_else(|| Refused(format!("a value of {bytes} bytes: at most 8")))?;
+                let value = value
+                    .get(..*bytes as usize)
+                    .ok_or_else(|| Refused(format!("a value of {bytes} bytes: at most 8")))?;
                 for page in pages.iter() {
                     found.memory.write(found.byte(page)?, value)?;
                 }
             }
-            UserData::ItsCommands { queue_offset, commands } => {
-                let (first, _) = pages.runs().first().ok_or_else(|| Refused::new("ITS commands without a page to write them to"))?;
-                let mut at = found.byte(*first)?.checked_add(*queue_offset).ok_or_else(|| Refused::new("an ITS queue offset beyond every address"))?;
+            UserData::ItsCommands {
+                queue_offset,
+                commands,
+            } => {
+                let (first, _) = pages
+                    .runs()
+                    .first()
+                    .ok_or_else(|| Refused::new("ITS commands without a page to write them to"))?;
+                let mut at = found
+                    .byte(*first)?
+                    .checked_add(*queue_offset)
+                    .ok_or_else(|| Refused::new("an ITS queue offset beyond every address"))?;
                 for command in commands {
                     for word in encode(command, found.gpa) {
                         found.memory.write_u64(at, word)?;
@@ -134,13 +189,18 @@ impl Machine {
 
     pub(super) fn read_page(&mut self, slot: u16, page: u64) -> Result<CallResult, Refused> {
         let found = self.slots.get(0, slot)?;
-        Ok(CallResult { value: Some(found.memory.read_u64(found.byte(page)?)?), ..CallResult::default() })
+        Ok(CallResult {
+            value: Some(found.memory.read_u64(found.byte(page)?)?),
+            ..CallResult::default()
+        })
     }
 
     pub(super) fn copy(&mut self, slot: u16, pages: &PageRuns) -> Result<CallResult, Refused> {
         let found = self.slots.get(0, slot)?;
         for page in pages.iter() {
-            self.destination.0.insert((slot, page), found.memory.read_page(found.byte(page)?)?);
+            self.destination
+                .0
+                .insert((slot, page), found.memory.read_page(found.byte(page)?)?);
         }
         Ok(CallResult::default())
     }
@@ -148,12 +208,18 @@ impl Machine {
     pub(super) fn compare(&mut self, slot: u16) -> Result<CallResult, Refused> {
         let found = self.slots.get(0, slot)?;
         if found.pages > COMPARE_PAGES_MAX {
-            return Err(Refused(format!("a comparison of {} pages: at most {COMPARE_PAGES_MAX}", found.pages)));
+            return Err(Refused(format!(
+                "a comparison of {} pages: at most {COMPARE_PAGES_MAX}",
+                found.pages
+            )));
         }
         let mut differs: Vec<(u64, u64)> = Vec::new();
         for page in 0..found.pages {
             let here = found.memory.read_page(found.byte(page)?)?;
-            let same = self.destination.0.get(&(slot, page)).map_or_else(|| here.iter().all(|word| *word == 0), |there| *there == here);
+            let same = self.destination.0.get(&(slot, page)).map_or_else(
+                || here.iter().all(|word| *word == 0),
+                |there| *there == here,
+            );
             match differs.last_mut() {
                 _ if same => {}
                 Some((first, count)) if *first + *count == page => *count += 1,
@@ -162,9 +228,13 @@ impl Machine {
         }
         let mut runs = PageRuns::default();
         for (first, count) in differs {
-            runs.push_run(first, count).map_err(|error| Refused(error.to_string()))?;
+            runs.push_run(first, count)
+                .map_err(|error| Refused(error.to_string()))?;
         }
-        Ok(CallResult { differs: Some(runs), ..CallResult::default() })
+        Ok(CallResult {
+            differs: Some(runs),
+            ..CallResult::default()
+        })
     }
 }
 
@@ -183,13 +253,36 @@ fn encode(command: &ItsCommand, slot_gpa: u64) -> [u64; 4] {
     const MAPTI: u64 = 0x0a;
     const VALID: u64 = 1 << 63;
     match command {
-        ItsCommand::Mapc { collection, vcpu } => [MAPC, 0, VALID | u64::from(*vcpu) << 16 | u64::from(*collection & 0xffff), 0],
-        ItsCommand::Mapd { dev, event_bits, itt_page } => {
-            let table = slot_gpa.wrapping_add(itt_page.wrapping_mul(PAGE_BYTES)) & 0x000f_ffff_ffff_ff00;
-            [MAPD | u64::from(*dev) << 32, u64::from(event_bits.wrapping_sub(1) & 0x1f), VALID | table, 0]
+        ItsCommand::Mapc { collection, vcpu } => [
+            MAPC,
+            0,
+            VALID | u64::from(*vcpu) << 16 | u64::from(*collection & 0xffff),
+            0,
+        ],
+        ItsCommand::Mapd {
+            dev,
+            event_bits,
+            itt_page,
+        } => {
+            let table =
+                slot_gpa.wrapping_add(itt_page.wrapping_mul(PAGE_BYTES)) & 0x000f_ffff_ffff_ff00;
+            [
+                MAPD | u64::from(*dev) << 32,
+                u64::from(event_bits.wrapping_sub(1) & 0x1f),
+                VALID | table,
+                0,
+            ]
         }
-        ItsCommand::Mapti { dev, event, lpi, collection } => {
-            [MAPTI | u64::from(*dev) << 32, u64::from(*event) | u64::from(*lpi) << 32, u64::from(*collection & 0xffff), 0]
-        }
+        ItsCommand::Mapti {
+            dev,
+            event,
+            lpi,
+            collection,
+        } => [
+            MAPTI | u64::from(*dev) << 32,
+            u64::from(*event) | u64::from(*lpi) << 32,
+            u64::from(*collection & 0xffff),
+            0,
+        ],
     }
 }

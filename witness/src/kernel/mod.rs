@@ -45,8 +45,14 @@ impl Kernel {
     /// A sentence: no `/dev/kvm`, no permission, or a kernel that cannot run the guest.
     pub fn open() -> Result<Self, Refused> {
         let kvm = kvm::open()?;
-        let alarm = Alarm::new().map_err(|errno| Refused(format!("no timer for the time limits of runs: {errno}")))?;
-        let mut kernel = Self { kvm, alarm, run_limit: RUN_LIMIT, machines: BTreeMap::new() };
+        let alarm = Alarm::new()
+            .map_err(|errno| Refused(format!("no timer for the time limits of runs: {errno}")))?;
+        let mut kernel = Self {
+            kvm,
+            alarm,
+            run_limit: RUN_LIMIT,
+            machines: BTreeMap::new(),
+        };
         kernel.probe()?;
         Ok(kernel)
     }
@@ -57,7 +63,11 @@ impl Kernel {
         let result = run::probe(self);
         self.run_limit = limit;
         self.begin_section();
-        result.map_err(|refused| Refused(format!("/dev/kvm opens but does not run the witness's guest: {refused}")))
+        result.map_err(|refused| {
+            Refused(format!(
+                "/dev/kvm opens but does not run the witness's guest: {refused}"
+            ))
+        })
     }
 
     /// What a trace that is recorded here says of its machine.
@@ -65,21 +75,36 @@ impl Kernel {
     pub fn describe(&self) -> TraceMachine {
         TraceMachine {
             arch: target().arch,
-            kernel: Some(release()), page_size: Some(PAGE_BYTES), ring_page_offset: Some(RING_PAGE_OFFSET) }
+            kernel: Some(release()),
+            page_size: Some(PAGE_BYTES),
+            ring_page_offset: Some(RING_PAGE_OFFSET),
+        }
     }
 }
 
 /// The VM that a call is made on.
-fn find<'a>(machines: &'a mut BTreeMap<u32, Machine>, vm: Option<u32>, call: &Call) -> Result<&'a mut Machine, Refused> {
+fn find<'a>(
+    machines: &'a mut BTreeMap<u32, Machine>,
+    vm: Option<u32>,
+    call: &Call,
+) -> Result<&'a mut Machine, Refused> {
     let number = vm.ok_or_else(|| Refused(format!("`{}` without a VM", call.name())))?;
-    machines.get_mut(&number).ok_or_else(|| Refused(format!("there is no VM {number}: KVM_CREATE_VM comes first")))
+    machines.get_mut(&number).ok_or_else(|| {
+        Refused(format!(
+            "there is no VM {number}: KVM_CREATE_VM comes first"
+        ))
+    })
 }
 
 /// The machine that random sequences are drawn for: this one.
 #[must_use]
 pub fn target() -> Target {
     Target {
-        arch: if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 },
+        arch: if cfg!(target_arch = "aarch64") {
+            Arch::Arm64
+        } else {
+            Arch::X86_64
+        },
         mode: guest::MODE,
         own_gpa: guest::OWN_GPA,
         own_pages: guest::OWN_PAGES,
@@ -90,7 +115,8 @@ pub fn target() -> Target {
 /// The release of the running kernel, as `uname -r` has it.
 #[must_use]
 pub fn release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 impl Subject for Kernel {
@@ -110,9 +136,12 @@ impl Subject for Kernel {
             }
             Call::End {} => Ok(CallResult::default()),
             Call::CreateVm {} => {
-                let number = vm.ok_or_else(|| Refused::new("`KVM_CREATE_VM` without a number for the VM"))?;
+                let number =
+                    vm.ok_or_else(|| Refused::new("`KVM_CREATE_VM` without a number for the VM"))?;
                 if self.machines.contains_key(&number) {
-                    return Err(Refused(format!("VM {number} exists already: close it, or give the new one another number")));
+                    return Err(Refused(format!(
+                        "VM {number} exists already: close it, or give the new one another number"
+                    )));
                 }
                 let created = Machine::new(&self.kvm);
                 if let Ok(machine) = created {
@@ -124,18 +153,25 @@ impl Subject for Kernel {
             }
             Call::CloseVm {} => {
                 find(&mut self.machines, vm, call)?;
-                self.machines.remove(&vm.expect("a VM that was found has a number"));
+                self.machines
+                    .remove(&vm.expect("a VM that was found has a number"));
                 Ok(CallResult::default())
             }
             Call::VcpuInit { vcpu, mode } => {
                 let machine = find(&mut self.machines, vm, call)?;
                 machine.init_vcpu(&self.kvm, *vcpu, mode)
             }
-            Call::Run { vcpu, program, resume } => {
+            Call::Run {
+                vcpu,
+                program,
+                resume,
+            } => {
                 let machine = find(&mut self.machines, vm, call)?;
                 machine.run(&self.alarm, self.run_limit, *vcpu, program, *resume)
             }
-            Call::GuestMmio { .. } => find(&mut self.machines, vm, call)?.guest_mmio(&self.alarm, self.run_limit, call),
+            Call::GuestMmio { .. } => {
+                find(&mut self.machines, vm, call)?.guest_mmio(&self.alarm, self.run_limit, call)
+            }
             _ => find(&mut self.machines, vm, call)?.perform(call),
         }
     }
@@ -146,7 +182,10 @@ impl Subject for Kernel {
 /// # Errors
 /// An errno that the trace format has no name for.
 fn returned(result: Sys<u32>) -> Result<CallResult, Refused> {
-    Ok(CallResult { returned: Some(value_or_errno(result)?), ..CallResult::default() })
+    Ok(CallResult {
+        returned: Some(value_or_errno(result)?),
+        ..CallResult::default()
+    })
 }
 
 fn value_or_errno(result: Sys<u32>) -> Result<Returned, Refused> {
@@ -157,5 +196,10 @@ fn value_or_errno(result: Sys<u32>) -> Result<Returned, Refused> {
 }
 
 fn named(errno: Errno) -> Result<dirtysim::trace::Errno, Refused> {
-    errno.named().ok_or_else(|| Refused(format!("the kernel answered with errno {}, for which the trace format has no name", errno.0)))
+    errno.named().ok_or_else(|| {
+        Refused(format!(
+            "the kernel answered with errno {}, for which the trace format has no name",
+            errno.0
+        ))
+    })
 }

@@ -16,21 +16,42 @@ use crate::refusal::Refused;
 use crate::subject::Subject;
 
 impl Machine {
-    pub(super) fn run(&mut self, alarm: &Alarm, limit: Duration, id: u32, program: &Program, resume: bool) -> Result<CallResult, Refused> {
+    pub(super) fn run(
+        &mut self,
+        alarm: &Alarm,
+        limit: Duration,
+        id: u32,
+        program: &Program,
+        resume: bool,
+    ) -> Result<CallResult, Refused> {
         let own = self.own.clone().ok_or_else(no_memory)?;
-        let runs = if resume { Vec::new() } else { self.addresses(program)? };
+        let runs = if resume {
+            Vec::new()
+        } else {
+            self.addresses(program)?
+        };
         let processor = self.processor(id)?;
         if !processor.ready {
             return Err(not_ready(id));
         }
         let before = if resume {
-            processor.unfinished.ok_or_else(|| Refused(format!("vCPU {id} has no unfinished program to go on with")))?
+            processor.unfinished.ok_or_else(|| {
+                Refused(format!("vCPU {id} has no unfinished program to go on with"))
+            })?
         } else {
             let access = match program.access {
-                TraceAccess::Store => Access::Store { bytes: program.bytes, value: program.value },
+                TraceAccess::Store => Access::Store {
+                    bytes: program.bytes,
+                    value: program.value,
+                },
                 TraceAccess::Load => Access::Load,
             };
-            guest::begin(&processor.vcpu, &own.memory, own.gpa, &guest::Program { access, runs })?;
+            guest::begin(
+                &processor.vcpu,
+                &own.memory,
+                own.gpa,
+                &guest::Program { access, runs },
+            )?;
             0
         };
         let ended = processor.enter(alarm, limit)?;
@@ -47,18 +68,47 @@ impl Machine {
     }
 
     /// A run that stores to a register of a device of KVM's own.
-    pub(super) fn guest_mmio(&mut self, alarm: &Alarm, limit: Duration, call: &Call) -> Result<CallResult, Refused> {
-        let Call::GuestMmio { vcpu: id, gpa, bytes, value } = call else { unreachable!("only `guest_mmio` comes here") };
+    pub(super) fn guest_mmio(
+        &mut self,
+        alarm: &Alarm,
+        limit: Duration,
+        call: &Call,
+    ) -> Result<CallResult, Refused> {
+        let Call::GuestMmio {
+            vcpu: id,
+            gpa,
+            bytes,
+            value,
+        } = call
+        else {
+            unreachable!("only `guest_mmio` comes here")
+        };
         let own = self.own.clone().ok_or_else(no_memory)?;
         let processor = self.processor(*id)?;
         if !processor.ready {
             return Err(not_ready(*id));
         }
-        let access = Access::Store { bytes: *bytes, value: *value };
-        guest::begin(&processor.vcpu, &own.memory, own.gpa, &guest::Program { access, runs: vec![(*gpa, 1)] })?;
+        let access = Access::Store {
+            bytes: *bytes,
+            value: *value,
+        };
+        guest::begin(
+            &processor.vcpu,
+            &own.memory,
+            own.gpa,
+            &guest::Program {
+                access,
+                runs: vec![(*gpa, 1)],
+            },
+        )?;
         processor.unfinished = None;
         let ended = processor.enter(alarm, limit)?;
-        Ok(CallResult { returned: Some(ended.returned), exit: Some(ended.exit), program_done: Some(ended.done), ..CallResult::default() })
+        Ok(CallResult {
+            returned: Some(ended.returned),
+            exit: Some(ended.exit),
+            program_done: Some(ended.done),
+            ..CallResult::default()
+        })
     }
 
     /// A program's pages as guest physical addresses.
@@ -66,7 +116,10 @@ impl Machine {
         let run = |&(slot, first, pages): &(u32, u64, u64)| {
             let found = self.slots.get((slot >> 16) as u16, slot as u16)?;
             if first.checked_add(pages).is_none_or(|end| end > found.pages) {
-                return Err(Refused(format!("{pages} pages from page {first} on, of slot {slot}, which has {}", found.pages)));
+                return Err(Refused(format!(
+                    "{pages} pages from page {first} on, of slot {slot}, which has {}",
+                    found.pages
+                )));
             }
             Ok((found.gpa + first * PAGE_BYTES, pages))
         };
@@ -75,11 +128,15 @@ impl Machine {
 }
 
 fn no_memory() -> Refused {
-    Refused(format!("the guest has no memory of its own: a slot backed by host memory `{OWN_MEMORY}` comes before KVM_RUN"))
+    Refused(format!(
+        "the guest has no memory of its own: a slot backed by host memory `{OWN_MEMORY}` comes before KVM_RUN"
+    ))
 }
 
 fn not_ready(id: u32) -> Refused {
-    Refused(format!("vCPU {id} is not ready: vcpu_init comes before KVM_RUN"))
+    Refused(format!(
+        "vCPU {id} is not ready: vcpu_init comes before KVM_RUN"
+    ))
 }
 
 /// How one `KVM_RUN` ended.
@@ -97,7 +154,11 @@ impl Processor {
         let exit = Exit::from_number(self.vcpu.exit_reason());
         if end == RunEnd::Errno(Errno(libc::EINTR)) {
             self.unfinished = None;
-            return Err(Refused(format!("vCPU {} did not come back from its guest within {} s and was interrupted", self.vcpu.id(), limit.as_secs())));
+            return Err(Refused(format!(
+                "vCPU {} did not come back from its guest within {} s and was interrupted",
+                self.vcpu.id(),
+                limit.as_secs()
+            )));
         }
         let done = guest::done(&mut self.vcpu, end);
         if matches!(exit, Exit::Io | Exit::Mmio) {
@@ -108,14 +169,20 @@ impl Processor {
             RunEnd::Exit(_) => Returned::Value(0),
             RunEnd::Errno(errno) => Returned::Error(named(errno)?),
         };
-        Ok(Ended { returned, exit, done })
+        Ok(Ended {
+            returned,
+            exit,
+            done,
+        })
     }
 }
 
 /// One guest, one store, one exit.
 pub(super) fn probe(kernel: &mut Kernel) -> Result<(), Refused> {
     let mut store = dirtysim::trace::StoreRuns::default();
-    store.push_run(1, 0, 1).map_err(|error| Refused(error.to_string()))?;
+    store
+        .push_run(1, 0, 1)
+        .map_err(|error| Refused(error.to_string()))?;
     let slot = |slot, gpa, npages, mem: &str| Call::SetUserMemoryRegion {
         slot,
         as_id: 0,
@@ -133,8 +200,20 @@ pub(super) fn probe(kernel: &mut Kernel) -> Result<(), Refused> {
         slot(0, guest::OWN_GPA, guest::OWN_PAGES, OWN_MEMORY),
         slot(1, guest::DATA_GPA, 1, "data"),
         Call::CreateVcpu { vcpu: 0 },
-        Call::VcpuInit { vcpu: 0, mode: guest::MODE.to_owned() },
-        Call::Run { vcpu: 0, program: Program { store, bytes: 8, value: 1, access: TraceAccess::Store }, resume: false },
+        Call::VcpuInit {
+            vcpu: 0,
+            mode: guest::MODE.to_owned(),
+        },
+        Call::Run {
+            vcpu: 0,
+            program: Program {
+                store,
+                bytes: 8,
+                value: 1,
+                access: TraceAccess::Store,
+            },
+            resume: false,
+        },
         Call::ReadPage { slot: 1, page: 0 },
     ];
     for call in calls {
@@ -143,11 +222,17 @@ pub(super) fn probe(kernel: &mut Kernel) -> Result<(), Refused> {
             return Err(Refused(format!("{} failed with {errno}", call.name())));
         }
         if result.program_done == Some(false) {
-            let exit = result.exit.map_or_else(|| "nothing".to_owned(), |exit| exit.to_string());
-            return Err(Refused(format!("a guest that stores once ended with {exit}")));
+            let exit = result
+                .exit
+                .map_or_else(|| "nothing".to_owned(), |exit| exit.to_string());
+            return Err(Refused(format!(
+                "a guest that stores once ended with {exit}"
+            )));
         }
         if result.value.is_some_and(|value| value != 1) {
-            return Err(Refused::new("a guest that stored once left another value in memory"));
+            return Err(Refused::new(
+                "a guest that stored once left another value in memory",
+            ));
         }
     }
     Ok(())

@@ -58,13 +58,22 @@ impl Alarm {
             if libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) != 0 {
                 return Err(Errno::last());
             }
-            Ok(Self { timer, not_send: PhantomData })
+            Ok(Self {
+                timer,
+                not_send: PhantomData,
+            })
         }
     }
 
     fn set(&self, first_ns: i64, repeat_ns: i64) {
-        let spec = |ns: i64| libc::timespec { tv_sec: (ns / 1_000_000_000) as libc::time_t, tv_nsec: (ns % 1_000_000_000) as libc::c_long };
-        let value = libc::itimerspec { it_interval: spec(repeat_ns), it_value: spec(first_ns) };
+        let spec = |ns: i64| libc::timespec {
+            tv_sec: (ns / 1_000_000_000) as libc::time_t,
+            tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+        };
+        let value = libc::itimerspec {
+            it_interval: spec(repeat_ns),
+            it_value: spec(first_ns),
+        };
         // SAFETY: the timer is this value's and the specification is valid.
         let ret = unsafe { libc::timer_settime(self.timer, 0, &value, std::ptr::null_mut()) };
         assert_eq!(ret, 0, "a timer of ours takes a valid time");
@@ -95,7 +104,10 @@ mod tests {
     fn the_alarm_interrupts_a_call_that_sleeps() {
         let alarm = Alarm::new().expect("a timer");
         let interrupted = alarm.within(Duration::from_millis(5), || {
-            let mut second = libc::timespec { tv_sec: 5, tv_nsec: 0 };
+            let mut second = libc::timespec {
+                tv_sec: 5,
+                tv_nsec: 0,
+            };
             // SAFETY: sleeping; the remainder is written to the structure passed.
             unsafe { libc::nanosleep(&second, &mut second) }
         });

@@ -6,9 +6,10 @@
 //! Source: Documentation/virt/kvm/devices/arm-vgic-v3.rst and arm-vgic-its.rst; commands: the GIC architecture specification (IHI 0069), 5.3.
 
 use kvm_bindings::{
-    KVM_DEV_ARM_ITS_CTRL_RESET, KVM_DEV_ARM_ITS_RESTORE_TABLES, KVM_DEV_ARM_ITS_SAVE_TABLES, KVM_DEV_ARM_VGIC_GRP_CTRL,
-    KVM_DEV_ARM_VGIC_GRP_ITS_REGS, KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, KVM_MSI_VALID_DEVID,
-    kvm_create_device, kvm_device_attr, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, kvm_msi,
+    KVM_DEV_ARM_ITS_CTRL_RESET, KVM_DEV_ARM_ITS_RESTORE_TABLES, KVM_DEV_ARM_ITS_SAVE_TABLES,
+    KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_ITS_REGS, KVM_DEV_ARM_VGIC_GRP_REDIST_REGS,
+    KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, KVM_MSI_VALID_DEVID, kvm_create_device, kvm_device_attr,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, kvm_msi,
 };
 use kvm_ioctls::DeviceFd;
 
@@ -42,7 +43,10 @@ impl GicDevice {
             Kind::VgicV3 => kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
             Kind::VgicIts => kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
         };
-        let mut device = kvm_create_device { type_, ..Default::default() };
+        let mut device = kvm_create_device {
+            type_,
+            ..Default::default()
+        };
         Ok(Self(vm.fd().create_device(&mut device)?))
     }
 
@@ -51,7 +55,12 @@ impl GicDevice {
     /// # Errors
     /// The kernel's errno.
     pub fn set(&self, group: u32, attr: u64, value: u64) -> Sys<()> {
-        let attr = kvm_device_attr { group, attr, addr: std::ptr::from_ref(&value) as u64, flags: 0 };
+        let attr = kvm_device_attr {
+            group,
+            attr,
+            addr: std::ptr::from_ref(&value) as u64,
+            flags: 0,
+        };
         Ok(self.0.set_device_attr(&attr)?)
     }
 
@@ -61,7 +70,12 @@ impl GicDevice {
     /// The kernel's errno.
     pub fn get(&self, group: u32, attr: u64) -> Sys<u64> {
         let mut value = 0_u64;
-        let mut attr = kvm_device_attr { group, attr, addr: std::ptr::from_mut(&mut value) as u64, flags: 0 };
+        let mut attr = kvm_device_attr {
+            group,
+            attr,
+            addr: std::ptr::from_mut(&mut value) as u64,
+            flags: 0,
+        };
         // SAFETY: the attribute's address is that of a local 64-bit word, the largest that this device's attributes have.
         unsafe { self.0.get_device_attr(&mut attr) }?;
         Ok(value)
@@ -72,7 +86,11 @@ impl GicDevice {
     /// # Errors
     /// The kernel's errno: `EBUSY` while a vCPU is in an ioctl.
     pub fn save_tables(&self) -> Sys<()> {
-        self.set(KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_SAVE_TABLES.into(), 0)
+        self.set(
+            KVM_DEV_ARM_VGIC_GRP_CTRL,
+            KVM_DEV_ARM_ITS_SAVE_TABLES.into(),
+            0,
+        )
     }
 
     /// `KVM_DEV_ARM_ITS_RESTORE_TABLES`, of an ITS.
@@ -80,7 +98,11 @@ impl GicDevice {
     /// # Errors
     /// The kernel's errno: `EBUSY` while a vCPU is in an ioctl.
     pub fn restore_tables(&self) -> Sys<()> {
-        self.set(KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_RESTORE_TABLES.into(), 0)
+        self.set(
+            KVM_DEV_ARM_VGIC_GRP_CTRL,
+            KVM_DEV_ARM_ITS_RESTORE_TABLES.into(),
+            0,
+        )
     }
 
     /// `KVM_DEV_ARM_ITS_CTRL_RESET`, of an ITS.
@@ -88,7 +110,11 @@ impl GicDevice {
     /// # Errors
     /// The kernel's errno.
     pub fn reset(&self) -> Sys<()> {
-        self.set(KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_ITS_CTRL_RESET.into(), 0)
+        self.set(
+            KVM_DEV_ARM_VGIC_GRP_CTRL,
+            KVM_DEV_ARM_ITS_CTRL_RESET.into(),
+            0,
+        )
     }
 
     /// `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, of a vGICv3.
@@ -96,7 +122,11 @@ impl GicDevice {
     /// # Errors
     /// The kernel's errno: `EBUSY` while a vCPU is in an ioctl.
     pub fn save_pending_tables(&self) -> Sys<()> {
-        self.set(KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES.into(), 0)
+        self.set(
+            KVM_DEV_ARM_VGIC_GRP_CTRL,
+            KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES.into(),
+            0,
+        )
     }
 
     /// Writes 32 bits of a vCPU's redistributor.
@@ -104,7 +134,11 @@ impl GicDevice {
     /// # Errors
     /// The kernel's errno.
     pub fn write_redistributor(&self, vcpu: u64, offset: u64, value: u64) -> Sys<()> {
-        self.set(KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, (affinity(vcpu) << 32) | offset, value)
+        self.set(
+            KVM_DEV_ARM_VGIC_GRP_REDIST_REGS,
+            (affinity(vcpu) << 32) | offset,
+            value,
+        )
     }
 
     /// Writes a register of an ITS.

@@ -50,7 +50,10 @@ impl HostMemory {
             if aligned > start {
                 libc::munmap(pointer, aligned - start);
             }
-            libc::munmap((aligned + length) as *mut libc::c_void, start + reserve - aligned - length);
+            libc::munmap(
+                (aligned + length) as *mut libc::c_void,
+                start + reserve - aligned - length,
+            );
             // One page each, unless asked for by `advise_huge`: else what the host's policy is would show in the recordings.
             libc::madvise(aligned as *mut libc::c_void, length, libc::MADV_NOHUGEPAGE);
         }
@@ -73,8 +76,15 @@ impl HostMemory {
     fn pointer(&self, offset: u64, length: u64) -> Result<*mut u8, Refused> {
         match offset.checked_add(length) {
             // SAFETY: offset + length lies within the mapping.
-            Some(end) if end <= self.bytes => Ok(unsafe { self.base.as_ptr().add(usize::try_from(offset).expect("within a mapping")) }),
-            _ => Err(Refused(format!("bytes {offset} and the {length} after it are beyond host memory of {} bytes", self.bytes))),
+            Some(end) if end <= self.bytes => Ok(unsafe {
+                self.base
+                    .as_ptr()
+                    .add(usize::try_from(offset).expect("within a mapping"))
+            }),
+            _ => Err(Refused(format!(
+                "bytes {offset} and the {length} after it are beyond host memory of {} bytes",
+                self.bytes
+            ))),
         }
     }
 
@@ -144,7 +154,9 @@ impl HostMemory {
 
     fn word(&self, offset: u64) -> Result<*mut u64, Refused> {
         if !offset.is_multiple_of(8) {
-            return Err(Refused(format!("byte {offset} is not the start of a 64-bit word")));
+            return Err(Refused(format!(
+                "byte {offset} is not the start of a 64-bit word"
+            )));
         }
         Ok(self.pointer(offset, 8)?.cast())
     }
@@ -174,7 +186,9 @@ impl HostMemory {
             let mut line = first;
             while line < end {
                 // SAFETY: cleaning and invalidating a line of our own mapping changes no byte of it; Linux allows it at EL0.
-                unsafe { core::arch::asm!("dc civac, {0}", in(reg) line, options(nostack, preserves_flags)) };
+                unsafe {
+                    core::arch::asm!("dc civac, {0}", in(reg) line, options(nostack, preserves_flags))
+                };
                 line += 16;
             }
             // SAFETY: a barrier.

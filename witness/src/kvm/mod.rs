@@ -43,7 +43,9 @@ pub fn open() -> Result<kvm_ioctls::Kvm, Refused> {
     // SAFETY: sysconf reads a constant of the system and touches no memory of ours.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     if u64::try_from(page) != Ok(PAGE_BYTES) {
-        return Err(Refused(format!("host pages are {page} bytes; the witness's guests and recordings are for pages of {PAGE_BYTES} bytes")));
+        return Err(Refused(format!(
+            "host pages are {page} bytes; the witness's guests and recordings are for pages of {PAGE_BYTES} bytes"
+        )));
     }
     Ok(kvm)
 }

@@ -47,7 +47,12 @@ impl MapHow {
     /// The mapping that userspace is meant to make of a ring of `bytes`.
     #[must_use]
     pub fn usual(bytes: u64) -> Self {
-        Self { offset_pages: RING_PAGE_OFFSET, bytes, prot: libc::PROT_READ | libc::PROT_WRITE, shared: true }
+        Self {
+            offset_pages: RING_PAGE_OFFSET,
+            bytes,
+            prot: libc::PROT_READ | libc::PROT_WRITE,
+            shared: true,
+        }
     }
 }
 
@@ -79,15 +84,36 @@ impl RingMap {
     /// What mmap gives: `EINVAL` or `EPERM` for a private or executable mapping of a ring.
     pub fn map(vcpu: RawFd, how: MapHow) -> Sys<Self> {
         let bytes = usize::try_from(how.bytes).map_err(|_| Errno(libc::ENOMEM))?;
-        let offset = how.offset_pages.checked_mul(PAGE_BYTES).and_then(|bytes| i64::try_from(bytes).ok()).ok_or(Errno(libc::EINVAL))?;
-        let sharing = if how.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+        let offset = how
+            .offset_pages
+            .checked_mul(PAGE_BYTES)
+            .and_then(|bytes| i64::try_from(bytes).ok())
+            .ok_or(Errno(libc::EINVAL))?;
+        let sharing = if how.shared {
+            libc::MAP_SHARED
+        } else {
+            libc::MAP_PRIVATE
+        };
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let pointer = unsafe { libc::mmap(std::ptr::null_mut(), bytes, how.prot, sharing, vcpu, offset as libc::off_t) };
+        let pointer = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                how.prot,
+                sharing,
+                vcpu,
+                offset as libc::off_t,
+            )
+        };
         if pointer == libc::MAP_FAILED {
             return Err(Errno::last());
         }
         let base = NonNull::new(pointer.cast()).ok_or(Errno(libc::ENOMEM))?;
-        Ok(Self { base, bytes, writable: how.prot & libc::PROT_WRITE != 0 })
+        Ok(Self {
+            base,
+            bytes,
+            writable: how.prot & libc::PROT_WRITE != 0,
+        })
     }
 
     /// Entries in the mapping; the ring's own count where the whole ring was mapped.
@@ -106,7 +132,11 @@ impl RingMap {
     fn at(&self, index: u32) -> *mut u8 {
         let entry = index % self.entries();
         // SAFETY: the entry lies within the mapping.
-        unsafe { self.base.as_ptr().add(entry as usize * ENTRY_BYTES as usize) }
+        unsafe {
+            self.base
+                .as_ptr()
+                .add(entry as usize * ENTRY_BYTES as usize)
+        }
     }
 
     fn flags_of(&self, index: u32) -> &AtomicU32 {
@@ -128,7 +158,11 @@ impl RingMap {
     #[must_use]
     pub fn read(&self, index: u32) -> RawEntry {
         let flags = self.flags_of(index).load(Ordering::Acquire);
-        RawEntry { flags, slot: self.slot_of(index).load(Ordering::Relaxed), offset: self.offset_of(index).load(Ordering::Relaxed) }
+        RawEntry {
+            flags,
+            slot: self.slot_of(index).load(Ordering::Relaxed),
+            offset: self.offset_of(index).load(Ordering::Relaxed),
+        }
     }
 
     /// Gives an entry back, or writes any other flags, with release.

@@ -22,13 +22,18 @@ impl Errno {
     /// The errno by its name, if the trace format has it.
     #[must_use]
     pub fn named(self) -> Option<dirtysim::trace::Errno> {
-        u32::try_from(self.0).ok().and_then(dirtysim::trace::Errno::from_number)
+        u32::try_from(self.0)
+            .ok()
+            .and_then(dirtysim::trace::Errno::from_number)
     }
 
     /// Its name as in errno.h, `ERRNO_n` where the trace format has none.
     #[must_use]
     pub fn name(self) -> String {
-        self.named().map_or_else(|| format!("ERRNO_{}", self.0), |errno| errno.name().to_owned())
+        self.named().map_or_else(
+            || format!("ERRNO_{}", self.0),
+            |errno| errno.name().to_owned(),
+        )
     }
 }
 
@@ -40,7 +45,12 @@ impl fmt::Debug for Errno {
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name(), std::io::Error::from_raw_os_error(self.0))
+        write!(
+            f,
+            "{} ({})",
+            self.name(),
+            std::io::Error::from_raw_os_error(self.0)
+        )
     }
 }
 

@@ -53,7 +53,11 @@ impl Vm {
     /// # Errors
     /// The kernel's errno.
     pub fn new(kvm: &Kvm) -> Sys<Self> {
-        Ok(Self { fd: kvm.create_vm()?, memory: Vec::new(), slots: BTreeMap::new() })
+        Ok(Self {
+            fd: kvm.create_vm()?,
+            memory: Vec::new(),
+            slots: BTreeMap::new(),
+        })
     }
 
     /// The file, for the calls that kvm-ioctls has.
@@ -67,7 +71,11 @@ impl Vm {
     /// # Errors
     /// The kernel's errno.
     pub fn enable_cap(&self, cap: u32, flags: u32, arg0: u64) -> Sys<i32> {
-        let mut enable = kvm_enable_cap { cap, flags, ..Default::default() };
+        let mut enable = kvm_enable_cap {
+            cap,
+            flags,
+            ..Default::default()
+        };
         enable.args[0] = arg0;
         // SAFETY: the structure is that of the request; of the capabilities of dirty logging none takes a pointer.
         unsafe { sys::ioctl_struct(self.fd.as_raw_fd(), sys::KVM_ENABLE_CAP, &mut enable) }
@@ -77,8 +85,15 @@ impl Vm {
     ///
     /// # Errors
     /// Outer: the region runs over `memory`'s end, although the kernel might accept it. Inner: the kernel's errno.
-    pub fn set_memory(&mut self, region: Region, memory: &Arc<HostMemory>) -> Result<Sys<()>, Refused> {
-        let within = region.offset.checked_add(region.bytes).is_some_and(|end| end <= memory.bytes());
+    pub fn set_memory(
+        &mut self,
+        region: Region,
+        memory: &Arc<HostMemory>,
+    ) -> Result<Sys<()>, Refused> {
+        let within = region
+            .offset
+            .checked_add(region.bytes)
+            .is_some_and(|end| end <= memory.bytes());
         let surely_refused = region.bytes / PAGE_BYTES > MEM_MAX_NR_PAGES;
         if !within && !surely_refused {
             return Err(Refused(format!(
@@ -132,21 +147,46 @@ impl Vm {
         // The kernel knows no length: it writes a word for each 64 pages of the slot. One word more shows that it stops there.
         let needed = self.slots.get(&slot).map_or(0, |pages| pages.div_ceil(64)) as usize;
         let mut buffer = vec![UNWRITTEN; needed + 1];
-        let words = if bad_pointer { BAD_POINTER } else { buffer.as_mut_ptr() as u64 };
-        let mut log = DirtyLog { slot, padding: 0, words };
+        let words = if bad_pointer {
+            BAD_POINTER
+        } else {
+            buffer.as_mut_ptr() as u64
+        };
+        let mut log = DirtyLog {
+            slot,
+            padding: 0,
+            words,
+        };
         // SAFETY: the structure is that of the request; the buffer has room for every word of the slot, whose size this value keeps from the
         // call that set it; the kernel gives EFAULT for a bad pointer.
-        let result = unsafe { sys::ioctl_struct(self.fd.as_raw_fd(), sys::KVM_GET_DIRTY_LOG, &mut log) }.map(|_| ());
-        let written = buffer.iter().rposition(|word| *word != UNWRITTEN).map_or(0, |last| last + 1);
+        let result =
+            unsafe { sys::ioctl_struct(self.fd.as_raw_fd(), sys::KVM_GET_DIRTY_LOG, &mut log) }
+                .map(|_| ());
+        let written = buffer
+            .iter()
+            .rposition(|word| *word != UNWRITTEN)
+            .map_or(0, |last| last + 1);
         buffer.truncate(written);
-        (result, DirtyWords { written, words: buffer })
+        (
+            result,
+            DirtyWords {
+                written,
+                words: buffer,
+            },
+        )
     }
 
     /// `KVM_CLEAR_DIRTY_LOG`. The buffer is padded with zeros to what the kernel reads for `num_pages`, at most what a slot can have.
     ///
     /// # Errors
     /// The kernel's errno.
-    pub fn clear_dirty_log(&self, slot: u32, first_page: u64, num_pages: u32, words: Option<&[u64]>) -> Sys<()> {
+    pub fn clear_dirty_log(
+        &self,
+        slot: u32,
+        first_page: u64,
+        num_pages: u32,
+        words: Option<&[u64]>,
+    ) -> Sys<()> {
         #[repr(C)]
         struct ClearLog {
             slot: u32,
@@ -155,16 +195,25 @@ impl Vm {
             words: u64,
         }
         // The kernel reads ALIGN(num_pages, 64)/8 bytes, if num_pages lies within the slot, else none.
-        let needed = usize::try_from(u64::from(num_pages).div_ceil(64)).expect("a 32-bit count of pages");
+        let needed =
+            usize::try_from(u64::from(num_pages).div_ceil(64)).expect("a 32-bit count of pages");
         let buffer = words.map(|words| {
             let mut buffer = words.to_vec();
             buffer.resize(needed.max(words.len()).max(1), 0);
             buffer
         });
-        let pointer = buffer.as_ref().map_or(BAD_POINTER, |buffer| buffer.as_ptr() as u64);
-        let mut log = ClearLog { slot, num_pages, first_page, words: pointer };
+        let pointer = buffer
+            .as_ref()
+            .map_or(BAD_POINTER, |buffer| buffer.as_ptr() as u64);
+        let mut log = ClearLog {
+            slot,
+            num_pages,
+            first_page,
+            words: pointer,
+        };
         // SAFETY: the structure is that of the request; the buffer is as long as what the kernel reads; EFAULT for a bad pointer.
-        unsafe { sys::ioctl_struct(self.fd.as_raw_fd(), sys::KVM_CLEAR_DIRTY_LOG, &mut log) }.map(|_| ())
+        unsafe { sys::ioctl_struct(self.fd.as_raw_fd(), sys::KVM_CLEAR_DIRTY_LOG, &mut log) }
+            .map(|_| ())
     }
 
     /// `KVM_RESET_DIRTY_RINGS`: how many entries were reset.

@@ -1,11 +1,11 @@
 //! The arm64 guest: EL1 with stage 1 off, so that every address is a guest physical one and no table of the guest's own is walked.
 
-use kvm_bindings::{KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_SIZE_U64, kvm_vcpu_init};
-use kvm_ioctls::Kvm;
 use super::{HostMemory, Program, operation, write_list};
 use crate::kvm::vcpu::EXIT_MMIO;
 use crate::kvm::{Errno, PAGE_BYTES, RunEnd, Vcpu, Vm};
 use crate::refusal::Refused;
+use kvm_bindings::{KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_SIZE_U64, kvm_vcpu_init};
+use kvm_ioctls::Kvm;
 
 /// What a recording calls this guest.
 pub const MODE: &str = "el1, stage 1 off";
@@ -104,10 +104,21 @@ pub fn install(memory: &HostMemory, _gpa: u64) -> Result<(), Refused> {
 /// # Errors
 /// A sentence with the call that the kernel refused.
 pub fn init_vcpu(_kvm: &Kvm, vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
-    let refused = |what: &'static str| move |error: kvm_ioctls::Error| Refused(format!("{what} failed with {}: this kernel cannot run the arm64 guest", Errno::from(error)));
+    let refused = |what: &'static str| {
+        move |error: kvm_ioctls::Error| {
+            Refused(format!(
+                "{what} failed with {}: this kernel cannot run the arm64 guest",
+                Errno::from(error)
+            ))
+        }
+    };
     let mut init = kvm_vcpu_init::default();
-    vm.fd().get_preferred_target(&mut init).map_err(refused("KVM_ARM_PREFERRED_TARGET"))?;
-    vcpu.fd().vcpu_init(&init).map_err(refused("KVM_ARM_VCPU_INIT"))
+    vm.fd()
+        .get_preferred_target(&mut init)
+        .map_err(refused("KVM_ARM_PREFERRED_TARGET"))?;
+    vcpu.fd()
+        .vcpu_init(&init)
+        .map_err(refused("KVM_ARM_VCPU_INIT"))
 }
 
 /// The id of the core register at `index` 32-bit words into `struct kvm_regs`: x0 to x30, then sp, pc, pstate.
@@ -119,17 +130,33 @@ fn set(vcpu: &Vcpu, register: u64, value: u64) -> Result<(), Refused> {
     vcpu.fd()
         .set_one_reg(core_register(register), &value.to_le_bytes())
         .map(|_| ())
-        .map_err(|error| Refused(format!("KVM_SET_ONE_REG failed with {}", Errno::from(error))))
+        .map_err(|error| {
+            Refused(format!(
+                "KVM_SET_ONE_REG failed with {}",
+                Errno::from(error)
+            ))
+        })
 }
 
 /// Loads a program: writes its list and sets the registers to the loop's start.
 ///
 /// # Errors
 /// A program that does not fit or reaches beyond [`REACH`].
-pub fn begin(vcpu: &Vcpu, memory: &HostMemory, own_gpa: u64, program: &Program) -> Result<(), Refused> {
+pub fn begin(
+    vcpu: &Vcpu,
+    memory: &HostMemory,
+    own_gpa: u64,
+    program: &Program,
+) -> Result<(), Refused> {
     for &(gpa, pages) in &program.runs {
-        if pages.checked_mul(PAGE_BYTES).and_then(|bytes| bytes.checked_add(gpa)).is_none_or(|end| end > REACH) {
-            return Err(Refused(format!("{pages} pages at guest address 0x{gpa:x} reach beyond 0x{REACH:x}, where guest addresses end")));
+        if pages
+            .checked_mul(PAGE_BYTES)
+            .and_then(|bytes| bytes.checked_add(gpa))
+            .is_none_or(|end| end > REACH)
+        {
+            return Err(Refused(format!(
+                "{pages} pages at guest address 0x{gpa:x} reach beyond 0x{REACH:x}, where guest addresses end"
+            )));
         }
     }
     write_list(memory, LISTS, vcpu.id(), program)?;
@@ -153,7 +180,12 @@ pub fn retired(vcpu: &Vcpu) -> Result<u64, Refused> {
     let mut value = [0; 8];
     vcpu.fd()
         .get_one_reg(core_register(4), &mut value)
-        .map_err(|error| Refused(format!("KVM_GET_ONE_REG failed with {}", Errno::from(error))))?;
+        .map_err(|error| {
+            Refused(format!(
+                "KVM_GET_ONE_REG failed with {}",
+                Errno::from(error)
+            ))
+        })?;
     Ok(u64::from_le_bytes(value))
 }
 

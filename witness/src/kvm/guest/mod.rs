@@ -53,12 +53,23 @@ pub const MAX_RUNS: usize = (PAGE_BYTES / 16) as usize;
 pub const MAX_VCPUS: u64 = 8;
 
 /// Writes a program's list to the page of `vcpu`, from byte `first_list` of the guest's own memory on.
-fn write_list(memory: &HostMemory, first_list: u64, vcpu: u64, program: &Program) -> Result<(), Refused> {
+fn write_list(
+    memory: &HostMemory,
+    first_list: u64,
+    vcpu: u64,
+    program: &Program,
+) -> Result<(), Refused> {
     if program.runs.len() > MAX_RUNS {
-        return Err(Refused(format!("a program of {} runs of pages: at most {MAX_RUNS} fit; split it", program.runs.len())));
+        return Err(Refused(format!(
+            "a program of {} runs of pages: at most {MAX_RUNS} fit; split it",
+            program.runs.len()
+        )));
     }
     if vcpu >= MAX_VCPUS {
-        return Err(Refused(format!("vCPU {vcpu} has no place for its program: only vCPUs 0 to {} can run one", MAX_VCPUS - 1)));
+        return Err(Refused(format!(
+            "vCPU {vcpu} has no place for its program: only vCPUs 0 to {} can run one",
+            MAX_VCPUS - 1
+        )));
     }
     let start = first_list + vcpu * PAGE_BYTES;
     for (index, (gpa, pages)) in program.runs.iter().enumerate() {
@@ -73,7 +84,12 @@ fn operation(access: Access) -> Result<(u64, u64), Refused> {
     match access {
         Access::Load => Ok((0, 0)),
         Access::Count { first } => Ok((16, first)),
-        Access::Store { bytes: bytes @ (1 | 2 | 4 | 8), value } => Ok((bytes.into(), value)),
-        Access::Store { bytes, .. } => Err(Refused(format!("a store of {bytes} bytes: the guest stores 1, 2, 4 or 8"))),
+        Access::Store {
+            bytes: bytes @ (1 | 2 | 4 | 8),
+            value,
+        } => Ok((bytes.into(), value)),
+        Access::Store { bytes, .. } => Err(Refused(format!(
+            "a store of {bytes} bytes: the guest stores 1, 2, 4 or 8"
+        ))),
     }
 }

@@ -22,7 +22,12 @@ pub const DATA_GPA: u64 = 0x1000_0000;
 pub const OWN_PAGES: u64 = 16;
 
 /// Pages of the guest's own memory, by use: (what, first, pages).
-pub const LAYOUT: [(&str, u64, u64); 4] = [("code_pages", 1, 1), ("gdt_pages", 2, 2), ("page_table_pages", 5, 3), ("list_pages", 8, 8)];
+pub const LAYOUT: [(&str, u64, u64); 4] = [
+    ("code_pages", 1, 1),
+    ("gdt_pages", 2, 2),
+    ("page_table_pages", 5, 3),
+    ("list_pages", 8, 8),
+];
 
 /// The exit with which the guest says that it is done.
 pub const DONE_EXIT: u32 = EXIT_IO;
@@ -113,11 +118,22 @@ fn code() -> &'static [u8] {
 /// Memory too small, or an address other than 0: the page tables name their own.
 pub fn install(memory: &HostMemory, gpa: u64) -> Result<(), Refused> {
     if gpa != 0 {
-        return Err(Refused(format!("the x86 guest's own memory is at guest address 0, not 0x{gpa:x}")));
+        return Err(Refused(format!(
+            "the x86 guest's own memory is at guest address 0, not 0x{gpa:x}"
+        )));
     }
     memory.write(CODE, code())?;
     // Null, kernel code, kernel data, user code (long mode), user data.
-    for (index, descriptor) in [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00af_fb00_0000_ffff, 0x00cf_f300_0000_ffff].iter().enumerate() {
+    for (index, descriptor) in [
+        0,
+        0x00af_9b00_0000_ffff,
+        0x00cf_9300_0000_ffff,
+        0x00af_fb00_0000_ffff,
+        0x00cf_f300_0000_ffff,
+    ]
+    .iter()
+    .enumerate()
+    {
         memory.write_u64(GDT + index as u64 * 8, *descriptor)?;
     }
     // A busy 64-bit TSS, whose permission bitmap of ports follows it at once and allows them all: a kernel that does not give the guest its
@@ -130,7 +146,10 @@ pub fn install(memory: &HostMemory, gpa: u64) -> Result<(), Refused> {
     memory.write_u64(PML4, PDPT | PRESENT_WRITABLE_USER)?;
     memory.write_u64(PDPT, PD | PRESENT_WRITABLE_USER)?;
     for index in 0..512 {
-        memory.write_u64(PD + index * 8, (index << 21) | PRESENT_WRITABLE_USER | PAGE_SIZE_2M)?;
+        memory.write_u64(
+            PD + index * 8,
+            (index << 21) | PRESENT_WRITABLE_USER | PAGE_SIZE_2M,
+        )?;
     }
     Ok(())
 }
@@ -142,17 +161,54 @@ pub fn install(memory: &HostMemory, gpa: u64) -> Result<(), Refused> {
 pub fn init_vcpu(kvm: &Kvm, _vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
     let refused = |what: &str| {
         let what = what.to_owned();
-        move |error: kvm_ioctls::Error| Refused(format!("{what} failed with {}: this kernel cannot run the x86 guest", crate::kvm::Errno::from(error)))
+        move |error: kvm_ioctls::Error| {
+            Refused(format!(
+                "{what} failed with {}: this kernel cannot run the x86 guest",
+                crate::kvm::Errno::from(error)
+            ))
+        }
     };
-    let cpuid: CpuId = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("KVM_GET_SUPPORTED_CPUID"))?;
-    vcpu.fd().set_cpuid2(&cpuid).map_err(refused("KVM_SET_CPUID2"))?;
+    let cpuid: CpuId = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(refused("KVM_GET_SUPPORTED_CPUID"))?;
+    vcpu.fd()
+        .set_cpuid2(&cpuid)
+        .map_err(refused("KVM_SET_CPUID2"))?;
     let mut sregs = vcpu.fd().get_sregs().map_err(refused("KVM_GET_SREGS"))?;
-    let code = kvm_segment { base: 0, limit: u32::MAX, selector: USER_CODE, type_: 0xb, present: 1, dpl: 3, s: 1, l: 1, g: 1, ..Default::default() };
-    let data = kvm_segment { selector: USER_DATA, type_: 0x3, db: 1, l: 0, ..code };
+    let code = kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector: USER_CODE,
+        type_: 0xb,
+        present: 1,
+        dpl: 3,
+        s: 1,
+        l: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let data = kvm_segment {
+        selector: USER_DATA,
+        type_: 0x3,
+        db: 1,
+        l: 0,
+        ..code
+    };
     sregs.cs = code;
     (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
-    sregs.tr = kvm_segment { base: TSS, limit: PAGE_BYTES as u32 - 1, selector: TSS_SELECTOR, type_: 0xb, present: 1, ..Default::default() };
-    sregs.ldt = kvm_segment { type_: 0x2, present: 1, ..Default::default() };
+    sregs.tr = kvm_segment {
+        base: TSS,
+        limit: PAGE_BYTES as u32 - 1,
+        selector: TSS_SELECTOR,
+        type_: 0xb,
+        present: 1,
+        ..Default::default()
+    };
+    sregs.ldt = kvm_segment {
+        type_: 0x2,
+        present: 1,
+        ..Default::default()
+    };
     sregs.gdt.base = GDT;
     sregs.gdt.limit = 7 * 8 - 1;
     sregs.idt.limit = 0;
@@ -161,7 +217,9 @@ pub fn init_vcpu(kvm: &Kvm, _vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
     sregs.cr3 = PML4;
     sregs.cr4 = 0x20;
     sregs.efer = 0x500;
-    vcpu.fd().set_sregs(&sregs).map_err(refused("KVM_SET_SREGS"))?;
+    vcpu.fd()
+        .set_sregs(&sregs)
+        .map_err(refused("KVM_SET_SREGS"))?;
     Ok(())
 }
 
@@ -169,10 +227,21 @@ pub fn init_vcpu(kvm: &Kvm, _vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
 ///
 /// # Errors
 /// A program that does not fit or reaches beyond [`REACH`].
-pub fn begin(vcpu: &Vcpu, memory: &HostMemory, _own_gpa: u64, program: &Program) -> Result<(), Refused> {
+pub fn begin(
+    vcpu: &Vcpu,
+    memory: &HostMemory,
+    _own_gpa: u64,
+    program: &Program,
+) -> Result<(), Refused> {
     for &(gpa, pages) in &program.runs {
-        if pages.checked_mul(PAGE_BYTES).and_then(|bytes| bytes.checked_add(gpa)).is_none_or(|end| end > REACH) {
-            return Err(Refused(format!("{pages} pages at guest address 0x{gpa:x} reach beyond 0x{REACH:x}, where the x86 guest's tables end")));
+        if pages
+            .checked_mul(PAGE_BYTES)
+            .and_then(|bytes| bytes.checked_add(gpa))
+            .is_none_or(|end| end > REACH)
+        {
+            return Err(Refused(format!(
+                "{pages} pages at guest address 0x{gpa:x} reach beyond 0x{REACH:x}, where the x86 guest's tables end"
+            )));
         }
     }
     write_list(memory, LISTS, vcpu.id(), program)?;
@@ -187,7 +256,12 @@ pub fn begin(vcpu: &Vcpu, memory: &HostMemory, _own_gpa: u64, program: &Program)
         r9,
         ..Default::default()
     };
-    vcpu.fd().set_regs(&regs).map_err(|error| Refused(format!("KVM_SET_REGS failed with {}", crate::kvm::Errno::from(error))))
+    vcpu.fd().set_regs(&regs).map_err(|error| {
+        Refused(format!(
+            "KVM_SET_REGS failed with {}",
+            crate::kvm::Errno::from(error)
+        ))
+    })
 }
 
 /// Accesses of the current program that retired.
@@ -195,7 +269,12 @@ pub fn begin(vcpu: &Vcpu, memory: &HostMemory, _own_gpa: u64, program: &Program)
 /// # Errors
 /// `KVM_GET_REGS` failed.
 pub fn retired(vcpu: &Vcpu) -> Result<u64, Refused> {
-    vcpu.fd().get_regs().map(|regs| regs.r8).map_err(|error| Refused(format!("KVM_GET_REGS failed with {}", crate::kvm::Errno::from(error))))
+    vcpu.fd().get_regs().map(|regs| regs.r8).map_err(|error| {
+        Refused(format!(
+            "KVM_GET_REGS failed with {}",
+            crate::kvm::Errno::from(error)
+        ))
+    })
 }
 
 /// Whether a run ended with the guest saying that it is done.

@@ -1,0 +1,157 @@
+//! Arguments of calls that have a shape of their own.
+
+use serde::{Deserialize, Serialize};
+
+use super::hex;
+use super::runs::{PageRuns, StoreRuns};
+
+/// How a ring's mapping is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prot {
+    /// PROT_NONE.
+    None,
+    /// PROT_READ.
+    R,
+    /// PROT_WRITE.
+    W,
+    /// PROT_READ and PROT_WRITE.
+    Rw,
+    /// PROT_READ and PROT_EXEC.
+    Rx,
+    /// All three.
+    Rwx,
+}
+
+/// Whether a mapping is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// MAP_SHARED.
+    Shared,
+    /// MAP_PRIVATE.
+    Private,
+}
+
+/// What a guest program does to each of its pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Stores the value.
+    #[default]
+    Store,
+    /// Loads one byte. `stores_retired` then counts loads.
+    Load,
+}
+
+impl Access {
+    fn is_store(&self) -> bool {
+        *self == Access::Store
+    }
+}
+
+/// A guest program that stores one value to, or loads from, each of a list of pages.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// The pages, in order: `[slot, first page, count]`.
+    pub store: StoreRuns,
+    /// The width of each store, in bytes: 1, 2, 4 or 8.
+    pub bytes: u32,
+    /// The value that is stored.
+    #[serde(with = "hex")]
+    pub value: u64,
+    /// Whether the pages are stored to or loaded from; absent: stored to.
+    #[serde(default, skip_serializing_if = "Access::is_store")]
+    pub access: Access,
+}
+
+/// What userspace stored to guest memory through its own mapping.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]
+pub enum UserData {
+    /// The same value to the first bytes of each page.
+    Bytes {
+        /// The value.
+        #[serde(with = "hex")]
+        value: u64,
+        /// How many bytes of it.
+        bytes: u32,
+    },
+    /// Commands into the queue of an ITS.
+    ItsCommands {
+        /// Where in the queue, in bytes.
+        queue_offset: u64,
+        /// The commands, in order.
+        commands: Vec<ItsCommand>,
+    },
+}
+
+/// A command to an ITS (Arm IHI 0069, chapter 5). The field names are short forms of Arm's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "UPPERCASE", deny_unknown_fields)]
+pub enum ItsCommand {
+    /// Maps a collection to a vCPU's redistributor.
+    Mapc {
+        /// The collection.
+        collection: u32,
+        /// The vCPU's id.
+        vcpu: u32,
+    },
+    /// Maps a device to an interrupt translation table.
+    Mapd {
+        /// The device.
+        dev: u32,
+        /// The width of its event ids, in bits.
+        event_bits: u32,
+        /// The page of the slot at which the table begins.
+        itt_page: u64,
+    },
+    /// Maps a device's event to an interrupt.
+    Mapti {
+        /// The device.
+        dev: u32,
+        /// The event.
+        event: u32,
+        /// The physical interrupt, 8192 or above.
+        lpi: u32,
+        /// The collection.
+        collection: u32,
+    },
+}
+
+/// Which pages of a slot hold what the guest itself needs, and whether getting there disturbed anything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestLayout {
+    /// The slot's id, in address space 0.
+    pub slot: u16,
+    /// The program.
+    pub code_pages: PageRuns,
+    /// What the program is told and tells (arm64).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mailbox_pages: Option<PageRuns>,
+    /// The descriptor table (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gdt_pages: Option<PageRuns>,
+    /// The stack (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack_pages: Option<PageRuns>,
+    /// The guest's page tables (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_table_pages: Option<PageRuns>,
+    /// The list of stores (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list_pages: Option<PageRuns>,
+    /// There are other tables of the guest's (arm64).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_guest_tables: Option<bool>,
+    /// How many accessed and dirty bits were set in the guest's page tables at the start (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_table_accessed_dirty_bits_at_start: Option<u64>,
+    /// All of it was written before its slot existed (x86).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_before_slot_creation: Option<bool>,
+    /// Pages of the logged slot that set-up touched.
+    pub logged_slot_pages_touched_by_setup: PageRuns,
+}

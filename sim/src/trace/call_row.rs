@@ -1,0 +1,189 @@
+//! Rows of kind `call`: one whole call a line, with the VM that it was made on and what it gave back.
+//!
+//! A recording is cut into sections; each begins with no VM.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::call::Call;
+use super::call_result::CallResult;
+use super::error::{Complaint, Problem};
+use super::header::{Kind, brief};
+use super::lines::object_into;
+use super::reader::TraceRow;
+
+/// A row of a trace of kind `call`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every row is a call, and one is held at a time"
+)]
+pub enum CallRow {
+    /// A section begins: every VM before it is gone, and numbers of VMs start again.
+    Section(Section),
+    /// A call and its result.
+    Call(RecordedCall),
+}
+
+/// The title row of a section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Section {
+    /// A short name, without blanks.
+    pub section: String,
+    /// What the section does.
+    pub title: String,
+}
+
+/// A call, the VM that it was made on, and what it gave back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedCall {
+    /// The number of the VM within the section; `None` for a call that belongs to no VM.
+    pub vm: Option<u32>,
+    /// What was asked.
+    pub call: Call,
+    /// What was given back.
+    pub result: CallResult,
+}
+
+impl RecordedCall {
+    /// What the fields' types leave open: the row's VM, the result's fields, and fields that must agree.
+    pub fn check(&self) -> Result<(), Complaint> {
+        let name = self.call.name();
+        match (self.call.has_vm(), self.vm) {
+            (true, None) => {
+                let help = "write `\"vm\":` and the VM's number within its section";
+                return Err(Complaint::row(format!("`{name}` without a `vm`"), help));
+            }
+            (false, Some(_)) => {
+                return Err(Complaint::row(
+                    format!("`{name}` has a `vm`"),
+                    "it belongs to none; leave `vm` out",
+                ));
+            }
+            _ => {}
+        }
+        self.result.check(name, self.call.shape())?;
+        match &self.call {
+            Call::Run { program, .. } if !matches!(program.bytes, 1 | 2 | 4 | 8) => {
+                Err(Complaint::row(
+                    format!("stores of {} bytes", program.bytes),
+                    "`bytes` is 1, 2, 4 or 8",
+                ))
+            }
+            Call::GuestMmio { bytes, .. } if !matches!(bytes, 4 | 8) => Err(Complaint::row(
+                format!("a register of {bytes} bytes"),
+                "`bytes` is 4 or 8",
+            )),
+            Call::RingRead { count, .. }
+                if self
+                    .result
+                    .entries
+                    .as_ref()
+                    .is_some_and(|entries| entries.count() != *count) =>
+            {
+                let found = self
+                    .result
+                    .entries
+                    .as_ref()
+                    .map_or(0, |entries| entries.count());
+                Err(Complaint::row(
+                    format!("`count` is {count}, but `entries` has {found}"),
+                    "`count` is the sum of the runs' counts",
+                ))
+            }
+            Call::ClearDirtyLog {
+                words, words_given, ..
+            } if words.last_index().is_some_and(|last| last >= *words_given) => {
+                Err(Complaint::row(
+                    format!("`words` reaches past `words_given`, which is {words_given}"),
+                    "every word's index is below `words_given`",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A call's row as it is written: the VM, the call's name and arguments, the result.
+#[derive(Serialize)]
+struct CallLine<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vm: Option<u32>,
+    #[serde(flatten)]
+    call: &'a Call,
+    #[serde(skip_serializing_if = "CallResult::is_empty")]
+    result: &'a CallResult,
+}
+
+impl TraceRow for CallRow {
+    const KIND: Kind = Kind::Call;
+
+    fn from_object(mut object: Map<String, Value>) -> Result<Self, Complaint> {
+        let serde = |error: serde_json::Error| Complaint::from_serde(&error, Problem::Row);
+        Complaint::about_nulls(&object, Problem::Row)?;
+        match object.get("call") {
+            None if object.contains_key("section") => {
+                let section: Section = object_into(object).map_err(serde)?;
+                if section.section.is_empty() || section.section.contains(char::is_whitespace) {
+                    return Err(Complaint::row(
+                        "the section's name is empty or has blanks",
+                        "write a short word",
+                    ));
+                }
+                Ok(CallRow::Section(section))
+            }
+            None => Err(Complaint::row(
+                "the line has neither a `call` nor a `section`",
+                "write {\"vm\":1,\"call\":\"KVM_RESET_DIRTY_RINGS\",\"result\":{\"ret\":0}}, say",
+            )),
+            Some(Value::String(name)) if Call::NAMES.contains(&name.as_str()) => {
+                let vm = match object.remove("vm") {
+                    None => None,
+                    Some(value) => Some(
+                        value
+                            .as_u64()
+                            .and_then(|vm| u32::try_from(vm).ok())
+                            .ok_or_else(|| {
+                                Complaint::row(
+                                    format!("`vm` is {}", brief(&value)),
+                                    "write a number from 0 to 4294967295",
+                                )
+                            })?,
+                    ),
+                };
+                let result = match object.remove("result") {
+                    None => CallResult::default(),
+                    Some(value) => CallResult::deserialize(value).map_err(serde)?,
+                };
+                let call = object_into(object).map_err(serde)?;
+                let row = RecordedCall { vm, call, result };
+                row.check()?;
+                Ok(CallRow::Call(row))
+            }
+            Some(found) => Err(Complaint {
+                problem: Problem::UnknownCall(brief(found)),
+                help: format!("the calls are {}", Call::NAMES.join(", ")),
+            }),
+        }
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        match self {
+            CallRow::Section(_) => Ok(()),
+            CallRow::Call(row) => row.check(),
+        }
+    }
+
+    fn to_line(&self) -> Result<String, Complaint> {
+        let line = match self {
+            CallRow::Section(section) => serde_json::to_string(section),
+            CallRow::Call(RecordedCall { vm, call, result }) => serde_json::to_string(&CallLine {
+                vm: *vm,
+                call,
+                result,
+            }),
+        };
+        line.map_err(|error| Complaint::from_serde(&error, Problem::Row))
+    }
+}
