@@ -341,3 +341,85 @@ impl Collector<'_> {
         Ok(())
     }
 }
+
+/// What the calls that write guest memory without a vCPU answer while a vCPU is in `KVM_RUN`, by name; `None` where one succeeded.
+///
+/// # Errors
+/// The kernel refuses what this needs.
+#[cfg(target_arch = "aarch64")]
+pub fn writers_while_running(kvm: &Kvm) -> Result<Vec<(&'static str, Option<Errno>)>, Refused> {
+    use crate::kvm::alarm;
+    use crate::kvm::gic::{GicDevice, Kind};
+
+    let refused =
+        |what: &'static str| move |errno: Errno| Refused(format!("{what} failed with {errno}"));
+    let mut vm = Vm::new(kvm).map_err(refused("KVM_CREATE_VM"))?;
+    let own = Arc::new(HostMemory::new(guest::OWN_PAGES).map_err(refused("mmap"))?);
+    guest::install(&own, guest::OWN_GPA)?;
+    let region = Region {
+        slot: 0,
+        flags: 0,
+        gpa: guest::OWN_GPA,
+        bytes: guest::OWN_PAGES * PAGE_BYTES,
+        offset: 0,
+    };
+    vm.set_memory(region, &own)?
+        .map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
+    let mut vcpu = vm.create_vcpu(0).map_err(refused("KVM_CREATE_VCPU"))?;
+    guest::init_vcpu(kvm, &vm, &vcpu)?;
+    let vgic =
+        GicDevice::new(&vm, Kind::VgicV3).map_err(refused("KVM_CREATE_DEVICE of the vGICv3"))?;
+    let its =
+        GicDevice::new(&vm, Kind::VgicIts).map_err(refused("KVM_CREATE_DEVICE of the ITS"))?;
+    for (device, group, attr, value) in [
+        (&vgic, 0, 2, 0x0800_0000),
+        (&vgic, 0, 5, 0x080a_0000 | 1 << 52),
+        (&vgic, 4, 0, 0),
+        (&its, 0, 4, 0x0808_0000),
+        (&its, 4, 0, 0),
+    ] {
+        device
+            .set(group, attr, value)
+            .map_err(refused("KVM_SET_DEVICE_ATTR"))?;
+    }
+    guest::begin(
+        &vcpu,
+        &own,
+        guest::OWN_GPA,
+        &Program {
+            access: Access::Spin,
+            runs: vec![(guest::OWN_GPA, 1)],
+        },
+    )?;
+    alarm::install_handler();
+    let thread = std::sync::OnceLock::new();
+    std::thread::scope(|scope| {
+        let runner = scope.spawn(|| {
+            // SAFETY: the id of this thread, which outlives its use: it is joined below.
+            let _ = thread.set(unsafe { libc::pthread_self() });
+            vcpu.run_until_signalled()
+        });
+        // Long enough to be in the guest; should it not be, an answer says so, since nothing is busy.
+        std::thread::sleep(Duration::from_millis(500));
+        let answers = vec![
+            ("KVM_DEV_ARM_ITS_SAVE_TABLES", its.save_tables().err()),
+            ("KVM_DEV_ARM_ITS_RESTORE_TABLES", its.restore_tables().err()),
+            (
+                "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES",
+                vgic.save_pending_tables().err(),
+            ),
+        ];
+        while !runner.is_finished() {
+            if let Some(thread) = thread.get() {
+                // SAFETY: the thread has not been joined; the signal's handler does nothing.
+                unsafe { libc::pthread_kill(*thread, alarm::signal()) };
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        match runner.join() {
+            Ok(RunEnd::Errno(Errno(libc::EINTR))) => Ok(answers),
+            Ok(other) => Err(Refused(format!("a guest that spins ended with {other:?}"))),
+            Err(_) => Err(Refused::new("the guest's thread panicked")),
+        }
+    })
+}

@@ -123,3 +123,49 @@ fn a_wrong_order_loses_a_page_while_the_guest_runs_and_the_right_one_does_not() 
         );
     }
 }
+
+#[test]
+fn a_guest_that_never_ends_is_interrupted_at_its_limit() {
+    use dirtysim_witness::kvm::guest::{self, Access, Program};
+    use dirtysim_witness::kvm::vm::Region;
+    use dirtysim_witness::kvm::{self, Alarm, Errno, HostMemory, PAGE_BYTES, RunEnd, Vm};
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    if kernel().is_none() {
+        return;
+    }
+    let kvm = kvm::open().expect("it opened before");
+    let mut vm = Vm::new(&kvm).expect("a VM");
+    let own = Arc::new(HostMemory::new(guest::OWN_PAGES).expect("memory"));
+    guest::install(&own, guest::OWN_GPA).expect("the guest's code fits");
+    let bytes = guest::OWN_PAGES * PAGE_BYTES;
+    let region = Region {
+        slot: 0,
+        flags: 0,
+        gpa: guest::OWN_GPA,
+        bytes,
+        offset: 0,
+    };
+    vm.set_memory(region, &own)
+        .expect("within memory")
+        .expect("a slot");
+    let mut vcpu = vm.create_vcpu(0).expect("a vCPU");
+    guest::init_vcpu(&kvm, &vm, &vcpu).expect("ready");
+    let program = Program {
+        access: Access::Spin,
+        runs: vec![(guest::OWN_GPA, 1)],
+    };
+    guest::begin(&vcpu, &own, guest::OWN_GPA, &program).expect("a program");
+    let alarm = Alarm::new().expect("a timer");
+    let start = Instant::now();
+    assert_eq!(
+        vcpu.run(&alarm, Duration::from_millis(50)),
+        RunEnd::Errno(Errno(libc::EINTR))
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "soon after 50 ms, not {:?}",
+        start.elapsed()
+    );
+}

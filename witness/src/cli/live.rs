@@ -65,6 +65,22 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
             ));
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    for (call, errno) in crate::live::writers_while_running(&kvm)? {
+        let answer = errno.map_or_else(|| "success".to_owned(), |errno| errno.name());
+        as_expected &= answer == "EBUSY";
+        lines.push(format!(
+            "{call} while a vCPU runs: {answer}{}",
+            if answer == "EBUSY" {
+                ""
+            } else {
+                ": NOT as expected, which is EBUSY"
+            }
+        ));
+        results.push(
+            serde_json::json!({"call": call, "answer": answer, "as_expected": answer == "EBUSY"}),
+        );
+    }
     let mut document = Map::new();
     document.insert("command".into(), "live".into());
     document.insert("as_expected".into(), as_expected.into());

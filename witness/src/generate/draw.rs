@@ -168,14 +168,14 @@ impl Generator {
 
     fn draw_run(&mut self) -> Option<Call> {
         let vcpu = self.vcpu().filter(|vcpu| vcpu.ready)?;
-        if let Some(program) = vcpu.unfinished {
-            if self.random.percent(80) {
-                return Some(Call::Run {
-                    vcpu: vcpu.id,
-                    program,
-                    resume: true,
-                });
-            }
+        if let Some(program) = vcpu.unfinished
+            && self.random.percent(80)
+        {
+            return Some(Call::Run {
+                vcpu: vcpu.id,
+                program,
+                resume: true,
+            });
         }
         let mut store = StoreRuns::default();
         let long = self.random.percent(15);
@@ -360,7 +360,7 @@ impl Generator {
             bytes: None,
             mem: view.mem,
             mem_offset: 0,
-            populated: false,
+            populated: true,
             huge: false,
         })
     }

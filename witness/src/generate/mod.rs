@@ -5,7 +5,8 @@
 //! them; once drawn it is a list of calls like any other.
 //!
 //! Not drawn: offsets near 2^64 in a ring entry that userspace rewrote, which made kernels before 7.1 read out of bounds; slots in a second
-//! address space; read-only slots; what the trace format has no call for.
+//! address space; read-only slots; host memory that was never touched, where a load finds the page of zeros that all processes share and a later
+//! store moves the page; huge pages, which the host gives or not; what the trace format has no call for.
 
 mod bad;
 mod draw;

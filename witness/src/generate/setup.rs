@@ -126,7 +126,7 @@ impl Generator {
             bytes: None,
             mem,
             mem_offset: 0,
-            populated: self.random.percent(50),
+            populated: true,
             huge: false,
         }
     }

@@ -12,7 +12,7 @@ pub(super) use arm64::Interrupts;
 /// No such devices here.
 #[cfg(not(target_arch = "aarch64"))]
 #[derive(Default)]
-pub(super) struct Interrupts;
+pub(super) struct Interrupts {}
 
 #[cfg(not(target_arch = "aarch64"))]
 impl Interrupts {

@@ -52,6 +52,8 @@ core::arch::global_asm!(
     "   b.eq 7f",
     "   cmp x3, #16",
     "   b.eq 22f",
+    "   cmp x3, #32",
+    "   b.eq 3b",
     "   cmp x3, #2",
     "   b.eq 8f",
     "   ldrb w8, [x6]",

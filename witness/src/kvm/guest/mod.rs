@@ -35,6 +35,8 @@ pub enum Access {
     },
     /// Loads one byte.
     Load,
+    /// Stays at the first page for ever and touches nothing.
+    Spin,
 }
 
 /// A program: an access to each page of a list, in order.
@@ -79,10 +81,11 @@ fn write_list(
     Ok(())
 }
 
-/// The operation code of an access in the guest's loop (bytes stored; 0 for a load, 16 for a count) and its value.
+/// The operation code of an access in the guest's loop (bytes stored; 0 for a load, 16 for a count, 32 to spin) and its value.
 fn operation(access: Access) -> Result<(u64, u64), Refused> {
     match access {
         Access::Load => Ok((0, 0)),
+        Access::Spin => Ok((32, 0)),
         Access::Count { first } => Ok((16, first)),
         Access::Store {
             bytes: bytes @ (1 | 2 | 4 | 8),

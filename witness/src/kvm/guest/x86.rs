@@ -73,6 +73,8 @@ core::arch::global_asm!(
     "   je 7f",
     "   cmp r9, 16",
     "   je 22f",
+    "   cmp r9, 32",
+    "   je 3b",
     "   cmp r9, 2",
     "   je 8f",
     "   mov r10b, byte ptr [rdi]",
