@@ -154,8 +154,13 @@ pub enum Op {
     Copy,
     /// Takes all of memory as to be copied, then copies.
     CopyAll,
-    /// Signals every vCPU to leave KVM_RUN and lets none of them in again.
-    Kick,
+    /// Signals every vCPU to leave KVM_RUN.
+    Kick {
+        /// None of them may enter again until [`Op::Resume`].
+        stop: bool,
+    },
+    /// Waits until every vCPU that was signalled has left KVM_RUN once.
+    WaitKicked,
     /// Waits until every vCPU has left KVM_RUN.
     WaitStopped,
     /// Lets the vCPUs run.

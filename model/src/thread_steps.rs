@@ -33,7 +33,7 @@ pub(crate) fn choices<L: Layout>(
     let ready = match op {
         Op::EnableCap { .. } => state.slots_lock == 0,
         Op::CreateVcpu => true,
-        Op::SetMemoryRegion { .. } => memory_region::ready(state, thread),
+        Op::SetMemoryRegion { .. } => memory_region::ready(machine, state, thread),
         Op::GetDirtyLog { .. } => get_dirty_log::ready(state, thread),
         Op::ClearDirtyLog { .. } => clear_dirty_log::ready(state, thread),
         Op::ResetRings { signal } => {

@@ -1,2 +1,5 @@
-//! The command line.
-fn main() {}
+//! The binary `dirtysim`.
+
+fn main() -> std::process::ExitCode {
+    dirtysim::cli::main()
+}

@@ -2,7 +2,7 @@
 //! Source: virt/kvm/kvm_main.c, kvm_set_memory_region(), kvm_set_memslot(); arch/*/kvm kvm_arch_commit_memory_region().
 
 use crate::errno::Errno;
-use crate::ioctl::{leave, rearm};
+use crate::ioctl::{kick_for_pml, leave, rearm};
 use crate::layout::Layout;
 use crate::machine::{Arch, MEM_LOG_DIRTY_PAGES, MEM_MAX_PAGES, MEM_READONLY, MEM_SLOTS, Machine};
 use crate::mutation::Mutation;
@@ -11,6 +11,7 @@ use crate::pages::PageSet;
 use crate::slot::{Life, Slot};
 use crate::state::State;
 use crate::step::Effect;
+use crate::vcpu::Pc;
 
 const ENTER: u8 = 0;
 const PUBLISH: u8 = 1;
@@ -67,11 +68,13 @@ fn args(op: &Op) -> Option<Args> {
     }
 }
 
-pub(crate) fn ready<L: Layout>(state: &State<L>, thread: usize) -> bool {
+pub(crate) fn ready<L: Layout>(machine: &Machine, state: &State<L>, thread: usize) -> bool {
     match state.threads[thread].stage {
         ENTER => state.slots_lock == 0,
         GRACE | GRACE_INVALID => !state.vcpus.iter().any(|vcpu| vcpu.old_slots),
         REARM | ZAP => state.mmu_lock_free(),
+        // x86's flush waits until every vCPU has left the guest; whoever enters again turns PML on first.
+        FLUSH => !machine.pml || state.vcpus.iter().all(|v| v.pc != Pc::Guest || v.pml_on),
         _ => true,
     }
 }
@@ -303,8 +306,15 @@ fn publish<L: Layout>(
             }
         }
     }
+    let first = logging && !state.any_logs();
     state.slots[slot].logging = logging;
     note_readers(state);
+    if machine.pml && first {
+        // Y56: every vCPU is asked to turn PML on at its next entry, and nobody waits for it here.
+        for vcpu in 0..state.vcpus.len() {
+            kick_for_pml(state, vcpu);
+        }
+    }
     state.threads[thread].stage = if creates { RETURN } else { GRACE };
 }
 

@@ -13,6 +13,7 @@ use crate::vcpu::{Exit, NO_FRAME};
 pub(crate) fn ready<L: Layout>(state: &State<L>, op: &Op) -> bool {
     match *op {
         Op::WaitStopped => state.vcpus_stopped(),
+        Op::WaitKicked => state.vcpus.iter().all(|v| !v.kicked),
         Op::WaitRingFull => state
             .vcpus
             .iter()
@@ -38,8 +39,8 @@ pub(crate) fn step<L: Layout>(
             let hand = core::mem::take(&mut state.threads[thread].hand);
             state.pending.union(&hand);
         }
-        Op::Kick => {
-            state.guest_runs = false;
+        Op::Kick { stop } => {
+            state.guest_runs &= !stop;
             let index = state.threads[thread].index as usize;
             if let Some(v) = state.vcpus.iter_mut().nth(index) {
                 v.kicked = !v.is_stopped();
@@ -185,7 +186,8 @@ fn retire_guest<L: Layout>(machine: &Machine, state: &mut State<L>) {
 pub(crate) fn describe(op: &Op, stage: u8) -> &'static str {
     match op {
         Op::Publish => "publish",
-        Op::Kick => "kick-vcpu",
+        Op::Kick { .. } => "kick-vcpu",
+        Op::WaitKicked => "vcpus-kicked",
         Op::WaitStopped => "vcpus-stopped",
         Op::Resume => "resume",
         Op::WaitRingFull => "ring-full-seen",

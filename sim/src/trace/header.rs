@@ -131,6 +131,12 @@ pub struct Header {
     /// The verdict that a replay must give; a trace that states none is expected to hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
+    /// Kind `step`: how the schedule was found, in words (`random, seed 17`, `check`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_by: Option<String>,
+    /// Kind `step`: the scenario whose schedule this is, as its file has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Value>,
 }
 
 impl Header {
@@ -143,6 +149,8 @@ impl Header {
             machine: None,
             mutations: Vec::new(),
             expect: None,
+            found_by: None,
+            scenario: None,
         }
     }
 

@@ -17,6 +17,7 @@ mod lines;
 mod names;
 mod reader;
 mod runs;
+pub mod step;
 mod words;
 mod writer;
 

@@ -1,0 +1,144 @@
+//! What only the binary needs: arguments in, text and documents out, exit codes.
+//!
+//! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
+//! expected, 2 usage or bad input, 3 inconclusive.
+
+pub mod cost;
+mod import;
+mod list;
+mod replay;
+mod report;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use report::{Report, Subject, Verdict};
+
+/// Simulate and check KVM's dirty logging: can this order of calls lose a dirty page?
+#[derive(Debug, Parser)]
+#[command(
+    name = "dirtysim",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Print one JSON document on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Worker threads [default: one per core]; they change nothing in a result
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Where traces go that a command writes of itself
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "target/dirtysim"
+    )]
+    pub(crate) trace_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run scenarios under seeded schedules; without a name, the built-in ones
+    Run(run::RunArgs),
+    /// Run traces again; say where a real kernel and the model differ
+    Replay(replay::ReplayArgs),
+    /// Turn other tools' logs into traces
+    Import(import::ImportArgs),
+    /// Simulate what a migration takes: rounds, total time, downtime
+    Cost(cost::CostArgs),
+    /// List scenarios, mutations or invariants
+    List(list::ListArgs),
+}
+
+/// Why a command did not come to a verdict: usage, or bad input. The message says what to do instead.
+#[derive(Debug)]
+pub(crate) struct CliError(pub(crate) String);
+
+impl<E: std::error::Error> From<E> for CliError {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What a command gives back.
+pub(crate) type CliResult = Result<Report, CliError>;
+
+/// Set by Ctrl-C; long work looks at it now and then.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether somebody has pressed Ctrl-C.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Runs the command line and answers with the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The second Ctrl-C ends the process the usual way.
+    let handler = ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    if let Err(error) = handler {
+        eprintln!("warning: Ctrl-C will not be noticed: {error}");
+    }
+    if let Some(threads) = cli.global.threads {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(usize::from(threads))
+            .build_global();
+        if let Err(error) = pool {
+            eprintln!("warning: --threads has no effect: {error}");
+        }
+    }
+    let global = &cli.global;
+    let result = match &cli.command {
+        Command::Run(args) => run::run(args, global),
+        Command::Replay(args) => replay::run(args, global),
+        Command::Import(args) => import::run(args, global),
+        Command::Cost(args) => cost::run(args),
+        Command::List(args) => list::run(args),
+    };
+    match result {
+        Ok(report) => report.print(global.json),
+        Err(CliError(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A progress bar on a terminal, nothing elsewhere.
+pub(crate) fn progress_bar(total: u64, unit: &str) -> indicatif::ProgressBar {
+    let bar = indicatif::ProgressBar::new(total);
+    let template = format!(
+        "{{msg}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left"
+    );
+    if let Ok(style) = indicatif::ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Makes the directory for traces that a command writes of itself.
+pub(crate) fn make_dir(dir: &Path) -> Result<(), CliError> {
+    std::fs::create_dir_all(dir)
+        .map_err(|error| CliError(format!("{}: cannot be made: {error}", dir.display())))
+}

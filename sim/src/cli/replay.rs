@@ -1,0 +1,153 @@
+//! `dirtysim replay`: traces run again.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::{Map, Value};
+
+use super::report::grouped;
+use super::{CliError, CliResult, Global, Report, Subject, Verdict};
+use crate::replay::steps::{self, StepReplay};
+use crate::trace::{Expect, Header, Kind, TraceReader};
+
+/// Arguments of `dirtysim replay`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// Traces
+    #[arg(value_name = "TRACE", required = true)]
+    traces: Vec<PathBuf>,
+    /// Switch a wrong behaviour on; may be given several times
+    #[arg(long, value_name = "MUTATION")]
+    mutate: Vec<String>,
+}
+
+pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
+    let mut report = Report {
+        command: "replay",
+        many: args.traces.len() > 1,
+        ..Report::default()
+    };
+    for path in &args.traces {
+        let begun = Instant::now();
+        let name = path.display().to_string();
+        let reader = TraceReader::open(path)?;
+        let header = reader.header().clone();
+        let mut subject = match header.kind {
+            Kind::Step => {
+                let mut scenario = steps::scenario_of(&header, &name)?;
+                for mutation in &args.mutate {
+                    scenario = scenario.with_mutation(super::list::find_mutation(mutation)?);
+                }
+                step_subject(&name, &header, &steps::replay(reader, &name, scenario)?)
+            }
+            kind => {
+                return Err(CliError(format!(
+                    "{name}: replay of `{kind}` traces is not part of this program"
+                )));
+            }
+        };
+        subject
+            .json
+            .insert("elapsed_s".into(), begun.elapsed().as_secs_f64().into());
+        report.subjects.push(subject);
+    }
+    Ok(report)
+}
+
+/// The verdict of a schedule: what its last step broke, against what its header expects.
+fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
+    let broken = replay.last.as_ref().map(|(invariant, _)| *invariant);
+    let (expected, as_expected) = match &header.expect {
+        None | Some(Expect::Holds) => ("holds", replay.broken.is_empty()),
+        Some(Expect::Violated(wanted)) => (
+            "violated",
+            replay
+                .broken
+                .iter()
+                .any(|invariant| invariant.name() == wanted),
+        ),
+    };
+    // The claim that the header names comes first: a schedule may break others on its way.
+    let wanted = match &header.expect {
+        Some(Expect::Violated(wanted)) => replay
+            .broken
+            .iter()
+            .find(|invariant| invariant.name() == wanted),
+        _ => None,
+    };
+    let invariant = wanted.or(broken).or(replay.broken.iter().next());
+    let divergences = replay.differences.len() as u64;
+    let verdict = if invariant.is_some() || divergences > 0 {
+        Verdict::Violated
+    } else {
+        Verdict::Holds
+    };
+    let as_expected = as_expected && divergences == 0;
+    let mut json = Map::new();
+    json.insert("trace".into(), name.into());
+    json.insert("kind".into(), "step".into());
+    json.insert("scenario".into(), replay.scenario.name.clone().into());
+    json.insert("verdict".into(), verdict.name().into());
+    json.insert("expected".into(), expected.into());
+    json.insert("as_expected".into(), as_expected.into());
+    if let Some(invariant) = invariant {
+        json.insert("invariant".into(), invariant.name().into());
+    }
+    let pages = replay
+        .last
+        .as_ref()
+        .map_or(&[][..], |(_, pages)| pages.as_slice());
+    if let Some(page) = pages.first() {
+        json.insert("page".into(), page.clone().into());
+        json.insert("pages".into(), pages.to_vec().into());
+    }
+    let steps = replay.steps.len() as u64;
+    json.insert("steps".into(), steps.into());
+    json.insert("blocks".into(), replay.blocks.into());
+    json.insert("compared".into(), steps.into());
+    json.insert("not_modelled".into(), 0.into());
+    json.insert("divergences".into(), divergences.into());
+    let list: Vec<Value> = replay
+        .differences
+        .iter()
+        .map(|(line, read, observed)| serde_json::json!({ "line": line, "trace": read, "model": observed }))
+        .collect();
+    json.insert("divergence_list".into(), list.into());
+    let mut text = format!(
+        "{name}: {}{}{}\n",
+        verdict.name(),
+        invariant.map_or(String::new(), |invariant| format!(
+            " ({})",
+            invariant.name()
+        )),
+        if as_expected {
+            ", as expected"
+        } else {
+            ", NOT as expected"
+        },
+    );
+    text.push_str(&format!(
+        "  {}: {} steps in {} blocks\n",
+        replay.scenario.name,
+        grouped(steps),
+        replay.blocks
+    ));
+    if let Some(invariant) = invariant {
+        text.push_str(&format!("  broken: {}\n", invariant.sentence()));
+    }
+    if !pages.is_empty() {
+        text.push_str(&format!("  page: {}\n", pages.join(", ")));
+    }
+    for (line, read, observed) in &replay.differences {
+        text.push_str(&format!(
+            "  line {line}: the trace says {read}\n      the model says {observed}\n"
+        ));
+    }
+    Subject {
+        verdict,
+        as_expected,
+        json,
+        text,
+    }
+}

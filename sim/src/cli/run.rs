@@ -1,0 +1,314 @@
+//! `dirtysim run`: seeded schedules.
+
+use std::io::Write;
+use std::ops::Range;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use dirtysim_model::oracle::Invariant;
+use serde_json::{Map, Value};
+
+use super::report::grouped;
+use super::{
+    CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
+};
+use crate::replay::steps;
+use crate::run::{self, Options, Outcome, Scheduler};
+use crate::scenario::{Expect, Scenario, builtins};
+use crate::sometimes::Sometimes;
+use crate::trace::PendingFile;
+
+/// Arguments of `dirtysim run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Built-in scenarios by name, or scenario files
+    #[arg(value_name = "SCENARIO")]
+    scenarios: Vec<String>,
+    /// Seeds, the end excluded
+    #[arg(long, value_name = "A..B", default_value = "0..20000", value_parser = parse_seeds)]
+    seeds: Range<u64>,
+    /// How the next step is chosen
+    #[arg(long, value_enum, default_value_t = SchedulerArg::Random)]
+    scheduler: SchedulerArg,
+    /// Ordering constraints that PCT reckons with
+    #[arg(long, value_name = "D", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pct_depth: u32,
+    /// Go on after the first failing seed, and name every claim that breaks
+    #[arg(long)]
+    keep_going: bool,
+    /// Switch a wrong behaviour on; may be given several times
+    #[arg(long, value_name = "MUTATION")]
+    mutate: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SchedulerArg {
+    /// Every possible step is as likely as another
+    Random,
+    /// Random priorities with a few random changes of them
+    Pct,
+}
+
+fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let help = "write A..B, two whole numbers, the end excluded: 0..1000";
+    let (first, last) = text.split_once("..").ok_or(help)?;
+    let first: u64 = first.trim().parse().map_err(|_| help)?;
+    let last: u64 = last.trim().parse().map_err(|_| help)?;
+    if first >= last {
+        return Err(format!("no seed from {first} to {last}: {help}"));
+    }
+    Ok(first..last)
+}
+
+/// The scenarios of those names, or the built-in ones, with mutations switched on.
+pub(super) fn find_scenarios(
+    names: &[String],
+    mutate: &[String],
+) -> Result<Vec<Scenario>, CliError> {
+    let mut scenarios = if names.is_empty() {
+        builtins()
+    } else {
+        names
+            .iter()
+            .map(|name| Scenario::find(name))
+            .collect::<Result<Vec<_>, _>>()?
+    };
+    for name in mutate {
+        let mutation = super::list::find_mutation(name)?;
+        scenarios = scenarios
+            .into_iter()
+            .map(|scenario| scenario.with_mutation(mutation))
+            .collect();
+    }
+    Ok(scenarios)
+}
+
+pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
+    let scenarios = find_scenarios(&args.scenarios, &args.mutate)?;
+    let scheduler = match args.scheduler {
+        SchedulerArg::Random => Scheduler::Random,
+        SchedulerArg::Pct => Scheduler::Pct {
+            depth: args.pct_depth,
+        },
+    };
+    let mut report = Report {
+        command: "run",
+        many: scenarios.len() > 1,
+        ..Report::default()
+    };
+    for scenario in &scenarios {
+        if interrupted() {
+            break;
+        }
+        let options = Options {
+            seeds: args.seeds.clone(),
+            scheduler,
+            keep_going: args.keep_going,
+        };
+        let bar = progress_bar(args.seeds.end - args.seeds.start, "schedules");
+        bar.set_message(scenario.name.clone());
+        let begun = Instant::now();
+        let outcome = run::run(scenario, &options, &|done| {
+            bar.set_position(done);
+            !interrupted()
+        });
+        bar.finish_and_clear();
+        report.subjects.push(subject(
+            scenario,
+            &options,
+            &outcome,
+            begun.elapsed().as_secs_f64(),
+            global,
+        )?);
+    }
+    let unexpected = report
+        .subjects
+        .iter()
+        .filter(|subject| !subject.as_expected)
+        .count();
+    if report.many {
+        let all = report.subjects.len();
+        report.tail = match unexpected {
+            0 => format!("{all} scenarios, each as expected\n"),
+            _ => format!("{all} scenarios, {unexpected} not as expected\n"),
+        };
+    }
+    Ok(report)
+}
+
+/// What a scenario expects, in a document's word.
+pub(super) fn expected_word(expect: Expect) -> Value {
+    match expect {
+        Expect::Holds => "holds".into(),
+        Expect::Violated(_) => "violated".into(),
+    }
+}
+
+/// The coverage of a run of schedules and its verdict.
+fn judge(outcome: &Outcome, options: &Options) -> (Verdict, &'static str, Option<&'static str>) {
+    if outcome.failure.is_some() {
+        (Verdict::Violated, "sampled", None)
+    } else if outcome.cut > 0 {
+        (Verdict::Inconclusive, "truncated", Some("steps"))
+    } else if outcome.schedules < options.seeds.end - options.seeds.start {
+        (Verdict::Inconclusive, "truncated", Some("interrupt"))
+    } else {
+        (Verdict::Holds, "sampled", None)
+    }
+}
+
+fn subject(
+    scenario: &Scenario,
+    options: &Options,
+    outcome: &Outcome,
+    elapsed_s: f64,
+    global: &Global,
+) -> Result<Subject, CliError> {
+    let (verdict, coverage, limit) = judge(outcome, options);
+    let broken = outcome.failure.as_ref().map(|failure| failure.invariant);
+    let expected = scenario.expected();
+    let as_expected = match expected {
+        Expect::Holds => verdict == Verdict::Holds,
+        Expect::Violated(invariant) => broken == Some(invariant),
+    };
+    let mut json = Map::new();
+    json.insert("scenario".into(), scenario.name.clone().into());
+    json.insert("verdict".into(), verdict.name().into());
+    json.insert("expected".into(), expected_word(expected));
+    json.insert("as_expected".into(), as_expected.into());
+    json.insert("coverage".into(), coverage.into());
+    if let Some(limit) = limit {
+        json.insert("limit".into(), limit.into());
+    }
+    json.insert("scheduler".into(), options.scheduler.name().into());
+    json.insert(
+        "seeds".into(),
+        format!("{}..{}", options.seeds.start, options.seeds.end).into(),
+    );
+    json.insert("schedules".into(), outcome.schedules.into());
+    json.insert("steps".into(), outcome.steps.into());
+    let mut text = format!("{}: {}", scenario.name, verdict.name());
+    if let Some(failure) = &outcome.failure {
+        text.push_str(&format!(
+            " ({}, seed {})",
+            failure.invariant.name(),
+            failure.seed
+        ));
+    }
+    let limit_words = limit.map_or(String::new(), |limit| format!(", cut by {limit}"));
+    text.push_str(&format!(
+        "{}\n  {}\n  {coverage}: {} schedules ({}, seeds {}..{}{limit_words}), {} steps\n",
+        if as_expected {
+            ", as expected"
+        } else {
+            ", NOT as expected"
+        },
+        scenario.sentence,
+        grouped(outcome.schedules),
+        options.scheduler.name(),
+        options.seeds.start,
+        options.seeds.end,
+        grouped(outcome.steps),
+    ));
+    if !scenario.scaled.is_empty() {
+        json.insert("scaled".into(), scenario.scaled.clone().into());
+        text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));
+    }
+    let also: Vec<Value> = outcome
+        .broken
+        .iter()
+        .filter(|invariant| Some(*invariant) != broken)
+        .map(|i| i.name().into())
+        .collect();
+    if !also.is_empty() {
+        json.insert("also_broken".into(), also.into());
+    }
+    if let Some(failure) = &outcome.failure {
+        text.push_str(&failed(scenario, options, failure, global, &mut json)?);
+    }
+    let never = never_happened(scenario, outcome);
+    if !never.is_empty() {
+        let words: Vec<Value> = never.iter().map(|claim| claim.sentence().into()).collect();
+        json.insert("never_happened".into(), words.into());
+        for claim in never {
+            text.push_str(&format!(
+                "  never happened, so the verdict says nothing about it: {}\n",
+                claim.sentence()
+            ));
+        }
+    }
+    let happened: Vec<Value> = Sometimes::ALL
+        .iter()
+        .filter(|claim| outcome.seen.has(**claim))
+        .map(|claim| claim.sentence().into())
+        .collect();
+    json.insert("sometimes".into(), happened.into());
+    json.insert("elapsed_s".into(), elapsed_s.into());
+    Ok(Subject {
+        verdict,
+        as_expected,
+        json,
+        text,
+    })
+}
+
+/// What the scenario leads one to expect and no schedule did.
+fn never_happened(scenario: &Scenario, outcome: &Outcome) -> Vec<Sometimes> {
+    if outcome.failure.is_some() {
+        return Vec::new();
+    }
+    let ring = scenario.ring_entries() > 0;
+    let applies =
+        |claim: &Sometimes| claim.applies(&scenario.machine, ring) && !outcome.seen.has(*claim);
+    Sometimes::ALL.iter().copied().filter(applies).collect()
+}
+
+/// Keeps the failing schedule as a trace and says what it shows.
+fn failed(
+    scenario: &Scenario,
+    options: &Options,
+    failure: &run::Failure,
+    global: &Global,
+    json: &mut Map<String, Value>,
+) -> Result<String, CliError> {
+    json.insert("invariant".into(), failure.invariant.name().into());
+    json.insert("seed".into(), failure.seed.into());
+    let path = global
+        .trace_dir
+        .join(format!("{}.trace.jsonl", scenario.name));
+    let found_by = format!("{}, seed {}", options.scheduler.name(), failure.seed);
+    write_trace(
+        &path,
+        scenario,
+        &failure.steps,
+        failure.invariant,
+        &found_by,
+    )?;
+    json.insert("trace".into(), path.display().to_string().into());
+    Ok(format!(
+        "  {}\n  trace: {}\n",
+        failure.invariant.sentence(),
+        path.display()
+    ))
+}
+
+/// Writes a trace beside its place, then renames.
+pub(super) fn write_trace(
+    path: &std::path::Path,
+    scenario: &Scenario,
+    steps: &[dirtysim_model::step::Step],
+    invariant: Invariant,
+    found_by: &str,
+) -> Result<(), CliError> {
+    if let Some(dir) = path.parent() {
+        make_dir(dir)?;
+    }
+    let cannot = |error: &dyn std::fmt::Display| {
+        CliError(format!("{}: cannot be written: {error}", path.display()))
+    };
+    let mut file = PendingFile::create(path).map_err(|error| cannot(&error))?;
+    steps::write(&mut file, scenario, steps, Some(invariant), found_by)
+        .map_err(|error| cannot(&error))?;
+    file.flush().map_err(|error| cannot(&error))?;
+    file.keep().map_err(|error| cannot(&error))
+}

@@ -1,0 +1,401 @@
+//! Seeded schedules: the model driven by a random scheduler, every claim checked after every step.
+
+use std::ops::Range;
+
+use dirtysim_model::layout::{Large, Layout, Medium, Small};
+use dirtysim_model::machine::Machine;
+use dirtysim_model::oracle::{self, Invariant, Invariants};
+use dirtysim_model::state::State;
+use dirtysim_model::step::{Actor, Step, apply, for_each_step};
+use dirtysim_model::vcpu::Exit;
+use rayon::prelude::*;
+
+use crate::random::Choices;
+use crate::scenario::{Expect, Scenario};
+use crate::sometimes::Seen;
+
+/// How the next step is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    /// Every possible step is as likely as another.
+    Random,
+    /// Probabilistic concurrency testing: the actor of the highest priority acts; priorities are random, and at
+    /// `depth - 1` random steps the actor at work falls behind all others (Burckhardt et al., ASPLOS 2010).
+    Pct {
+        /// The number of ordering constraints that a bug may need; at least 1.
+        depth: u32,
+    },
+}
+
+impl Scheduler {
+    /// The name on the command line and in documents.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Pct { .. } => "pct",
+        }
+    }
+}
+
+/// The most steps of one schedule. Longer ones go round in a circle; they make a verdict inconclusive.
+pub const MOST_STEPS: u64 = 50_000;
+
+/// Seeds that one task takes at a time.
+const BLOCK: u64 = 64;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Seeds, the end excluded.
+    pub seeds: Range<u64>,
+    /// The scheduler.
+    pub scheduler: Scheduler,
+    /// Whether to go on after the first failing seed.
+    pub keep_going: bool,
+}
+
+/// A claim that broke, and the schedule that broke it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// The claim.
+    pub invariant: Invariant,
+    /// The steps, up to and including the one that broke it.
+    pub steps: Vec<Step>,
+}
+
+/// What the schedules came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Schedules, up to and including the first that failed.
+    pub schedules: u64,
+    /// Steps in them.
+    pub steps: u64,
+    /// The longest schedule, in steps.
+    pub longest: u64,
+    /// The failure with the lowest seed.
+    pub failure: Option<Failure>,
+    /// Every claim that broke, those included that were not looked for.
+    pub broken: Invariants,
+    /// What happened in some schedule.
+    pub seen: Seen,
+    /// Schedules that were cut at [`MOST_STEPS`].
+    pub cut: u64,
+}
+
+/// The claim that ends a schedule: the one that the scenario expects to break, or any.
+#[must_use]
+pub fn target(scenario: &Scenario) -> Option<Invariant> {
+    match scenario.expected() {
+        Expect::Violated(invariant) => Some(invariant),
+        Expect::Holds => None,
+    }
+}
+
+/// Which claim of `broken` ends a schedule that looks for `target`.
+#[must_use]
+pub fn hit(broken: Invariants, target: Option<Invariant>) -> Option<Invariant> {
+    match target {
+        Some(invariant) => broken.has(invariant).then_some(invariant),
+        None => broken.iter().next(),
+    }
+}
+
+/// Runs a scenario. `progress` is called now and then with the schedules done, and answers whether to go on.
+///
+/// The outcome is the same on any number of threads. An interrupted run covers the seeds before the interruption.
+pub fn run(
+    scenario: &Scenario,
+    options: &Options,
+    progress: &(dyn Fn(u64) -> bool + Sync),
+) -> Outcome {
+    if let Ok(start) = scenario.start::<Small>() {
+        return run_in(scenario, &start, options, progress);
+    }
+    if let Ok(start) = scenario.start::<Medium>() {
+        return run_in(scenario, &start, options, progress);
+    }
+    let start = scenario
+        .start::<Large>()
+        .expect("the large layout has room for every scenario");
+    run_in(scenario, &start, options, progress)
+}
+
+/// One schedule's share of an [`Outcome`].
+struct Schedule {
+    steps: u64,
+    failure: Option<Invariant>,
+    broken: Invariants,
+    seen: Seen,
+    cut: bool,
+}
+
+fn run_in<L: Layout>(
+    scenario: &Scenario,
+    start: &State<L>,
+    options: &Options,
+    progress: &(dyn Fn(u64) -> bool + Sync),
+) -> Outcome {
+    let machine = &scenario.machine;
+    let target = target(scenario);
+    let length = typical_length(machine, start);
+    let mut outcome = Outcome {
+        schedules: 0,
+        steps: 0,
+        longest: 0,
+        failure: None,
+        broken: Invariants::NONE,
+        seen: Seen::default(),
+        cut: 0,
+    };
+    let mut failing = None;
+    let mut at = options.seeds.start;
+    let blocks_at_once = 16 * rayon::current_num_threads() as u64;
+    'seeds: while at < options.seeds.end {
+        let end = at
+            .saturating_add(BLOCK * blocks_at_once)
+            .min(options.seeds.end);
+        let blocks: Vec<u64> = (at..end).step_by(BLOCK as usize).collect();
+        let done: Vec<Vec<Schedule>> = blocks
+            .into_par_iter()
+            .map(|first| {
+                let last = first.saturating_add(BLOCK).min(end);
+                let mut runner = Runner::new(machine, start, options.scheduler, target, length);
+                let mut schedules = Vec::with_capacity((last - first) as usize);
+                for seed in first..last {
+                    let schedule = runner.run(seed, None);
+                    let failed = schedule.failure.is_some();
+                    schedules.push(schedule);
+                    if failed && !options.keep_going {
+                        break;
+                    }
+                }
+                schedules
+            })
+            .collect();
+        let mut seed = at;
+        for block in done {
+            let first = seed;
+            for schedule in block {
+                outcome.schedules += 1;
+                outcome.steps += schedule.steps;
+                outcome.longest = outcome.longest.max(schedule.steps);
+                outcome.broken.union(schedule.broken);
+                outcome.seen.union(schedule.seen);
+                outcome.cut += u64::from(schedule.cut);
+                if let Some(invariant) = schedule.failure {
+                    failing.get_or_insert((seed, invariant));
+                    if !options.keep_going {
+                        break 'seeds;
+                    }
+                }
+                seed += 1;
+            }
+            seed = first.saturating_add(BLOCK).min(end);
+        }
+        at = end;
+        if !progress(outcome.schedules) {
+            break;
+        }
+    }
+    outcome.failure = failing.map(|(seed, invariant)| {
+        let mut steps = Vec::new();
+        Runner::new(machine, start, options.scheduler, target, length).run(seed, Some(&mut steps));
+        Failure {
+            seed,
+            invariant,
+            steps,
+        }
+    });
+    outcome
+}
+
+/// The steps that a schedule takes, more or less: PCT spreads its change points over them.
+fn typical_length<L: Layout>(machine: &Machine, start: &State<L>) -> u64 {
+    Runner::new(
+        machine,
+        start,
+        Scheduler::Random,
+        Some(Invariant::MigrationMakesProgress),
+        1,
+    )
+    .run(0, None)
+    .steps
+    .max(1)
+}
+
+/// Runs schedule after schedule with the memory of the first.
+struct Runner<'a, L: Layout> {
+    machine: &'a Machine,
+    start: &'a State<L>,
+    scheduler: Scheduler,
+    target: Option<Invariant>,
+    length: u64,
+    possible: Vec<Step>,
+}
+
+/// The priorities of PCT.
+struct Priorities {
+    /// Actor and priority; the highest acts.
+    of: Vec<(Actor, i64)>,
+    /// Steps at which the actor at work falls, and to what.
+    changes: Vec<(u64, i64)>,
+    /// The lowest priority given so far.
+    lowest: i64,
+}
+
+impl Priorities {
+    fn new<L: Layout>(state: &State<L>, depth: u32, length: u64, choices: &mut Choices) -> Self {
+        let vcpus = (0..state.vcpus.len()).map(|index| Actor::Vcpu(index as u8));
+        let threads = (0..state.threads.len()).map(|index| Actor::Thread(index as u8));
+        let devices = (0..state.devices.len()).map(|index| Actor::Device(index as u8));
+        let mut actors: Vec<Actor> = vcpus.chain(threads).chain(devices).collect();
+        choices.shuffle(&mut actors);
+        let first = i64::from(depth);
+        let of = actors
+            .into_iter()
+            .enumerate()
+            .map(|(index, actor)| (actor, first + index as i64))
+            .collect();
+        let span = u32::try_from(length).unwrap_or(u32::MAX);
+        let changes = (1..depth)
+            .map(|change| (u64::from(choices.below(span)), first - i64::from(change)))
+            .collect();
+        Self {
+            of,
+            changes,
+            lowest: 0,
+        }
+    }
+
+    fn set(&mut self, actor: Actor, priority: i64) {
+        for (known, value) in &mut self.of {
+            if *known == actor {
+                *value = priority;
+            }
+        }
+    }
+
+    fn highest(&self, possible: &[Step]) -> Actor {
+        let priority = |actor: Actor| {
+            self.of
+                .iter()
+                .find(|(known, _)| *known == actor)
+                .map_or(i64::MIN, |(_, p)| *p)
+        };
+        possible
+            .iter()
+            .map(|step| step.actor)
+            .max_by_key(|actor| priority(*actor))
+            .expect("some step is possible")
+    }
+}
+
+impl<'a, L: Layout> Runner<'a, L> {
+    fn new(
+        machine: &'a Machine,
+        start: &'a State<L>,
+        scheduler: Scheduler,
+        target: Option<Invariant>,
+        length: u64,
+    ) -> Self {
+        Self {
+            machine,
+            start,
+            scheduler,
+            target,
+            length,
+            possible: Vec::with_capacity(64),
+        }
+    }
+
+    fn run(&mut self, seed: u64, mut record: Option<&mut Vec<Step>>) -> Schedule {
+        let machine = self.machine;
+        let mut choices = Choices::new(seed, 0);
+        let mut state = self.start.clone();
+        let mut priorities = match self.scheduler {
+            Scheduler::Random => None,
+            Scheduler::Pct { depth } => {
+                Some(Priorities::new(&state, depth, self.length, &mut choices))
+            }
+        };
+        let mut schedule = Schedule {
+            steps: 0,
+            failure: None,
+            broken: Invariants::NONE,
+            seen: Seen::default(),
+            cut: false,
+        };
+        loop {
+            self.possible.clear();
+            for_each_step(machine, &state, |step| self.possible.push(step));
+            if self.possible.is_empty() {
+                if is_stuck(machine, &state) {
+                    let mut broken = Invariants::NONE;
+                    broken.insert(Invariant::MigrationMakesProgress);
+                    schedule.broken.union(broken);
+                    schedule.failure = hit(broken, self.target);
+                }
+                return schedule;
+            }
+            if schedule.steps == MOST_STEPS {
+                schedule.cut = true;
+                return schedule;
+            }
+            let step = match &mut priorities {
+                None => self.possible[choices.below(self.possible.len() as u32) as usize],
+                Some(priorities) => {
+                    let mut actor = priorities.highest(&self.possible);
+                    if let Some(change) = priorities
+                        .changes
+                        .iter()
+                        .position(|(at, _)| *at == schedule.steps)
+                    {
+                        let (_, priority) = priorities.changes.swap_remove(change);
+                        priorities.set(actor, priority);
+                        actor = priorities.highest(&self.possible);
+                    }
+                    self.possible.retain(|step| step.actor == actor);
+                    self.possible[choices.below(self.possible.len() as u32) as usize]
+                }
+            };
+            schedule.seen.note(machine, &state, step);
+            let effect = apply(machine, &mut state, step);
+            schedule.steps += 1;
+            if let Some(steps) = record.as_deref_mut() {
+                steps.push(step);
+            }
+            let broken = oracle::check(machine, &state, effect);
+            if !broken.is_empty() {
+                schedule.broken.union(broken);
+                schedule.failure = hit(broken, self.target);
+                if schedule.failure.is_some() {
+                    return schedule;
+                }
+            }
+            if let (Some(priorities), Actor::Vcpu(vcpu)) = (&mut priorities, step.actor) {
+                // A vCPU that exits 31 for ever must not keep everybody else from acting.
+                let v = &state.vcpus[usize::from(vcpu)];
+                if v.is_stopped() && v.exit == Exit::DirtyRingFull {
+                    priorities.lowest -= 1;
+                    let lowest = priorities.lowest;
+                    priorities.set(step.actor, lowest);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a state in which nobody can act is a deadlock: a program has not come to its end.
+#[must_use]
+pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    !state.finished
+        && !state.crashed
+        && state
+            .threads
+            .iter()
+            .enumerate()
+            .any(|(index, thread)| usize::from(thread.op) < machine.programs[index].len())
+}

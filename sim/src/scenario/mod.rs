@@ -1,0 +1,374 @@
+//! Scenarios: a machine, its writers, the VMM's protocol as a list of steps, and the verdict that is expected.
+//!
+//! The protocol is data. `docs/scenarios.md` describes the language for those who write it; this module turns the
+//! text into the model's [`Machine`], whose programs are lists of operations, and refuses what contradicts itself.
+
+mod builtin;
+mod error;
+mod machine;
+mod node;
+mod reader;
+mod steps;
+mod writers;
+
+use std::path::Path;
+
+use dirtysim_model::layout::{Array, Large, Layout};
+use dirtysim_model::machine::Machine;
+use dirtysim_model::mutation::{Mutation, Mutations};
+use dirtysim_model::op::Op;
+use dirtysim_model::oracle::Invariant;
+use dirtysim_model::state::State;
+use dirtysim_model::step::{Actor, Choice, Step, apply, for_each_step};
+use dirtysim_model::thread::Thread;
+use serde_json::Value;
+
+pub use builtin::{builtin, builtins};
+pub use error::ScenarioError;
+pub(crate) use error::nearest;
+use reader::{Result, Source, Table};
+
+/// The verdict that a scenario states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Every claim holds.
+    Holds,
+    /// That claim is broken.
+    Violated(Invariant),
+}
+
+/// A scenario, checked and ready to run.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// What it is about, in a sentence.
+    pub sentence: String,
+    /// Where the order comes from: repository, file, function, version; empty where it is the project's own.
+    pub origin: String,
+    /// The verdict that it states; none is `holds`, but the document says which.
+    pub expect: Option<Expect>,
+    /// Whether `no_spurious_dirty_page` is checked.
+    pub checks_spurious: bool,
+    /// Constants that differ from the architecture's, each as `name = value (the architecture's: value)`.
+    pub scaled: Vec<String>,
+    /// The machine, with the protocol as its programs.
+    pub machine: Machine,
+    /// What is done before the schedules begin: capabilities, memslots, vCPUs.
+    pub setup: Vec<Op>,
+    /// The scenario as it was written, for the header of a trace.
+    pub source: Value,
+}
+
+impl Scenario {
+    /// Reads a scenario from TOML; `file` names it in complaints.
+    ///
+    /// # Errors
+    /// What is wrong, where, and what to write instead.
+    pub fn from_toml(file: &str, text: &str) -> Result<Self> {
+        let tree = match node::from_toml(text) {
+            Ok(tree) => tree,
+            Err((problem, span)) => {
+                let help = "a scenario is TOML 1.0; docs/scenarios.md has examples".to_owned();
+                return Err(ScenarioError::at(
+                    file,
+                    text,
+                    span.unwrap_or(0..0),
+                    problem,
+                    help,
+                ));
+            }
+        };
+        Self::from_tree(Source { file, text }, &tree)
+    }
+
+    /// Reads a scenario from the JSON that a trace's header carries.
+    ///
+    /// # Errors
+    /// What is wrong and what to write instead.
+    pub fn from_json(file: &str, value: &Value) -> Result<Self> {
+        Self::from_tree(Source { file, text: "" }, &node::from_json(value))
+    }
+
+    /// Reads a file, of at most 1 MiB.
+    ///
+    /// # Errors
+    /// What is wrong, where, and what to write instead.
+    pub fn load(path: &Path) -> Result<Self> {
+        const MOST_BYTES: u64 = 1 << 20;
+        let file = path.display().to_string();
+        let whole =
+            |problem: String, help: &str| ScenarioError::whole(&file, problem, help.to_owned());
+        let size = std::fs::metadata(path)
+            .map_err(|error| {
+                whole(
+                    format!("cannot read: {error}"),
+                    "give a file, or a name that `dirtysim list scenarios` shows",
+                )
+            })?
+            .len();
+        if size > MOST_BYTES {
+            return Err(whole(
+                format!("{size} bytes"),
+                "a scenario has at most 1 MiB",
+            ));
+        }
+        let bytes = std::fs::read(path)
+            .map_err(|error| whole(format!("cannot read: {error}"), "give a readable file"))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            whole(
+                format!("invalid UTF-8 at byte {}", error.utf8_error().valid_up_to()),
+                "a scenario is UTF-8 text",
+            )
+        })?;
+        if text.trim().is_empty() {
+            return Err(whole(
+                "the file is empty".to_owned(),
+                "docs/scenarios.md has examples",
+            ));
+        }
+        Self::from_toml(&file, &text)
+    }
+
+    /// A built-in scenario by name, or a file.
+    ///
+    /// # Errors
+    /// As [`Scenario::load`]; and for a name that is neither, the names that are near.
+    pub fn find(name: &str) -> Result<Self> {
+        if let Some(scenario) = builtin(name) {
+            return Ok(scenario);
+        }
+        if name.contains(['/', '\\', '.']) || Path::new(name).exists() {
+            return Self::load(Path::new(name));
+        }
+        let names: Vec<&str> = builtin::names().collect();
+        let near =
+            nearest(name, &names).map_or(String::new(), |near| format!("did you mean `{near}`? "));
+        let help = format!(
+            "{near}`dirtysim list scenarios` shows the built-in ones; a file has a `.` or a `/` in its name"
+        );
+        Err(ScenarioError::whole(
+            name,
+            "no such scenario".to_owned(),
+            help,
+        ))
+    }
+
+    fn from_tree(source: Source<'_>, tree: &node::Node) -> Result<Self> {
+        let mut top = Table::new(source, tree, "the scenario")?;
+        let name = top.text("name")?.map(str::to_owned);
+        let sentence = top.text("sentence")?.unwrap_or_default().to_owned();
+        let origin = top.text("origin")?.unwrap_or_default().to_owned();
+        let expect = top
+            .get("expect")
+            .map(|node| read_expect(source, node))
+            .transpose()?;
+        let checks_spurious = top.boolean("check_spurious")?.unwrap_or(false);
+        let mutations = read_mutations(source, &mut top)?;
+        let mut parts = machine::read(source, &mut top)?;
+        parts.machine.mutations = mutations;
+        parts.machine.track_spurious = checks_spurious;
+        let writers = writers::read(source, &mut top, &mut parts)?;
+        steps::read(source, &mut top, &mut parts, &writers)?;
+        let span = top.span.clone();
+        top.finish()?;
+        let Some(name) = name else {
+            return source.error(
+                &(span.start..span.start),
+                "no `name`",
+                "write name = \"what-it-shows\"",
+            );
+        };
+        if name.is_empty()
+            || !name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+        {
+            return source.error(
+                &span,
+                format!("the name `{name}`"),
+                "a name has letters, digits, - and _ only: files are named after it",
+            );
+        }
+        parts.machine.look_ahead();
+        let scenario = Self {
+            name,
+            sentence,
+            origin,
+            expect,
+            checks_spurious,
+            scaled: parts.scaled,
+            machine: parts.machine,
+            setup: parts.setup,
+            source: node::to_json(tree),
+        };
+        scenario.check_setup(source, &parts.setup_spans)?;
+        Ok(scenario)
+    }
+
+    /// Runs the set-up once, so that what the kernel would refuse is refused here.
+    fn check_setup(
+        &self,
+        source: Source<'_>,
+        spans: &[(std::ops::Range<usize>, &'static str)],
+    ) -> Result<()> {
+        let mut machine = self.machine.clone();
+        machine.programs = vec![self.setup.clone()];
+        let mut state = State::<Large>::new(&machine);
+        while usize::from(state.threads[0].op) < self.setup.len() {
+            let at = usize::from(state.threads[0].op);
+            run_op(&machine, &mut state);
+            if let Err(errno) = state.threads[0].answer {
+                let (span, rule) = spans
+                    .get(at)
+                    .cloned()
+                    .unwrap_or((0..0, "the kernel refuses this set-up"));
+                return source.error(
+                    &span,
+                    format!("the kernel answers {} here", errno.name()),
+                    rule,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The state in which schedules begin: the set-up done, every thread before its first step.
+    ///
+    /// # Errors
+    /// What does not fit the layout, and how many of it would.
+    pub fn start<L: Layout>(&self) -> std::result::Result<State<L>, (&'static str, u64)> {
+        State::<L>::fits(&self.machine)?;
+        let ring = self
+            .machine
+            .constants
+            .ring_min_entries
+            .max(self.ring_entries());
+        if u64::from(self.ring_entries()) > L::Entries::CAPACITY as u64 {
+            let _ = ring;
+            return Err(("ring entries", L::Entries::CAPACITY as u64));
+        }
+        let mut machine = self.machine.clone();
+        machine.programs = vec![self.setup.clone()];
+        let mut state = State::<L>::new(&machine);
+        while usize::from(state.threads[0].op) < self.setup.len() {
+            run_op(&machine, &mut state);
+        }
+        state.threads = L::Threads::default();
+        for _ in &self.machine.programs {
+            state.threads.push(Thread::default());
+        }
+        Ok(state)
+    }
+
+    /// The entries that the set-up gives each ring; 0: no ring.
+    #[must_use]
+    pub fn ring_entries(&self) -> u32 {
+        use dirtysim_model::machine::{
+            CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL, DIRTY_GFN_BYTES,
+        };
+        self.setup
+            .iter()
+            .find_map(|op| match op {
+                Op::EnableCap {
+                    cap: CAP_DIRTY_LOG_RING | CAP_DIRTY_LOG_RING_ACQ_REL,
+                    args0,
+                    ..
+                } => Some(*args0 as u32 / DIRTY_GFN_BYTES),
+                _ => None,
+            })
+            .unwrap_or(0)
+    }
+
+    /// The verdict that counts: the one stated, or `holds`.
+    #[must_use]
+    pub fn expected(&self) -> Expect {
+        self.expect.unwrap_or(Expect::Holds)
+    }
+
+    /// The scenario with one more mutation switched on, as if its file had listed it.
+    #[must_use]
+    pub fn with_mutation(mut self, mutation: Mutation) -> Self {
+        self.machine.mutations.switch_on(mutation);
+        if let Value::Object(map) = &mut self.source {
+            let list = map
+                .entry("mutations")
+                .or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(list) = list {
+                list.push(Value::from(mutation.name()));
+            }
+        }
+        self
+    }
+
+    /// The name of a host page: `slot:offset`, or its number where no slot has it.
+    #[must_use]
+    pub fn page_name(&self, host: u32) -> String {
+        let slot = self
+            .machine
+            .slots
+            .iter()
+            .find(|slot| (slot.host..slot.host + slot.npages).contains(&host));
+        slot.map_or_else(
+            || host.to_string(),
+            |slot| format!("{}:{}", slot.name, host - slot.host),
+        )
+    }
+
+    /// The name of a frame: `slot:offset`.
+    #[must_use]
+    pub fn frame_name(&self, frame: u32) -> String {
+        match self.machine.slot_of_frame(frame) {
+            Some(slot) => {
+                let slot = &self.machine.slots[slot];
+                format!("{}:{}", slot.name, frame - slot.frame)
+            }
+            None => frame.to_string(),
+        }
+    }
+}
+
+/// Runs thread 0 through the operation that it is at, with nobody else acting.
+fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) {
+    let at = state.threads[0].op;
+    while state.threads[0].op == at {
+        let mut next = None;
+        for_each_step(machine, state, |step| {
+            if step.actor == Actor::Thread(0) && step.choice == Choice::Advance {
+                next = Some(step);
+            }
+        });
+        let step: Step = next.expect("in set-up nobody holds what a step could wait for");
+        apply(machine, state, step);
+    }
+}
+
+fn read_expect(source: Source<'_>, node: &node::Node) -> Result<Expect> {
+    const HELP: &str = "write expect = \"holds\" or expect = { violated = \"no_dirty_page_lost\" }";
+    if let node::Kind::Text(word) = &node.kind {
+        return if word == "holds" {
+            Ok(Expect::Holds)
+        } else {
+            source.error(&node.span, format!("unknown verdict `{word}`"), HELP)
+        };
+    }
+    let mut table = Table::new(source, node, "`expect`")?;
+    let known: Vec<(&'static str, Invariant)> =
+        Invariant::ALL.iter().map(|i| (i.name(), *i)).collect();
+    let Some(violated) = table.get("violated") else {
+        return source.error(&node.span, "`expect` has no `violated`", HELP);
+    };
+    let invariant = reader::pick(source, violated, "invariant", &known)?;
+    table.finish()?;
+    Ok(Expect::Violated(invariant))
+}
+
+fn read_mutations(source: Source<'_>, top: &mut Table<'_>) -> Result<Mutations> {
+    let known: Vec<(&'static str, Mutation)> =
+        Mutation::ALL.iter().map(|m| (m.name(), *m)).collect();
+    let mut mutations = Mutations::default();
+    for node in top.list("mutations")?.unwrap_or_default() {
+        mutations.switch_on(reader::pick(source, node, "mutation", &known)?);
+    }
+    Ok(mutations)
+}

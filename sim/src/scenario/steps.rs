@@ -1,0 +1,562 @@
+//! `[protocol]`: what each thread of the VMM does, step by step.
+
+use dirtysim_model::machine::{OnRingFull, WriterLog};
+use dirtysim_model::op::{ClearMask, HarvestWay, Into, KernelWriter, Op};
+
+use super::machine::{Parts, SlotState};
+use super::node::{Kind, Node};
+use super::reader::{self, Result, Source, Table};
+use super::writers::{LOGS, Writers};
+
+/// The most operations that a program has once its repetitions are written out.
+const MOST_OPS: usize = 250;
+
+/// The words for steps.
+const STEPS: [(&str, Word); 34] = [
+    ("enable-logging", Word::EnableLogging),
+    ("disable-logging", Word::DisableLogging),
+    ("add-slot", Word::AddSlot),
+    ("remove-slot", Word::RemoveSlot),
+    ("move-slot", Word::MoveSlot),
+    ("copy-all", Word::CopyAll),
+    ("copy", Word::Copy),
+    ("harvest-rings", Word::Harvest),
+    ("reset-rings", Word::Reset),
+    ("get-dirty-log", Word::Get),
+    ("clear-dirty-log", Word::Clear),
+    ("publish", Word::Publish),
+    ("kick-vcpus", Word::Kick),
+    ("pause-vcpus", Word::Pause),
+    ("signal-vcpus", Word::Signal),
+    ("wait-vcpus-stopped", Word::WaitStopped),
+    ("resume-vcpus", Word::Resume),
+    ("wait-ring-full", Word::WaitRingFull),
+    ("ack-ring-full", Word::AckRingFull),
+    ("its-save-tables", Word::ItsSave),
+    ("save-pending-tables", Word::PendingSave),
+    ("its-restore-tables", Word::ItsRestore),
+    ("kernel-write", Word::KernelWrite),
+    ("vmm-write", Word::VmmWrite),
+    ("vmm-log-sync", Word::VmmLogSync),
+    ("start-device", Word::DeviceStart),
+    ("stop-devices", Word::DeviceStop),
+    ("drain-devices", Word::DeviceDrain),
+    ("device-log-sync", Word::DeviceSync),
+    ("host-age", Word::HostAge),
+    ("drop-free", Word::DropFree),
+    ("cancel", Word::Cancel),
+    ("new-destination", Word::NewDestination),
+    ("checkpoint", Word::Checkpoint),
+];
+
+/// The words that end a protocol.
+const ENDS: [(&str, Word); 2] = [("finish", Word::Finish), ("switch-over", Word::SwitchOver)];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    EnableLogging,
+    DisableLogging,
+    AddSlot,
+    RemoveSlot,
+    MoveSlot,
+    CopyAll,
+    Copy,
+    Harvest,
+    Reset,
+    Get,
+    Clear,
+    Publish,
+    Kick,
+    Pause,
+    Signal,
+    WaitStopped,
+    Resume,
+    WaitRingFull,
+    AckRingFull,
+    ItsSave,
+    PendingSave,
+    ItsRestore,
+    KernelWrite,
+    VmmWrite,
+    VmmLogSync,
+    DeviceStart,
+    DeviceStop,
+    DeviceDrain,
+    DeviceSync,
+    HostAge,
+    DropFree,
+    Cancel,
+    NewDestination,
+    Checkpoint,
+    Finish,
+    SwitchOver,
+}
+
+/// How a harvest can go wrong, in the words of scenarios.
+const WAYS: [(&str, HarvestWay); 5] = [
+    ("right", HarvestWay::Right),
+    ("skip-first", HarvestWay::SkipFirst),
+    ("write-zero", HarvestWay::WriteZero),
+    ("unread", HarvestWay::Unread),
+    ("one-too-many", HarvestWay::OneTooMany),
+];
+
+/// The writer of one program.
+struct Writer<'a> {
+    source: Source<'a>,
+    parts: &'a mut Parts,
+    writers: &'a Writers,
+    slots: Vec<SlotState>,
+    locks: &'a mut Vec<String>,
+    program: Vec<Op>,
+}
+
+pub(super) fn read(
+    source: Source<'_>,
+    top: &mut Table<'_>,
+    parts: &mut Parts,
+    writers: &Writers,
+) -> Result<()> {
+    let Some(node) = top.get("protocol") else {
+        let span = top.span.clone();
+        return source.error(
+            &(span.start..span.start),
+            "no [protocol]",
+            "write [protocol] with steps = [ \"enable-logging\", … , \"finish\" ]",
+        );
+    };
+    let mut table = Table::new(source, node, "[protocol]")?;
+    let policies = [("reenter", OnRingFull::Reenter), ("wait", OnRingFull::Wait)];
+    if let Some(node) = table.get("on_ring_full") {
+        parts.machine.on_ring_full = reader::pick(source, node, "on_ring_full", &policies)?;
+    }
+    let mut locks = Vec::new();
+    let mut lists = vec![(node.span.clone(), table.list("steps")?)];
+    for thread in table.list("threads")?.unwrap_or_default() {
+        let mut thread_table = Table::new(source, thread, "a thread")?;
+        thread_table.text("name")?;
+        lists.push((thread.span.clone(), thread_table.list("steps")?));
+        thread_table.finish()?;
+    }
+    table.finish()?;
+    if lists.len() > 4 {
+        return source.error(
+            &lists[4].0,
+            format!("{} threads", lists.len()),
+            "a scenario has at most 4 threads of the VMM",
+        );
+    }
+    let slots = parts.slots.clone();
+    for (span, steps) in lists {
+        let Some(steps) = steps else {
+            return source.error(
+                &span,
+                "no `steps`",
+                "write steps = [ \"enable-logging\", … , \"finish\" ]",
+            );
+        };
+        let mut writer = Writer {
+            source,
+            parts,
+            writers,
+            slots: slots.clone(),
+            locks: &mut locks,
+            program: Vec::new(),
+        };
+        writer.steps(steps)?;
+        let program = writer.program;
+        if program.len() > MOST_OPS {
+            return source.error(
+                &span,
+                format!("{} operations with repetitions written out", program.len()),
+                format!("a program has at most {MOST_OPS}"),
+            );
+        }
+        parts.machine.programs.push(program);
+    }
+    parts.machine.track_sent = parts
+        .machine
+        .programs
+        .iter()
+        .flatten()
+        .any(|op| matches!(op, Op::Cancel));
+    Ok(())
+}
+
+impl Writer<'_> {
+    fn steps(&mut self, nodes: &[Node]) -> Result<()> {
+        for node in nodes {
+            if self.program.len() > MOST_OPS {
+                break;
+            }
+            self.step(node)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, node: &Node) -> Result<()> {
+        let source = self.source;
+        let known: Vec<(&'static str, Word)> = STEPS.into_iter().chain(ENDS).collect();
+        if matches!(node.kind, Kind::Text(_)) {
+            let word = reader::pick(source, node, "step", &known)?;
+            let empty = Node {
+                span: node.span.clone(),
+                kind: Kind::Table(Vec::new()),
+            };
+            let table = Table::new(source, &empty, "the step")?;
+            return self.word(word, table);
+        }
+        let mut table = Table::new(source, node, "a step")?;
+        if let Some(count) = table.integer("repeat", 0..=MOST_OPS as u64)? {
+            let steps = table.list("steps")?;
+            table.finish()?;
+            let Some(steps) = steps else {
+                return source.error(
+                    &node.span,
+                    "`repeat` without `steps`",
+                    "write { repeat = 2, steps = [ … ] }",
+                );
+            };
+            for _ in 0..count {
+                self.steps(steps)?;
+            }
+            return Ok(());
+        }
+        if let Some(name) = table.text("lock")? {
+            let steps = table.list("steps")?;
+            table.finish()?;
+            let Some(steps) = steps else {
+                return source.error(
+                    &node.span,
+                    "`lock` without `steps`",
+                    "write { lock = \"slots\", steps = [ … ] }",
+                );
+            };
+            let lock = self.lock(node, name)?;
+            self.program.push(Op::Lock(lock));
+            self.steps(steps)?;
+            self.program.push(Op::Unlock(lock));
+            return Ok(());
+        }
+        let Some(word_node) = table.get("step") else {
+            return source.error(&node.span, "a step without `step`", "write \"copy\", { step = \"copy\", … }, { repeat = 2, steps = [ … ] } or { lock = \"slots\", steps = [ … ] }");
+        };
+        let word = reader::pick(source, word_node, "step", &known)?;
+        self.word(word, table)
+    }
+
+    fn lock(&mut self, node: &Node, name: &str) -> Result<u8> {
+        if let Some(index) = self.locks.iter().position(|lock| lock == name) {
+            return Ok(index as u8);
+        }
+        if self.locks.len() == 8 {
+            return self.source.error(
+                &node.span,
+                "more than 8 locks",
+                "a scenario has at most 8 locks of the VMM",
+            );
+        }
+        self.locks.push(name.to_owned());
+        Ok((self.locks.len() - 1) as u8)
+    }
+
+    /// The slots that a step is about: the one it names, or all that `wanted` says.
+    fn slots(
+        &mut self,
+        table: &mut Table<'_>,
+        wanted: impl Fn(&SlotState) -> bool,
+    ) -> Result<Vec<usize>> {
+        let Some(node) = table.get("slot") else {
+            return Ok((0..self.slots.len())
+                .filter(|&slot| wanted(&self.slots[slot]))
+                .collect());
+        };
+        let names: Vec<&str> = self
+            .parts
+            .machine
+            .slots
+            .iter()
+            .map(|slot| slot.name.as_str())
+            .collect();
+        let word = reader::text(self.source, node, "slot")?;
+        match names.iter().position(|name| *name == word) {
+            Some(slot) => Ok(vec![slot]),
+            None => self.source.error(
+                &node.span,
+                format!("unknown slot `{word}`"),
+                format!("known: {}", names.join(", ")),
+            ),
+        }
+    }
+
+    /// Whether the step goes on although the state that the text has led to speaks against it.
+    fn change_slot(&mut self, slot: usize, change: impl Fn(&mut SlotState)) {
+        let mut state = self.slots[slot].clone();
+        change(&mut state);
+        let op = self.parts.region(slot, &state);
+        self.slots[slot] = state;
+        self.program.push(op);
+    }
+
+    fn into(&mut self, table: &mut Table<'_>) -> Result<Into> {
+        let known = [("pending", Into::Pending), ("hand", Into::Hand)];
+        match table.get("into") {
+            Some(node) => reader::pick(self.source, node, "into", &known),
+            None => Ok(Into::Pending),
+        }
+    }
+
+    fn device(&mut self, table: &mut Table<'_>) -> Result<Vec<u8>> {
+        let Some(node) = table.get("device") else {
+            return Ok((0..self.writers.devices.len() as u8).collect());
+        };
+        let word = reader::text(self.source, node, "device")?;
+        match self.writers.devices.iter().position(|name| name == word) {
+            Some(device) => Ok(vec![device as u8]),
+            None => {
+                let known = self.writers.devices.join(", ");
+                self.source.error(
+                    &node.span,
+                    format!("unknown device `{word}`"),
+                    format!("known: {known}"),
+                )
+            }
+        }
+    }
+
+    fn kernel_write(
+        &mut self,
+        table: &mut Table<'_>,
+        writer: KernelWriter,
+        usual: Option<&Vec<u32>>,
+    ) -> Result<()> {
+        let frames = match table.list("pages")? {
+            Some(nodes) => Some(self.parts.frames(self.source, nodes)?),
+            None => usual.cloned(),
+        };
+        let fails_after = table
+            .integer("fails_after", 0..=254)?
+            .map_or(u8::MAX, |after| after as u8);
+        let Some(frames) = frames else {
+            return self.source.error(
+                &table.span,
+                format!("`{}` does not say which pages it writes", writer.name()),
+                "write pages = [3] in the step, or the writer's tables in [writers]",
+            );
+        };
+        let frames = self.parts.keep_list(frames);
+        self.program.push(Op::KernelWrite {
+            writer,
+            frames,
+            fails_after,
+        });
+        Ok(())
+    }
+
+    fn word(&mut self, word: Word, mut table: Table<'_>) -> Result<()> {
+        let source = self.source;
+        let writers = self.writers;
+        match word {
+            Word::EnableLogging => {
+                for slot in self.slots(&mut table, |slot| slot.present)? {
+                    self.change_slot(slot, |slot| slot.logging = true);
+                }
+            }
+            Word::DisableLogging => {
+                for slot in self.slots(&mut table, |slot| slot.present)? {
+                    self.change_slot(slot, |slot| slot.logging = false);
+                }
+            }
+            Word::AddSlot => {
+                let logging = table.boolean("logging")?.unwrap_or(false);
+                for slot in self.slots(&mut table, |slot| !slot.present)? {
+                    self.change_slot(slot, |slot| {
+                        slot.present = true;
+                        slot.logging = logging;
+                    });
+                }
+            }
+            Word::RemoveSlot => {
+                for slot in self.slots(&mut table, |_| false)? {
+                    self.change_slot(slot, |slot| {
+                        slot.present = false;
+                        slot.logging = false;
+                    });
+                }
+            }
+            Word::MoveSlot => {
+                for slot in self.slots(&mut table, |_| false)? {
+                    let places = self.parts.machine.slots[slot].places.len();
+                    self.change_slot(slot, |slot| slot.place = (slot.place + 1) % places);
+                }
+            }
+            Word::CopyAll => self.program.push(Op::CopyAll),
+            Word::Copy => self.program.push(Op::Copy),
+            Word::Harvest => {
+                let most = self.parts.machine.vcpus.len() as u64 - 1;
+                let vcpu = table.integer("vcpu", 0..=most + 1)?.map(|vcpu| vcpu as u8);
+                let max = table
+                    .integer("max", 0..=u64::from(u32::MAX))?
+                    .map_or(u32::MAX, |max| max as u32);
+                let way = table.get("way").map_or(Ok(HarvestWay::Right), |node| {
+                    reader::pick(source, node, "way", &WAYS)
+                })?;
+                let into = self.into(&mut table)?;
+                self.program.push(Op::Harvest {
+                    vcpu,
+                    max,
+                    way,
+                    into,
+                });
+            }
+            Word::Reset => {
+                let signal = table.boolean("signal")?.unwrap_or(false);
+                self.program.push(Op::ResetRings { signal });
+            }
+            Word::Get => {
+                let into = self.into(&mut table)?;
+                let bad_pointer = table.boolean("efault")?.unwrap_or(false);
+                for slot in self.slots(&mut table, |slot| slot.present && slot.logging)? {
+                    let slot = self.parts.machine.slots[slot].number();
+                    self.program.push(Op::GetDirtyLog {
+                        slot,
+                        into,
+                        bad_pointer,
+                    });
+                }
+            }
+            Word::Clear => self.clear(&mut table)?,
+            Word::Publish => self.program.push(Op::Publish),
+            Word::Kick => self
+                .program
+                .extend([Op::Kick { stop: false }, Op::WaitKicked]),
+            Word::Pause => self
+                .program
+                .extend([Op::Kick { stop: true }, Op::WaitStopped]),
+            Word::Signal => {
+                let stop = table.boolean("stop")?.unwrap_or(false);
+                self.program.push(Op::Kick { stop });
+            }
+            Word::WaitStopped => self.program.push(Op::WaitStopped),
+            Word::Resume => self.program.push(Op::Resume),
+            Word::WaitRingFull => self.program.push(Op::WaitRingFull),
+            Word::AckRingFull => self.program.push(Op::AckRingFull),
+            Word::ItsSave => {
+                self.kernel_write(&mut table, KernelWriter::ItsSave, writers.its_save.as_ref())?
+            }
+            Word::PendingSave => self.kernel_write(
+                &mut table,
+                KernelWriter::PendingSave,
+                writers.pending_save.as_ref(),
+            )?,
+            Word::ItsRestore => self.kernel_write(
+                &mut table,
+                KernelWriter::ItsRestore,
+                writers.its_restore.as_ref(),
+            )?,
+            Word::KernelWrite => self.kernel_write(&mut table, KernelWriter::Other, None)?,
+            Word::VmmWrite => {
+                let Some(node) = table.get("page") else {
+                    return source.error(
+                        &table.span,
+                        "`vmm-write` without `page`",
+                        "write { step = \"vmm-write\", page = 0 }",
+                    );
+                };
+                let frame = self.parts.frame(source, node)?;
+                let log = table.get("log").map_or(Ok(WriterLog::Right), |node| {
+                    reader::pick(source, node, "log", &LOGS)
+                })?;
+                self.program.push(Op::UserWrite { frame, log });
+            }
+            Word::VmmLogSync => self.program.push(Op::CollectOwnLog),
+            Word::DeviceStart => self.devices(&mut table, Op::DeviceStart)?,
+            Word::DeviceStop => self.devices(&mut table, Op::DeviceStop)?,
+            Word::DeviceDrain => {
+                let devices = self.device(&mut table)?;
+                self.program
+                    .extend(devices.iter().map(|device| Op::DeviceStop(*device)));
+                self.program
+                    .extend(devices.iter().map(|device| Op::DeviceDrain(*device)));
+            }
+            Word::DeviceSync => self.devices(&mut table, Op::DeviceSync)?,
+            Word::HostAge => {
+                let Some(node) = table.get("page") else {
+                    return source.error(
+                        &table.span,
+                        "`host-age` without `page`",
+                        "write { step = \"host-age\", page = 0 }",
+                    );
+                };
+                let frame = self.parts.frame(source, node)?;
+                self.program.push(Op::HostAge { frame });
+            }
+            Word::DropFree => {
+                let Some(nodes) = table.list("pages")? else {
+                    return source.error(
+                        &table.span,
+                        "`drop-free` without `pages`",
+                        "write { step = \"drop-free\", pages = [0] }",
+                    );
+                };
+                let frames = self.parts.frames(source, nodes)?;
+                let frames = self.parts.keep_list(frames);
+                self.program.push(Op::DropFree { frames });
+            }
+            Word::Cancel => self.program.push(Op::Cancel),
+            Word::NewDestination => self.program.push(Op::NewDestination),
+            Word::Checkpoint => self.program.push(Op::Checkpoint),
+            Word::Finish => self.program.push(Op::Finish { postcopy: false }),
+            Word::SwitchOver => self.program.push(Op::Finish { postcopy: true }),
+        }
+        table.finish()
+    }
+
+    fn devices(&mut self, table: &mut Table<'_>, op: fn(u8) -> Op) -> Result<()> {
+        let devices = self.device(table)?;
+        self.program.extend(devices.into_iter().map(op));
+        Ok(())
+    }
+
+    /// CLEAR of a slot, of a range of it, or of each slot by chunks.
+    fn clear(&mut self, table: &mut Table<'_>) -> Result<()> {
+        let mask = match table.get("mask").map(|node| (&node.kind, node)) {
+            None => ClearMask::Seen,
+            Some((Kind::List(nodes), _)) => {
+                let frames = self.parts.frames(self.source, nodes)?;
+                ClearMask::List(self.parts.keep_list(frames))
+            }
+            Some((_, node)) => reader::pick(
+                self.source,
+                node,
+                "mask",
+                &[("seen", ClearMask::Seen), ("all", ClearMask::All)],
+            )?,
+        };
+        let bad_pointer = table.boolean("efault")?.unwrap_or(false);
+        let first = table.integer("first", 0..=u64::from(u32::MAX))?;
+        let pages = table.integer("pages", 0..=u64::from(u32::MAX))?;
+        let chunk = table.integer("chunk", 1..=64)?;
+        for slot in self.slots(table, |slot| slot.present && slot.logging)? {
+            let template = &self.parts.machine.slots[slot];
+            let (number, npages) = (template.number(), u64::from(template.npages));
+            let mut at = first.unwrap_or(0);
+            let end = pages.map_or(npages.max(at), |pages| at + pages);
+            loop {
+                let step = chunk.unwrap_or(end - at).min(end - at);
+                self.program.push(Op::ClearDirtyLog {
+                    slot: number,
+                    first_page: at,
+                    num_pages: step as u32,
+                    mask,
+                    bad_pointer,
+                });
+                at += step;
+                if at >= end {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}

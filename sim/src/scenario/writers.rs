@@ -1,0 +1,205 @@
+//! `[writers]`: who stores to guest memory, how often, and where it is logged.
+
+use dirtysim_model::device::DeviceConfig;
+use dirtysim_model::machine::WriterLog;
+
+use super::machine::Parts;
+use super::node::Node;
+use super::reader::{self, Result, Source, Table};
+
+/// The most stores that a scenario gives one writer.
+const MOST_STORES: u64 = 31;
+
+/// Where a writer's stores are logged, in the words of scenarios.
+pub(super) const LOGS: [(&str, WriterLog); 4] = [
+    ("right", WriterLog::Right),
+    ("none", WriterLog::None),
+    ("early", WriterLog::Early),
+    ("wrong-space", WriterLog::WrongSpace),
+];
+
+/// The pages that kernel writers without a vCPU write when a step does not say which.
+#[derive(Debug, Default)]
+pub(super) struct Writers {
+    pub(super) its_save: Option<Vec<u32>>,
+    pub(super) pending_save: Option<Vec<u32>>,
+    pub(super) its_restore: Option<Vec<u32>>,
+    /// The devices' names, by index.
+    pub(super) devices: Vec<String>,
+}
+
+pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -> Result<Writers> {
+    let mut writers = Writers::default();
+    let Some(node) = top.get("writers") else {
+        return Ok(writers);
+    };
+    let mut table = Table::new(source, node, "[writers]")?;
+    if let Some(node) = table.get("vcpu") {
+        read_vcpu(source, node, parts)?;
+    }
+    if let Some(node) = table.get("kernel_record") {
+        read_record(source, node, parts)?;
+    }
+    writers.its_save = read_tables(source, table.get("its_save"), "its_save", parts)?;
+    writers.pending_save = read_tables(source, table.get("pending_save"), "pending_save", parts)?;
+    writers.its_restore = read_tables(source, table.get("its_restore"), "its_restore", parts)?;
+    for node in table.list("devices")?.unwrap_or_default() {
+        let (name, config) = read_device(source, node, writers.devices.len(), parts)?;
+        writers.devices.push(name);
+        parts.machine.devices.push(config);
+    }
+    if let Some(failures) = table.integer("send_failures", 0..=MOST_STORES)? {
+        parts.machine.send_failures = failures as u8;
+    }
+    table.finish()?;
+    Ok(writers)
+}
+
+/// The frames of every slot that is there from the start, or that may come.
+fn all_frames(parts: &Parts) -> Vec<u32> {
+    parts
+        .machine
+        .slots
+        .iter()
+        .flat_map(|slot| slot.frame..slot.frame + slot.npages)
+        .collect()
+}
+
+fn read_pages(source: Source<'_>, table: &mut Table<'_>, parts: &Parts) -> Result<Vec<u32>> {
+    match table.list("pages")? {
+        Some(nodes) => parts.frames(source, nodes),
+        None => Ok(all_frames(parts)),
+    }
+}
+
+fn read_vcpu(source: Source<'_>, node: &Node, parts: &mut Parts) -> Result<()> {
+    let mut table = Table::new(source, node, "`vcpu`")?;
+    let stores = table.integer("stores", 0..=MOST_STORES)?.unwrap_or(0) as u8;
+    let loads = table.integer("loads", 0..=MOST_STORES)?.unwrap_or(0) as u8;
+    let frames = read_pages(source, &mut table, parts)?;
+    for vcpu in &mut parts.machine.vcpus {
+        vcpu.stores = stores;
+        vcpu.loads = loads;
+        vcpu.frames.clone_from(&frames);
+    }
+    for node in table.list("each")?.unwrap_or_default() {
+        let mut each = Table::new(source, node, "an entry of `each`")?;
+        let most = parts.machine.vcpus.len() as u64 - 1;
+        let Some(id) = each.integer("vcpu", 0..=most)? else {
+            return source.error(
+                &node.span,
+                "an entry of `each` without `vcpu`",
+                "write { vcpu = 0, stores = 1 }",
+            );
+        };
+        let stores = each.integer("stores", 0..=MOST_STORES)?;
+        let loads = each.integer("loads", 0..=MOST_STORES)?;
+        let frames = each
+            .list("pages")?
+            .map(|nodes| parts.frames(source, nodes))
+            .transpose()?;
+        each.finish()?;
+        let vcpu = &mut parts.machine.vcpus[id as usize];
+        vcpu.stores = stores.map_or(vcpu.stores, |stores| stores as u8);
+        vcpu.loads = loads.map_or(vcpu.loads, |loads| loads as u8);
+        vcpu.frames = frames.unwrap_or_else(|| vcpu.frames.clone());
+    }
+    table.finish()
+}
+
+/// A record that the kernel keeps in guest memory and updates in the context of a vCPU: steal time, a clock.
+fn read_record(source: Source<'_>, node: &Node, parts: &mut Parts) -> Result<()> {
+    let mut table = Table::new(source, node, "`kernel_record`")?;
+    let Some(updates) = table.integer("updates", 1..=MOST_STORES)? else {
+        return source.error(
+            &node.span,
+            "`kernel_record` without `updates`",
+            "write { updates = 1, page = 3 }",
+        );
+    };
+    let Some(page) = table.get("page") else {
+        return source.error(
+            &node.span,
+            "`kernel_record` without `page`",
+            "write { updates = 1, page = 3 }",
+        );
+    };
+    let frame = parts.frame(source, page)?;
+    let log = table.get("log").map_or(Ok(WriterLog::Right), |node| {
+        reader::pick(source, node, "log", &LOGS)
+    })?;
+    let vcpus = parts.machine.vcpus.len() as u64;
+    let only = table.integer("vcpu", 0..=vcpus - 1)?;
+    table.finish()?;
+    for (id, vcpu) in parts.machine.vcpus.iter_mut().enumerate() {
+        if only.is_none_or(|only| only == id as u64) {
+            vcpu.steal = updates as u8;
+            vcpu.steal_frame = frame;
+            vcpu.steal_log = log;
+        }
+    }
+    Ok(())
+}
+
+fn read_tables(
+    source: Source<'_>,
+    node: Option<&Node>,
+    name: &str,
+    parts: &Parts,
+) -> Result<Option<Vec<u32>>> {
+    let Some(node) = node else { return Ok(None) };
+    let mut table = Table::new(source, node, format!("`{name}`"))?;
+    let Some(pages) = table.list("tables")? else {
+        return source.error(
+            &node.span,
+            format!("`{name}` has no `tables`"),
+            "write { tables = [3] }: the pages that one save writes, in order",
+        );
+    };
+    if pages.is_empty() {
+        return source.error(
+            &node.span,
+            format!("`{name}` writes no page"),
+            "write at least one page",
+        );
+    }
+    let frames = parts.frames(source, pages)?;
+    table.finish()?;
+    Ok(Some(frames))
+}
+
+fn read_device(
+    source: Source<'_>,
+    node: &Node,
+    index: usize,
+    parts: &Parts,
+) -> Result<(String, DeviceConfig)> {
+    let mut table = Table::new(source, node, "a device")?;
+    let name = table
+        .text("name")?
+        .map_or_else(|| format!("device{index}"), str::to_owned);
+    let Some(transfers) = table.integer("transfers", 1..=MOST_STORES)? else {
+        return source.error(
+            &node.span,
+            "a device without `transfers`",
+            "write transfers = 1",
+        );
+    };
+    let frames = read_pages(source, &mut table, parts)?;
+    let log = table.get("log").map_or(Ok(WriterLog::Right), |node| {
+        reader::pick(source, node, "log", &LOGS)
+    })?;
+    let runs_at_start = table.boolean("runs_at_start")?.unwrap_or(true);
+    let iova_shift = table.integer("iova_shift", 0..=64)?.unwrap_or(0) as u32;
+    table.finish()?;
+    Ok((
+        name,
+        DeviceConfig {
+            transfers: transfers as u8,
+            frames,
+            log,
+            runs_at_start,
+            iova_shift,
+        },
+    ))
+}
