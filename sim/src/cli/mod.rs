@@ -4,6 +4,7 @@
 //! expected, 2 usage or bad input, 3 inconclusive.
 
 pub mod cost;
+mod debate;
 mod import;
 mod list;
 mod replay;
@@ -66,7 +67,9 @@ enum Command {
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
     Cost(Box<cost::CostArgs>),
-    /// List scenarios, mutations or invariants
+    /// Decide every claim of the 2022 debate on ring and bitmap, with the evidence
+    Debate(debate::DebateArgs),
+    /// List scenarios, mutations, invariants or claims
     List(list::ListArgs),
 }
 
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Shrink(args) => shrink::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
+        Command::Debate(args) => debate::run(args, global),
         Command::List(args) => list::run(args),
     };
     match result {
