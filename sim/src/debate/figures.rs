@@ -88,13 +88,13 @@ pub fn plots(bounds: &[Bound]) -> Result<Vec<Plot>, String> {
         Plot {
             name: "downtime",
             caption: "What the pages left to the final bitmap cost, and where stopping the guest at once is as good.".into(),
-            command: "dirtysim cost".into(),
+            command: "dirtysim cost --plot DIR".into(),
             svg: svg(&downtime)?,
         },
         Plot {
             name: "total-time",
             caption: "How long the whole migration takes, by how fast the guest writes and what tracks it.".into(),
-            command: "dirtysim cost --sweep dirty-rate=0..1GB/s".into(),
+            command: "dirtysim cost --plot DIR".into(),
             svg: svg(&total)?,
         },
         Plot {

@@ -51,6 +51,35 @@ fn badge(verdict: Verdict) -> String {
     format!("<span class=\"v {name}\">{name}</span>")
 }
 
+/// The words of the table, for a reader who does not know the thread.
+const GLOSSARY: [(&str, &str); 9] = [
+    ("VMM", "the program that runs the virtual machine: QEMU, cloud-hypervisor, Firecracker"),
+    ("ring", "a vCPU's list of the pages it wrote; user space harvests its entries"),
+    ("RESET", "KVM_RESET_DIRTY_RINGS: frees harvested entries and re-arms their pages"),
+    ("bitmap", "a bit for each page of a memory slot"),
+    ("GET", "KVM_GET_DIRTY_LOG: fetches a slot's bitmap; without manual protection it clears and re-arms too"),
+    ("CLEAR", "KVM_CLEAR_DIRTY_LOG: with manual protection, clears and re-arms what it is told to"),
+    ("re-arm", "make the next store to a page leave a record: take write permission away, and flush the TLBs that still have it"),
+    ("ITS", "arm64's interrupt translation service; its tables live in guest memory and are saved by an ioctl, with no vCPU running"),
+    ("lost", "the page differs at the destination, and nothing is left that says so"),
+];
+
+/// What the table says of a claim beside its verdict.
+fn comes_to(judgement: &Judgement) -> String {
+    let claim = &judgement.claim;
+    let mut text = escape(&claim.answer);
+    if let Some(condition) = &claim.condition {
+        text = format!("<b>Exactly if</b> {}. {text}", escape(condition));
+    }
+    if let (Verdict::Cost, Some(figure)) = (judgement.verdict, &judgement.figure) {
+        text.push_str(&format!(" {}", escape(&figure.text)));
+    }
+    if let (Verdict::Undecidable, Some(open)) = (judgement.verdict, &claim.open) {
+        text.push_str(&format!(" {}", escape(open)));
+    }
+    text
+}
+
 /// The page.
 #[must_use]
 pub fn page(debate: &Debate) -> String {
@@ -69,6 +98,11 @@ pub fn page(debate: &Debate) -> String {
         debate.scenarios(),
         grouped(debate.states())
     ));
+    out.push_str("<details open><summary>Words</summary>\n<dl>\n");
+    for (word, meaning) in GLOSSARY {
+        term(&mut out, word, meaning);
+    }
+    out.push_str("</dl></details>\n");
     out.push_str("<h2>Verdicts</h2>\n<div class=\"scroll\"><table><thead><tr><th>claim</th><th></th><th>verdict</th><th>what it comes to</th></tr></thead><tbody>\n");
     for judgement in &debate.judgements {
         let claim = &judgement.claim;
@@ -76,7 +110,7 @@ pub fn page(debate: &Debate) -> String {
             "<tr><td class=\"id\"><a href=\"#{id}\">{id}</a></td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
             escape(&claim.title),
             badge(judgement.verdict),
-            escape(&claim.answer),
+            comes_to(judgement),
             id = claim.id,
         ));
     }

@@ -9,7 +9,7 @@ mod text;
 pub use html::page;
 pub(crate) use json::claim as claim_row;
 pub use json::{document, evidence_rows};
-pub use table::{markdown, terminal};
+pub use table::{markdown, markdown_short, terminal};
 pub use text::mail;
 
 use super::figures::{Bound, Plot};
@@ -78,7 +78,8 @@ fn coverage(judgement: &Judgement) -> String {
         .collect();
     if let Some(least) = broken.iter().map(|e| e.blocks()).min() {
         let what = if broken.len() == 1 { "trace" } else { "traces" };
-        parts.push(format!("{} {what}, from {least} blocks", broken.len()));
+        let blocks = if least == 1 { "block" } else { "blocks" };
+        parts.push(format!("{} {what}, the shortest of {least} {blocks}", broken.len()));
     }
     if !judgement.calls.is_empty() {
         parts.push(format!("{} calls", judgement.calls.len()));

@@ -30,19 +30,46 @@ pub fn terminal(debate: &Debate) -> String {
     out
 }
 
-/// The table for a Markdown file.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;")
+}
+
+/// The table for a README: claims and verdicts.
 #[must_use]
-pub fn markdown(debate: &Debate) -> String {
-    let mut out = String::from("| claim | verdict | what it comes to |\n|---|---|---|\n");
+pub fn markdown_short(debate: &Debate) -> String {
+    let mut out = String::from("| claim | | verdict |\n|---|---|---|\n");
     for judgement in &debate.judgements {
         let claim = &judgement.claim;
-        let cell = |text: &str| text.replace('|', "\\|").replace('<', "&lt;");
         out.push_str(&format!(
-            "| {}: {} | {} | {} |\n",
+            "| {} | {} | {} |\n",
+            claim.id,
+            cell(&claim.title),
+            judgement.verdict.name()
+        ));
+    }
+    out
+}
+
+/// The table for a page of documentation: claims, verdicts, conditions, and what was seen.
+#[must_use]
+pub fn markdown(debate: &Debate) -> String {
+    let mut out =
+        String::from("| claim | verdict | what it comes to | seen |\n|---|---|---|---|\n");
+    for judgement in &debate.judgements {
+        let claim = &judgement.claim;
+        let mut answer = cell(&claim.answer);
+        if let Some(condition) = &claim.condition {
+            answer = format!("Exactly if {}. {answer}", cell(condition));
+        }
+        if let Some(open) = &claim.open {
+            answer.push_str(&format!(" Open: {}", cell(open)));
+        }
+        out.push_str(&format!(
+            "| **{}** {} | {} | {answer} | {} |\n",
             claim.id,
             cell(&claim.title),
             judgement.verdict.name(),
-            cell(&claim.answer)
+            coverage(judgement)
         ));
     }
     out
