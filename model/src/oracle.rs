@@ -365,6 +365,9 @@ fn subtract_frames<S: PageSet>(machine: &Machine, aliased: bool, left: &mut S, f
 fn unaccounted<L: Layout>(machine: &Machine, state: &State<L>, mut left: L::Set) -> L::Set {
     left.subtract(&state.pending);
     left.subtract(&state.own_log);
+    for &host in &machine.always_dirty {
+        left.remove(host);
+    }
     for thread in state.threads.iter() {
         left.subtract(&thread.hand);
     }
@@ -721,10 +724,16 @@ pub(crate) fn note_report<L: Layout>(machine: &Machine, state: &mut State<L>, ho
     if !state.written.contains(host) && !on_its_way {
         state.spurious.insert(host);
     }
-    // A second record of the same store, in another ring, is still to be reported.
+    // A second record of the same store, in another ring, is still to be reported. A bit that GET has shown and no CLEAR
+    // was asked to clear is the record that was reported just now.
+    let shown = state.caps.manual()
+        && state
+            .seen
+            .iter()
+            .any(|frame| machine.host_page(frame) == host);
     let again = accounts(machine, state, host)
         .iter()
-        .any(|account| account != Account::FullCopy);
+        .any(|account| account != Account::FullCopy && !(account == Account::Bitmap && shown));
     if !again {
         state.written.remove(host);
     }

@@ -457,7 +457,9 @@ fn flush_pml<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
 /// Y51 in vCPU context: the kernel's record in guest memory changes; the mark is still to come.
 fn steal<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, then: Pc) {
     let host = machine.host_page(machine.vcpus[vcpu].steal_frame);
-    state.store(machine, host);
+    if !machine.mutations.has(Mutation::NestedMarkUnmapped) {
+        state.store(machine, host);
+    }
     let v = &mut state.vcpus[vcpu];
     v.steal -= 1;
     v.push = 0;
@@ -469,7 +471,9 @@ fn steal_mark<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) -
     let config = &machine.vcpus[vcpu];
     let frame = config.steal_frame;
     let slot = machine.slot_of_frame(frame);
-    let logging = config.steal_log != WriterLog::None && slot.is_some_and(|slot| state.logs(slot));
+    let marks = config.steal_log != WriterLog::None
+        && !machine.mutations.has(Mutation::KernelRecordNoLog);
+    let logging = marks && slot.is_some_and(|slot| state.logs(slot));
     mark(machine, state, vcpu, frame, logging)
 }
 
