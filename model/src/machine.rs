@@ -383,6 +383,13 @@ impl Machine {
         }
     }
 
+    /// Whether stores set a bit in the leaf that somebody looks for: PML logs its setting, s390's GET collects it.
+    #[must_use]
+    #[inline(always)]
+    pub fn has_dirty_bits(&self) -> bool {
+        self.pml || self.arch == Arch::S390
+    }
+
     /// Frames of the machine, padding included: one past the last frame of the last slot, rounded up to a word.
     #[must_use]
     pub fn frames(&self) -> u32 {

@@ -4,7 +4,7 @@
 
 use crate::ioctl::kernel_write;
 use crate::layout::Layout;
-use crate::machine::{Machine, WriterLog};
+use crate::machine::{Arch, Machine, WriterLog};
 use crate::op::Op;
 use crate::pages::PageSet;
 use crate::ring::{F_DIRTY, F_RESET, RingEntry};
@@ -258,11 +258,13 @@ pub enum Account {
     DeviceLog,
     /// A writer that has still to mark it.
     Owed,
+    /// s390: the dirty bit of its leaf, which GET collects.
+    Leaf,
 }
 
 impl Account {
     /// Every account.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::FullCopy,
         Self::Pending,
         Self::Hand,
@@ -273,6 +275,7 @@ impl Account {
         Self::Pml,
         Self::DeviceLog,
         Self::Owed,
+        Self::Leaf,
     ];
 
     /// In words: "recorded in ...".
@@ -289,6 +292,7 @@ impl Account {
             Self::Pml => "a PML buffer",
             Self::DeviceLog => "a device's log",
             Self::Owed => "a mark that is owed",
+            Self::Leaf => "the dirty bit of its leaf",
         }
     }
 }
@@ -405,6 +409,9 @@ fn rarely_accounted<L: Layout>(
     if full_copy_ahead(machine, state) {
         return L::Set::default();
     }
+    if machine.arch == Arch::S390 {
+        subtract_frames(machine, aliased, &mut left, &state.dirty_bit);
+    }
     if scratch_is_get(machine, state) {
         subtract_frames(machine, aliased, &mut left, &state.scratch);
     }
@@ -487,6 +494,10 @@ pub fn accounts<L: Layout>(machine: &Machine, state: &State<L>, host: u32) -> Ac
     has(Account::OwnLog, state.own_log.contains(host));
     has(Account::Bitmap, frame_in(&state.bitmap));
     has(
+        Account::Leaf,
+        machine.arch == Arch::S390 && frame_in(&state.dirty_bit),
+    );
+    has(
         Account::Scratch,
         scratch_is_get(machine, state) && frame_in(&state.scratch),
     );
@@ -561,7 +572,7 @@ pub fn unarmed<L: Layout>(machine: &Machine, state: &State<L>) -> L::Set {
         return none;
     }
     let mut exposed = state.writable.clone();
-    if machine.pml {
+    if machine.has_dirty_bits() {
         for frame in state.writable.iter() {
             if !state.dirty_bit.contains(frame) {
                 exposed.remove(frame);
@@ -698,7 +709,7 @@ fn tlb_is_flushed<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
         || state.vcpus.iter().all(|vcpu| {
             vcpu.tlb.iter().all(|frame| {
                 let open = state.writable.contains(frame)
-                    && (!machine.pml || state.dirty_bit.contains(frame));
+                    && (!machine.has_dirty_bits() || state.dirty_bit.contains(frame));
                 open || !state.present.contains(frame)
             })
         })

@@ -43,6 +43,7 @@ pub struct Widths {
     failures: bool,
     vcpu_setup: bool,
     answers: bool,
+    dirty_bits: bool,
 }
 
 /// Bits that hold the numbers up to `max`.
@@ -127,6 +128,7 @@ impl Widths {
             locks: any_op(|op| matches!(op, Op::Lock(_))),
             failures: machine.send_failures > 0,
             vcpu_setup: any_op(|op| matches!(op, Op::EnableCap { .. } | Op::CreateVcpu)),
+            dirty_bits: machine.has_dirty_bits(),
             answers: any_op(|op| matches!(op, Op::OnError { .. })),
         }
     }
@@ -275,7 +277,7 @@ fn walk<L: Layout, C: Codec>(machine: &Machine, w: &Widths, state: &mut State<L>
     }
     c.set(&mut state.present, frames);
     c.set(&mut state.writable, frames);
-    if w.pml {
+    if w.dirty_bits {
         c.set(&mut state.dirty_bit, frames);
     }
     if w.huge {

@@ -204,7 +204,8 @@ fn can_lock<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
 /// Whether the leaf lets a store through without a fault and without being logged.
 #[inline]
 fn leaf_lets_store<L: Layout>(machine: &Machine, state: &State<L>, frame: u32) -> bool {
-    state.writable.contains(frame) && (!machine.pml || state.dirty_bit.contains(frame))
+    state.writable.contains(frame)
+        && (!machine.has_dirty_bits() || state.dirty_bit.contains(frame))
 }
 
 #[inline]
@@ -375,6 +376,12 @@ fn access<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
         state.dirty_bit.insert(frame);
         return retire(machine, state, vcpu);
     }
+    if machine.arch == Arch::S390 && !state.dirty_bit.contains(frame) {
+        // The leaf itself is the record; nobody is told.
+        state.vcpus[vcpu].tlb.insert(frame);
+        state.dirty_bit.insert(frame);
+        return retire(machine, state, vcpu);
+    }
     // The walk fills the TLB; the store itself is a step of its own.
     state.vcpus[vcpu].tlb.insert(frame);
 }
@@ -491,7 +498,10 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
             }
             let logging = slot.is_some_and(|slot| state.logs(slot));
             let v = &mut state.vcpus[vcpu];
-            v.logging = logging && !machine.mutations.has(Mutation::FaultNoMark);
+            // s390 does not mark at faults: GET collects what the leaves say.
+            v.logging = logging
+                && machine.arch != Arch::S390
+                && !machine.mutations.has(Mutation::FaultNoMark);
             next_fault_stage(machine, state, vcpu);
         }
         FaultStage::Lock => {
@@ -607,7 +617,11 @@ fn map<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, slot: Op
         state.vcpus[vcpu].logging = false;
     }
     let region = huge_region(machine, slot, frame)
-        .filter(|_| !tracked || machine.mutations.has(Mutation::HugeMarkFirstOnly));
+        .filter(|_| {
+            !tracked
+                || machine.arch == Arch::S390
+                || machine.mutations.has(Mutation::HugeMarkFirstOnly)
+        });
     match region {
         Some(first) => {
             let pages = machine.constants.huge_pages;

@@ -182,10 +182,12 @@ pub(crate) fn step<L: Layout>(
             let logging = state.slots[slot].logging;
             let next = if !logging {
                 FREE
-            } else if state.caps.initially_set()
+            } else if machine.arch == Arch::S390
+                || state.caps.initially_set()
                 || machine.mutations.has(Mutation::EnableProtectBeforePublish)
             {
-                // With INITIALLY_SET the pages stay as they are until CLEAR re-arms them.
+                // With INITIALLY_SET the pages stay as they are until CLEAR re-arms them; on s390 their leaves say what was
+                // stored to.
                 RETURN
             } else {
                 REARM

@@ -3,7 +3,7 @@
 use crate::device_steps;
 use crate::errno::Errno;
 use crate::layout::Layout;
-use crate::machine::{Machine, WriterLog};
+use crate::machine::{Arch, Machine, WriterLog};
 use crate::mutation::Mutation;
 use crate::op::{Op, Until};
 use crate::pages::PageSet;
@@ -146,7 +146,9 @@ pub(crate) fn step<L: Layout>(
         Op::HostAge { frame } => {
             state.present.remove(frame);
             state.writable.remove(frame);
-            state.dirty_bit.remove(frame);
+            if machine.arch != Arch::S390 {
+                state.dirty_bit.remove(frame);
+            }
             state.huge.remove(frame);
         }
         Op::DropFree { frames } => {
@@ -203,12 +205,17 @@ pub(crate) fn step<L: Layout>(
         }
         Op::OnError { to } => {
             let t = &mut state.threads[thread];
-            // The mutated VMM never comes to what it has for errors.
-            let jumps = t.answer.is_err() && !mutations.has(Mutation::FailStopLogFalse);
+            let failed = t.answer.is_err();
             t.next_op();
             t.answer = Ok(0);
-            if jumps {
-                t.op = to;
+            if failed {
+                // The mutated VMM gives up on the spot and leaves everything as it is.
+                let gives_up = mutations.has(Mutation::FailStopLogFalse);
+                t.op = if gives_up {
+                    machine.programs[thread].len() as u16
+                } else {
+                    to
+                };
             }
             return Effect::None;
         }
@@ -277,7 +284,7 @@ fn publish_slot<L: Layout>(
 
 /// The guest never runs again: what only its running could use is forgotten.
 fn retire_guest<L: Layout>(machine: &Machine, state: &mut State<L>) {
-    state.forget_mappings();
+    state.forget_mappings(machine);
     for v in state.vcpus.iter_mut() {
         v.stores = 0;
         v.loads = 0;
