@@ -266,7 +266,9 @@ pub(crate) fn apply<L: Layout>(
         },
         Pc::ExitMark => {
             if steal_mark(machine, state, vcpu) {
-                state.vcpus[vcpu].pc = Pc::Exit;
+                let v = &mut state.vcpus[vcpu];
+                v.pc = Pc::Exit;
+                v.old_slots = false;
             }
         }
     }
@@ -291,6 +293,7 @@ fn go_to_entry<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, 
     v.pc = Pc::Entry;
     v.stage = stage;
     v.push = 0;
+    v.old_slots = false;
 }
 
 /// Y8: a request check, or the way into the guest.
@@ -423,6 +426,7 @@ fn after_flush<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) 
         v.pc = Pc::Fault;
         v.stage = 0;
         v.push = 0;
+        v.old_slots = false;
     } else {
         go_to_entry(machine, state, vcpu, 0);
     }
