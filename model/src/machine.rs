@@ -446,7 +446,11 @@ impl Machine {
 
     /// Computes [`Machine::ahead`] from the programs; to be called after they change.
     pub fn look_ahead(&mut self) {
-        self.ahead = self.programs.iter().map(|program| ahead_in(program)).collect();
+        self.ahead = self
+            .programs
+            .iter()
+            .map(|program| ahead_in(program))
+            .collect();
     }
 }
 
@@ -469,7 +473,9 @@ fn ahead_in(program: &[Op]) -> Vec<Ahead> {
                 _ => ahead[index + 1],
             };
             let now = Ahead {
-                full_copy: elsewhere.full_copy || next.full_copy || matches!(op, Op::CopyAll | Op::TakeAll),
+                full_copy: elsewhere.full_copy
+                    || next.full_copy
+                    || matches!(op, Op::CopyAll | Op::TakeAll),
                 resume: elsewhere.resume || next.resume || matches!(op, Op::Resume),
             };
             changed |= now != ahead[index];

@@ -10,6 +10,10 @@ pub enum Into {
     Pending,
     /// To the thread's own hands, until it publishes them.
     Hand,
+    /// To the VMM's own log, which its threads share, until somebody takes that.
+    OwnLog,
+    /// Nowhere: the answer is thrown away.
+    Nowhere,
 }
 
 /// The bits that user space passes to CLEAR.
@@ -194,6 +198,8 @@ pub enum Op {
     },
     /// Takes the VMM's own log into the pages that are to be copied.
     CollectOwnLog,
+    /// Empties the VMM's own log.
+    ResetOwnLog,
     /// Starts a device, with its log.
     DeviceStart(u8),
     /// Lets a device begin no new transfer.

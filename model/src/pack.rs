@@ -107,7 +107,20 @@ impl Widths {
             huge: machine.slots.iter().any(|slot| slot.huge),
             sent: machine.track_sent,
             own_log: any_op(|op| {
-                matches!(op, Op::UserWrite { .. } | Op::MarkOwn { .. } | Op::PutBack)
+                matches!(
+                    op,
+                    Op::UserWrite { .. }
+                        | Op::MarkOwn { .. }
+                        | Op::PutBack
+                        | Op::Harvest {
+                            into: Into::OwnLog,
+                            ..
+                        }
+                        | Op::GetDirtyLog {
+                            into: Into::OwnLog,
+                            ..
+                        }
+                )
             }) || machine.devices.iter().any(|device| device.vmm_log),
             seen: any_op(|op| matches!(op, Op::ClearDirtyLog { .. })) || machine.track_spurious,
             hand: any_op(|op| {
@@ -115,8 +128,14 @@ impl Widths {
                     op,
                     Op::Publish
                         | Op::PublishSlot { .. }
-                        | Op::Harvest { into: Into::Hand, .. }
-                        | Op::GetDirtyLog { into: Into::Hand, .. }
+                        | Op::Harvest {
+                            into: Into::Hand,
+                            ..
+                        }
+                        | Op::GetDirtyLog {
+                            into: Into::Hand,
+                            ..
+                        }
                 )
             }),
             ghost: machine.track_spurious,

@@ -232,10 +232,10 @@ impl<L: Layout> State<L> {
         self.present.clear();
         self.writable.clear();
         if machine.arch != Arch::S390 {
-            // s390's GET has still to collect them.
+            // s390's GET has still to collect what the leaves say.
             self.dirty_bit.clear();
+            self.huge.clear();
         }
-        self.huge.clear();
         for vcpu in self.vcpus.iter_mut() {
             vcpu.tlb.clear();
         }

@@ -44,7 +44,9 @@ pub(crate) fn choices<L: Layout>(
         }
         Op::KernelWrite { .. } => true,
         Op::Harvest { .. } | Op::Publish => true,
-        Op::Copy | Op::CopyAll | Op::CopyList { .. } => return copy::choices(machine, state, thread, op, found),
+        Op::Copy | Op::CopyAll | Op::CopyList { .. } => {
+            return copy::choices(machine, state, thread, op, found);
+        }
         Op::MayFail => {
             if state.send_failures > 0 {
                 found(Choice::Fail);

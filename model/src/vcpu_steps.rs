@@ -204,8 +204,7 @@ fn can_lock<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
 /// Whether the leaf lets a store through without a fault and without being logged.
 #[inline]
 fn leaf_lets_store<L: Layout>(machine: &Machine, state: &State<L>, frame: u32) -> bool {
-    state.writable.contains(frame)
-        && (!machine.has_dirty_bits() || state.dirty_bit.contains(frame))
+    state.writable.contains(frame) && (!machine.has_dirty_bits() || state.dirty_bit.contains(frame))
 }
 
 #[inline]
@@ -482,8 +481,8 @@ fn steal_mark<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) -
     let config = &machine.vcpus[vcpu];
     let frame = config.steal_frame;
     let slot = machine.slot_of_frame(frame);
-    let marks = config.steal_log != WriterLog::None
-        && !machine.mutations.has(Mutation::KernelRecordNoLog);
+    let marks =
+        config.steal_log != WriterLog::None && !machine.mutations.has(Mutation::KernelRecordNoLog);
     let logging = marks && slot.is_some_and(|slot| state.logs(slot));
     mark(machine, state, vcpu, frame, logging)
 }
@@ -620,12 +619,9 @@ fn map<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, slot: Op
     if !writable {
         state.vcpus[vcpu].logging = false;
     }
-    let region = huge_region(machine, slot, frame)
-        .filter(|_| {
-            !tracked
-                || machine.arch == Arch::S390
-                || machine.mutations.has(Mutation::HugeMarkFirstOnly)
-        });
+    let region = huge_region(machine, slot, frame).filter(|_| {
+        !tracked || machine.arch == Arch::S390 || machine.mutations.has(Mutation::HugeMarkFirstOnly)
+    });
     match region {
         Some(first) => {
             let pages = machine.constants.huge_pages;

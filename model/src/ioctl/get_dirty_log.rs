@@ -261,6 +261,8 @@ fn report<L: Layout>(
     let set = match into {
         Into::Pending => &mut state.pending,
         Into::Hand => &mut state.threads[thread].hand,
+        Into::OwnLog => &mut state.own_log,
+        Into::Nowhere => return,
     };
     if overwrite {
         set.clear();

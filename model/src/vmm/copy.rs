@@ -106,10 +106,7 @@ fn enters(machine: &Machine, op: &Op) -> bool {
 /// Whether the program looks at how this operation went, so that the first send that fails ends it.
 fn checks_answer<L: Layout>(machine: &Machine, state: &State<L>, thread: usize) -> bool {
     let next = usize::from(state.threads[thread].op) + 1;
-    matches!(
-        machine.programs[thread].get(next),
-        Some(Op::OnError { .. })
-    )
+    matches!(machine.programs[thread].get(next), Some(Op::OnError { .. }))
 }
 
 pub(crate) fn take_everything<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize) {

@@ -193,6 +193,8 @@ fn take<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize, into:
     match into {
         Into::Hand if early => state.pending.insert(host),
         Into::Pending => state.pending.insert(host),
+        Into::OwnLog => state.own_log.insert(host),
+        Into::Nowhere => {}
         Into::Hand => state.threads[thread].hand.insert(host),
     }
 }

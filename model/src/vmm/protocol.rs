@@ -102,6 +102,7 @@ pub(crate) fn step<L: Layout>(
             let log = core::mem::take(&mut state.own_log);
             state.pending.union(&log);
         }
+        Op::ResetOwnLog => state.own_log.clear(),
         Op::DeviceStart(device) => {
             let d = &mut state.devices[usize::from(device)];
             d.runs = true;
@@ -331,6 +332,7 @@ pub(crate) fn describe(op: &Op, stage: u8) -> &'static str {
         Op::TakeAlways => "take-always-dirty",
         Op::PutBack => "put-back",
         Op::Discard => "discard",
+        Op::ResetOwnLog => "reset-own-log",
         Op::TakeAll => "take-all",
         Op::MayFail => "sync",
         Op::OnError { .. } => "look-for-error",

@@ -4,7 +4,10 @@ use super::{Bug, Oracle, Reproduction};
 
 macro_rules! scenario {
     ($name:literal) => {
-        ($name, include_str!(concat!("../../scenarios/bugs/", $name, ".toml")))
+        (
+            $name,
+            include_str!(concat!("../../scenarios/bugs/", $name, ".toml")),
+        )
     };
 }
 

@@ -4,6 +4,7 @@
 
 mod corpus;
 mod kills;
+mod reproduce;
 
 use dirtysim_model::oracle::Invariant;
 
@@ -11,6 +12,10 @@ use crate::scenario::Scenario;
 
 pub use corpus::BUGS;
 pub use kills::MUTATION_SCENARIOS;
+pub use reproduce::{
+    MOST_SCHEDULES, Median, Reproduced, SEED_RANGES, median_schedules, reproduce,
+    states_until_found,
+};
 
 /// What a bug does to its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +119,16 @@ fn parse((name, text): (&str, &str)) -> Scenario {
         Ok(scenario) => scenario,
         Err(error) => panic!("a built-in scenario is right, or its test fails: {error}"),
     }
+}
+
+/// The scenarios of bugs and mutations, by name and text.
+pub(crate) fn scenario_files() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    BUGS.iter()
+        .flat_map(|bug| match bug.how {
+            Reproduction::Scenarios(files) => files,
+            Reproduction::NotExpressible(_) => &[],
+        })
+        .chain(MUTATION_SCENARIOS)
 }
 
 /// The scenarios of mutations that no bug of the corpus stands for.

@@ -12,7 +12,7 @@ use super::writers::{LOGS, Writers};
 const MOST_OPS: usize = 250;
 
 /// The words for steps.
-const STEPS: [(&str, Word); 43] = [
+const STEPS: [(&str, Word); 44] = [
     ("enable-logging", Word::EnableLogging),
     ("disable-logging", Word::DisableLogging),
     ("add-slot", Word::AddSlot),
@@ -38,6 +38,7 @@ const STEPS: [(&str, Word); 43] = [
     ("kernel-write", Word::KernelWrite),
     ("vmm-write", Word::VmmWrite),
     ("vmm-log-sync", Word::VmmLogSync),
+    ("vmm-log-reset", Word::VmmLogReset),
     ("start-device", Word::DeviceStart),
     ("stop-devices", Word::DeviceStop),
     ("drain-devices", Word::DeviceDrain),
@@ -88,6 +89,7 @@ enum Word {
     KernelWrite,
     VmmWrite,
     VmmLogSync,
+    VmmLogReset,
     DeviceStart,
     DeviceStop,
     DeviceDrain,
@@ -379,7 +381,10 @@ impl Writer<'_> {
             Ok(to) if usize::from(to) <= MOST_OPS => Ok(to),
             _ => self.source.error(
                 &node.span,
-                format!("{} operations with repetitions written out", self.program.len()),
+                format!(
+                    "{} operations with repetitions written out",
+                    self.program.len()
+                ),
                 format!("a program has at most {MOST_OPS}"),
             ),
         }
@@ -448,7 +453,12 @@ impl Writer<'_> {
     }
 
     fn into(&mut self, table: &mut Table<'_>) -> Result<Into> {
-        let known = [("pending", Into::Pending), ("hand", Into::Hand)];
+        let known = [
+            ("pending", Into::Pending),
+            ("hand", Into::Hand),
+            ("vmm-log", Into::OwnLog),
+            ("nowhere", Into::Nowhere),
+        ];
         match table.get("into") {
             Some(node) => reader::pick(self.source, node, "into", &known),
             None => Ok(Into::Pending),
@@ -679,6 +689,7 @@ impl Writer<'_> {
                 })?;
                 self.program.push(Op::UserWrite { frame, log });
             }
+            Word::VmmLogReset => self.program.push(Op::ResetOwnLog),
             Word::VmmLogSync => self.program.push(Op::CollectOwnLog),
             Word::DeviceStart => self.devices(&mut table, Op::DeviceStart)?,
             Word::DeviceStop => self.devices(&mut table, Op::DeviceStop)?,

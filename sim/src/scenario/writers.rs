@@ -54,7 +54,10 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
     if let Some(nodes) = table.list("always_dirty")? {
         let frames = parts.frames(source, nodes)?;
         let machine = &mut parts.machine;
-        machine.always_dirty = frames.iter().map(|&frame| machine.host_page(frame)).collect();
+        machine.always_dirty = frames
+            .iter()
+            .map(|&frame| machine.host_page(frame))
+            .collect();
     }
     table.finish()?;
     Ok(writers)

@@ -74,8 +74,37 @@ fn no_bug_is_found_with_its_mutation_off() {
         };
         let outcome = run(&scenario, &options, &|_| true);
         if let Some(failure) = outcome.failure {
-            broken.push(format!("{} breaks {}", scenario.name, failure.invariant.name()));
+            broken.push(format!(
+                "{} breaks {}",
+                scenario.name,
+                failure.invariant.name()
+            ));
         }
     }
     assert_eq!(broken, Vec::<String>::new());
+}
+
+#[test]
+fn every_built_in_scenario_comes_to_its_verdict_under_schedules() {
+    let mut wrong = Vec::new();
+    for scenario in dirtysim::scenario::builtins() {
+        let options = Options {
+            seeds: 0..20_000,
+            scheduler: Scheduler::Random,
+            keep_going: false,
+        };
+        let outcome = run(&scenario, &options, &|_| true);
+        let broken = outcome.failure.map(|failure| failure.invariant);
+        let expected = match scenario.expected() {
+            Expect::Holds => None,
+            Expect::Violated(invariant) => Some(invariant),
+        };
+        if broken != expected || outcome.cut > 0 {
+            wrong.push(format!(
+                "{}: {broken:?}, {} cut",
+                scenario.name, outcome.cut
+            ));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
 }
