@@ -6,7 +6,7 @@
 use crate::errno::Errno;
 use crate::layout::Layout;
 use crate::machine::Machine;
-use crate::op::Op;
+use crate::op::{Into, Op};
 use crate::pages::PageSet;
 use crate::ring::RingEntry;
 use crate::slot::{Life, Slot};
@@ -42,6 +42,8 @@ pub struct Widths {
     locks: bool,
     failures: bool,
     vcpu_setup: bool,
+    answers: bool,
+    dirty_bits: bool,
 }
 
 /// Bits that hold the numbers up to `max`.
@@ -93,6 +95,7 @@ impl Widths {
             index: bits_for(
                 longest_list
                     .max(u64::from(words))
+                    .max(machine.slots.len() as u64)
                     .max(template.vcpus.len() as u64),
             ),
             // A harvest that is not bounded otherwise counts at most the entries pushed while it runs.
@@ -103,9 +106,38 @@ impl Widths {
             pml: machine.pml,
             huge: machine.slots.iter().any(|slot| slot.huge),
             sent: machine.track_sent,
-            own_log: any_op(|op| matches!(op, Op::UserWrite { .. })),
-            seen: any_op(|op| matches!(op, Op::ClearDirtyLog { .. })),
-            hand: any_op(|op| matches!(op, Op::Publish)),
+            own_log: any_op(|op| {
+                matches!(
+                    op,
+                    Op::UserWrite { .. }
+                        | Op::MarkOwn { .. }
+                        | Op::PutBack
+                        | Op::Harvest {
+                            into: Into::OwnLog,
+                            ..
+                        }
+                        | Op::GetDirtyLog {
+                            into: Into::OwnLog,
+                            ..
+                        }
+                )
+            }) || machine.devices.iter().any(|device| device.vmm_log),
+            seen: any_op(|op| matches!(op, Op::ClearDirtyLog { .. })) || machine.track_spurious,
+            hand: any_op(|op| {
+                matches!(
+                    op,
+                    Op::Publish
+                        | Op::PublishSlot { .. }
+                        | Op::Harvest {
+                            into: Into::Hand,
+                            ..
+                        }
+                        | Op::GetDirtyLog {
+                            into: Into::Hand,
+                            ..
+                        }
+                )
+            }),
             ghost: machine.track_spurious,
             devices: !machine.devices.is_empty(),
             raw_entries: !machine.mutations.is_empty(),
@@ -115,6 +147,8 @@ impl Widths {
             locks: any_op(|op| matches!(op, Op::Lock(_))),
             failures: machine.send_failures > 0,
             vcpu_setup: any_op(|op| matches!(op, Op::EnableCap { .. } | Op::CreateVcpu)),
+            dirty_bits: machine.has_dirty_bits(),
+            answers: any_op(|op| matches!(op, Op::OnError { .. })),
         }
     }
 }
@@ -305,7 +339,7 @@ fn walk<L: Layout, C: Codec>(machine: &Machine, w: &Widths, state: &mut State<L>
     }
     c.set(&mut state.present, frames);
     c.set(&mut state.writable, frames);
-    if w.pml {
+    if w.dirty_bits {
         c.set(&mut state.dirty_bit, frames);
     }
     if w.huge {
@@ -524,7 +558,7 @@ fn walk_thread<L: Layout, C: Codec>(w: &Widths, state: &mut State<L>, index: usi
     c.bits(&mut t.batch.mask, w.batch);
     // What an ioctl answered is read by nobody once it has returned.
     let mut answer = match t.answer {
-        Err(errno) if t.stage != 0 => errno as u64,
+        Err(errno) if t.stage != 0 || w.answers => errno as u64,
         _ => 0,
     };
     c.bits(&mut answer, 5);

@@ -3,6 +3,7 @@
 //! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage or bad input, 3 inconclusive.
 
+mod bugs;
 pub mod cost;
 mod import;
 mod list;
@@ -66,6 +67,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
     Cost(Box<cost::CostArgs>),
+    /// The historical bugs: found by what, after how many schedules, in how few steps
+    Bugs(bugs::BugsArgs),
     /// List scenarios, mutations or invariants
     List(list::ListArgs),
 }
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Shrink(args) => shrink::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
+        Command::Bugs(args) => bugs::run(args, global),
         Command::List(args) => list::run(args),
     };
     match result {
