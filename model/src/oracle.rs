@@ -378,10 +378,10 @@ fn unaccounted<L: Layout>(machine: &Machine, state: &State<L>, mut left: L::Set)
     }
     for vcpu in state.vcpus.iter() {
         for entry in vcpu.ring.entries.iter() {
-            if entry.flags() == F_DIRTY {
-                if let Some(host) = entry_host(machine, state, entry) {
-                    left.remove(host);
-                }
+            if entry.flags() == F_DIRTY
+                && let Some(host) = entry_host(machine, state, entry)
+            {
+                left.remove(host);
             }
         }
     }

@@ -523,10 +523,10 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
         FaultStage::Mark => {
             let logging = state.vcpus[vcpu].logging;
             let mut marked = frame;
-            if machine.mutations.has(Mutation::HugeMarkFirstOnly) {
-                if let Some(region) = slot.and_then(|slot| huge_region(machine, slot, frame)) {
-                    marked = region;
-                }
+            if machine.mutations.has(Mutation::HugeMarkFirstOnly)
+                && let Some(region) = slot.and_then(|slot| huge_region(machine, slot, frame))
+            {
+                marked = region;
             }
             if mark(machine, state, vcpu, marked, logging) {
                 next_fault_stage(machine, state, vcpu);
@@ -617,15 +617,15 @@ fn map<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, slot: Op
             }
         }
         None => {
-            if state.huge.contains(frame) {
-                if let Some(first) = huge_region(machine, slot, frame) {
-                    // The huge leaf gives way to a table that has this one page.
-                    let pages = machine.constants.huge_pages;
-                    state.huge.remove_range(first, pages);
-                    state.present.remove_range(first, pages);
-                    state.writable.remove_range(first, pages);
-                    state.dirty_bit.remove_range(first, pages);
-                }
+            if state.huge.contains(frame)
+                && let Some(first) = huge_region(machine, slot, frame)
+            {
+                // The huge leaf gives way to a table that has this one page.
+                let pages = machine.constants.huge_pages;
+                state.huge.remove_range(first, pages);
+                state.present.remove_range(first, pages);
+                state.writable.remove_range(first, pages);
+                state.dirty_bit.remove_range(first, pages);
             }
             state.present.insert(frame);
             if writable {

@@ -169,7 +169,7 @@ pub(crate) fn step<L: Layout>(
             } else {
                 state.scratch.word(frame, bits)
             };
-            state.scratch.clear_word(frame, u64::MAX & low_bits(bits));
+            state.scratch.clear_word(frame, low_bits(bits));
             report(machine, state, thread, slot, index, word, into);
             let t = &mut state.threads[thread];
             t.index += 1;

@@ -42,7 +42,7 @@ pub(crate) fn step<L: Layout>(
         Op::Kick { stop } => {
             state.guest_runs &= !stop;
             let index = state.threads[thread].index as usize;
-            if let Some(v) = state.vcpus.iter_mut().nth(index) {
+            if let Some(v) = state.vcpus.get_mut(index) {
                 v.kicked = !v.is_stopped();
             }
             let t = &mut state.threads[thread];

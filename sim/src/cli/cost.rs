@@ -329,6 +329,21 @@ fn write_whole(path: &Path, content: &str) -> io::Result<()> {
     beside.persist(path).map(drop).map_err(|error| error.error)
 }
 
+/// Runs the command for the binary.
+pub(super) fn run(args: &CostArgs) -> super::CliResult {
+    let printed = command(args, Inputs::default())?;
+    let mut report = super::Report {
+        command: "cost",
+        tail: printed.text,
+        ..super::Report::default()
+    };
+    if let serde_json::Value::Object(keys) = printed.json {
+        report.extra = keys;
+    }
+    report.extra.shift_remove("command");
+    Ok(report)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -445,19 +460,4 @@ mod tests {
             assert!(error.contains(says), "{line}: {error}");
         }
     }
-}
-
-/// Runs the command for the binary.
-pub(super) fn run(args: &CostArgs) -> super::CliResult {
-    let printed = command(args, Inputs::default())?;
-    let mut report = super::Report {
-        command: "cost",
-        tail: printed.text,
-        ..super::Report::default()
-    };
-    if let serde_json::Value::Object(keys) = printed.json {
-        report.extra = keys;
-    }
-    report.extra.shift_remove("command");
-    Ok(report)
 }

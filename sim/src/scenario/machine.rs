@@ -381,7 +381,7 @@ fn read_slots(
     let nodes = top.list("slots")?;
     let mut rows = Vec::new();
     match (nodes, pages) {
-        (Some(nodes), _) if nodes.is_empty() => {
+        (Some([]), _) => {
             return source.error(
                 &parts.machine_span,
                 "`slots` is empty",
