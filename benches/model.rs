@@ -46,7 +46,9 @@ fn steps_of(scenario: &Scenario, checked: bool) -> u64 {
     if let Ok(start) = scenario.start::<Small>() {
         return drive(scenario, &start, checked);
     }
-    let start = scenario.start::<Medium>().expect("the built-in scenarios fit");
+    let start = scenario
+        .start::<Medium>()
+        .expect("the built-in scenarios fit");
     drive(scenario, &start, checked)
 }
 
@@ -56,26 +58,48 @@ fn transitions(criterion: &mut Criterion) {
         .into_iter()
         .filter(|scenario| scenario.expected() == dirtysim::scenario::Expect::Holds)
         .collect();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .expect("a pool of one thread");
     let mut group = criterion.benchmark_group("transitions");
-    group.measurement_time(Duration::from_secs(4)).sample_size(20);
-    let all = |checked| scenarios.iter().map(|scenario| steps_of(scenario, checked)).sum::<u64>();
+    group
+        .measurement_time(Duration::from_secs(4))
+        .sample_size(20);
+    let all = |checked| {
+        scenarios
+            .iter()
+            .map(|scenario| steps_of(scenario, checked))
+            .sum::<u64>()
+    };
     let steps = all(false);
     group.throughput(Throughput::Elements(steps));
     group.bench_function("unchecked", |bencher| bencher.iter(|| all(false)));
     group.bench_function("every claim checked", |bencher| bencher.iter(|| all(true)));
-    let options = Options { seeds: 0..SEEDS, scheduler: Scheduler::Random, keep_going: true };
+    let options = Options {
+        seeds: 0..SEEDS,
+        scheduler: Scheduler::Random,
+        keep_going: true,
+    };
     let as_users = || {
-        pool.install(|| scenarios.iter().map(|scenario| run(scenario, &options, &|_| true).steps).sum::<u64>())
+        pool.install(|| {
+            scenarios
+                .iter()
+                .map(|scenario| run(scenario, &options, &|_| true).steps)
+                .sum::<u64>()
+        })
     };
     assert_eq!(as_users(), steps, "the same schedules");
     group.bench_function("run", |bencher| bencher.iter(as_users));
     group.finish();
     let mut each = criterion.benchmark_group("by scenario, every claim checked");
-    each.measurement_time(Duration::from_secs(1)).sample_size(10);
+    each.measurement_time(Duration::from_secs(1))
+        .sample_size(10);
     for scenario in &scenarios {
         each.throughput(Throughput::Elements(steps_of(scenario, true)));
-        each.bench_function(&scenario.name, |bencher| bencher.iter(|| steps_of(scenario, true)));
+        each.bench_function(&scenario.name, |bencher| {
+            bencher.iter(|| steps_of(scenario, true))
+        });
     }
     each.finish();
 }
