@@ -563,7 +563,7 @@ fn walk_vcpu<L: Layout, C: Codec>(
         let faults = v.pc == Pc::Fault || v.pc == Pc::Flush;
         v.fast &= faults;
         v.was_absent &= faults;
-        v.logging &= faults;
+        v.logging &= v.pc == Pc::Fault && v.stage > 0;
         v.pml_on &= v.pc == Pc::Guest;
         v.load &= v.frame != NO_FRAME;
         if !w.waits && v.pc != Pc::Exit {
