@@ -16,5 +16,6 @@ pub mod replay;
 pub mod run;
 pub mod scenario;
 pub mod search;
+pub mod shrink;
 pub mod sometimes;
 pub mod trace;
