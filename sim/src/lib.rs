@@ -8,6 +8,7 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
+pub mod explain;
 pub mod import;
 pub mod plot;
 pub mod random;

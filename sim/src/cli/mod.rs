@@ -4,6 +4,7 @@
 //! expected, 2 usage or bad input, 3 inconclusive.
 
 pub mod cost;
+mod explain;
 mod import;
 mod list;
 mod replay;
@@ -62,6 +63,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Find the shortest schedule with the same violation
     Shrink(shrink::ShrinkArgs),
+    /// Tell the story of the lost page
+    Explain(explain::ExplainArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
+        Command::Explain(args) => explain::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
         Command::List(args) => list::run(args),

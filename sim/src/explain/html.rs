@@ -1,0 +1,5 @@
+//! placeholder
+use super::story::Story;
+pub(super) fn tell(story: &Story) -> String {
+    format!("{:?}", story.scenario)
+}
