@@ -136,6 +136,8 @@ pub struct Story {
     pub idle: Vec<String>,
     /// The number of blocks.
     pub blocks: usize,
+    /// The followed page before the first step.
+    pub start: Facts,
     /// The steps.
     pub notes: Vec<Note>,
     /// The lines.
@@ -358,6 +360,7 @@ fn build<L: Layout>(
         lanes: used.iter().map(|&lane| every_lane[lane].clone()).collect(),
         idle,
         blocks: blocks(steps),
+        start: first_facts.clone(),
         notes,
         rows,
         views,

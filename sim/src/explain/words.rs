@@ -103,7 +103,7 @@ fn ring_step(name: &str) -> Option<Words> {
         "harvest-take-page" => loud("takes the entry's page"),
         "harvest-store-flags" => quiet("gives the entry back as harvested"),
         "reset-enter" => quiet("takes slots_lock"),
-        "reset-signal" => loud("a signal is pending: the loop is left, its batch not re-armed"),
+        "reset-signal" => loud("leaves at once for a pending signal, its batch not re-armed"),
         "reset-load-flags" => quiet("looks for a harvested entry"),
         "reset-read-entry" => quiet("reads a harvested entry"),
         "reset-free-entry" => loud("frees an entry"),
