@@ -235,6 +235,49 @@ pub fn packed_bits<L: Layout>(machine: &Machine, widths: &Widths, template: &Sta
     counter.0
 }
 
+/// How the states of a machine are packed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packing {
+    widths: Widths,
+    bits: u32,
+}
+
+impl Packing {
+    /// The packing of the states that are reachable from `template`, whose set-up is done.
+    #[must_use]
+    pub fn new<L: Layout>(machine: &Machine, template: &State<L>) -> Self {
+        let widths = Widths::new(machine, template);
+        Self {
+            widths,
+            bits: packed_bits(machine, &widths, template),
+        }
+    }
+
+    /// Bits of a packed state.
+    #[must_use]
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// Words of a packed state.
+    #[must_use]
+    pub fn words(&self) -> usize {
+        self.bits.div_ceil(64) as usize
+    }
+
+    /// Writes `state` into `words`, which are zero and as many as [`Packing::words`].
+    #[inline]
+    pub fn pack<L: Layout>(&self, machine: &Machine, state: &mut State<L>, words: &mut [u64]) {
+        pack(machine, &self.widths, state, words);
+    }
+
+    /// Reads a state from `words` into a copy of the template.
+    #[inline]
+    pub fn unpack<L: Layout>(&self, machine: &Machine, words: &[u64], state: &mut State<L>) {
+        unpack(machine, &self.widths, words, state);
+    }
+}
+
 /// Writes `state` into `words`, which are zero and long enough.
 #[inline]
 pub fn pack<L: Layout>(

@@ -14,5 +14,6 @@ pub mod random;
 pub mod replay;
 pub mod run;
 pub mod scenario;
+pub mod search;
 pub mod sometimes;
 pub mod trace;
