@@ -7,9 +7,9 @@ use dirtysim::scenario::Scenario;
 use dirtysim_model::layout::Small;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariants};
-use dirtysim_model::pack::{self, Widths};
+use dirtysim_model::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Effect, Step, apply, for_each_step};
+use dirtysim_model::step::{apply, for_each_step};
 
 /// A packed state of `N` words.
 pub type Packed<const N: usize> = [u64; N];
@@ -21,9 +21,7 @@ pub struct Graph {
     pub machine: Machine,
     /// The state in which it begins, which is also the template of every unpacked one.
     pub start: State<Small>,
-    widths: Widths,
-    /// Bits of a packed state.
-    pub bits: u32,
+    packing: Packing,
 }
 
 impl Graph {
@@ -32,47 +30,40 @@ impl Graph {
         let start = scenario
             .start::<Small>()
             .expect("the scenarios here fit the small layout");
-        let widths = Widths::new(&scenario.machine, &start);
-        let bits = pack::packed_bits(&scenario.machine, &widths, &start);
         Self {
             machine: scenario.machine.clone(),
+            packing: Packing::new(&scenario.machine, &start),
             start,
-            widths,
-            bits,
         }
     }
 
     /// Words of a packed state.
     pub fn words(&self) -> usize {
-        self.bits.div_ceil(64) as usize
+        self.packing.words()
+    }
+
+    /// Bits of a packed state.
+    pub fn bits(&self) -> u32 {
+        self.packing.bits()
+    }
+
+    /// The first state.
+    pub fn first<const N: usize>(&self) -> Packed<N> {
+        self.pack(&mut self.start.clone())
     }
 
     /// Packs.
     #[inline]
     pub fn pack<const N: usize>(&self, state: &mut State<Small>) -> Packed<N> {
         let mut words = [0; N];
-        pack::pack(&self.machine, &self.widths, state, &mut words);
+        self.packing.pack(&self.machine, state, &mut words);
         words
     }
 
-    /// Unpacks.
+    /// Unpacks into `state`, which came from [`Graph::start`].
     #[inline]
-    pub fn unpack<const N: usize>(&self, words: &Packed<N>) -> State<Small> {
-        let mut state = self.start.clone();
-        pack::unpack(&self.machine, &self.widths, words, &mut state);
-        state
-    }
-
-    /// The state after a step, and the claims that the step broke.
-    #[inline]
-    pub fn after<const N: usize>(
-        &self,
-        state: &State<Small>,
-        step: Step,
-    ) -> (Packed<N>, Effect, State<Small>) {
-        let mut next = state.clone();
-        let effect = apply(&self.machine, &mut next, step);
-        (self.pack(&mut next), effect, next)
+    pub fn unpack<const N: usize>(&self, words: &Packed<N>, state: &mut State<Small>) {
+        self.packing.unpack(&self.machine, words, state);
     }
 }
 
@@ -114,7 +105,7 @@ impl Hasher for Mixer {
 /// The plainest search there is: breadth first, level by level, every state in a hash set.
 pub fn breadth_first<const N: usize>(graph: &Graph) -> Counts {
     let mut seen: HashSet<Packed<N>, BuildHasherDefault<Mixer>> = HashSet::default();
-    let first = graph.pack::<N>(&mut graph.start.clone());
+    let first = graph.first::<N>();
     seen.insert(first);
     let mut level = vec![first];
     let mut counts = Counts {
@@ -125,15 +116,18 @@ pub fn breadth_first<const N: usize>(graph: &Graph) -> Counts {
         nearest: 0,
     };
     let mut depth = 0;
+    let mut state = graph.start.clone();
     while !level.is_empty() {
         counts.depth = depth;
         let mut next_level = Vec::new();
         for words in &level {
-            let state = graph.unpack(words);
+            graph.unpack(words, &mut state);
             for_each_step(&graph.machine, &state, |step| {
-                let (packed, effect, after) = graph.after::<N>(&state, step);
+                let mut after = state.clone();
+                let effect = apply(&graph.machine, &mut after, step);
                 counts.transitions += 1;
                 let broken = oracle::check(&graph.machine, &after, effect);
+                let packed = graph.pack(&mut after);
                 counts.broken.union(broken);
                 if counts.nearest == 0 && !broken.is_empty() {
                     counts.nearest = depth + 1;
