@@ -73,7 +73,7 @@ fn spin_stores_exactly_the_states_that_the_search_finds() {
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("spin");
     for sizes in SIZES {
-        let verifier = Verifier::build(&folder, &sizes, Reduction::None, 20)
+        let verifier = Verifier::build(&folder, &sizes, Reduction::None, 20, "-O0")
             .unwrap_or_else(|error| panic!("{sizes}: {error}"));
         let printed = verifier
             .run()

@@ -75,6 +75,36 @@ steps = [
         Scenario::from_toml("peers", &text).expect("the text above is a scenario")
     }
 
+    /// As words of a command line.
+    pub fn words(&self) -> Vec<String> {
+        [
+            u32::from(self.x86),
+            self.pages,
+            self.vcpus,
+            self.stores,
+            self.rounds,
+            u32::from(self.bitmap_first),
+        ]
+        .map(|number| number.to_string())
+        .to_vec()
+    }
+
+    /// From those words.
+    pub fn from_words(words: &[String]) -> Option<Self> {
+        let numbers: Vec<u32> = words.iter().map_while(|word| word.parse().ok()).collect();
+        let [x86, pages, vcpus, stores, rounds, bitmap_first] = numbers[..] else {
+            return None;
+        };
+        Some(Self {
+            x86: x86 != 0,
+            pages,
+            vcpus,
+            stores,
+            rounds,
+            bitmap_first: bitmap_first != 0,
+        })
+    }
+
     /// The same in SPIN's preprocessor definitions.
     pub fn definitions(&self) -> Vec<String> {
         let mut definitions = vec![

@@ -76,7 +76,8 @@ fn run(command: &mut Command) -> Result<String, String> {
 }
 
 impl Verifier {
-    /// Translates and compiles the model at a size, in a folder of its own below `folder`.
+    /// Translates and compiles the model at a size, in a folder of its own below `folder`; `optimise` is
+    /// gcc's flag.
     ///
     /// # Errors
     /// The command that failed and what it printed.
@@ -85,6 +86,7 @@ impl Verifier {
         sizes: &Sizes,
         reduction: Reduction,
         slots: u32,
+        optimise: &str,
     ) -> Result<Self, String> {
         let definitions = sizes.definitions();
         let name: String = definitions
@@ -98,7 +100,7 @@ impl Verifier {
         let mut compile = Command::new("gcc");
         compile.current_dir(&folder).args([
             "-w",
-            "-O2",
+            optimise,
             "-DSAFETY",
             "-DNOBOUNDCHECK",
             "-DMEMLIM=16000",

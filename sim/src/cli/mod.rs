@@ -9,6 +9,8 @@ mod list;
 mod replay;
 mod report;
 mod run;
+mod schedule;
+mod shrink;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,6 +60,8 @@ enum Command {
     Run(run::RunArgs),
     /// Run traces again; say where a real kernel and the model differ
     Replay(replay::ReplayArgs),
+    /// Find the shortest schedule with the same violation
+    Shrink(shrink::ShrinkArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
@@ -112,6 +116,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(args) => run::run(args, global),
         Command::Replay(args) => replay::run(args, global),
+        Command::Shrink(args) => shrink::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
         Command::List(args) => list::run(args),

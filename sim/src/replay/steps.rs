@@ -80,7 +80,7 @@ pub fn scenario_of(header: &Header, file: &str) -> Result<Scenario, ReplayError>
             };
             return Err(complaint.at(file, 1).into());
         };
-        scenario.machine.mutations.switch_on(mutation);
+        scenario = scenario.with_mutation(mutation);
     }
     Ok(scenario)
 }

@@ -122,6 +122,10 @@ pub struct Header {
     /// The format that the trace was imported from (`kvm-jsonl`, …).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported_from: Option<String>,
+    /// The logs that an `observed` trace was imported from, by the names they were given under; a row's `file` is an
+    /// index into them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
     /// The machine on which it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
@@ -146,6 +150,7 @@ impl Header {
             kind,
             title: None,
             imported_from: None,
+            sources: Vec::new(),
             machine: None,
             mutations: Vec::new(),
             expect: None,

@@ -1,0 +1,74 @@
+//! What `shrink`, `explain` and `blame` have in common: a step trace in, a file or standard output out.
+
+use std::io::Write;
+use std::path::Path;
+
+use dirtysim_model::oracle::Invariant;
+
+use super::{CliError, Global};
+use crate::replay::steps::{self, StepReplay};
+use crate::trace::{Expect, Header, Kind, PendingFile, TraceReader};
+
+/// A step trace, replayed.
+pub(super) struct Schedule {
+    pub(super) header: Header,
+    pub(super) replay: StepReplay,
+}
+
+impl Schedule {
+    /// Reads and replays a trace; a complaint names `command` where the trace is of another kind.
+    pub(super) fn load(path: &Path, command: &str) -> Result<Self, CliError> {
+        let name = path.display().to_string();
+        let reader = TraceReader::open(path)?;
+        let header = reader.header().clone();
+        if header.kind != Kind::Step {
+            return Err(CliError(format!(
+                "{name}: a trace of kind `{}`\nhelp: `dirtysim {command}` takes a schedule of the simulator (kind `step`); `dirtysim run` and `dirtysim check` write them",
+                header.kind
+            )));
+        }
+        let scenario = steps::scenario_of(&header, &name)?;
+        let replay = steps::replay(reader, &name, scenario)?;
+        Ok(Self { header, replay })
+    }
+
+    /// The claim that the trace is about: the one that its header names, or the first that breaks last.
+    pub(super) fn target(&self) -> Option<Invariant> {
+        let broken = &self.replay.broken;
+        let wanted = match &self.header.expect {
+            Some(Expect::Violated(name)) => Invariant::by_name(name),
+            _ => None,
+        };
+        wanted
+            .filter(|invariant| broken.has(*invariant))
+            .or_else(|| {
+                let last = self.replay.last.as_ref();
+                last.map(|(invariant, _)| *invariant)
+            })
+            .or_else(|| broken.iter().next())
+    }
+}
+
+/// Writes `text` to `path` as a whole, or gives it back for standard output; `--json` needs a path.
+pub(super) fn deliver(
+    text: &[u8],
+    path: Option<&Path>,
+    global: &Global,
+    what: &str,
+) -> Result<String, CliError> {
+    match path {
+        Some(path) => {
+            let cannot = |error: std::io::Error| {
+                CliError(format!("{}: cannot be written: {error}", path.display()))
+            };
+            let mut out = PendingFile::create(path).map_err(cannot)?;
+            out.write_all(text).map_err(cannot)?;
+            out.keep().map_err(cannot)?;
+            Ok(String::new())
+        }
+        None if global.json => Err(CliError(format!(
+            "--json needs -o: {what} itself goes to standard output"
+        ))),
+        None => Ok(String::from_utf8_lossy(text).into_owned()),
+    }
+}
