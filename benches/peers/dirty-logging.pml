@@ -14,7 +14,9 @@
  * - rings are kept rotated, so that the entry at the reset index is the first: indices count from there;
  * - a freed entry is zero, except while the push that wrote it has not moved the index past it;
  * - there is one memslot with number 0, so that slot numbers say nothing and are left out;
- * - RESET's batch is the set of its pages, not an offset and a mask;
+ * - RESET's batch is the set of its pages, not an offset and a mask, and its count is whether it freed any entry;
+ * - as in the model's packed states, what nobody reads any more is zero: a fault's flags outside of it, the reason of an
+ *   exit once it is over, the stores of a vCPU that will never run again;
  * - where a thread or vCPU is, and the step within, is its process's location.
  * What each step does, and its source in the kernel, is said in the model (model/src) and not again here.
  *
@@ -66,7 +68,7 @@ typedef Ring {
 	byte entry[RING]
 };
 Ring ring[VCPUS];
-byte tlb[VCPUS], frame[VCPUS], stores[VCPUS] = STORES, exit_reason[VCPUS];
+byte tlb[VCPUS], frame[VCPUS], stores[VCPUS] = STORES;
 bool request[VCPUS], kicked[VCPUS], inside[VCPUS];
 
 #define AT(i)  ((i) & (RING - 1))
@@ -107,6 +109,9 @@ bool request[VCPUS], kicked[VCPUS], inside[VCPUS];
 
 #define FAULT_ENDS logging = false; was_absent = false; fast = false
 
+/* A vCPU outside KVM_RUN, once the guest is stopped for good: what only a run could read is forgotten. */
+#define OUT_FOR_GOOD(v) stores[v] = 0; request[v] = false; frame[v] = 0
+
 /* The push is over: its entry is freed for good if RESET was here before it. */
 #define INDEX \
 	if \
@@ -120,28 +125,31 @@ bool request[VCPUS], kicked[VCPUS], inside[VCPUS];
 active [VCPUS] proctype vcpu()
 {
 	bool fast, was_absent, logging;
+	byte exit_reason;
 
 in_user:
 	if
-	TO_ENTRY(MAY_RUN, exit_reason[_pid] = 0; inside[_pid] = true)
+	TO_ENTRY(MAY_RUN, inside[_pid] = true)
 	fi;
 soft_full:
 	if
-	:: d_step { ring[_pid].used >= LIMIT -> exit_reason[_pid] = RING_FULL } ; goto leave
+	:: d_step { ring[_pid].used >= LIMIT -> exit_reason = RING_FULL } ; goto leave
 	:: d_step { ring[_pid].used < LIMIT -> request[_pid] = false } ; goto enter
 	fi;
 enter:
 	if
-	:: d_step { kicked[_pid] -> exit_reason[_pid] = INTERRUPTED } ; goto leave
+	:: d_step { kicked[_pid] -> exit_reason = INTERRUPTED } ; goto leave
 	:: d_step { !kicked[_pid] -> skip } ; goto guest
 	fi;
 leave:
 	if
-	:: d_step { inside[_pid] = false; kicked[_pid] = false } ; goto in_user
+	:: d_step { guest_runs -> inside[_pid] = false; kicked[_pid] = false; exit_reason = 0 } ; goto in_user
+	:: d_step { !guest_runs -> inside[_pid] = false; kicked[_pid] = false; exit_reason = 0;
+		OUT_FOR_GOOD(_pid) } ; goto in_user
 	fi;
 guest:
 	if
-	TO_ENTRY(kicked[_pid], fast = false; was_absent = false)
+	TO_ENTRY(kicked[_pid], skip)
 	/* retry of the pending store */
 	:: d_step { frame[_pid] && (tlb[_pid] & frame[_pid]) ->
 		stale = stale | frame[_pid]; frame[_pid] = 0 } ; goto guest
@@ -179,7 +187,7 @@ fast_map:
 	:: d_step { !(present & frame[_pid]) -> fast = false; was_absent = true } ; goto lock
 	:: d_step { (present & frame[_pid]) && !(writable & frame[_pid]) ->
 		writable = writable | frame[_pid] } ; goto push_slot
-	TO_ENTRY((present & frame[_pid]) && (writable & frame[_pid]), skip)
+	TO_ENTRY((present & frame[_pid]) && (writable & frame[_pid]), FAULT_ENDS)
 	fi;
 lock:
 	if
@@ -296,9 +304,9 @@ inline harvest()
 	   d_step { skip } ;
 	   d_step { page = FETCHED >> 2 } ;
 	   d_step { pending = pending | page; page = 0 } ;
-	   d_step { FETCHED = (FETCHED & ~3) | HARVESTED; ring[at].fetched++; count++ }
-	:: d_step { FLAGS(FETCHED) != DIRTY && at + 1 < VCPUS -> at++; count = 0 }
-	:: d_step { FLAGS(FETCHED) != DIRTY && at + 1 == VCPUS -> at = 0; count = 0 } ; break
+	   d_step { FETCHED = (FETCHED & ~3) | HARVESTED; ring[at].fetched++ }
+	:: d_step { FLAGS(FETCHED) != DIRTY && at + 1 < VCPUS -> at++ }
+	:: d_step { FLAGS(FETCHED) != DIRTY && at + 1 == VCPUS -> at = 0 } ; break
 	od
 }
 
@@ -327,7 +335,7 @@ inline reset()
 		:: else -> FIRST = 0
 		fi
 	   } ;
-	   d_step { ROTATE; page2 = 0; ring[at].used--; ring[at].fetched--; count++; batch = batch | page; page = 0 }
+	   d_step { ROTATE; page2 = 0; ring[at].used--; ring[at].fetched--; freed = true; batch = batch | page; page = 0 }
 	:: d_step { !(FIRST & HARVESTED) && batch -> skip } ;
 	   if
 	   :: d_step { MMU_FREE && at + 1 < VCPUS -> REARM(batch); batch = 0; at++ }
@@ -337,25 +345,33 @@ inline reset()
 	:: d_step { !(FIRST & HARVESTED) && !batch && at + 1 == VCPUS -> at++ } ; break
 	od;
 	if
-	:: d_step { count -> slots_lock = false } ;
+	:: d_step { freed -> slots_lock = false } ;
 	   d_step { EACH(tlb, 0) }
-	:: d_step { !count -> slots_lock = false }
+	:: d_step { !freed -> slots_lock = false }
 	fi;
-	STEP(at = 0; count = 0)
+	STEP(at = 0; freed = false)
 }
+
+#define STOP(v) \
+	if \
+	:: !inside[v] -> OUT_FOR_GOOD(v) \
+	:: else \
+	fi
 
 inline pause_vcpus()
 {
-	STEP(guest_runs = false; kicked[0] = inside[0]) ;
-#if VCPUS > 1
+#if VCPUS == 1
+	STEP(guest_runs = false; STOP(0); kicked[0] = inside[0]) ;
+#elif VCPUS == 2
+	STEP(guest_runs = false; STOP(0); STOP(1); kicked[0] = inside[0]) ;
 	STEP(kicked[1] = inside[1]) ;
-#endif
-#if VCPUS > 2
+#else
+	STEP(guest_runs = false; STOP(0); STOP(1); STOP(2); kicked[0] = inside[0]) ;
+	STEP(kicked[1] = inside[1]) ;
 	STEP(kicked[2] = inside[2]) ;
 #endif
-	/* with the guest gone for good, what only its running could use is forgotten */
-	STEP(ALL_STOPPED -> present = 0; writable = 0; EACH(tlb, 0); EACH(stores, 0); EACH(frame, 0);
-		EACH(request, 0); EACH(kicked, 0); EACH(exit_reason, 0))
+	/* the mappings of a guest that never runs again are forgotten */
+	STEP(ALL_STOPPED -> present = 0; writable = 0; EACH(tlb, 0))
 }
 
 #ifndef X86
@@ -389,7 +405,8 @@ inline get_dirty_log()
 
 active proctype vmm()
 {
-	byte at, count, page, batch, page2;
+	byte at, page, batch, page2;
+	bool freed;
 #ifndef X86
 	bool any;
 #endif

@@ -90,8 +90,14 @@ impl Tool {
             Self::Spin(Reduction::Own) => return Ok(verifiers.reduced.command()),
             Self::Stateright(Way::DepthFirst, threads) => ("stateright-dfs", threads),
             Self::Stateright(_, threads) => ("stateright-bfs", threads),
-            Self::Own { reduced: true, threads } => ("own-reduced", threads),
-            Self::Own { reduced: false, threads } => ("own", threads),
+            Self::Own {
+                reduced: true,
+                threads,
+            } => ("own-reduced", threads),
+            Self::Own {
+                reduced: false,
+                threads,
+            } => ("own", threads),
         };
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
@@ -264,9 +270,13 @@ fn turns(sizes: &Sizes, tools: &[Tool], rounds: usize) -> Result<Vec<Row>, Strin
 
 /// Prints the rows beside the reference: this project's search, unreduced, on one thread.
 fn print(sizes: &Sizes, rows: &[Row], rounds: usize) {
-    let reference = rows
-        .iter()
-        .find(|row| row.tool == Tool::Own { reduced: false, threads: 1 });
+    let reference = rows.iter().find(|row| {
+        row.tool
+            == Tool::Own {
+                reduced: false,
+                threads: 1,
+            }
+    });
     println!("\n{sizes}; medians of {rounds}\n");
     println!("| tool | states | wall, s | M states/s | bytes/state | dirtysim's rate is |");
     println!("|---|---|---|---|---|---|");
