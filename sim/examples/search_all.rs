@@ -13,6 +13,11 @@ fn main() {
     for s in list {
         let t = std::time::Instant::now();
         let o = search::Options {
+            reductions: if std::env::var("NORED").is_ok() {
+                search::Reductions::NONE
+            } else {
+                search::Reductions::ALL
+            },
             max_time: Some(std::time::Duration::from_secs(60)),
             ..Default::default()
         };
@@ -30,8 +35,11 @@ fn main() {
             r.peak_bytes as f64 / r.states as f64,
             e,
             r.states as f64 / e / 1e6,
-            r.violation
-                .map(|v| (v.invariant.name(), v.depth, v.steps.map(|s| s.len())))
+            r.violation.map(|v| (
+                v.invariant.name(),
+                v.depth,
+                v.steps.as_ref().map(|s| s.len())
+            ))
         );
     }
 }
