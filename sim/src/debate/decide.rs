@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use dirtysim_model::layout::{Layout, Medium, Small};
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::pack::{Widths, pack, packed_bits, unpack};
+use dirtysim_model::pack::Packing;
 use dirtysim_model::state::State;
 use dirtysim_model::step::{Actor, Choice, Step, apply, describe, for_each_step};
 use dirtysim_model::vcpu::{NO_FRAME, Pc};
@@ -110,7 +110,10 @@ pub(super) fn store_retires<L: Layout>(before: &State<L>, after: &State<L>, step
     let Actor::Vcpu(vcpu) = step.actor else {
         return false;
     };
-    let (was, is) = (&before.vcpus[usize::from(vcpu)], &after.vcpus[usize::from(vcpu)]);
+    let (was, is) = (
+        &before.vcpus[usize::from(vcpu)],
+        &after.vcpus[usize::from(vcpu)],
+    );
     let load = matches!(step.choice, Choice::Load(_)) || (was.frame != NO_FRAME && was.load);
     let began = was.frame != NO_FRAME || matches!(step.choice, Choice::Store(_));
     was.pc == Pc::Guest && is.pc == Pc::Guest && began && is.frame == NO_FRAME && !load
@@ -146,12 +149,12 @@ fn witness_in<L: Layout>(
 ) -> Decision {
     let machine = &scenario.machine;
     let target = target(scenario);
-    let widths = Widths::new(machine, start);
-    let words = packed_bits(machine, &widths, start).div_ceil(64) as usize;
+    let packing = Packing::new(machine, start);
+    let words = packing.words();
     // The last word counts the events behind the state.
     let packed = |state: &mut State<L>, behind: u64| {
         let mut key = vec![0u64; words + 1].into_boxed_slice();
-        pack(machine, &widths, state, &mut key[..words]);
+        packing.pack(machine, state, &mut key[..words]);
         key[words] = behind;
         key
     };
@@ -185,7 +188,7 @@ fn witness_in<L: Layout>(
             break;
         }
         let mut state = start.clone();
-        unpack(machine, &widths, &nodes[at].key[..words], &mut state);
+        packing.unpack(machine, &nodes[at].key[..words], &mut state);
         let behind = nodes[at].key[words];
         possible.clear();
         for_each_step(machine, &state, |step| possible.push(step));

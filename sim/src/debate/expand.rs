@@ -125,7 +125,11 @@ fn word(word: &str, on: &On) -> Option<Vec<&'static str>> {
     let ring = on.mode != Mode::Bitmap;
     let bitmap = on.mode != Mode::Ring;
     let manual = bitmap && on.protect != "legacy";
-    let clear = if manual { vec!["clear-dirty-log"] } else { vec![] };
+    let clear = if manual {
+        vec!["clear-dirty-log"]
+    } else {
+        vec![]
+    };
     Some(match word {
         "START" if on.arch == "x86-pml" => vec!["copy-all"],
         "START" => vec!["enable-logging", "copy-all"],
@@ -224,19 +228,20 @@ pub fn text(claim: &str, case: &Case, on: &On) -> Result<String, String> {
             }
         }
     }
-    let name = format!(
-        "{}-{}-{}",
-        claim.to_ascii_lowercase(),
-        case.name,
-        on.slug()
-    );
+    let name = format!("{}-{}-{}", claim.to_ascii_lowercase(), case.name, on.slug());
     let mut out = String::new();
     out.push_str(&format!("name = {}\n", inline(&name.into())));
-    out.push_str(&format!("sentence = {}\n", inline(&case.sentence.clone().into())));
+    out.push_str(&format!(
+        "sentence = {}\n",
+        inline(&case.sentence.clone().into())
+    ));
     match case.expected() {
         Outcome::Holds => out.push_str("expect = \"holds\"\n"),
         Outcome::Breaks(invariant) => {
-            out.push_str(&format!("expect = {{ violated = \"{}\" }}\n", invariant.name()));
+            out.push_str(&format!(
+                "expect = {{ violated = \"{}\" }}\n",
+                invariant.name()
+            ));
         }
     }
     if case.check_spurious {
@@ -264,7 +269,10 @@ pub fn text(claim: &str, case: &Case, on: &On) -> Result<String, String> {
     if !case.beside.is_empty() {
         out.push_str("threads = [\n");
         for thread in &case.beside {
-            out.push_str(&format!("  {{ steps = {} }},\n", inline(&Value::Array(steps(thread, on)?))));
+            out.push_str(&format!(
+                "  {{ steps = {} }},\n",
+                inline(&Value::Array(steps(thread, on)?))
+            ));
         }
         out.push_str("]\n");
     }
