@@ -246,6 +246,7 @@ pub(super) fn of_op(scenario: &Scenario, op: &Op) -> String {
         Op::CopyList { .. } => "copies chosen pages".into(),
         Op::TakeAll => "takes all of memory as to be copied".into(),
         Op::ResetOwnLog => "empties its own log".into(),
+        Op::Forget => "gives the attempt up and forgets what was collected".into(),
         Op::JoinThread(thread) => format!("waits for thread{thread}"),
         Op::EndFree { .. } => "has done with the pages that the guest calls free".into(),
         Op::PublishSlot { template } => match machine.slots.get(usize::from(template)) {

@@ -3,7 +3,7 @@
 use super::{Debate, bounds, by_case, coverage};
 use crate::debate::claim::{Outcome, Verdict};
 use crate::debate::judge::{Evidence, Judgement};
-use crate::debate::lanes::{Lanes, lanes};
+use crate::debate::lanes::Lanes;
 use crate::plot::grouped;
 
 /// What the reader has to know before the table.
@@ -53,15 +53,39 @@ fn badge(verdict: Verdict) -> String {
 
 /// The words of the table, for a reader who does not know the thread.
 const GLOSSARY: [(&str, &str); 9] = [
-    ("VMM", "the program that runs the virtual machine: QEMU, cloud-hypervisor, Firecracker"),
-    ("ring", "a vCPU's list of the pages it wrote; user space harvests its entries"),
-    ("RESET", "KVM_RESET_DIRTY_RINGS: frees harvested entries and re-arms their pages"),
+    (
+        "VMM",
+        "the program that runs the virtual machine: QEMU, cloud-hypervisor, Firecracker",
+    ),
+    (
+        "ring",
+        "a vCPU's list of the pages it wrote; user space harvests its entries",
+    ),
+    (
+        "RESET",
+        "KVM_RESET_DIRTY_RINGS: frees harvested entries and re-arms their pages",
+    ),
     ("bitmap", "a bit for each page of a memory slot"),
-    ("GET", "KVM_GET_DIRTY_LOG: fetches a slot's bitmap; without manual protection it clears and re-arms too"),
-    ("CLEAR", "KVM_CLEAR_DIRTY_LOG: with manual protection, clears and re-arms what it is told to"),
-    ("re-arm", "make the next store to a page leave a record: take write permission away, and flush the TLBs that still have it"),
-    ("ITS", "arm64's interrupt translation service; its tables live in guest memory and are saved by an ioctl, with no vCPU running"),
-    ("lost", "the page differs at the destination, and nothing is left that says so"),
+    (
+        "GET",
+        "KVM_GET_DIRTY_LOG: fetches a slot's bitmap; without manual protection it clears and re-arms too",
+    ),
+    (
+        "CLEAR",
+        "KVM_CLEAR_DIRTY_LOG: with manual protection, clears and re-arms what it is told to",
+    ),
+    (
+        "re-arm",
+        "make the next store to a page leave a record: take write permission away, and flush the TLBs that still have it",
+    ),
+    (
+        "ITS",
+        "arm64's interrupt translation service; its tables live in guest memory and are saved by an ioctl, with no vCPU running",
+    ),
+    (
+        "lost",
+        "the page differs at the destination, and nothing is left that says so",
+    ),
 ];
 
 /// What the table says of a claim beside its verdict.
@@ -116,7 +140,11 @@ pub fn page(debate: &Debate) -> String {
     }
     out.push_str("</tbody></table></div>\n<p class=\"small soft\">P: propositions of the documentation and the thread. C: the thread's claims in one sentence each. X: cases that it left open.</p>\n<dl>\n");
     for verdict in Verdict::ALL {
-        out.push_str(&format!("<dt>{}</dt><dd>{}</dd>\n", badge(verdict), escape(verdict.meaning())));
+        out.push_str(&format!(
+            "<dt>{}</dt><dd>{}</dd>\n",
+            badge(verdict),
+            escape(verdict.meaning())
+        ));
     }
     out.push_str("</dl>\n");
     if !debate.plots.is_empty() {
@@ -191,7 +219,11 @@ fn case(out: &mut String, judgement: &Judgement, row: &[&Evidence]) {
         Some(Outcome::Breaks(invariant)) => format!("violated: {}", invariant.name()),
         None => "inconclusive".into(),
     };
-    let outside = if case.within { "" } else { " (outside the condition)" };
+    let outside = if case.within {
+        ""
+    } else {
+        " (outside the condition)"
+    };
     out.push_str(&format!(
         "<details><summary><b>{}</b>: {}{outside} <span class=\"soft\">{}</span></summary>\n",
         escape(&word),
@@ -225,8 +257,8 @@ fn case(out: &mut String, judgement: &Judgement, row: &[&Evidence]) {
             escape(&row[0].scenario.scaled.join("; "))
         ));
     }
-    if !row[0].steps.is_empty() {
-        lane_table(out, &lanes(&row[0].scenario, &row[0].steps));
+    if let Some(lanes) = row[0].lanes() {
+        lane_table(out, &lanes);
     }
     out.push_str(&format!(
         "<p class=\"small\">reproduce: <code>dirtysim check scenarios/{}.toml</code></p></details>\n",
@@ -235,28 +267,28 @@ fn case(out: &mut String, judgement: &Judgement, row: &[&Evidence]) {
 }
 
 fn lane_table(out: &mut String, lanes: &Lanes) {
-    let mut actors: Vec<&str> = lanes.blocks.iter().map(|block| block.who.as_str()).collect();
-    // vCPUs left, threads of the VMM right of them.
-    actors.sort_unstable_by_key(|who| (who.starts_with("thread"), *who));
-    actors.dedup();
     out.push_str("<div class=\"scroll\"><table class=\"lanes\"><thead><tr>");
-    for actor in &actors {
+    for actor in &lanes.names {
         out.push_str(&format!("<th>{actor}</th>"));
     }
     let page = lanes.page.as_deref().unwrap_or("the pages");
     out.push_str(&format!("<th>{}</th></tr></thead><tbody>\n", escape(page)));
     for block in &lanes.blocks {
         out.push_str("<tr>");
-        for actor in &actors {
+        for actor in &lanes.names {
             if *actor == block.who {
                 out.push_str(&format!("<td>{}</td>", escape(&block.what)));
             } else {
                 out.push_str("<td class=\"off\"></td>");
             }
         }
-        out.push_str(&format!("<td class=\"note\">{}</td></tr>\n", escape(&block.page)));
+        out.push_str(&format!(
+            "<td class=\"note\">{}</td></tr>\n",
+            escape(&block.page)
+        ));
     }
     out.push_str("</tbody></table></div>\n");
+    out.push_str(&format!("<p>{}</p>\n", escape(&lanes.conclusion.join(" "))));
 }
 
 fn calls(out: &mut String, judgement: &Judgement) {

@@ -3,7 +3,6 @@
 use super::{Debate, bounds, by_case, coverage};
 use crate::debate::claim::{Outcome, Verdict};
 use crate::debate::judge::{Evidence, Judgement};
-use crate::debate::lanes::lanes;
 use crate::plot::grouped;
 
 /// Columns of a line.
@@ -27,7 +26,10 @@ fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
         // A word that is longer than a line is cut: nothing else of that length occurs but a path.
         while line.chars().count() + word.chars().count() > COLUMNS {
             let room = COLUMNS - line.chars().count();
-            let at = word.char_indices().nth(room).map_or(word.len(), |(at, _)| at);
+            let at = word
+                .char_indices()
+                .nth(room)
+                .map_or(word.len(), |(at, _)| at);
             out.push_str(&line);
             out.push_str(&word[..at]);
             out.push('\n');
@@ -59,7 +61,12 @@ pub fn mail(debate: &Debate) -> String {
     );
     out.push('\n');
     for verdict in Verdict::ALL {
-        wrap(&mut out, &format!("{:<12} ", verdict.name()), "             ", verdict.meaning());
+        wrap(
+            &mut out,
+            &format!("{:<12} ", verdict.name()),
+            "             ",
+            verdict.meaning(),
+        );
     }
     out.push('\n');
     for judgement in &debate.judgements {
@@ -76,11 +83,31 @@ pub fn mail(debate: &Debate) -> String {
         one(&mut out, judgement);
     }
     out.push('\n');
-    plain(&mut out, "Figures, and the command for each:");
-    for plot in &debate.plots {
-        wrap(&mut out, "  ", "  ", &format!("{} $ {}", plot.caption, plot.command));
+    if !debate.plots.is_empty() {
+        plain(&mut out, "Figures, and the command for each:");
     }
-    out
+    for plot in &debate.plots {
+        wrap(
+            &mut out,
+            "  ",
+            "  ",
+            &format!("{} $ {}", plot.caption, plot.command),
+        );
+    }
+    ascii(&out)
+}
+
+/// Without what a mail should not carry: typographic marks.
+fn ascii(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\u{2018}' | '\u{2019}' => '\'',
+            '\u{201c}' | '\u{201d}' => '"',
+            '\u{2013}' | '\u{2014}' => '-',
+            c if c.is_ascii() => c,
+            _ => '?',
+        })
+        .collect()
 }
 
 fn one(out: &mut String, judgement: &Judgement) {
@@ -112,7 +139,11 @@ fn one(out: &mut String, judgement: &Judgement) {
             Some(Outcome::Breaks(_)) => "violated",
             None => "inconclusive",
         };
-        let outside = if case.within { "" } else { " (outside the condition)" };
+        let outside = if case.within {
+            ""
+        } else {
+            " (outside the condition)"
+        };
         wrap(
             out,
             "  * ",
@@ -142,14 +173,26 @@ fn shown(judgement: &Judgement) -> Option<&Evidence> {
 }
 
 fn trace(out: &mut String, evidence: &Evidence) {
-    let lanes = lanes(&evidence.scenario, &evidence.steps);
-    let page = lanes.page.as_deref().unwrap_or("no single page");
-    wrap(out, "  ", "  ", &format!("{}, {page}:", evidence.scenario.name));
+    let Some(lanes) = evidence.lanes() else {
+        return;
+    };
+    let about = lanes
+        .page
+        .map_or(String::new(), |page| format!(", about {page}"));
+    wrap(
+        out,
+        "  ",
+        "  ",
+        &format!("traces/{}.trace.jsonl{about}:", evidence.scenario.name),
+    );
     for block in &lanes.blocks {
         let first = format!("  {:<8} ", block.who);
         wrap(out, &first, "           ", &block.what);
         if !block.page.is_empty() {
             wrap(out, "           -> ", "              ", &block.page);
         }
+    }
+    for sentence in &lanes.conclusion {
+        wrap(out, "  ", "  ", sentence);
     }
 }
