@@ -23,7 +23,7 @@ pub enum ClearMask {
     Seen,
     /// All bits of the range.
     All,
-    /// The bits of a list of frames.
+    /// The bits of a list of frames, which is in ascending order.
     List(u16),
 }
 

@@ -499,6 +499,10 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
                 Life::Invalid => return go_to_entry(machine, state, vcpu, 0),
                 Life::Absent => return fail_access(state, vcpu),
             }
+            if slot.is_some_and(|slot| state.slots[slot].readonly) && !state.vcpus[vcpu].load {
+                // A store to a read-only slot is user space's business: KVM_RUN returns with an MMIO exit.
+                return fail_access(state, vcpu);
+            }
             let logging = slot.is_some_and(|slot| state.logs(slot));
             let v = &mut state.vcpus[vcpu];
             // s390 does not mark at faults: GET collects what the leaves say.

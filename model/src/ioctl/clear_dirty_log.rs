@@ -203,10 +203,15 @@ fn given_word<L: Layout>(
     match mask {
         ClearMask::All => low_bits(bits),
         ClearMask::Seen => state.seen.word(from, bits),
-        ClearMask::List(list) => machine.frame_lists[usize::from(list)]
-            .iter()
-            .filter(|page| (from..from + bits).contains(page))
-            .fold(0, |word, page| word | 1 << (page - from)),
+        ClearMask::List(list) => {
+            // The list is in ascending order, so that a large one costs a search a word.
+            let pages = &machine.frame_lists[usize::from(list)];
+            let start = pages.partition_point(|page| *page < from);
+            let inside = pages[start..]
+                .iter()
+                .take_while(|page| **page - from < bits);
+            inside.fold(0, |word, page| word | 1 << (page - from))
+        }
     }
 }
 

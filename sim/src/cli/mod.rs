@@ -5,6 +5,7 @@
 
 mod bugs;
 pub mod cost;
+mod explain;
 mod import;
 mod list;
 mod replay;
@@ -63,6 +64,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Find the shortest schedule with the same violation
     Shrink(shrink::ShrinkArgs),
+    /// Tell the story of the lost page
+    Explain(explain::ExplainArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
+        Command::Explain(args) => explain::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
         Command::Bugs(args) => bugs::run(args, global),

@@ -749,7 +749,8 @@ impl Writer<'_> {
         let mask = match table.get("mask").map(|node| (&node.kind, node)) {
             None => ClearMask::Seen,
             Some((Kind::List(nodes), _)) => {
-                let frames = self.parts.frames(self.source, nodes)?;
+                let mut frames = self.parts.frames(self.source, nodes)?;
+                frames.sort_unstable();
                 ClearMask::List(self.parts.keep_list(frames))
             }
             Some((_, node)) => reader::pick(
