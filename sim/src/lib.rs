@@ -5,6 +5,7 @@
 //! migration takes.
 #![forbid(unsafe_code)]
 
+pub mod blame;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;

@@ -3,6 +3,7 @@
 //! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage or bad input, 3 inconclusive.
 
+mod blame;
 pub mod cost;
 mod explain;
 mod import;
@@ -65,6 +66,8 @@ enum Command {
     Shrink(shrink::ShrinkArgs),
     /// Tell the story of the lost page
     Explain(explain::ExplainArgs),
+    /// Rank what could have lost exactly these pages
+    Blame(blame::BlameArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
@@ -121,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
         Command::Explain(args) => explain::run(args, global),
+        Command::Blame(args) => blame::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
         Command::List(args) => list::run(args),
