@@ -61,8 +61,8 @@ mod tests {
     }
 
     /// From the first run of this code; any change to them changes what every stored seed means.
-    const PINNED_BELOW: [u32; 6] = [0, 0, 0, 0, 0, 0];
-    const PINNED_ORDER: [u32; 8] = [0, 0, 0, 0, 0, 0, 0, 0];
+    const PINNED_BELOW: [u32; 6] = [0, 2, 5, 61, 544, 1_962_208_265];
+    const PINNED_ORDER: [u32; 8] = [0, 1, 3, 2, 7, 6, 4, 5];
 
     #[test]
     fn every_number_below_n_is_drawn_about_as_often() {

@@ -3,7 +3,11 @@
 //! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage or bad input, 3 inconclusive.
 
+<<<<<<< HEAD
 mod blame;
+=======
+mod bugs;
+>>>>>>> main
 pub mod cost;
 mod explain;
 mod import;
@@ -72,6 +76,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
     Cost(Box<cost::CostArgs>),
+    /// The historical bugs: found by what, after how many schedules, in how few steps
+    Bugs(bugs::BugsArgs),
     /// List scenarios, mutations or invariants
     List(list::ListArgs),
 }
@@ -127,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Blame(args) => blame::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
+        Command::Bugs(args) => bugs::run(args, global),
         Command::List(args) => list::run(args),
     };
     match result {

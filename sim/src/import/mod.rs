@@ -2,14 +2,31 @@
 //!
 //! An importer changes the form and nothing else: it adds no event, drops none, and refuses what it does not know.
 
+pub mod detect;
+pub mod ftrace;
+pub mod perf;
+pub mod prefix;
+pub mod qemu;
+pub mod tracepoint;
+
+mod cursor;
 mod kvm_jsonl;
 mod kvm_jsonl_calls;
 mod kvm_jsonl_rows;
+mod logs;
+mod raw_lines;
+mod source;
+mod summary;
+mod vms;
 
 use std::fmt;
 use std::io;
 
 pub use kvm_jsonl::{ImportSummary, import_kvm_jsonl};
+pub use logs::{LogOptions, import_log_files, import_logs};
+pub use source::{LogStats, Place};
+pub use summary::{Hint, LogSummary};
+pub use vms::SeenPid;
 
 use crate::trace::TraceError;
 

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::call_args::{GuestLayout, ItsCommand, Program, Prot, Sharing, UserData};
+pub use super::call_args::{Access, GuestLayout, ItsCommand, Program, Prot, Sharing, UserData};
 use super::call_result::Shape;
 pub use super::call_row::{CallRow, RecordedCall, Section};
 use super::hex;
@@ -130,6 +130,20 @@ pub enum Call {
         program: Program,
         /// Goes on with the program of this vCPU's row before; otherwise starts it.
         resume: bool,
+    },
+    /// KVM_RUN of a guest that stores to a device's register that KVM itself emulates, and says that it is done.
+    #[serde(rename = "guest_mmio")]
+    GuestMmio {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// The register's guest physical address.
+        #[serde(with = "hex")]
+        gpa: u64,
+        /// The width of the store, in bytes: 4 or 8.
+        bytes: u32,
+        /// The value that is stored.
+        #[serde(with = "hex")]
+        value: u64,
     },
     /// Reads the entries with flags 01 from an index on, and leaves them as they are.
     #[serde(rename = "ring_peek")]
@@ -263,6 +277,9 @@ pub enum Call {
         #[serde(with = "hex")]
         offset: u64,
     },
+    /// KVM_DEV_ARM_ITS_CTRL_RESET: the ITS forgets its mappings, as before a restore.
+    #[serde(rename = "KVM_DEV_ARM_ITS_CTRL_RESET")]
+    ItsReset {},
     /// KVM_DEV_ARM_ITS_SAVE_TABLES: the ITS writes its tables to guest memory.
     #[serde(rename = "KVM_DEV_ARM_ITS_SAVE_TABLES")]
     ItsSaveTables {},
@@ -341,6 +358,7 @@ impl Call {
         "KVM_CREATE_DEVICE",
         "KVM_SET_DEVICE_ATTR",
         "KVM_RUN",
+        "guest_mmio",
         "ring_peek",
         "harvest",
         "ring_read",
@@ -352,6 +370,7 @@ impl Call {
         "redist_reg_write",
         "its_reg_write",
         "its_reg_read",
+        "KVM_DEV_ARM_ITS_CTRL_RESET",
         "KVM_DEV_ARM_ITS_SAVE_TABLES",
         "KVM_DEV_ARM_ITS_RESTORE_TABLES",
         "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES",
@@ -378,6 +397,7 @@ impl Call {
             Call::CreateDevice { .. } => "KVM_CREATE_DEVICE",
             Call::SetDeviceAttr { .. } => "KVM_SET_DEVICE_ATTR",
             Call::Run { .. } => "KVM_RUN",
+            Call::GuestMmio { .. } => "guest_mmio",
             Call::RingPeek { .. } => "ring_peek",
             Call::Harvest { .. } => "harvest",
             Call::RingRead { .. } => "ring_read",
@@ -389,6 +409,7 @@ impl Call {
             Call::RedistRegWrite { .. } => "redist_reg_write",
             Call::ItsRegWrite { .. } => "its_reg_write",
             Call::ItsRegRead { .. } => "its_reg_read",
+            Call::ItsReset {} => "KVM_DEV_ARM_ITS_CTRL_RESET",
             Call::ItsSaveTables {} => "KVM_DEV_ARM_ITS_SAVE_TABLES",
             Call::ItsRestoreTables {} => "KVM_DEV_ARM_ITS_RESTORE_TABLES",
             Call::VgicSavePendingTables {} => "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES",
@@ -415,6 +436,7 @@ impl Call {
             | Call::ResetDirtyRings {}
             | Call::ClearDirtyLog { .. }
             | Call::RedistRegWrite { .. }
+            | Call::ItsReset {}
             | Call::ItsSaveTables {}
             | Call::ItsRestoreTables {}
             | Call::VgicSavePendingTables {}
@@ -431,6 +453,10 @@ impl Call {
                     "stores_retired",
                     "stores_retired_total",
                 ],
+                optional: &[],
+            },
+            Call::GuestMmio { .. } => Shape {
+                required: &["ret", "exit", "program_done"],
                 optional: &[],
             },
             Call::RingPeek { .. } => Shape {

@@ -33,7 +33,24 @@ pub enum Sharing {
     Private,
 }
 
-/// A guest program that stores one value to each of a list of pages.
+/// What a guest program does to each of its pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Stores the value.
+    #[default]
+    Store,
+    /// Loads one byte. `stores_retired` then counts loads.
+    Load,
+}
+
+impl Access {
+    fn is_store(&self) -> bool {
+        *self == Access::Store
+    }
+}
+
+/// A guest program that stores one value to, or loads from, each of a list of pages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
@@ -44,6 +61,9 @@ pub struct Program {
     /// The value that is stored.
     #[serde(with = "hex")]
     pub value: u64,
+    /// Whether the pages are stored to or loaded from; absent: stored to.
+    #[serde(default, skip_serializing_if = "Access::is_store")]
+    pub access: Access,
 }
 
 /// What userspace stored to guest memory through its own mapping.

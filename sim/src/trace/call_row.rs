@@ -71,6 +71,10 @@ impl RecordedCall {
                     "`bytes` is 1, 2, 4 or 8",
                 ))
             }
+            Call::GuestMmio { bytes, .. } if !matches!(bytes, 4 | 8) => Err(Complaint::row(
+                format!("a register of {bytes} bytes"),
+                "`bytes` is 4 or 8",
+            )),
             Call::RingRead { count, .. }
                 if self
                     .result

@@ -98,6 +98,8 @@ pub enum Problem {
         /// The kind that the header names.
         found: Kind,
     },
+    /// A log of another tool cannot become a trace, as a whole; why.
+    Log(String),
     /// The header has an unknown, missing or malformed field.
     Header(String),
     /// A row has an unknown, missing, malformed or contradictory field.
@@ -130,6 +132,7 @@ impl fmt::Display for Problem {
             Problem::WrongKind { wanted, found } => {
                 write!(f, "the trace is of kind `{found}`, not `{wanted}`")
             }
+            Problem::Log(message) => f.write_str(message),
             Problem::Header(message) => write!(f, "header: {message}"),
             Problem::Row(message) => f.write_str(message),
             Problem::UnknownCall(found) => write!(f, "unknown call {found}"),

@@ -96,6 +96,9 @@ pub struct Machine {
     /// Where in a vCPU's file descriptor its ring is mapped, in pages (KVM_DIRTY_LOG_PAGE_OFFSET).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring_page_offset: Option<u64>,
+    /// Address spaces of a VM, where it is not the architecture's usual number: an x86 kernel built without SMM has 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_spaces: Option<u32>,
 }
 
 /// The verdict that a trace must give.
@@ -122,6 +125,10 @@ pub struct Header {
     /// The format that the trace was imported from (`kvm-jsonl`, …).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported_from: Option<String>,
+    /// The logs that an `observed` trace was imported from, by the names they were given under; a row's `file` is an
+    /// index into them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
     /// The machine on which it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
@@ -146,6 +153,7 @@ impl Header {
             kind,
             title: None,
             imported_from: None,
+            sources: Vec::new(),
             machine: None,
             mutations: Vec::new(),
             expect: None,

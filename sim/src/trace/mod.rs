@@ -4,7 +4,7 @@
 //! unknown key, call, version or kind is an error that names the file and the line and says what to write instead.
 //! Reading is streaming and bounded, whatever the file claims. `docs/trace-format.md` describes the format.
 //!
-//! Rows of kind `call` are in [`call`]. What replays them is not here: this module knows no model.
+//! Rows of kind `call` are in [`call`], those of kind `observed` in [`observed`]. What replays them is not here: this module knows no model.
 
 pub mod call;
 mod call_args;
@@ -13,8 +13,10 @@ mod call_row;
 mod error;
 mod header;
 pub(crate) mod hex;
+mod kvm_ioctl;
 mod lines;
 mod names;
+pub mod observed;
 mod reader;
 mod runs;
 pub mod step;

@@ -281,3 +281,24 @@ fn the_documentation_describes_every_field_of_a_result() {
         );
     }
 }
+
+#[test]
+fn every_observed_trace_in_the_examples_is_what_the_schema_describes() {
+    let expected = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../traces/import/expected");
+    let mut lines = 0;
+    for entry in std::fs::read_dir(expected).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_none_or(|extension| extension != "jsonl")
+        {
+            continue;
+        }
+        for line in std::fs::read_to_string(&path).unwrap().lines() {
+            let value: Value = serde_json::from_str(line).unwrap();
+            assert!(valid(&SCHEMA, &value), "{}: {line}", path.display());
+            lines += 1;
+        }
+    }
+    assert!(lines > 300, "only {lines} lines");
+}

@@ -1,7 +1,8 @@
 //! Any header, any row of kind `call`.
 
 use dirtysim::trace::call::{
-    Call, CallRow, GuestLayout, ItsCommand, Program, Prot, RecordedCall, Section, Sharing, UserData,
+    Access, Call, CallRow, GuestLayout, ItsCommand, Program, Prot, RecordedCall, Section, Sharing,
+    UserData,
 };
 use dirtysim::trace::call_result::{CallResult, Returned, Touch};
 use dirtysim::trace::{
@@ -112,11 +113,18 @@ pub(crate) fn words() -> impl Strategy<Value = Words> {
 }
 
 fn program() -> impl Strategy<Value = Program> {
-    (stores(), select(&[1, 2, 4, 8][..]), number()).prop_map(|(store, bytes, value)| Program {
-        store,
-        bytes,
-        value,
-    })
+    (
+        stores(),
+        select(&[1, 2, 4, 8][..]),
+        number(),
+        select(&[Access::Store, Access::Load][..]),
+    )
+        .prop_map(|(store, bytes, value, access)| Program {
+            store,
+            bytes,
+            value,
+            access,
+        })
 }
 
 fn its_command() -> impl Strategy<Value = ItsCommand> {
@@ -249,6 +257,14 @@ pub(crate) fn call() -> impl Strategy<Value = Call> {
             }),
     ];
     let ring_and_log = prop_oneof![
+        (any::<u32>(), number(), select(&[4, 8][..]), number()).prop_map(
+            |(vcpu, gpa, bytes, value)| Call::GuestMmio {
+                vcpu,
+                gpa,
+                bytes,
+                value,
+            }
+        ),
         (any::<u32>(), program(), any::<bool>()).prop_map(|(vcpu, program, resume)| Call::Run {
             vcpu,
             program,
@@ -349,6 +365,7 @@ pub(crate) fn call() -> impl Strategy<Value = Call> {
             value
         }),
         (text(), number()).prop_map(|(reg, offset)| Call::ItsRegRead { reg, offset }),
+        Just(Call::ItsReset {}),
         Just(Call::ItsSaveTables {}),
         Just(Call::ItsRestoreTables {}),
         Just(Call::VgicSavePendingTables {}),

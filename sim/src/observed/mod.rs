@@ -1,0 +1,39 @@
+//! What can be said about a trace of kind `observed` from the interface's contract alone, without running the model.
+//!
+//! A tracepoint's indices count every push and every reset, so that a log checks itself: an index that jumps, a ring
+//! that is reset past what was pushed, an exit that was not due, a harvest that does not add up. [`Checker`] takes the
+//! events one by one, in bounded memory, and answers with a [`CheckReport`].
+//!
+//! Areas verified: each ring's indices, the soft-full exit, what QEMU harvested against what was reset, the range of a
+//! CLEAR, entries against the memslots that were recorded.
+//!
+//! Areas not verified: whether a page was lost (no log names the guest's stores), the bitmap (it has no tracepoint),
+//! and anything across a gap in the log.
+
+mod check;
+mod check_userspace;
+mod harvest;
+mod report;
+mod ring;
+
+pub use check::{CheckConfig, Checker};
+pub use report::{CheckReport, Claim, Finding, SoftLimit, Unknown, Weight};
+
+use crate::trace::observed::ObservedEvent;
+use crate::trace::{Located, TraceError};
+
+/// Checks the rows of a trace, as [`TraceReader::rows`](crate::trace::TraceReader::rows) gives them.
+///
+/// # Errors
+///
+/// The first row that cannot be read.
+pub fn check_rows(
+    rows: impl Iterator<Item = Result<Located<ObservedEvent>, Box<TraceError>>>,
+    config: CheckConfig,
+) -> Result<CheckReport, Box<TraceError>> {
+    let mut checker = Checker::new(config);
+    for row in rows {
+        checker.event(&row?.row);
+    }
+    Ok(checker.finish())
+}

@@ -1,0 +1,237 @@
+//! The search, level by level.
+
+use std::time::Instant;
+
+use dirtysim_model::layout::Layout;
+use dirtysim_model::machine::Machine;
+use dirtysim_model::oracle::{Invariant, Invariants};
+use dirtysim_model::pack::Packing;
+use dirtysim_model::state::State;
+
+use super::level::{Block, Job, Outcome, Stop, expand};
+use super::table::{Table, collision_probability, fingerprint};
+use super::{
+    Coverage, Limit, Options, Progress, Report, TooLarge, Verdict, Violation, Watch, memory, path,
+};
+use crate::run::hit;
+use crate::sometimes::Seen;
+
+/// The violation of the shallowest state or transition, among those of one level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) invariant: Invariant,
+    pub(super) depth: u32,
+}
+
+/// What a search knows while it goes on.
+pub(super) struct Search<'a, L: Layout> {
+    pub(super) machine: &'a Machine,
+    pub(super) start: &'a State<L>,
+    pub(super) packing: Packing,
+    pub(super) target: Option<Invariant>,
+    pub(super) limit_bytes: u64,
+    pub(super) deadline: Option<Instant>,
+    pub(super) watch: Watch<'a>,
+}
+
+impl<L: Layout> Search<'_, L> {
+    /// The first state, packed.
+    pub(super) fn first(&self) -> Vec<u64> {
+        let mut words = vec![0; self.packing.words()];
+        self.packing
+            .pack(self.machine, &mut self.start.clone(), &mut words);
+        words
+    }
+}
+
+/// Which of the two passes over a scenario a search is.
+pub(super) enum Pass<'k> {
+    /// The verdict.
+    Verdict {
+        max_states: Option<u64>,
+        keep_going: bool,
+    },
+    /// The levels down to a depth, kept, for a counterexample.
+    Levels {
+        depth: u32,
+        kept: &'k mut Vec<Vec<Block>>,
+    },
+}
+
+/// What a pass came to.
+pub(super) struct Passed {
+    pub(super) limit: Option<Limit>,
+    pub(super) found: Option<Found>,
+    pub(super) broken: Invariants,
+    pub(super) seen: Seen,
+    pub(super) states: u64,
+    pub(super) transitions: u64,
+    pub(super) depth: u32,
+    pub(super) peak_bytes: u64,
+}
+
+/// Runs one pass.
+pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Passed {
+    let stride = search.packing.words();
+    let mut table = Table::new(0);
+    let mut level = vec![Block::of(search.first())];
+    table.insert(fingerprint(&level[0].words));
+    table.add_len(1);
+    let mut passed = Passed {
+        limit: None,
+        found: None,
+        broken: Invariants::NONE,
+        seen: Seen::default(),
+        states: 1,
+        transitions: 0,
+        depth: 0,
+        peak_bytes: table.bytes(),
+    };
+    let mut kept_bytes = 0;
+    loop {
+        let frontier: u64 = level.iter().map(|block| block.states(stride)).sum();
+        let keeps = match &mut which {
+            Pass::Levels { depth, kept } => {
+                kept_bytes += level.iter().map(Block::bytes).sum::<u64>();
+                kept.push(level.clone());
+                if passed.depth == *depth {
+                    return passed;
+                }
+                true
+            }
+            Pass::Verdict { .. } => false,
+        };
+        let mut job = Job::new(level, passed.depth, frontier, kept_bytes, keeps);
+        let outcome = loop {
+            match expand(search, &mut table, &mut job) {
+                Stop::Done => break None,
+                Stop::Full => {
+                    let slots = table.grown_slots(job.slack(search));
+                    let old = table.bytes();
+                    if old + slots as u64 * 8 + job.bytes() + kept_bytes > search.limit_bytes {
+                        break Some(Limit::Memory);
+                    }
+                    passed.peak_bytes = passed
+                        .peak_bytes
+                        .max(old + slots as u64 * 8 + job.bytes() + kept_bytes);
+                    table.grow(slots);
+                }
+                Stop::Limit(limit) => break Some(limit),
+            }
+        };
+        passed.peak_bytes = passed
+            .peak_bytes
+            .max(table.bytes() + job.bytes() + kept_bytes);
+        let Outcome {
+            broken_at,
+            broken_after,
+            seen,
+            transitions,
+            next,
+        } = job.outcome();
+        passed.seen.union(seen);
+        passed.transitions += transitions;
+        passed.states = table.len();
+        passed.broken.union(broken_at);
+        passed.broken.union(broken_after);
+        if passed.found.is_none() {
+            // A claim that is broken in a state of this level comes before one that a step out of it breaks.
+            let at = hit(broken_at, search.target).map(|invariant| (invariant, passed.depth));
+            let after =
+                hit(broken_after, search.target).map(|invariant| (invariant, passed.depth + 1));
+            passed.found = at
+                .or(after)
+                .map(|(invariant, depth)| Found { invariant, depth });
+        }
+        passed.limit = outcome;
+        let (keep_going, max_states) = match which {
+            Pass::Verdict {
+                keep_going,
+                max_states,
+            } => (keep_going, max_states),
+            Pass::Levels { .. } => (true, None),
+        };
+        if passed.limit.is_some() || (passed.found.is_some() && !keep_going) {
+            return passed;
+        }
+        if next.is_empty() {
+            return passed;
+        }
+        passed.depth += 1;
+        if max_states.is_some_and(|most| passed.states >= most) {
+            passed.limit = Some(Limit::States);
+            return passed;
+        }
+        level = next;
+        let progress = Progress {
+            states: passed.states,
+            frontier: level.iter().map(|block| block.states(stride)).sum(),
+            depth: passed.depth,
+            bytes: passed.peak_bytes,
+        };
+        if !(search.watch)(&progress) {
+            passed.limit = Some(Limit::Interrupt);
+            return passed;
+        }
+    }
+}
+
+/// Searches from `start`.
+pub(super) fn search<L: Layout>(
+    machine: &Machine,
+    start: &State<L>,
+    target: Option<Invariant>,
+    options: &Options,
+    watch: Watch<'_>,
+) -> Result<Report, TooLarge> {
+    let search = Search {
+        machine,
+        start,
+        packing: Packing::new(machine, start),
+        target,
+        limit_bytes: options
+            .max_memory_bytes
+            .unwrap_or_else(memory::default_limit_bytes),
+        deadline: options.max_time.map(|time| Instant::now() + time),
+        watch,
+    };
+    let passed = pass(
+        &search,
+        Pass::Verdict {
+            max_states: options.max_states,
+            keep_going: options.keep_going,
+        },
+    );
+    let violation = passed.found.map(|found| {
+        let steps = options
+            .counterexample
+            .then(|| path::shortest(&search, found))
+            .flatten();
+        Violation {
+            invariant: found.invariant,
+            depth: found.depth,
+            shortest: steps.is_some(),
+            steps,
+        }
+    });
+    let verdict = match (&violation, passed.limit) {
+        (Some(_), _) => Verdict::Violated,
+        (None, Some(_)) => Verdict::Inconclusive,
+        (None, None) => Verdict::Holds,
+    };
+    Ok(Report {
+        verdict,
+        coverage: passed
+            .limit
+            .map_or(Coverage::Exhausted, Coverage::Truncated),
+        states: passed.states,
+        transitions: passed.transitions,
+        depth: passed.depth,
+        violation,
+        broken: passed.broken,
+        seen: passed.seen,
+        collision_probability: collision_probability(passed.states),
+        state_bits: search.packing.bits(),
+        peak_bytes: passed.peak_bytes,
+    })
+}

@@ -1,0 +1,42 @@
+//! How much memory a search may take.
+
+/// Where the system does not say what is available.
+const FALLBACK_BYTES: u64 = 2 << 30;
+
+/// The bytes that a search takes at most where nobody gave a limit: three quarters of what the system has available
+/// now, so that it never swaps. Linux only; elsewhere 2 GiB.
+#[must_use]
+pub fn default_limit_bytes() -> u64 {
+    available_bytes().map_or(FALLBACK_BYTES, |bytes| bytes / 4 * 3)
+}
+
+fn available_bytes() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let system = field_bytes(&info, "MemAvailable:")?;
+    // A container's own limit may be lower. Source: Documentation/admin-guide/cgroup-v2.rst, memory.max.
+    let read = |file: &str| {
+        let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let group =
+        read("memory.max").map(|max| max.saturating_sub(read("memory.current").unwrap_or(0)));
+    Some(group.map_or(system, |group| group.min(system)))
+}
+
+fn field_bytes(info: &str, name: &str) -> Option<u64> {
+    let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field_bytes;
+
+    #[test]
+    fn the_available_memory_is_read_in_kib() {
+        let info = "MemTotal: 100 kB\nMemAvailable:   42 kB\n";
+        assert_eq!(field_bytes(info, "MemAvailable:"), Some(42 * 1024));
+        assert_eq!(field_bytes("nothing", "MemAvailable:"), None);
+    }
+}

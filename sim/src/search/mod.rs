@@ -1,0 +1,198 @@
+//! Exhaustive search: every interleaving within a scenario's bounds.
+//!
+//! Breadth first, level by level, over packed states. A level is finished before anything is reported, so that
+//! verdict, counts and counterexample are the same on any number of threads: the set of states at a depth is what it
+//! is, whoever found them. The visited set holds 64-bit fingerprints; the probability that two states shared one is
+//! computed and belongs to the verdict.
+//!
+//! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
+
+mod engine;
+mod level;
+pub mod memory;
+mod path;
+mod table;
+
+use std::time::Duration;
+
+use dirtysim_model::layout::{Layout, Medium, Small};
+use dirtysim_model::oracle::{Invariant, Invariants};
+use dirtysim_model::state::State;
+use dirtysim_model::step::Step;
+
+use crate::run::target;
+use crate::scenario::Scenario;
+use crate::sometimes::Seen;
+
+/// What to search, and how far.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Stop at the end of the level at which so many states are known.
+    pub max_states: Option<u64>,
+    /// Bytes for the visited set and the frontiers; none: [`memory::default_limit_bytes`].
+    pub max_memory_bytes: Option<u64>,
+    /// Stop after that time.
+    pub max_time: Option<Duration>,
+    /// Go on after the first violation and report every broken claim.
+    pub keep_going: bool,
+    /// Find the steps of a counterexample, and not only its length.
+    pub counterexample: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_states: None,
+            max_memory_bytes: None,
+            max_time: None,
+            keep_going: false,
+            counterexample: true,
+        }
+    }
+}
+
+/// Why a search ended before it had seen every state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// `max_states`.
+    States,
+    /// `max_memory_bytes`.
+    Memory,
+    /// `max_time`.
+    Time,
+    /// Somebody asked it to stop.
+    Interrupt,
+}
+
+impl Limit {
+    /// The name in documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::States => "max-states",
+            Self::Memory => "max-memory",
+            Self::Time => "max-time",
+            Self::Interrupt => "interrupted",
+        }
+    }
+}
+
+/// How much of the reachable states a search has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// All of them; or, with a violation found, all up to its depth.
+    Exhausted,
+    /// Those within a limit.
+    Truncated(Limit),
+}
+
+/// The verdict of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every reachable state satisfies every claim that was looked at.
+    Holds,
+    /// A claim is broken.
+    Violated,
+    /// A limit came first.
+    Inconclusive,
+}
+
+/// A broken claim and how to get there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The claim.
+    pub invariant: Invariant,
+    /// Steps to the violation in the graph that was searched.
+    pub depth: u32,
+    /// The steps, where they were asked for and the limits let them be found.
+    pub steps: Option<Vec<Step>>,
+    /// Whether no schedule with fewer steps breaks the claim.
+    pub shortest: bool,
+}
+
+/// What a search came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What it rests on.
+    pub coverage: Coverage,
+    /// Distinct states.
+    pub states: u64,
+    /// Transitions, those to known states included.
+    pub transitions: u64,
+    /// Levels below the first state.
+    pub depth: u32,
+    /// The violation that was looked for.
+    pub violation: Option<Violation>,
+    /// Every claim that broke, those included that were not looked for.
+    pub broken: Invariants,
+    /// What happened in some schedule.
+    pub seen: Seen,
+    /// An upper bound of the probability that two states shared a fingerprint, and one of them was never looked at.
+    pub collision_probability: f64,
+    /// Bits of a packed state.
+    pub state_bits: u32,
+    /// The most bytes that the visited set and the frontiers took together.
+    pub peak_bytes: u64,
+}
+
+/// How far a search has come; for progress bars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Distinct states so far.
+    pub states: u64,
+    /// States of the level in work.
+    pub frontier: u64,
+    /// The level in work.
+    pub depth: u32,
+    /// Bytes of visited set and frontiers.
+    pub bytes: u64,
+}
+
+/// Somebody who watches: called at every level and every few thousand states; answers whether to go on.
+pub type Watch<'a> = &'a (dyn Fn(&Progress) -> bool + Sync);
+
+/// A scenario that the search cannot take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooLarge {
+    /// What there is too much of.
+    pub what: &'static str,
+    /// How much there may be.
+    pub most: u64,
+}
+
+impl std::fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "too many {} for an exhaustive search: at most {}; scale the scenario down, or use `dirtysim run`",
+            self.what, self.most
+        )
+    }
+}
+
+impl std::error::Error for TooLarge {}
+
+/// Searches a scenario on rayon's threads. Blocks until it is done or `watch` says that it is enough.
+///
+/// # Errors
+/// A scenario whose states are larger than the search has room for.
+pub fn check(scenario: &Scenario, options: &Options, watch: Watch<'_>) -> Result<Report, TooLarge> {
+    if let Ok(start) = scenario.start::<Small>() {
+        return check_in(scenario, &start, options, watch);
+    }
+    match scenario.start::<Medium>() {
+        Ok(start) => check_in(scenario, &start, options, watch),
+        Err((what, most)) => Err(TooLarge { what, most }),
+    }
+}
+
+fn check_in<L: Layout>(
+    scenario: &Scenario,
+    start: &State<L>,
+    options: &Options,
+    watch: Watch<'_>,
+) -> Result<Report, TooLarge> {
+    engine::search(&scenario.machine, start, target(scenario), options, watch)
+}

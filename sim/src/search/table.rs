@@ -1,0 +1,203 @@
+//! The visited set: 64-bit fingerprints in one open-addressing table that all threads share.
+//!
+//! A fingerprint's place is its high part scaled to the table's size, so that a table grows by one pass over the old
+//! one that reads and writes in order, by any factor. Look-ups come in batches: the first pass over a batch only
+//! loads, so that the processor has many cache misses under way at once (there is no prefetch without `unsafe`).
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Slots of the smallest table: 2 MiB.
+pub(crate) const LEAST_SLOTS: usize = 1 << 18;
+/// A table grows when more than this many of 100 slots are taken.
+const FULL_PERCENT: usize = 72;
+/// By how much it grows, in tenths.
+const GROWTH_TENTHS: usize = 17;
+
+/// A set of fingerprints, none of them 0.
+pub(crate) struct Table {
+    slots: Vec<AtomicU64>,
+    len: AtomicU64,
+}
+
+fn zeroed(slots: usize) -> Vec<AtomicU64> {
+    let mut all = Vec::new();
+    all.resize_with(slots, || AtomicU64::new(0));
+    all
+}
+
+impl Table {
+    pub(crate) fn new(slots: usize) -> Self {
+        Self {
+            slots: zeroed(slots.max(LEAST_SLOTS)),
+            len: AtomicU64::new(0),
+        }
+    }
+
+    /// Fingerprints in the set, as far as [`Table::add_len`] was told.
+    pub(crate) fn len(&self) -> u64 {
+        self.len.load(Relaxed)
+    }
+
+    /// Counts fingerprints that were inserted; workers tell it now and then, not at each insertion.
+    pub(crate) fn add_len(&self, new: u64) {
+        self.len.fetch_add(new, Relaxed);
+    }
+
+    /// Bytes of the table.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.slots.len() as u64 * 8
+    }
+
+    /// Whether `coming` more fingerprints would make it too full.
+    pub(crate) fn is_short_of(&self, coming: usize) -> bool {
+        let limit = (self.slots.len() / 100 * FULL_PERCENT) as u64;
+        self.len() + coming as u64 > limit
+    }
+
+    /// Slots after the next growth that makes room for `coming` more.
+    pub(crate) fn grown_slots(&self, coming: usize) -> usize {
+        let needed = (self.len() as usize + coming) / FULL_PERCENT * 100 + 100;
+        (self.slots.len() / 10 * GROWTH_TENTHS).max(needed)
+    }
+
+    /// Moves everything to a table of `slots` slots.
+    pub(crate) fn grow(&mut self, slots: usize) {
+        let old = std::mem::replace(&mut self.slots, zeroed(slots));
+        for slot in old {
+            let fingerprint = slot.into_inner();
+            if fingerprint != 0 {
+                self.insert(fingerprint);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn place(&self, fingerprint: u64) -> usize {
+        ((u128::from(fingerprint) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    /// Adds a fingerprint; whether it is new. The caller is the only one who writes.
+    #[inline(always)]
+    pub(crate) fn insert(&self, fingerprint: u64) -> bool {
+        let mut at = self.place(fingerprint);
+        loop {
+            let found = self.slots[at].load(Relaxed);
+            if found == fingerprint {
+                return false;
+            }
+            if found == 0 {
+                self.slots[at].store(fingerprint, Relaxed);
+                return true;
+            }
+            at += 1;
+            if at == self.slots.len() {
+                at = 0;
+            }
+        }
+    }
+
+    /// As [`Table::insert`], beside others who do the same.
+    #[inline(always)]
+    pub(crate) fn insert_shared(&self, fingerprint: u64) -> bool {
+        let mut at = self.place(fingerprint);
+        loop {
+            let slot = &self.slots[at];
+            let mut found = slot.load(Relaxed);
+            if found == 0 {
+                match slot.compare_exchange(0, fingerprint, Relaxed, Relaxed) {
+                    Ok(_) => return true,
+                    Err(now) => found = now,
+                }
+            }
+            if found == fingerprint {
+                return false;
+            }
+            at += 1;
+            if at == self.slots.len() {
+                at = 0;
+            }
+        }
+    }
+
+    /// Brings the slots of a batch into the cache. Answers something that depends on them all, so that the loads are
+    /// made.
+    #[inline(always)]
+    pub(crate) fn touch(&self, fingerprints: &[u64]) -> u64 {
+        fingerprints.iter().fold(0, |sum, fingerprint| {
+            sum ^ self.slots[self.place(*fingerprint)].load(Relaxed)
+        })
+    }
+}
+
+/// A 128-bit product folded to 64 bits.
+#[inline(always)]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// Digits of pi and e as keys: nothing up the sleeve.
+const KEYS: [u64; 4] = [
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7344,
+    0xb7e1_5162_8aed_2a6a,
+    0xbf71_5880_9cf4_f3c7,
+];
+
+/// The fingerprint of a packed state, never 0.
+#[inline(always)]
+pub(crate) fn fingerprint(words: &[u64]) -> u64 {
+    let mut sum = KEYS[3];
+    let mut pairs = words.chunks_exact(2);
+    for pair in &mut pairs {
+        sum = fold(pair[0] ^ KEYS[0] ^ sum, pair[1] ^ KEYS[1]).wrapping_add(sum.rotate_left(29));
+    }
+    if let [last] = pairs.remainder() {
+        sum = fold(last ^ KEYS[0] ^ sum, KEYS[1]).wrapping_add(sum.rotate_left(29));
+    }
+    fold(sum ^ KEYS[2], KEYS[3]).max(1)
+}
+
+/// An upper bound of the probability that two of `states` different states had the same fingerprint, if fingerprints
+/// were drawn at random from 2^64 - 1.
+pub(crate) fn collision_probability(states: u64) -> f64 {
+    let n = states as f64;
+    (n * (n - 1.0) / 2.0 / 2_f64.powi(64)).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grown_table_has_exactly_what_was_inserted() {
+        let mut table = Table::new(0);
+        let key = |n: u64| fingerprint(&[n, 7]);
+        for n in 0..150_000 {
+            assert!(table.insert(key(n)), "{n} is new");
+        }
+        table.add_len(150_000);
+        table.grow(table.grown_slots(1000));
+        for n in 0..150_000 {
+            assert!(!table.insert_shared(key(n)), "{n} is known");
+        }
+        for n in 150_000..160_000 {
+            assert!(table.insert_shared(key(n)), "{n} is new");
+        }
+    }
+
+    #[test]
+    fn one_bit_of_a_state_changes_about_half_of_its_fingerprint() {
+        for words in [1, 2, 3, 4, 5] {
+            let mut differing = 0;
+            let base = vec![0x0123_4567_89ab_cdef_u64; words];
+            for bit in 0..words * 64 {
+                let mut other = base.clone();
+                other[bit / 64] ^= 1 << (bit % 64);
+                differing += (fingerprint(&base) ^ fingerprint(&other)).count_ones();
+            }
+            let mean = f64::from(differing) / (words * 64) as f64;
+            assert!((30.0..34.0).contains(&mean), "{words} words: {mean}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The witness as the only process of a machine under emulation: mounts what it needs, runs one command, ships the files that it wrote, and
+//! powers off. See `witness/arm64/run`.
+//!
+//! Files written to `/out` go, one after the other, to the first virtio port: a line `file NAME BYTES`, then the bytes; at the end a line
+//! `exit CODE`. The script on the other side believes nothing that does not end so.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The port that ends in a file of the host.
+const PORT: &str = "/dev/vport0p1";
+
+/// How long to wait for a device to appear: under emulation, drivers take a moment.
+const DEVICE_WAIT: Duration = Duration::from_secs(20);
+
+fn mount(kind: &str, place: &str) {
+    let _ = fs::create_dir_all(place);
+    let (kind, place) = (
+        CString::new(kind).expect("no zero byte"),
+        CString::new(place).expect("no zero byte"),
+    );
+    // SAFETY: three strings that end in zero; a failure shows when what should be there is missed.
+    unsafe {
+        libc::mount(
+            kind.as_ptr(),
+            place.as_ptr(),
+            kind.as_ptr(),
+            0,
+            std::ptr::null(),
+        )
+    };
+}
+
+fn wait_for(path: &str) -> bool {
+    let deadline = Instant::now() + DEVICE_WAIT;
+    while !Path::new(path).exists() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// Every file in `/out`, in the order of names.
+fn outputs() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir("/out")
+        .map(|entries| {
+            entries
+                .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+                .filter(|path| path.is_file())
+                .collect()
+        })
+        .unwrap_or_default();
+    files.sort();
+    files
+}
+
+fn ship(code: u8) -> std::io::Result<()> {
+    let mut port = File::options().write(true).open(PORT)?;
+    for path in outputs() {
+        let bytes = fs::read(&path)?;
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        writeln!(port, "file {name} {}", bytes.len())?;
+        port.write_all(&bytes)?;
+    }
+    writeln!(port, "exit {code}")?;
+    port.flush()
+}
+
+/// Runs a command as the first process and ends the machine.
+pub(super) fn main(arguments: &[String]) -> ! {
+    mount("devtmpfs", "/dev");
+    mount("proc", "/proc");
+    let _ = fs::create_dir_all("/out");
+    // Without it the command says so itself.
+    wait_for("/dev/kvm");
+    let code = super::run(arguments);
+    if wait_for(PORT) {
+        if let Err(error) = ship(code) {
+            eprintln!("error: {PORT}: {error}");
+        }
+    } else {
+        eprintln!("error: no {PORT} to ship results to");
+    }
+    // SAFETY: syncing and powering off touch no memory of this process; nothing else runs on this machine.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_POWER_OFF);
+    }
+    // The first process may not return.
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,219 @@
+//! `dirtysim-witness lockstep`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use dirtysim::trace::call::Section;
+use dirtysim::trace::{Machine, PendingFile};
+use serde_json::{Value, json};
+
+use super::args::Args;
+use super::{CALLS, Outcome};
+use crate::kernel::{Kernel, target};
+use crate::lockstep::{End, Performed, random_sequence, shrink};
+use crate::record::Recorder;
+use crate::refusal::Refused;
+use crate::subject::{Subject, VmCall};
+
+/// Where traces of divergences go unless told otherwise.
+const TRACE_DIR: &str = "target/dirtysim";
+
+/// Divergences that are shrunk and written; more are only counted.
+const SHOWN_MAX: u64 = 10;
+
+/// What the sequences so far gave.
+#[derive(Default)]
+struct Tally {
+    sequences: u64,
+    calls: u64,
+    divergences: u64,
+    not_modelled: BTreeMap<String, u64>,
+    allowed: BTreeMap<&'static str, u64>,
+    list: Vec<Value>,
+    lines: Vec<String>,
+}
+
+pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
+    let args = Args::parse(
+        arguments,
+        &["--json", "--keep-going"],
+        &["--seeds", "--calls", "--trace-dir", "--against"],
+        0,
+    )?;
+    let seeds = args.seeds("--seeds", 0..1000)?;
+    let calls = args.number("--calls", CALLS)?;
+    let mut kernel = Kernel::open()?;
+    let machine = kernel.describe();
+    let mut other = opponent(args.value("--against").unwrap_or("model"), &machine)?;
+    let mut tally = Tally::default();
+    for seed in seeds.clone() {
+        let performed = random_sequence(&mut kernel, &mut *other, target(), seed, calls)
+            .map_err(|Refused(problem)| Refused(format!("seed {seed}: {problem}")))?;
+        tally.sequences += 1;
+        tally.calls += performed.calls.len() as u64;
+        for (name, count) in &performed.allowed {
+            *tally.allowed.entry(name).or_default() += count;
+        }
+        match &performed.end {
+            End::Agreed => {}
+            End::NotModelled { reason, .. } => {
+                *tally.not_modelled.entry(reason.clone()).or_default() += 1
+            }
+            End::Diverged(_) => {
+                tally.divergences += 1;
+                if tally.divergences <= SHOWN_MAX {
+                    let directory = args.value("--trace-dir").unwrap_or(TRACE_DIR);
+                    tally.show(
+                        &mut kernel,
+                        &mut *other,
+                        &machine,
+                        seed,
+                        performed,
+                        directory,
+                    )?;
+                }
+                if !args.flag("--keep-going") {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(tally.outcome(&kernel.name(), &other.name(), seeds.start, seeds.end))
+}
+
+/// The other side.
+fn opponent(name: &str, machine: &Machine) -> Result<Box<dyn Subject>, Refused> {
+    match name {
+        "self" => Ok(Box::new(Kernel::open()?)),
+        other => Err(Refused(format!(
+            "no `--against {other}` on {}: there is `self`",
+            machine.arch
+        ))),
+    }
+}
+
+impl Tally {
+    /// Shrinks a divergence and writes it as a trace.
+    fn show(
+        &mut self,
+        kernel: &mut Kernel,
+        other: &mut dyn Subject,
+        machine: &Machine,
+        seed: u64,
+        performed: Performed,
+        directory: &str,
+    ) -> Result<(), Refused> {
+        let drawn = performed.calls.len();
+        let shrunk = shrink(kernel, other, performed);
+        let End::Diverged(divergence) = &shrunk.end else {
+            unreachable!("a shrunk divergence diverges")
+        };
+        let path = format!("{directory}/lockstep-seed-{seed}.jsonl");
+        write_trace(
+            kernel,
+            machine,
+            &format!(
+                "lockstep, seed {seed}: {} answers `{}` differently",
+                other.name(),
+                divergence.call.call.name()
+            ),
+            &shrunk.calls,
+            Path::new(&path),
+        )?;
+        let fields: Vec<Value> = divergence
+            .differences
+            .iter()
+            .map(|difference| json!({"field": difference.field, "kernel": difference.left, "model": difference.right}))
+            .collect();
+        self.lines.push(format!(
+            "seed {seed}: {} calls shrunk to {}; the last, {}:",
+            drawn,
+            shrunk.calls.len(),
+            divergence.call
+        ));
+        for difference in &divergence.differences {
+            let side = |value: &Option<Value>| {
+                value
+                    .as_ref()
+                    .map_or_else(|| "nothing".to_owned(), Value::to_string)
+            };
+            self.lines.push(format!(
+                "  {}: {} gives {}, {} gives {}",
+                difference.field,
+                kernel.name(),
+                side(&difference.left),
+                other.name(),
+                side(&difference.right)
+            ));
+        }
+        self.lines.push(format!("  {path}"));
+        self.list.push(json!({"seed": seed, "calls": shrunk.calls.len(), "call": divergence.call.call.name(), "differences": fields, "trace": path}));
+        Ok(())
+    }
+
+    fn outcome(self, kernel: &str, other: &str, first: u64, end: u64) -> Outcome {
+        let violated = self.divergences > 0;
+        let not_modelled: u64 = self.not_modelled.values().sum();
+        let mut lines = self.lines;
+        for (reason, count) in &self.not_modelled {
+            lines.push(format!(
+                "not compared to the end, {count} sequences: {reason}"
+            ));
+        }
+        for (name, count) in &self.allowed {
+            lines.push(format!("allowed difference {name}: {count} times"));
+        }
+        lines.push(format!(
+            "{} sequences of seeds {first}..{end}, {} calls, {kernel} beside {other}: {} divergences, {not_modelled} not compared to the end",
+            self.sequences, self.calls, self.divergences
+        ));
+        let document = json!({
+            "command": "lockstep",
+            "verdict": if violated { "violated" } else { "holds" },
+            "expected": "holds",
+            "as_expected": !violated,
+            "invariant": "agrees_with_recording",
+            "coverage": "sampled",
+            "sequences": self.sequences,
+            "calls": self.calls,
+            "divergences": self.divergences,
+            "divergence_list": self.list,
+            "not_modelled": not_modelled,
+            "allowed": self.allowed,
+        });
+        let Value::Object(document) = document else {
+            unreachable!("an object was written")
+        };
+        Outcome {
+            document,
+            text: lines.join("\n"),
+            code: u8::from(violated),
+        }
+    }
+}
+
+/// The calls, recorded anew on the kernel: a trace that anybody can replay.
+fn write_trace(
+    kernel: &mut Kernel,
+    machine: &Machine,
+    title: &str,
+    calls: &[VmCall],
+    path: &Path,
+) -> Result<(), Refused> {
+    let cannot = |error: std::io::Error| Refused(format!("{}: {error}", path.display()));
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(cannot)?;
+    }
+    let out = PendingFile::create(path).map_err(cannot)?;
+    let mut recorder = Recorder::new(out, machine.clone(), Some(title.to_owned()), kernel)?;
+    recorder.section(Section {
+        section: "divergence".to_owned(),
+        title: title.to_owned(),
+    })?;
+    for call in calls {
+        recorder.call(call.clone())?;
+    }
+    recorder.into_inner().keep().map_err(cannot)?;
+    kernel.begin_section();
+    Ok(())
+}

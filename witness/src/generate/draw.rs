@@ -1,0 +1,393 @@
+//! One call after the set-up.
+
+use dirtysim::trace::call::{Access, Call, Program, UserData};
+use dirtysim::trace::{Arch, Cap, PageRuns, StoreRuns, Words};
+
+use super::Generator;
+use super::world::VcpuView;
+
+/// Kinds of calls, by how often they come.
+#[derive(Clone, Copy)]
+enum Kind {
+    Run,
+    Peek,
+    Harvest,
+    RingRead,
+    RingWrite,
+    Reset,
+    Get,
+    Clear,
+    Region,
+    Capability,
+    Check,
+    LateVcpu,
+    Map,
+    UserWrite,
+    Copy,
+    Compare,
+    Its,
+}
+
+impl Generator {
+    pub(super) fn draw(&mut self) -> Call {
+        let ring = if self.world.ring_bytes > 0 { 1 } else { 0 };
+        let wild = u64::from(self.profile.wild) * ring;
+        let its = u64::from(self.profile.its);
+        // With a ring and no bitmap both are refused, whatever they are told: a few are enough.
+        let log = if self.world.ring_bytes > 0 && !self.world.with_bitmap {
+            1
+        } else {
+            4
+        };
+        let kind = self.random.weighted(&[
+            (26, Kind::Run),
+            (1 + 4 * ring, Kind::Peek),
+            (14 * ring, Kind::Harvest),
+            (ring, Kind::RingRead),
+            (5 * wild, Kind::RingWrite),
+            (1 + 9 * ring, Kind::Reset),
+            (4 * log, Kind::Get),
+            (3 * log, Kind::Clear),
+            (8, Kind::Region),
+            (2, Kind::Capability),
+            (1, Kind::Check),
+            (1, Kind::LateVcpu),
+            (1, Kind::Map),
+            (3, Kind::UserWrite),
+            (4, Kind::Copy),
+            (3, Kind::Compare),
+            (14 * its, Kind::Its),
+        ]);
+        self.draw_kind(kind).unwrap_or_else(|| self.draw_get())
+    }
+
+    /// A call of a kind, if the VM has what it needs.
+    fn draw_kind(&mut self, kind: Kind) -> Option<Call> {
+        match kind {
+            Kind::Run => self.draw_run(),
+            Kind::Peek => self.mapped_vcpu().map(|vcpu| Call::RingPeek {
+                vcpu: vcpu.id,
+                fetch_index: vcpu.fetch,
+            }),
+            Kind::Harvest => self.draw_harvest(),
+            Kind::RingRead => {
+                let vcpu = self.mapped_vcpu()?;
+                let back = self.random.below(8) as u32;
+                Some(Call::RingRead {
+                    vcpu: vcpu.id,
+                    index: vcpu.fetch.wrapping_sub(back),
+                    count: self.random.between(1, 16),
+                })
+            }
+            Kind::RingWrite => self.draw_ring_write(),
+            Kind::Reset => Some(Call::ResetDirtyRings {}),
+            Kind::Get => Some(self.draw_get()),
+            Kind::Clear => self.draw_clear(),
+            Kind::Region => self.draw_region(),
+            Kind::Capability => Some(self.odd_capability()),
+            Kind::Check => Some(Call::CheckExtension {
+                cap: self.random.one(&[
+                    Cap::DirtyLogRing,
+                    Cap::DirtyLogRingAcqRel,
+                    Cap::DirtyLogRingWithBitmap,
+                    Cap::ManualDirtyLogProtect2,
+                ]),
+            }),
+            Kind::LateVcpu => self.draw_vcpu(),
+            Kind::Map => {
+                let vcpu = self.vcpu()?;
+                (self.ring_expected > 0).then(|| self.odd_mapping(vcpu.id))
+            }
+            Kind::UserWrite => {
+                let (slot, pages) = self.slot()?;
+                let pages = self.some_pages(pages);
+                let value = self.fresh_value();
+                Some(Call::UserWrite {
+                    slot,
+                    pages,
+                    data: UserData::Bytes { value, bytes: 8 },
+                })
+            }
+            Kind::Copy => {
+                let (slot, pages) = self.slot()?;
+                Some(Call::Copy {
+                    slot,
+                    pages: self.some_pages(pages),
+                })
+            }
+            Kind::Compare => self.slot().map(|(slot, _)| Call::Compare { slot }),
+            Kind::Its => self.draw_its(),
+        }
+    }
+
+    fn vcpu(&mut self) -> Option<VcpuView> {
+        let count = self.world.vcpus.len() as u64;
+        (count > 0).then(|| self.world.vcpus[self.random.below(count) as usize].clone())
+    }
+
+    fn mapped_vcpu(&mut self) -> Option<VcpuView> {
+        self.vcpu().filter(|vcpu| vcpu.mapped)
+    }
+
+    /// A slot that stores go to, with its pages: not the guest's own, nor the ITS's.
+    fn slot(&mut self) -> Option<(u16, u64)> {
+        let slots: Vec<(u16, u64)> = self
+            .world
+            .slots
+            .iter()
+            .filter(|(id, _)| (1..=3).contains(*id))
+            .map(|(id, view)| (*id, view.pages))
+            .collect();
+        (!slots.is_empty()).then(|| self.random.one(&slots))
+    }
+
+    /// A page: one of the few at the edges of words, or any.
+    fn page(&mut self, pages: u64) -> u64 {
+        if self.random.percent(70) {
+            self.random
+                .one(&[0, 1, 2, 3, 62, 63, 64, 65, 127, 128, 191])
+                .min(pages - 1)
+        } else {
+            self.random.below(pages)
+        }
+    }
+
+    fn some_pages(&mut self, pages: u64) -> PageRuns {
+        let mut runs = PageRuns::default();
+        for _ in 0..self.random.between(1, 3) {
+            let first = self.page(pages);
+            let count = if self.random.percent(20) {
+                self.random.between(1, pages - first)
+            } else {
+                1
+            };
+            runs.push_run(first, count).expect("pages of a slot");
+        }
+        runs
+    }
+
+    fn draw_run(&mut self) -> Option<Call> {
+        let vcpu = self.vcpu().filter(|vcpu| vcpu.ready)?;
+        if let Some(program) = vcpu.unfinished
+            && self.random.percent(80)
+        {
+            return Some(Call::Run {
+                vcpu: vcpu.id,
+                program,
+                resume: true,
+            });
+        }
+        let mut store = StoreRuns::default();
+        let long = self.random.percent(15);
+        for _ in 0..self.random.between(1, 4) {
+            let (slot, pages) = self.slot()?;
+            let first = if long { 0 } else { self.page(pages) };
+            let count = match self.random.below(100) {
+                _ if long => pages,
+                0..75 => 1,
+                _ => self.random.between(1, (pages - first).min(70)),
+            };
+            store
+                .push_run(slot.into(), first, count)
+                .expect("pages of a slot");
+        }
+        let access = if self.random.percent(12) && self.may_load(&store) {
+            Access::Load
+        } else {
+            Access::Store
+        };
+        let bytes = if access == Access::Load { 1 } else { 8 };
+        let value = if access == Access::Load {
+            0
+        } else {
+            self.fresh_value()
+        };
+        Some(Call::Run {
+            vcpu: vcpu.id,
+            program: Program {
+                store,
+                bytes,
+                value,
+                access,
+            },
+            resume: false,
+        })
+    }
+
+    /// Whether what a load does to the log is known: x86 maps the neighbours of a page that is touched in a slot without log, as many as it
+    /// likes, and a load that finds a mapping marks nothing.
+    fn may_load(&self, store: &StoreRuns) -> bool {
+        self.target.arch == Arch::Arm64
+            || store.runs().iter().all(|(slot, _, _)| {
+                let view = u16::try_from(*slot)
+                    .ok()
+                    .and_then(|slot| self.world.slots.get(&slot));
+                view.is_some_and(|view| view.always_logged)
+            })
+    }
+
+    fn draw_harvest(&mut self) -> Option<Call> {
+        let vcpu = self.mapped_vcpu()?;
+        let max = if self.random.percent(35) {
+            Some(self.random.between(1, 20) as u32)
+        } else {
+            None
+        };
+        let write_flags = if self.profile.wild {
+            self.random.weighted(&[(80, 2), (10, 3), (5, 0), (5, 1)])
+        } else {
+            self.random.weighted(&[(90, 2), (10, 3)])
+        };
+        Some(Call::Harvest {
+            vcpu: vcpu.id,
+            fetch_index: vcpu.fetch,
+            max,
+            write_flags,
+        })
+    }
+
+    fn draw_ring_write(&mut self) -> Option<Call> {
+        let vcpu = self.mapped_vcpu()?;
+        let index = vcpu
+            .fetch
+            .wrapping_sub(3)
+            .wrapping_add(self.random.below(8) as u32);
+        let flags = self
+            .random
+            .percent(60)
+            .then(|| self.random.one(&[0, 1, 2, 3]));
+        let slot = self
+            .random
+            .percent(30)
+            .then(|| self.random.one(&[1, 2, 9, 0x1_0001, 40_000]));
+        let offset = self.random.percent(40).then(|| {
+            self.random
+                .one(&[0, 1, 63, 64, 70, 191, 192, 319, 320, 1 << 20])
+        });
+        Some(Call::RingWrite {
+            vcpu: vcpu.id,
+            index,
+            flags,
+            slot,
+            offset,
+        })
+    }
+
+    fn draw_get(&mut self) -> Call {
+        let slot = self.logged_slot();
+        if self.random.percent(10) {
+            self.bad_get(slot)
+        } else {
+            Call::GetDirtyLog {
+                slot,
+                as_id: 0,
+                bad_pointer: false,
+            }
+        }
+    }
+
+    /// A slot whose log is read: any but the guest's own; on arm64 often the ITS's.
+    fn logged_slot(&mut self) -> u16 {
+        if self.profile.its && self.random.percent(50) {
+            return super::its::SLOT;
+        }
+        self.slot().map_or(1, |(slot, _)| slot)
+    }
+
+    /// Bits: few, all, or any.
+    pub(super) fn random_words(&mut self, count: u64) -> Words {
+        let kind = self.random.below(3);
+        let words: Vec<u64> = (0..count)
+            .map(|_| match kind {
+                0 => self.random.word() & self.random.word() & self.random.word(),
+                1 => u64::MAX,
+                _ => self.random.word(),
+            })
+            .collect();
+        Words::from_bitmap(words).expect("the words of a slot")
+    }
+
+    fn draw_clear(&mut self) -> Option<Call> {
+        let slot = self.logged_slot();
+        let pages = self.world.slots.get(&slot)?.pages;
+        if self.random.percent(15) {
+            return Some(self.bad_clear(slot, pages));
+        }
+        let all = pages.div_ceil(64);
+        let (first_word, words) = if self.random.percent(60) {
+            (0, all)
+        } else {
+            let first = self.random.below(all);
+            (first, self.random.between(1, all - first))
+        };
+        let first_page = first_word * 64;
+        let num_pages = (words * 64).min(pages - first_page);
+        let given = match self.world.last_get.get(&slot) {
+            Some(seen) if self.random.percent(60) => {
+                Words::from_bitmap((0..words).map(|index| seen.word(first_word + index)))
+                    .expect("the words of a slot")
+            }
+            _ => self.random_words(words),
+        };
+        Some(Call::ClearDirtyLog {
+            slot,
+            as_id: 0,
+            first_page,
+            num_pages: num_pages as u32,
+            words_given: words,
+            words: given,
+            bad_pointer: false,
+        })
+    }
+
+    /// Creates, deletes, moves, or changes the log flag of a slot; or asks for what cannot be.
+    fn draw_region(&mut self) -> Option<Call> {
+        let slot = self.random.between(1, 3) as u16;
+        let Some(view) = self.world.slots.get(&slot).cloned() else {
+            let pages = self.random.one(&[64, 70, 200]);
+            return Some(self.create_slot(slot, pages, 1));
+        };
+        if self.random.percent(25) {
+            return Some(self.bad_region(slot, &view));
+        }
+        let (mut flags, mut gpa, mut npages) = (view.flags, view.gpa, view.pages);
+        match self.random.weighted(&[(60, 0), (15, 1), (15, 2), (10, 3)]) {
+            0 => flags ^= 1,
+            1 => npages = 0,
+            2 => {
+                gpa = if gpa == self.slot_gpa(slot) {
+                    self.other_gpa(slot)
+                } else {
+                    self.slot_gpa(slot)
+                }
+            }
+            _ => {}
+        }
+        Some(Call::SetUserMemoryRegion {
+            slot,
+            as_id: 0,
+            flags,
+            gpa,
+            npages,
+            bytes: None,
+            mem: view.mem,
+            mem_offset: 0,
+            populated: true,
+            huge: false,
+        })
+    }
+
+    /// A vCPU that exists already, one whose id is too large, or a new one.
+    fn draw_vcpu(&mut self) -> Option<Call> {
+        let next = self.world.vcpus.len() as u32;
+        match self.random.below(3) {
+            0 => Some(Call::CreateVcpu { vcpu: 0 }),
+            1 => Some(Call::CreateVcpu { vcpu: 100_000 }),
+            _ if next < 4 && !self.profile.its => {
+                self.queue_vcpu(next);
+                self.queued.pop_front()
+            }
+            _ => None,
+        }
+    }
+}

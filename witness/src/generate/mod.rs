@@ -1,0 +1,120 @@
+//! Random sequences of calls, from a seed: what a lockstep performs on a kernel and on the model.
+//!
+//! A sequence sets a VM up and then draws calls, valid ones and ones with every bad argument that the interface refuses. What is drawn next
+//! depends on earlier results (how many entries were harvested, whether a program finished), so that a sequence is fixed only together with
+//! them; once drawn it is a list of calls like any other.
+//!
+//! Not drawn: offsets near 2^64 in a ring entry that userspace rewrote, which made kernels before 7.1 read out of bounds; slots in a second
+//! address space; read-only slots; host memory that was never touched, where a load finds the page of zeros that all processes share and a later
+//! store moves the page; huge pages, which the host gives or not; on x86, loads from a slot that was ever without a log; what the trace format has no call for.
+
+mod bad;
+mod draw;
+mod its;
+mod random;
+mod setup;
+mod world;
+
+use std::collections::VecDeque;
+
+use dirtysim::trace::Arch;
+use dirtysim::trace::call::Call;
+use dirtysim::trace::call_result::CallResult;
+
+use crate::subject::VmCall;
+use random::Random;
+use world::World;
+
+/// The number of the VM in a sequence.
+pub(crate) const VM: u32 = 1;
+
+/// The machine that sequences are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its architecture: x86_64 or arm64.
+    pub arch: Arch,
+    /// What the guest's mode is called.
+    pub mode: &'static str,
+    /// Where the guest's own memory is, bytes.
+    pub own_gpa: u64,
+    /// Pages of the guest's own memory.
+    pub own_pages: u64,
+    /// Where its other slots begin, bytes.
+    pub data_gpa: u64,
+}
+
+/// What was drawn about a sequence as a whole.
+#[derive(Clone, Copy, Debug)]
+struct Profile {
+    /// Userspace breaks the ring's rules.
+    wild: bool,
+    /// There is an ITS with tables in a slot of its own.
+    its: bool,
+    /// vCPUs at the start.
+    vcpus: u32,
+}
+
+/// Draws one sequence.
+pub struct Generator {
+    random: Random,
+    target: Target,
+    profile: Profile,
+    world: World,
+    its: its::ItsView,
+    /// Calls that come next, whatever is drawn: the set-up, and what belongs together.
+    queued: VecDeque<Call>,
+    /// Bytes of each ring that the set-up asks for; 0 without one.
+    ring_expected: u64,
+    /// Calls still to be drawn.
+    left: u64,
+    /// Makes every stored value a new one.
+    value: u64,
+}
+
+impl Generator {
+    /// A sequence: a set-up, then `calls` calls.
+    #[must_use]
+    pub fn new(seed: u64, target: Target, calls: u64) -> Self {
+        let mut random = Random::new(seed);
+        let arm64 = target.arch == Arch::Arm64;
+        let profile = Profile {
+            wild: random.percent(20),
+            its: arm64 && random.percent(50),
+            vcpus: random.weighted(&[(40, 1), (40, 2), (20, 3)]),
+        };
+        let mut generator = Self {
+            random,
+            target,
+            profile,
+            world: World::default(),
+            its: its::ItsView::default(),
+            queued: VecDeque::new(),
+            ring_expected: 0,
+            left: calls,
+            value: 0,
+        };
+        generator.queue_setup();
+        generator
+    }
+
+    /// The next call, if the sequence has one more.
+    pub fn next_call(&mut self) -> Option<VmCall> {
+        if let Some(call) = self.queued.pop_front() {
+            return Some(VmCall { vm: Some(VM), call });
+        }
+        self.left = self.left.checked_sub(1)?;
+        let call = self.draw();
+        let vm = call.has_vm().then_some(VM);
+        Some(VmCall { vm, call })
+    }
+
+    /// Takes in what a call gave, before the next is drawn.
+    pub fn observe(&mut self, call: &VmCall, result: &CallResult) {
+        self.world.observe(&call.call, result);
+    }
+
+    fn fresh_value(&mut self) -> u64 {
+        self.value += 1;
+        self.value
+    }
+}

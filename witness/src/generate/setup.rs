@@ -1,0 +1,155 @@
+//! How a sequence begins: capabilities, slots, vCPUs, and on arm64 perhaps an interrupt controller.
+
+use dirtysim::trace::call::{Call, Prot, Sharing};
+use dirtysim::trace::{Arch, Cap};
+
+use super::Generator;
+
+/// Slot sizes that have edges: one word, less than one, more than one, several, more than a ring.
+const SLOT_PAGES: [u64; 8] = [1, 3, 64, 65, 128, 192, 200, 320];
+
+/// Bytes between the places where slots go, and from there to where a slot is moved.
+const SLOT_STRIDE: u64 = 0x0200_0000;
+
+impl Generator {
+    pub(super) fn queue_setup(&mut self) {
+        self.queued.push_back(Call::CreateVm {});
+        self.queue_capabilities();
+        self.queued.push_back(self.own_slot());
+        let slots = self.random.between(1, 3) as u16;
+        for slot in 1..=slots {
+            let pages = self.random.one(&SLOT_PAGES);
+            let log = self.random.percent(80);
+            let call = self.create_slot(slot, pages, u32::from(log));
+            self.queued.push_back(call);
+        }
+        if self.profile.its {
+            self.queue_its_slot();
+        }
+        for vcpu in 0..self.profile.vcpus {
+            self.queue_vcpu(vcpu);
+        }
+        if self.profile.its {
+            self.queue_its();
+        }
+    }
+
+    fn queue_capabilities(&mut self) {
+        let arm64 = self.target.arch == Arch::Arm64;
+        if self.random.percent(15) {
+            let call = self.bad_ring_size();
+            self.queued.push_back(call);
+        }
+        let (ring, bitmap) = if arm64 {
+            self.random.weighted(&[
+                (25, (false, false)),
+                (20, (true, false)),
+                (55, (true, true)),
+            ])
+        } else {
+            (self.random.percent(60), false)
+        };
+        let size = self.random.weighted(&[(80, 4096), (20, 8192)]);
+        let manual = |args0| Call::EnableCap {
+            cap: Cap::ManualDirtyLogProtect2,
+            flags: 0,
+            args0,
+        };
+        let protect = self.random.weighted(&[(50, 0), (30, 1), (20, 3)]);
+        let manual_first = self.random.percent(50);
+        if protect != 0 && manual_first {
+            self.queued.push_back(manual(protect));
+        }
+        self.ring_expected = if ring { size } else { 0 };
+        if ring {
+            let cap = if arm64 || self.random.percent(50) {
+                Cap::DirtyLogRingAcqRel
+            } else {
+                Cap::DirtyLogRing
+            };
+            self.queued.push_back(Call::EnableCap {
+                cap,
+                flags: 0,
+                args0: size,
+            });
+        }
+        if bitmap {
+            self.queued.push_back(Call::EnableCap {
+                cap: Cap::DirtyLogRingWithBitmap,
+                flags: 0,
+                args0: 0,
+            });
+        }
+        if protect != 0 && !manual_first {
+            self.queued.push_back(manual(protect));
+        }
+    }
+
+    fn own_slot(&self) -> Call {
+        Call::SetUserMemoryRegion {
+            slot: 0,
+            as_id: 0,
+            flags: 0,
+            gpa: self.target.own_gpa,
+            npages: self.target.own_pages,
+            bytes: None,
+            mem: "code".to_owned(),
+            mem_offset: 0,
+            populated: true,
+            huge: false,
+        }
+    }
+
+    /// Where a slot goes by default, bytes.
+    pub(super) fn slot_gpa(&self, slot: u16) -> u64 {
+        self.target.data_gpa + u64::from(slot) * SLOT_STRIDE
+    }
+
+    /// Where a slot goes when it is moved, bytes.
+    pub(super) fn other_gpa(&self, slot: u16) -> u64 {
+        self.slot_gpa(slot) + SLOT_STRIDE / 2
+    }
+
+    pub(super) fn create_slot(&mut self, slot: u16, npages: u64, flags: u32) -> Call {
+        // Now and then two slots share their memory, as a device's aperture does.
+        let mem = if slot > 1 && self.random.percent(10) {
+            "data1".to_owned()
+        } else {
+            format!("data{slot}")
+        };
+        Call::SetUserMemoryRegion {
+            slot,
+            as_id: 0,
+            flags,
+            gpa: self.slot_gpa(slot),
+            npages,
+            bytes: None,
+            mem,
+            mem_offset: 0,
+            populated: true,
+            huge: false,
+        }
+    }
+
+    pub(super) fn queue_vcpu(&mut self, vcpu: u32) {
+        self.queued.push_back(Call::CreateVcpu { vcpu });
+        self.queued.push_back(Call::VcpuInit {
+            vcpu,
+            mode: self.target.mode.to_owned(),
+        });
+        if self.ring_expected > 0 {
+            self.queued.push_back(self.usual_mapping(vcpu));
+        }
+    }
+
+    pub(super) fn usual_mapping(&self, vcpu: u32) -> Call {
+        Call::MmapRing {
+            vcpu,
+            offset_pages: 64,
+            bytes: self.ring_expected,
+            prot: Prot::Rw,
+            sharing: Sharing::Shared,
+            touch_byte: None,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! This machine's kernel as a [`Subject`]: each call of a trace performed on `/dev/kvm`, and what it gave.
+//!
+//! A VM belongs to the section that created it and is closed with it. Calls run on the calling thread, one at a time; every `KVM_RUN` has a
+//! time limit.
+
+mod interrupts;
+mod layout;
+mod log;
+mod machine;
+mod memory;
+mod ring;
+mod run;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dirtysim::trace::call::Call;
+use dirtysim::trace::call_result::{CallResult, Returned};
+use dirtysim::trace::{Arch, Machine as TraceMachine};
+use kvm_ioctls::Kvm;
+
+use crate::generate::Target;
+use crate::kvm::{self, Alarm, Errno, PAGE_BYTES, Sys, guest, ring::RING_PAGE_OFFSET};
+use crate::refusal::Refused;
+use crate::subject::Subject;
+
+pub use layout::{guest_layout, with_own_layout};
+use machine::Machine;
+
+/// How long a guest may run before its run counts as hung. Its longest program takes a thousandth of that natively; software emulation is slower.
+pub const RUN_LIMIT: Duration = Duration::from_secs(20);
+
+/// The kernel of this machine.
+pub struct Kernel {
+    kvm: Kvm,
+    alarm: Alarm,
+    run_limit: Duration,
+    machines: BTreeMap<u32, Machine>,
+}
+
+impl Kernel {
+    /// Opens `/dev/kvm` and shows that it runs the witness's guest.
+    ///
+    /// # Errors
+    /// A sentence: no `/dev/kvm`, no permission, or a kernel that cannot run the guest.
+    pub fn open() -> Result<Self, Refused> {
+        let kvm = kvm::open()?;
+        let alarm = Alarm::new()
+            .map_err(|errno| Refused(format!("no timer for the time limits of runs: {errno}")))?;
+        let mut kernel = Self {
+            kvm,
+            alarm,
+            run_limit: RUN_LIMIT,
+            machines: BTreeMap::new(),
+        };
+        kernel.probe()?;
+        Ok(kernel)
+    }
+
+    /// Runs one store of one guest, so that a machine that cannot fails here, with a sentence, and not in the middle of a recording.
+    fn probe(&mut self) -> Result<(), Refused> {
+        let limit = std::mem::replace(&mut self.run_limit, Duration::from_secs(5));
+        let result = run::probe(self);
+        self.run_limit = limit;
+        self.begin_section();
+        result.map_err(|refused| {
+            Refused(format!(
+                "/dev/kvm opens but does not run the witness's guest: {refused}"
+            ))
+        })
+    }
+
+    /// What a trace that is recorded here says of its machine.
+    #[must_use]
+    pub fn describe(&self) -> TraceMachine {
+        TraceMachine {
+            arch: target().arch,
+            kernel: Some(release()),
+            page_size: Some(PAGE_BYTES),
+            ring_page_offset: Some(RING_PAGE_OFFSET),
+            address_spaces: None,
+        }
+    }
+}
+
+/// The VM that a call is made on.
+fn find<'a>(
+    machines: &'a mut BTreeMap<u32, Machine>,
+    vm: Option<u32>,
+    call: &Call,
+) -> Result<&'a mut Machine, Refused> {
+    let number = vm.ok_or_else(|| Refused(format!("`{}` without a VM", call.name())))?;
+    machines.get_mut(&number).ok_or_else(|| {
+        Refused(format!(
+            "there is no VM {number}: KVM_CREATE_VM comes first"
+        ))
+    })
+}
+
+/// The machine that random sequences are drawn for: this one.
+#[must_use]
+pub fn target() -> Target {
+    Target {
+        arch: if cfg!(target_arch = "aarch64") {
+            Arch::Arm64
+        } else {
+            Arch::X86_64
+        },
+        mode: guest::MODE,
+        own_gpa: guest::OWN_GPA,
+        own_pages: guest::OWN_PAGES,
+        data_gpa: guest::DATA_GPA,
+    }
+}
+
+/// The release of the running kernel, as `uname -r` has it.
+#[must_use]
+pub fn release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+impl Subject for Kernel {
+    fn name(&self) -> String {
+        format!("kernel {}", release())
+    }
+
+    fn begin_section(&mut self) {
+        self.machines.clear();
+    }
+
+    fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<CallResult, Refused> {
+        match call {
+            Call::CheckExtension { cap } => {
+                let ret = self.kvm.check_extension_raw(cap.number().into());
+                Ok(CallResult::returned(u32::try_from(ret).unwrap_or(0)))
+            }
+            Call::End {} => Ok(CallResult::default()),
+            Call::CreateVm {} => {
+                let number =
+                    vm.ok_or_else(|| Refused::new("`KVM_CREATE_VM` without a number for the VM"))?;
+                if self.machines.contains_key(&number) {
+                    return Err(Refused(format!(
+                        "VM {number} exists already: close it, or give the new one another number"
+                    )));
+                }
+                let created = Machine::new(&self.kvm);
+                if let Ok(machine) = created {
+                    self.machines.insert(number, machine);
+                    Ok(CallResult::returned(0))
+                } else {
+                    returned(created.map(|_| 0))
+                }
+            }
+            Call::CloseVm {} => {
+                find(&mut self.machines, vm, call)?;
+                self.machines
+                    .remove(&vm.expect("a VM that was found has a number"));
+                Ok(CallResult::default())
+            }
+            Call::VcpuInit { vcpu, mode } => {
+                let machine = find(&mut self.machines, vm, call)?;
+                machine.init_vcpu(&self.kvm, *vcpu, mode)
+            }
+            Call::Run {
+                vcpu,
+                program,
+                resume,
+            } => {
+                let machine = find(&mut self.machines, vm, call)?;
+                machine.run(&self.alarm, self.run_limit, *vcpu, program, *resume)
+            }
+            Call::GuestMmio { .. } => {
+                find(&mut self.machines, vm, call)?.guest_mmio(&self.alarm, self.run_limit, call)
+            }
+            _ => find(&mut self.machines, vm, call)?.perform(call),
+        }
+    }
+}
+
+/// An ioctl's result as a row has it.
+///
+/// # Errors
+/// An errno that the trace format has no name for.
+fn returned(result: Sys<u32>) -> Result<CallResult, Refused> {
+    Ok(CallResult {
+        returned: Some(value_or_errno(result)?),
+        ..CallResult::default()
+    })
+}
+
+fn value_or_errno(result: Sys<u32>) -> Result<Returned, Refused> {
+    match result {
+        Ok(value) => Ok(Returned::Value(value)),
+        Err(errno) => Ok(Returned::Error(named(errno)?)),
+    }
+}
+
+fn named(errno: Errno) -> Result<dirtysim::trace::Errno, Refused> {
+    errno.named().ok_or_else(|| {
+        Refused(format!(
+            "the kernel answered with errno {}, for which the trace format has no name",
+            errno.0
+        ))
+    })
+}

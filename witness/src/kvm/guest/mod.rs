@@ -1,0 +1,98 @@
+//! The guests: a loop of about twenty instructions that reads a list of runs of pages and stores to, or loads from, each page once.
+//!
+//! It says that it is done by a port (x86) or an MMIO (arm64) exit, and counts what retired in a register, so that the witness writes nothing
+//! to guest memory to learn how far it came. Its own code, tables and lists live in one memslot that is not logged.
+//!
+//! The guest's architecture is the host's, so that the loop is assembled with the witness.
+
+#[cfg(target_arch = "aarch64")]
+mod arm64;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(target_arch = "aarch64")]
+pub use arm64::*;
+#[cfg(target_arch = "x86_64")]
+pub use x86::*;
+
+use super::{HostMemory, PAGE_BYTES};
+use crate::refusal::Refused;
+
+/// What a guest does to each page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Stores the low bytes of a value.
+    Store {
+        /// How many: 1, 2, 4 or 8.
+        bytes: u32,
+        /// The value.
+        value: u64,
+    },
+    /// Stores 8 bytes of a number that grows by one with each store, so that no two stores leave the same page behind.
+    Count {
+        /// The first number.
+        first: u64,
+    },
+    /// Loads one byte.
+    Load,
+    /// Stays at the first page for ever and touches nothing.
+    Spin,
+}
+
+/// A program: an access to each page of a list, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// What to do.
+    pub access: Access,
+    /// Runs of (guest physical address of the first access, pages).
+    pub runs: Vec<(u64, u64)>,
+}
+
+/// Most runs in one program: one page of the list a vCPU.
+pub const MAX_RUNS: usize = (PAGE_BYTES / 16) as usize;
+
+/// Most vCPUs that have a list of their own.
+pub const MAX_VCPUS: u64 = 8;
+
+/// Writes a program's list to the page of `vcpu`, from byte `first_list` of the guest's own memory on.
+fn write_list(
+    memory: &HostMemory,
+    first_list: u64,
+    vcpu: u64,
+    program: &Program,
+) -> Result<(), Refused> {
+    if program.runs.len() > MAX_RUNS {
+        return Err(Refused(format!(
+            "a program of {} runs of pages: at most {MAX_RUNS} fit; split it",
+            program.runs.len()
+        )));
+    }
+    if vcpu >= MAX_VCPUS {
+        return Err(Refused(format!(
+            "vCPU {vcpu} has no place for its program: only vCPUs 0 to {} can run one",
+            MAX_VCPUS - 1
+        )));
+    }
+    let start = first_list + vcpu * PAGE_BYTES;
+    for (index, (gpa, pages)) in program.runs.iter().enumerate() {
+        memory.write_u64(start + index as u64 * 16, *gpa)?;
+        memory.write_u64(start + index as u64 * 16 + 8, *pages)?;
+    }
+    Ok(())
+}
+
+/// The operation code of an access in the guest's loop (bytes stored; 0 for a load, 16 for a count, 32 to spin) and its value.
+fn operation(access: Access) -> Result<(u64, u64), Refused> {
+    match access {
+        Access::Load => Ok((0, 0)),
+        Access::Spin => Ok((32, 0)),
+        Access::Count { first } => Ok((16, first)),
+        Access::Store {
+            bytes: bytes @ (1 | 2 | 4 | 8),
+            value,
+        } => Ok((bytes.into(), value)),
+        Access::Store { bytes, .. } => Err(Refused(format!(
+            "a store of {bytes} bytes: the guest stores 1, 2, 4 or 8"
+        ))),
+    }
+}

@@ -1,0 +1,320 @@
+//! Lockstep: the same calls on two subjects, every result compared; the first divergence shrunk until no call can be dropped.
+
+use std::collections::BTreeMap;
+
+use dirtysim::trace::call_result::{CallResult, Difference};
+
+use crate::allowed::allowed;
+use crate::generate::{Generator, Target};
+use crate::refusal::Refused;
+use crate::subject::{Subject, VmCall};
+
+/// A call that the two sides answered differently.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Divergence {
+    /// Its place in the sequence, from 0.
+    pub index: usize,
+    /// The call.
+    pub call: VmCall,
+    /// What the first subject, the kernel, answered.
+    pub left: CallResult,
+    /// What the second, the model, answered.
+    pub right: CallResult,
+    /// The fields that differ and are not allowed to.
+    pub differences: Vec<Difference>,
+}
+
+/// How a sequence ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// Every result was the same.
+    Agreed,
+    /// This one was not.
+    Diverged(Box<Divergence>),
+    /// The second subject has no answer to the call at this place: what comes after is not compared.
+    NotModelled {
+        /// The call's place in the sequence.
+        index: usize,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// A sequence that was performed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Performed {
+    /// Its calls, up to the one at which it ended.
+    pub calls: Vec<VmCall>,
+    /// What the first subject answered to each.
+    pub results: Vec<CallResult>,
+    /// How it ended.
+    pub end: End,
+    /// Allowed differences that were met, by name.
+    pub allowed: BTreeMap<&'static str, u64>,
+}
+
+/// Compares one call's results.
+fn compare(
+    call: &VmCall,
+    left: &CallResult,
+    right: &CallResult,
+    met: &mut BTreeMap<&'static str, u64>,
+) -> Vec<Difference> {
+    let mut differences = left.differences(right);
+    differences.retain(|difference| match allowed(&call.call, difference) {
+        Some(allowed) => {
+            *met.entry(allowed.name).or_default() += 1;
+            false
+        }
+        None => true,
+    });
+    differences
+}
+
+/// Performs calls on both subjects until they end or differ. `next` is given the first subject's last result and gives the next call.
+///
+/// # Errors
+/// The first subject refuses a call.
+pub fn perform(
+    left: &mut dyn Subject,
+    right: &mut dyn Subject,
+    mut next: impl FnMut(Option<(&VmCall, &CallResult)>) -> Option<VmCall>,
+) -> Result<Performed, Refused> {
+    left.begin_section();
+    right.begin_section();
+    let mut performed = Performed {
+        calls: Vec::new(),
+        results: Vec::new(),
+        end: End::Agreed,
+        allowed: BTreeMap::new(),
+    };
+    loop {
+        let last = performed.calls.last().zip(performed.results.last());
+        let Some(call) = next(last) else { break };
+        let index = performed.calls.len();
+        let here = left.perform(call.vm, &call.call)?;
+        let there = match right.perform(call.vm, &call.call) {
+            Ok(there) => there,
+            Err(Refused(reason)) => {
+                performed.calls.push(call);
+                performed.results.push(here);
+                performed.end = End::NotModelled { index, reason };
+                break;
+            }
+        };
+        let differences = compare(&call, &here, &there, &mut performed.allowed);
+        performed.calls.push(call.clone());
+        performed.results.push(here.clone());
+        if !differences.is_empty() {
+            performed.end = End::Diverged(Box::new(Divergence {
+                index,
+                call,
+                left: here,
+                right: there,
+                differences,
+            }));
+            break;
+        }
+    }
+    // Guests of a sequence that is over hold memory and file descriptors until their section ends.
+    left.begin_section();
+    right.begin_section();
+    Ok(performed)
+}
+
+/// Draws one random sequence and performs it on both.
+///
+/// # Errors
+/// The first subject refuses a call: the generator drew something that cannot be asked, which is a defect of it.
+pub fn random_sequence(
+    left: &mut dyn Subject,
+    right: &mut dyn Subject,
+    target: Target,
+    seed: u64,
+    calls: u64,
+) -> Result<Performed, Refused> {
+    let mut generator = Generator::new(seed, target, calls);
+    perform(left, right, |last| {
+        if let Some((call, result)) = last {
+            generator.observe(call, result);
+        }
+        generator.next_call()
+    })
+}
+
+/// A divergence again, from a list of calls; `None` if these calls do not diverge, or cannot be performed.
+fn diverges(
+    left: &mut dyn Subject,
+    right: &mut dyn Subject,
+    calls: &[VmCall],
+) -> Option<Performed> {
+    let mut rest = calls.iter();
+    let performed = perform(left, right, |_| rest.next().cloned()).ok()?;
+    matches!(performed.end, End::Diverged(_)).then_some(performed)
+}
+
+/// Drops calls from a diverging sequence until each that is left is needed: in halves first, then ever smaller pieces, then one by one.
+///
+/// Any divergence will do on the way: what is shrunk is the shortest sequence that is found to diverge, which may show another difference than
+/// the first did.
+pub fn shrink(left: &mut dyn Subject, right: &mut dyn Subject, diverged: Performed) -> Performed {
+    let mut best = diverged;
+    let mut piece = best.calls.len().div_ceil(2);
+    loop {
+        let mut start = 0;
+        let mut dropped = false;
+        while start < best.calls.len() {
+            let end = (start + piece).min(best.calls.len());
+            let mut candidate = best.calls.clone();
+            candidate.drain(start..end);
+            match diverges(left, right, &candidate) {
+                Some(performed) => {
+                    best = performed;
+                    dropped = true;
+                }
+                None => start = end,
+            }
+        }
+        if piece > 1 {
+            piece = piece.div_ceil(2);
+        } else if !dropped {
+            return best;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dirtysim::trace::Arch;
+    use dirtysim::trace::call::Call;
+
+    /// Counts resets; wrong from the third on, if it is.
+    struct Counter {
+        wrong: bool,
+        resets: u32,
+    }
+
+    impl Subject for Counter {
+        fn name(&self) -> String {
+            "counter".to_owned()
+        }
+
+        fn begin_section(&mut self) {
+            self.resets = 0;
+        }
+
+        fn perform(&mut self, _vm: Option<u32>, call: &Call) -> Result<CallResult, Refused> {
+            match call {
+                Call::ResetDirtyRings {} => {
+                    self.resets += 1;
+                    Ok(CallResult::returned(if self.wrong && self.resets >= 3 {
+                        7
+                    } else {
+                        self.resets
+                    }))
+                }
+                Call::End {} => Err(Refused::new("nothing ends here")),
+                _ => Ok(CallResult::returned(0)),
+            }
+        }
+    }
+
+    fn counters() -> (Counter, Counter) {
+        (
+            Counter {
+                wrong: false,
+                resets: 0,
+            },
+            Counter {
+                wrong: true,
+                resets: 0,
+            },
+        )
+    }
+
+    fn calls(calls: &[Call]) -> Vec<VmCall> {
+        calls
+            .iter()
+            .map(|call| VmCall {
+                vm: call.has_vm().then_some(1),
+                call: call.clone(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_divergence_shrinks_to_the_calls_that_make_it() {
+        let (mut left, mut right) = counters();
+        let mut sequence = Vec::new();
+        for _ in 0..20 {
+            sequence.extend(calls(&[
+                Call::CreateVm {},
+                Call::ResetDirtyRings {},
+                Call::CloseVm {},
+            ]));
+        }
+        let found = diverges(&mut left, &mut right, &sequence).expect("the third reset differs");
+        assert_eq!(found.calls.len(), 8);
+        let shrunk = shrink(&mut left, &mut right, found);
+        assert_eq!(
+            shrunk.calls,
+            calls(&[
+                Call::ResetDirtyRings {},
+                Call::ResetDirtyRings {},
+                Call::ResetDirtyRings {}
+            ])
+        );
+        let End::Diverged(divergence) = shrunk.end else {
+            panic!("it still diverges")
+        };
+        assert_eq!(
+            (divergence.index, divergence.differences[0].field),
+            (2, "ret")
+        );
+    }
+
+    #[test]
+    fn a_call_that_only_the_first_can_perform_ends_the_comparison() {
+        struct All;
+        impl Subject for All {
+            fn name(&self) -> String {
+                "all".to_owned()
+            }
+            fn begin_section(&mut self) {}
+            fn perform(&mut self, _vm: Option<u32>, _call: &Call) -> Result<CallResult, Refused> {
+                Ok(CallResult::returned(0))
+            }
+        }
+        let (mut right, _) = counters();
+        let mut rest = calls(&[Call::CreateVm {}, Call::End {}, Call::CreateVm {}]).into_iter();
+        let performed = perform(&mut All, &mut right, |_| rest.next()).expect("performed");
+        assert_eq!(
+            performed.end,
+            End::NotModelled {
+                index: 1,
+                reason: "nothing ends here".to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_calls() {
+        let target = Target {
+            arch: Arch::X86_64,
+            mode: "m",
+            own_gpa: 0,
+            own_pages: 16,
+            data_gpa: 0x1000_0000,
+        };
+        let (mut left, mut right) = counters();
+        right.wrong = false;
+        let mut run = |seed| {
+            random_sequence(&mut left, &mut right, target, seed, 50)
+                .expect("performed")
+                .calls
+        };
+        assert_eq!(run(3), run(3));
+        assert_ne!(run(3), run(4));
+    }
+}

@@ -1,0 +1,58 @@
+//! What performs calls: a kernel, or the model of one.
+//!
+//! Both sides of a lockstep are a [`Subject`], and so is whatever else can answer a call; recording, comparing and shrinking know only this.
+
+use std::fmt;
+
+use dirtysim::trace::call::Call;
+use dirtysim::trace::call_result::CallResult;
+
+use crate::refusal::Refused;
+
+/// Performs the calls of one section after the other.
+pub trait Subject {
+    /// A name for messages: `kernel 6.18.44`, `model`.
+    fn name(&self) -> String;
+
+    /// A section begins: every VM before it is gone.
+    fn begin_section(&mut self);
+
+    /// Performs one call and says what it gave.
+    ///
+    /// # Errors
+    /// The call cannot be performed at all here: it names a vCPU that does not exist, or a device of another architecture. What the kernel
+    /// refuses is no error but a result.
+    fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<CallResult, Refused>;
+}
+
+impl<S: Subject + ?Sized> Subject for Box<S> {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn begin_section(&mut self) {
+        (**self).begin_section();
+    }
+
+    fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<CallResult, Refused> {
+        (**self).perform(vm, call)
+    }
+}
+
+/// One call of a sequence, with its VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmCall {
+    /// The VM's number within the section; `None` for a call that belongs to no VM.
+    pub vm: Option<u32>,
+    /// What is asked.
+    pub call: Call,
+}
+
+impl fmt::Display for VmCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vm {
+            Some(vm) => write!(f, "vm {vm}: {:?}", self.call),
+            None => write!(f, "{:?}", self.call),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! This machine's kernel, or a printed reason why it is not asked.
+#![cfg(target_os = "linux")]
+
+use std::path::{Path, PathBuf};
+
+use dirtysim::trace::call::{Call, CallRow};
+use dirtysim::trace::call_result::CallResult;
+use dirtysim::trace::{Arch, Cap, TraceReader};
+use dirtysim_witness::kernel::{Kernel, target, with_own_layout};
+use dirtysim_witness::lockstep::{End, random_sequence};
+use dirtysim_witness::subject::{Subject, VmCall};
+
+/// The kernel, unless this machine has none that runs guests.
+fn kernel() -> Option<Kernel> {
+    match Kernel::open() {
+        Ok(kernel) => Some(kernel),
+        Err(reason) => {
+            eprintln!("skipped: {reason}");
+            None
+        }
+    }
+}
+
+/// The recordings of this architecture.
+fn recordings() -> Vec<PathBuf> {
+    let names: &[&str] = match target().arch {
+        Arch::Arm64 => &[
+            "arm64-linux-6.12.117",
+            "arm64-linux-6.12.117.edges",
+            "arm64-linux-6.12.117.random",
+        ],
+        _ => &[
+            "x86-linux-6.18.44",
+            "x86-linux-6.18.44.edges",
+            "x86-linux-6.18.44.random",
+        ],
+    };
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces/kernel");
+    names
+        .iter()
+        .map(|name| directory.join(format!("{name}.trace.jsonl")))
+        .collect()
+}
+
+/// Whether this kernel keeps no entries of a ring in reserve for PML, as on the machines of the recordings: the smallest ring tells.
+fn rings_as_recorded(kernel: &mut Kernel) -> bool {
+    let smallest = Call::EnableCap {
+        cap: Cap::DirtyLogRingAcqRel,
+        flags: 0,
+        args0: 4096,
+    };
+    kernel.begin_section();
+    kernel.perform(Some(0), &Call::CreateVm {}).expect("a VM");
+    let result = kernel.perform(Some(0), &smallest).expect("an answer");
+    kernel.begin_section();
+    result == CallResult::returned(0)
+}
+
+/// Answers that depend on the kernel's version, not on dirty logging: what an executable mapping is refused with, and whether a capability
+/// is there at all.
+fn depends_on_version(call: &Call) -> bool {
+    use dirtysim::trace::call::Prot;
+    matches!(
+        call,
+        Call::CheckExtension { .. }
+            | Call::MmapRing {
+                prot: Prot::Rx | Prot::Rwx,
+                ..
+            }
+    )
+}
+
+#[test]
+fn this_kernel_answers_the_stored_recordings_as_the_recorded_one_did() {
+    let Some(mut kernel) = kernel() else { return };
+    if !rings_as_recorded(&mut kernel) {
+        eprintln!(
+            "skipped: this machine has PML, or no ring; the recordings are from machines with a ring and without PML"
+        );
+        return;
+    }
+    for recording in recordings() {
+        let shown = recording.display();
+        let rows = TraceReader::open(&recording)
+            .expect("a stored recording")
+            .rows::<CallRow>()
+            .expect("calls");
+        let mut compared = 0;
+        for located in rows {
+            let located = located.expect("a row");
+            match located.row {
+                CallRow::Section(_) => kernel.begin_section(),
+                CallRow::Call(row) => {
+                    let call = with_own_layout(&VmCall {
+                        vm: row.vm,
+                        call: row.call,
+                    });
+                    let result = kernel
+                        .perform(call.vm, &call.call)
+                        .unwrap_or_else(|refused| panic!("{shown}:{}: {refused}", located.line));
+                    if !depends_on_version(&call.call) {
+                        assert_eq!(
+                            result.differences(&row.result),
+                            [],
+                            "{shown}:{}: {call}",
+                            located.line
+                        );
+                        compared += 1;
+                    }
+                }
+            }
+        }
+        assert!(
+            compared > 300,
+            "{shown}: a whole recording was compared, not {compared} calls"
+        );
+    }
+}
+
+#[test]
+fn random_calls_give_the_same_results_twice() {
+    let (Some(mut once), Some(mut again)) = (kernel(), kernel()) else {
+        return;
+    };
+    for seed in 0..40 {
+        let performed = random_sequence(&mut once, &mut again, target(), seed, 50)
+            .unwrap_or_else(|refused| panic!("seed {seed}: {refused}"));
+        assert_eq!(performed.end, End::Agreed, "seed {seed}");
+        assert!(performed.calls.len() > 50, "a set-up and 50 calls");
+    }
+}
+
+#[test]
+fn a_wrong_order_loses_a_page_while_the_guest_runs_and_the_right_one_does_not() {
+    use dirtysim_witness::kvm;
+    use dirtysim_witness::live::{Log, Order, live};
+    use std::time::Duration;
+
+    if kernel().is_none() {
+        return;
+    }
+    let kvm = kvm::open().expect("it opened before");
+    for log in [Log::Ring, Log::Bitmap] {
+        let right =
+            live(&kvm, log, Order::Right, Duration::from_secs(1), 1).expect("the guest runs");
+        assert!(
+            right.rounds > 0 && right.collected > 0,
+            "{log:?}: something was checked: {right:?}"
+        );
+        assert_eq!(right.lost, 0, "{log:?}: {right:?}");
+        // As long as it takes on a machine that is busy with other things.
+        let wrong =
+            live(&kvm, log, Order::Wrong, Duration::from_secs(20), 1).expect("the guest runs");
+        assert!(
+            wrong.lost > 0,
+            "{log:?}: a page copied before it is armed again is lost in the end: {wrong:?}"
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_never_ends_is_interrupted_at_its_limit() {
+    use dirtysim_witness::kvm::guest::{self, Access, Program};
+    use dirtysim_witness::kvm::vm::Region;
+    use dirtysim_witness::kvm::{self, Alarm, Errno, HostMemory, PAGE_BYTES, RunEnd, Vm};
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    if kernel().is_none() {
+        return;
+    }
+    let kvm = kvm::open().expect("it opened before");
+    let mut vm = Vm::new(&kvm).expect("a VM");
+    let own = Arc::new(HostMemory::new(guest::OWN_PAGES).expect("memory"));
+    guest::install(&own, guest::OWN_GPA).expect("the guest's code fits");
+    let bytes = guest::OWN_PAGES * PAGE_BYTES;
+    let region = Region {
+        slot: 0,
+        flags: 0,
+        gpa: guest::OWN_GPA,
+        bytes,
+        offset: 0,
+    };
+    vm.set_memory(region, &own)
+        .expect("within memory")
+        .expect("a slot");
+    let mut vcpu = vm.create_vcpu(0).expect("a vCPU");
+    guest::init_vcpu(&kvm, &vm, &vcpu).expect("ready");
+    let program = Program {
+        access: Access::Spin,
+        runs: vec![(guest::OWN_GPA, 1)],
+    };
+    guest::begin(&vcpu, &own, guest::OWN_GPA, &program).expect("a program");
+    let alarm = Alarm::new().expect("a timer");
+    let start = Instant::now();
+    assert_eq!(
+        vcpu.run(&alarm, Duration::from_millis(50)),
+        RunEnd::Errno(Errno(libc::EINTR))
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "soon after 50 ms, not {:?}",
+        start.elapsed()
+    );
+}
