@@ -3,8 +3,12 @@
 //! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage or bad input, 3 inconclusive.
 
+mod blame;
 mod bugs;
+<<<<<<< HEAD
 mod check;
+=======
+>>>>>>> explain
 pub mod cost;
 mod explain;
 mod import;
@@ -69,6 +73,8 @@ enum Command {
     Shrink(shrink::ShrinkArgs),
     /// Tell the story of the lost page
     Explain(explain::ExplainArgs),
+    /// Rank what could have lost exactly these pages
+    Blame(blame::BlameArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
@@ -128,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
         Command::Explain(args) => explain::run(args, global),
+        Command::Blame(args) => blame::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
         Command::Bugs(args) => bugs::run(args, global),
