@@ -11,10 +11,13 @@
 //!
 //! `-- --rounds N` for other than 3 turns. Without `--bench` (`cargo test --benches`) a small size is compared, once.
 
+#[allow(dead_code, reason = "the tests use the rest")]
 mod graph;
+#[allow(dead_code, reason = "the tests use the rest")]
 mod in_stateright;
 mod measure;
 mod sizes;
+#[allow(dead_code, reason = "the tests use the rest")]
 mod spin;
 
 use std::path::Path;
@@ -216,6 +219,7 @@ struct Row {
     tool: Tool,
     answer: Answer,
     walls: Vec<f64>,
+    cpus: Vec<f64>,
     peaks: Vec<u64>,
 }
 
@@ -258,10 +262,12 @@ fn turns(sizes: &Sizes, tools: &[Tool], rounds: usize) -> Result<Vec<Row>, Strin
                     tool,
                     answer,
                     walls: Vec::new(),
+                    cpus: Vec::new(),
                     peaks: Vec::new(),
                 });
             }
             rows[index].walls.push(measured.wall.as_secs_f64());
+            rows[index].cpus.push(measured.cpu);
             rows[index].peaks.push(measured.peak_bytes);
         }
     }
@@ -278,8 +284,10 @@ fn print(sizes: &Sizes, rows: &[Row], rounds: usize) {
             }
     });
     println!("\n{sizes}; medians of {rounds}\n");
-    println!("| tool | states | wall, s | M states/s | bytes/state | dirtysim's rate is |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| tool | states | wall, s | CPU, s | M states/s | bytes/state | dirtysim's rate is |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     for row in rows {
         let ratio = match reference {
             Some(reference) if row.tool.is_unreduced() => {
@@ -288,10 +296,11 @@ fn print(sizes: &Sizes, rows: &[Row], rounds: usize) {
             _ => String::new(),
         };
         println!(
-            "| {} | {} | {:.3} | {:.2} | {:.1} | {ratio} |",
+            "| {} | {} | {:.3} | {:.2} | {:.2} | {:.1} | {ratio} |",
             row.tool.name(),
             row.answer.states,
             row.wall(),
+            median(&row.cpus),
             row.rate() / 1e6,
             median(&row.peaks) as f64 / row.answer.states as f64,
         );
