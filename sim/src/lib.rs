@@ -5,9 +5,11 @@
 //! migration takes.
 #![forbid(unsafe_code)]
 
+pub mod bugs;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
+pub mod explain;
 pub mod import;
 pub mod observed;
 pub mod plot;
