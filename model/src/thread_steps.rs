@@ -53,7 +53,7 @@ pub(crate) fn choices<L: Layout>(
             }
             true
         }
-        _ => protocol::ready(state, op),
+        _ => protocol::ready(machine, state, op),
     };
     if ready {
         found(Choice::Advance);

@@ -9,6 +9,7 @@ pub mod bugs;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
+pub mod debate;
 pub mod explain;
 pub mod import;
 pub mod observed;

@@ -12,7 +12,7 @@ use crate::state::State;
 use crate::step::{Choice, Effect};
 use crate::vcpu::{Exit, NO_FRAME};
 
-pub(crate) fn ready<L: Layout>(state: &State<L>, op: &Op) -> bool {
+pub(crate) fn ready<L: Layout>(machine: &Machine, state: &State<L>, op: &Op) -> bool {
     match *op {
         Op::WaitStopped => state.vcpus_stopped(),
         Op::WaitKicked => state.vcpus.iter().all(|v| !v.kicked),
@@ -23,6 +23,10 @@ pub(crate) fn ready<L: Layout>(state: &State<L>, op: &Op) -> bool {
         Op::DeviceDrain(device) => {
             let d = &state.devices[usize::from(device)];
             d.in_flight.is_empty() && d.unlogged.is_empty()
+        }
+        Op::JoinThread(thread) => {
+            let thread = usize::from(thread);
+            usize::from(state.threads[thread].op) == machine.programs[thread].len()
         }
         Op::Lock(lock) => state.user_locks >> lock & 1 == 0,
         Op::WaitRunning => state.vcpus.iter().any(|v| !v.is_stopped()),
@@ -319,6 +323,7 @@ pub(crate) fn describe(op: &Op, stage: u8) -> &'static str {
         Op::DeviceStop(_) => "stop-device",
         Op::DeviceDrain(_) => "device-drained",
         Op::DeviceSync(_) => "sync-device-log",
+        Op::JoinThread(_) => "thread-joined",
         Op::Lock(_) => "lock",
         Op::Unlock(_) => "unlock",
         Op::Cancel => "cancel",

@@ -12,7 +12,7 @@ use super::writers::{LOGS, Writers};
 const MOST_OPS: usize = 250;
 
 /// The words for steps.
-const STEPS: [(&str, Word); 44] = [
+const STEPS: [(&str, Word); 45] = [
     ("enable-logging", Word::EnableLogging),
     ("disable-logging", Word::DisableLogging),
     ("add-slot", Word::AddSlot),
@@ -43,6 +43,7 @@ const STEPS: [(&str, Word); 44] = [
     ("stop-devices", Word::DeviceStop),
     ("drain-devices", Word::DeviceDrain),
     ("device-log-sync", Word::DeviceSync),
+    ("join-thread", Word::JoinThread),
     ("host-age", Word::HostAge),
     ("drop-free", Word::DropFree),
     ("cancel", Word::Cancel),
@@ -94,6 +95,7 @@ enum Word {
     DeviceStop,
     DeviceDrain,
     DeviceSync,
+    JoinThread,
     HostAge,
     DropFree,
     Cancel,
@@ -133,6 +135,8 @@ struct Writer<'a> {
     chunk: Option<(usize, u32, u32)>,
     /// Inside a `try`: the operations at which an error leads to its `on_error`.
     tried: Option<Vec<usize>>,
+    /// How many threads the protocol has.
+    threads: u64,
 }
 
 pub(super) fn read(
@@ -171,6 +175,7 @@ pub(super) fn read(
         );
     }
     let slots = parts.slots.clone();
+    let threads = lists.len() as u64;
     for (span, steps) in lists {
         let Some(steps) = steps else {
             return source.error(
@@ -188,6 +193,7 @@ pub(super) fn read(
             program: Vec::new(),
             chunk: None,
             tried: None,
+            threads,
         };
         writer.steps(steps)?;
         let mut program = writer.program;
@@ -701,6 +707,24 @@ impl Writer<'_> {
                     .extend(devices.iter().map(|device| Op::DeviceDrain(*device)));
             }
             Word::DeviceSync => self.devices(&mut table, Op::DeviceSync)?,
+            Word::JoinThread => {
+                // Thread 0 is the protocol's own; those of `threads` follow.
+                let Some(thread) = table.integer("thread", 0..=3)? else {
+                    return source.error(
+                        &table.span,
+                        "`join-thread` without `thread`",
+                        "write { step = \"join-thread\", thread = 1 }",
+                    );
+                };
+                if thread >= self.threads || thread == self.parts.machine.programs.len() as u64 {
+                    return source.error(
+                        &table.span,
+                        format!("`join-thread` names thread {thread}"),
+                        "name another thread: 0 is the one of `steps`, those of `threads` follow",
+                    );
+                }
+                self.program.push(Op::JoinThread(thread as u8));
+            }
             Word::HostAge => {
                 let Some(node) = table.get("page") else {
                     return source.error(
