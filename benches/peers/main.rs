@@ -24,7 +24,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use dirtysim::search::{self, Coverage, Options, Verdict};
+use dirtysim::search::{self, Coverage, Options, Reductions, Verdict};
 use dirtysim_model::oracle;
 use dirtysim_model::step::{Effect, apply, for_each_step};
 
@@ -155,10 +155,11 @@ impl Verifiers {
 }
 
 /// The options of the project's own search.
-fn options() -> Options {
+fn options(reductions: Reductions) -> Options {
     Options {
         keep_going: true,
         counterexample: false,
+        reductions,
         ..Options::default()
     }
 }
@@ -171,8 +172,13 @@ fn child(arguments: &[String]) -> Result<(), String> {
     let threads: usize = threads.parse().map_err(|_| usage())?;
     let scenario = Sizes::from_words(words).ok_or_else(usage)?.scenario();
     let answer = match way.as_str() {
-        "own" => {
-            let report = search::check(&scenario, &options(), &|_| true)
+        "own" | "own-reduced" => {
+            let reductions = if way == "own" {
+                Reductions::NONE
+            } else {
+                Reductions::ALL
+            };
+            let report = search::check(&scenario, &options(reductions), &|_| true)
                 .map_err(|error| error.to_string())?;
             if report.coverage != Coverage::Exhausted {
                 return Err(format!("the search ended early: {:?}", report.coverage));
@@ -235,7 +241,7 @@ impl Row {
 
 /// Runs the tools in turns.
 fn turns(sizes: &Sizes, tools: &[Tool], rounds: usize) -> Result<Vec<Row>, String> {
-    let report = search::check(&sizes.scenario(), &options(), &|_| true)
+    let report = search::check(&sizes.scenario(), &options(Reductions::NONE), &|_| true)
         .map_err(|error| error.to_string())?;
     let verifiers = Verifiers::build(sizes, report.states)?;
     let mut rows: Vec<Row> = Vec::new();
@@ -309,6 +315,12 @@ fn print(sizes: &Sizes, rows: &[Row], rounds: usize) {
     let own = |reduced, threads| wall(Tool::Own { reduced, threads });
     if let (Some(one), Some(two)) = (own(false, 1), own(false, 2)) {
         println!("\ntwo threads of dirtysim: {:.2} times one", one / two);
+    }
+    if let (Some(spin), Some(one)) = (wall(Tool::Spin(Reduction::Own)), own(true, 1)) {
+        println!(
+            "the same verdict with reductions: {:.1} times less time than SPIN with its own",
+            spin / one
+        );
     }
 }
 
@@ -402,6 +414,10 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         reduced: false,
         threads,
     };
+    let reduced = |threads| Tool::Own {
+        reduced: true,
+        threads,
+    };
     let all = [
         unreduced(1),
         Tool::Spin(Reduction::None),
@@ -411,6 +427,8 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         Tool::Stateright(Way::BreadthFirst, 2),
         Tool::Stateright(Way::DepthFirst, 2),
         Tool::Spin(Reduction::Own),
+        reduced(1),
+        reduced(2),
     ];
     print(&arm64, &turns(&arm64, &all, rounds)?, rounds);
     let few = [
@@ -418,6 +436,8 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         unreduced(2),
         Tool::Spin(Reduction::None),
         Tool::Spin(Reduction::Own),
+        reduced(1),
+        reduced(2),
     ];
     print(&x86, &turns(&x86, &few, rounds)?, rounds);
     let time = Duration::from_millis(if benches { 2000 } else { 20 });
