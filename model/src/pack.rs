@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use crate::errno::Errno;
 use crate::layout::Layout;
 use crate::machine::Machine;
-use crate::op::Op;
+use crate::op::{Into, Op};
 use crate::pages::{PageSet, low_bits};
 use crate::ring::RingEntry;
 use crate::slot::{Life, Slot};
@@ -53,6 +53,8 @@ struct Widths {
     locks: bool,
     failures: bool,
     vcpu_setup: bool,
+    answers: bool,
+    dirty_bits: bool,
     waits: bool,
     resets: bool,
 }
@@ -98,7 +100,12 @@ impl Widths {
             offset: bits_for(npages - 1),
             budget: bits_for(u64::from(max_budget)),
             op: bits_for(machine.programs.iter().map(Vec::len).max().unwrap_or(0) as u64),
-            index: bits_for(longest_list.max(words).max(template.vcpus.len() as u64)),
+            index: bits_for(
+                longest_list
+                    .max(words)
+                    .max(machine.slots.len() as u64)
+                    .max(template.vcpus.len() as u64),
+            ),
             // Without a mutation it matters only whether RESET has counted anything.
             count: if mutated
                 || any_op(|op| matches!(op, Op::Harvest { max, .. } if *max != u32::MAX))
@@ -117,9 +124,38 @@ impl Widths {
             pml: machine.pml,
             huge: machine.slots.iter().any(|slot| slot.huge),
             sent: machine.track_sent,
-            own_log: any_op(|op| matches!(op, Op::UserWrite { .. })),
-            seen: any_op(|op| matches!(op, Op::ClearDirtyLog { .. })),
-            hand: any_op(|op| matches!(op, Op::Publish)),
+            own_log: any_op(|op| {
+                matches!(
+                    op,
+                    Op::UserWrite { .. }
+                        | Op::MarkOwn { .. }
+                        | Op::PutBack
+                        | Op::Harvest {
+                            into: Into::OwnLog,
+                            ..
+                        }
+                        | Op::GetDirtyLog {
+                            into: Into::OwnLog,
+                            ..
+                        }
+                )
+            }) || machine.devices.iter().any(|device| device.vmm_log),
+            seen: any_op(|op| matches!(op, Op::ClearDirtyLog { .. })) || machine.track_spurious,
+            hand: any_op(|op| {
+                matches!(
+                    op,
+                    Op::Publish
+                        | Op::PublishSlot { .. }
+                        | Op::Harvest {
+                            into: Into::Hand,
+                            ..
+                        }
+                        | Op::GetDirtyLog {
+                            into: Into::Hand,
+                            ..
+                        }
+                )
+            }),
             ghost: machine.track_spurious,
             devices: !machine.devices.is_empty(),
             mutated,
@@ -129,6 +165,8 @@ impl Widths {
             locks: any_op(|op| matches!(op, Op::Lock(_))),
             failures: machine.send_failures > 0,
             vcpu_setup: any_op(|op| matches!(op, Op::EnableCap { .. } | Op::CreateVcpu)),
+            dirty_bits: machine.has_dirty_bits(),
+            answers: any_op(|op| matches!(op, Op::OnError { .. })),
             waits: any_op(|op| matches!(op, Op::WaitRingFull | Op::AckRingFull)),
             resets: any_op(|op| matches!(op, Op::ResetRings { .. })),
         }
@@ -456,7 +494,7 @@ fn walk_vm<L: Layout, C: Codec>(w: &Widths, state: &mut State<L>, c: &mut C) {
     }
     c.set(&mut state.present, frames);
     c.set(&mut state.writable, frames);
-    if w.pml {
+    if w.dirty_bits {
         c.set(&mut state.dirty_bit, frames);
     }
     if w.huge {
@@ -754,7 +792,7 @@ fn walk_thread<L: Layout, C: Codec>(
     }
     // What an ioctl answered is read by nobody once it has returned.
     let mut answer = match t.answer {
-        Err(errno) if t.stage != 0 => errno as u64,
+        Err(errno) if t.stage != 0 || w.answers => errno as u64,
         _ => 0,
     };
     c.bits(&mut answer, 5);

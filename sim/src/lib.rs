@@ -5,9 +5,12 @@
 //! migration takes.
 #![forbid(unsafe_code)]
 
+pub mod bugs;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
+pub mod debate;
+pub mod explain;
 pub mod import;
 pub mod observed;
 pub mod plot;

@@ -189,8 +189,12 @@ fn take<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize, into:
         template.host
     };
     let host = base + t.entry_offset as u32;
+    let early = machine.mutations.has(Mutation::ReapPublishBeforeReset);
     match into {
+        Into::Hand if early => state.pending.insert(host),
         Into::Pending => state.pending.insert(host),
+        Into::OwnLog => state.own_log.insert(host),
+        Into::Nowhere => {}
         Into::Hand => state.threads[thread].hand.insert(host),
     }
 }

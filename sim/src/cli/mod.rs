@@ -3,7 +3,9 @@
 //! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage or bad input, 3 inconclusive.
 
+mod bugs;
 pub mod cost;
+mod explain;
 mod import;
 mod list;
 mod replay;
@@ -62,10 +64,14 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Find the shortest schedule with the same violation
     Shrink(shrink::ShrinkArgs),
+    /// Tell the story of the lost page
+    Explain(explain::ExplainArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
     Cost(Box<cost::CostArgs>),
+    /// The historical bugs: found by what, after how many schedules, in how few steps
+    Bugs(bugs::BugsArgs),
     /// List scenarios, mutations or invariants
     List(list::ListArgs),
 }
@@ -117,8 +123,10 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
+        Command::Explain(args) => explain::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
+        Command::Bugs(args) => bugs::run(args, global),
         Command::List(args) => list::run(args),
     };
     match result {

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
+use dirtysim_model::mutation::Mutations;
 use serde_json::{Map, Value};
 
 use super::report::grouped;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict};
+use crate::replay::calls::{self, CallReplay};
 use crate::replay::steps::{self, StepReplay};
 use crate::trace::{Expect, Header, Kind, TraceReader};
 
@@ -40,6 +42,13 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
                     scenario = scenario.with_mutation(super::list::find_mutation(mutation)?);
                 }
                 step_subject(&name, &header, &steps::replay(reader, &name, scenario)?)
+            }
+            Kind::Call => {
+                let mut mutations = Mutations::default();
+                for mutation in &args.mutate {
+                    mutations.switch_on(super::list::find_mutation(mutation)?);
+                }
+                call_subject(&name, &header, &calls::replay(reader, &name, mutations)?)
             }
             kind => {
                 return Err(CliError(format!(
@@ -142,6 +151,105 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
     for (line, read, observed) in &replay.differences {
         text.push_str(&format!(
             "  line {line}: the trace says {read}\n      the model says {observed}\n"
+        ));
+    }
+    Subject {
+        verdict,
+        as_expected,
+        json,
+        text,
+    }
+}
+
+/// Divergences that are printed; the document has all of them.
+const MOST_SHOWN: usize = 10;
+
+/// The verdict on a recording: the claim is that the model agrees with it.
+fn call_subject(name: &str, header: &Header, replay: &CallReplay) -> Subject {
+    let divergences = replay.divergences.len() as u64;
+    let agrees = divergences == 0;
+    let (expected, as_expected) = match &header.expect {
+        None | Some(Expect::Holds) => ("holds", agrees),
+        Some(Expect::Violated(wanted)) => {
+            ("violated", !agrees && wanted == "agrees_with_recording")
+        }
+    };
+    let verdict = if agrees {
+        Verdict::Holds
+    } else {
+        Verdict::Violated
+    };
+    let not_modelled = replay.not_modelled_total();
+    let mut json = Map::new();
+    json.insert("trace".into(), name.into());
+    json.insert("kind".into(), "call".into());
+    json.insert("verdict".into(), verdict.name().into());
+    json.insert("expected".into(), expected.into());
+    json.insert("as_expected".into(), as_expected.into());
+    if !agrees {
+        json.insert("invariant".into(), "agrees_with_recording".into());
+    }
+    json.insert("calls".into(), replay.calls.into());
+    json.insert("compared".into(), replay.compared.into());
+    json.insert("not_modelled".into(), not_modelled.into());
+    let names: Map<String, Value> = replay
+        .not_modelled
+        .iter()
+        .map(|(what, count)| ((*what).to_owned(), (*count).into()))
+        .collect();
+    json.insert("not_modelled_list".into(), names.into());
+    json.insert("divergences".into(), divergences.into());
+    let list: Vec<Value> = replay
+        .divergences
+        .iter()
+        .map(|divergence| {
+            serde_json::json!({
+                "line": divergence.line,
+                "section": divergence.section,
+                "call": divergence.call,
+                "field": divergence.field,
+                "recorded": divergence.recorded,
+                "model": divergence.modelled,
+            })
+        })
+        .collect();
+    json.insert("divergence_list".into(), list.into());
+    let mut text = format!(
+        "{name}: {}{}\n  {} calls, {} results compared, {} not modelled, {} divergences\n",
+        if agrees {
+            "the model agrees with the recording"
+        } else {
+            "the model and the recording differ"
+        },
+        if as_expected { "" } else { ", NOT as expected" },
+        grouped(replay.calls),
+        grouped(replay.compared),
+        grouped(not_modelled),
+        grouped(divergences),
+    );
+    for (what, count) in &replay.not_modelled {
+        text.push_str(&format!("  not modelled: {what} ({count})\n"));
+    }
+    let word = |value: &Option<Value>| {
+        value
+            .as_ref()
+            .map_or("nothing".to_owned(), Value::to_string)
+    };
+    for divergence in replay.divergences.iter().take(MOST_SHOWN) {
+        text.push_str(&format!(
+            "  line {}, section {}: {}: {} is {} on the kernel, {} in the model\n",
+            divergence.line,
+            divergence.section,
+            divergence.call,
+            divergence.field,
+            word(&divergence.recorded),
+            word(&divergence.modelled),
+        ));
+    }
+    if replay.divergences.len() > MOST_SHOWN {
+        text.push_str(&format!(
+            "  and {} more; --json has them all\n",
+            replay.divergences.len() - MOST_SHOWN
         ));
     }
     Subject {

@@ -96,6 +96,9 @@ pub struct Machine {
     /// Where in a vCPU's file descriptor its ring is mapped, in pages (KVM_DIRTY_LOG_PAGE_OFFSET).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring_page_offset: Option<u64>,
+    /// Address spaces of a VM, where it is not the architecture's usual number: an x86 kernel built without SMM has 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_spaces: Option<u32>,
 }
 
 /// The verdict that a trace must give.

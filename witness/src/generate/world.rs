@@ -15,6 +15,8 @@ pub(super) struct SlotView {
     pub(super) pages: u64,
     pub(super) flags: u32,
     pub(super) mem: String,
+    /// It logged from its creation on.
+    pub(super) always_logged: bool,
 }
 
 /// A vCPU that was created.
@@ -118,15 +120,16 @@ impl World {
         if pages == 0 {
             self.slots.remove(&slot);
         } else {
-            self.slots.insert(
-                slot,
-                SlotView {
-                    gpa,
-                    pages,
-                    flags,
-                    mem: mem.to_owned(),
-                },
-            );
+            let logs = flags & 1 != 0;
+            let always_logged = logs && self.slots.get(&slot).is_none_or(|view| view.always_logged);
+            let view = SlotView {
+                gpa,
+                pages,
+                flags,
+                mem: mem.to_owned(),
+                always_logged,
+            };
+            self.slots.insert(slot, view);
         }
     }
 }

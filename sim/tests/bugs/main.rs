@@ -1,0 +1,3 @@
+//! The historical bugs and the mutations: each is found, and is gone when it is switched off.
+
+mod corpus;
