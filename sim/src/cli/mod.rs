@@ -5,10 +5,7 @@
 
 mod blame;
 mod bugs;
-<<<<<<< HEAD
 mod check;
-=======
->>>>>>> explain
 pub mod cost;
 mod explain;
 mod import;
