@@ -103,8 +103,8 @@ fn the_documentation_and_the_readme_are_the_reports_own_output() {
     between_markers(&root.join("docs/debate.md"), "debate", &markdown(debate()));
     // The README shows the short table wherever its markers stand.
     let readme = root.join("README.md");
-    let shows = std::fs::read_to_string(&readme)
-        .is_ok_and(|text| text.contains("<!-- debate: begin -->"));
+    let shows =
+        std::fs::read_to_string(&readme).is_ok_and(|text| text.contains("<!-- debate: begin -->"));
     if shows {
         between_markers(&readme, "debate", &markdown_short(debate()));
     }
@@ -208,8 +208,14 @@ fn every_trace_replays_to_the_violation_that_it_shows() {
         };
         let mut text = Vec::new();
         let scenario = &evidence.scenario;
-        steps::write(&mut text, scenario, &evidence.steps, Some(invariant), "debate")
-            .expect("memory can be written to");
+        steps::write(
+            &mut text,
+            scenario,
+            &evidence.steps,
+            Some(invariant),
+            "debate",
+        )
+        .expect("memory can be written to");
         let reader = TraceReader::new(text.as_slice(), &scenario.name).expect("a trace");
         let read = steps::scenario_of(reader.header(), &scenario.name).expect("its scenario");
         let replayed = steps::replay(reader, &scenario.name, read).expect("it is possible");

@@ -74,7 +74,10 @@ pub(super) fn run(args: &DebateArgs, _global: &Global) -> CliResult {
         debate.bounds = figures::bounds(&|| !interrupted()).map_err(CliError)?;
         debate.plots = figures::plots(&debate.bounds).map_err(CliError)?;
         let files = directory::write(&debate, place).map_err(CliError)?;
-        tail = format!("{}: {files} files; begin with index.html\n", place.display());
+        tail = format!(
+            "{}: {files} files; begin with index.html\n",
+            place.display()
+        );
     }
     bar.finish_and_clear();
     let mut report = Report {
@@ -83,7 +86,11 @@ pub(super) fn run(args: &DebateArgs, _global: &Global) -> CliResult {
         ..Report::default()
     };
     report.subjects = debate.judgements.iter().map(subject).collect();
-    let unexpected = debate.judgements.iter().filter(|j| !j.as_expected()).count();
+    let unexpected = debate
+        .judgements
+        .iter()
+        .filter(|j| !j.as_expected())
+        .count();
     let expected = match unexpected {
         0 => "each as expected".to_owned(),
         _ => format!("{unexpected} NOT as expected"),

@@ -215,8 +215,16 @@ fn enable_ring() -> Vec<CallRow> {
         let mut vm = Vm::new(arch, pml);
         let _ = vm.call(Op::CreateVcpu);
         let got = word(vm.cap(CAP_DIRTY_LOG_RING_ACQ_REL, 1 << 20));
-        rows.add(format!("{name}: create a vCPU, enable the ring"), "EINVAL", got);
-        let says = if arch == Arch::X86 { "success" } else { "EINVAL" };
+        rows.add(
+            format!("{name}: create a vCPU, enable the ring"),
+            "EINVAL",
+            got,
+        );
+        let says = if arch == Arch::X86 {
+            "success"
+        } else {
+            "EINVAL"
+        };
         let got = word(Vm::new(arch, pml).cap(CAP_DIRTY_LOG_RING, 1 << 20));
         rows.add(
             format!("{name}: enable the ring without acquire and release (offered on x86 only)"),
@@ -234,20 +242,32 @@ fn ring_without_bitmap() -> Vec<CallRow> {
         let mut vm = Vm::new(arch, pml);
         let _ = vm.cap(CAP_DIRTY_LOG_RING_ACQ_REL, size);
         let _ = vm.slot(MEM_LOG_DIRTY_PAGES, PAGES);
-        rows.add(format!("{name}: ring, slot, GET"), "ENXIO", word(vm.get(false)));
+        rows.add(
+            format!("{name}: ring, slot, GET"),
+            "ENXIO",
+            word(vm.get(false)),
+        );
         let got = word(vm.clear(0, PAGES, ClearMask::All));
         rows.add(format!("{name}: ring, slot, CLEAR"), "ENXIO", got);
         let mut vm = Vm::new(arch, pml);
         let _ = vm.slot(MEM_LOG_DIRTY_PAGES, PAGES);
         let _ = vm.cap(CAP_DIRTY_LOG_RING_ACQ_REL, size);
         let got = word(vm.get(false));
-        rows.add(format!("{name}: slot with a bitmap, ring, GET"), "ENXIO", got);
+        rows.add(
+            format!("{name}: slot with a bitmap, ring, GET"),
+            "ENXIO",
+            got,
+        );
     }
     let mut vm = Vm::new(Arch::Arm64, false);
     let _ = vm.ring();
     let _ = vm.cap(CAP_DIRTY_LOG_RING_WITH_BITMAP, 0);
     let _ = vm.slot(MEM_LOG_DIRTY_PAGES, PAGES);
-    rows.add("arm64: ring, bitmap, slot, GET", "success", word(vm.get(false)));
+    rows.add(
+        "arm64: ring, bitmap, slot, GET",
+        "success",
+        word(vm.get(false)),
+    );
     rows.0
 }
 
@@ -255,11 +275,19 @@ fn enable_bitmap() -> Vec<CallRow> {
     const CAP: u32 = CAP_DIRTY_LOG_RING_WITH_BITMAP;
     let mut rows = Rows(Vec::new());
     let arm = || Vm::new(Arch::Arm64, false);
-    rows.add("arm64: bitmap without a ring", "EINVAL", word(arm().cap(CAP, 0)));
+    rows.add(
+        "arm64: bitmap without a ring",
+        "EINVAL",
+        word(arm().cap(CAP, 0)),
+    );
     let mut vm = arm();
     let _ = vm.ring();
     rows.add("arm64: ring, bitmap", "success", word(vm.cap(CAP, 0)));
-    rows.add("arm64: ring, bitmap, bitmap again", "success", word(vm.cap(CAP, 0)));
+    rows.add(
+        "arm64: ring, bitmap, bitmap again",
+        "success",
+        word(vm.cap(CAP, 0)),
+    );
     let mut vm = arm();
     let _ = vm.ring();
     rows.add(
@@ -272,7 +300,11 @@ fn enable_bitmap() -> Vec<CallRow> {
     let _ = vm.slot(0, PAGES);
     rows.add("arm64: ring, slot, bitmap", "EINVAL", word(vm.cap(CAP, 0)));
     let _ = vm.slot(0, 0);
-    rows.add("arm64: ring, slot, slot deleted, bitmap", "success", word(vm.cap(CAP, 0)));
+    rows.add(
+        "arm64: ring, slot, slot deleted, bitmap",
+        "success",
+        word(vm.cap(CAP, 0)),
+    );
     let mut vm = arm();
     let _ = vm.ring();
     let _ = vm.call(Op::CreateVcpu);
@@ -281,7 +313,11 @@ fn enable_bitmap() -> Vec<CallRow> {
         if arch != Arch::Arm64 {
             let mut vm = Vm::new(arch, pml);
             let _ = vm.cap(CAP_DIRTY_LOG_RING_ACQ_REL, 1 << 20);
-            rows.add(format!("{name}: ring, bitmap"), "EINVAL", word(vm.cap(CAP, 0)));
+            rows.add(
+                format!("{name}: ring, bitmap"),
+                "EINVAL",
+                word(vm.cap(CAP, 0)),
+            );
         }
     }
     rows.0
@@ -324,19 +360,35 @@ fn get_and_clear() -> Vec<CallRow> {
     rows.add("left after it", "0 bits", vm.bits());
     let mut vm = with_two_bits(0);
     rows.add("GET to a bad pointer", "EFAULT", word(vm.get(true)));
-    rows.add("left after it: it cleared all the same", "0 bits", vm.bits());
+    rows.add(
+        "left after it: it cleared all the same",
+        "0 bits",
+        vm.bits(),
+    );
     let mut vm = with_two_bits(0);
     let got = word(vm.clear(0, 64, ClearMask::All));
-    rows.add("CLEAR of the first word, without manual protection", "success", got);
+    rows.add(
+        "CLEAR of the first word, without manual protection",
+        "success",
+        got,
+    );
     rows.add("left after it", "1 bits", vm.bits());
     let mut vm = with_two_bits(MANUAL_PROTECT_ENABLE);
     rows.add("manual protection: GET", "success", word(vm.get(false)));
     rows.add("left after it", "2 bits", vm.bits());
     let got = word(vm.clear(64, PAGES - 64, ClearMask::Seen));
-    rows.add("manual protection: CLEAR of the last, partial word", "success", got);
+    rows.add(
+        "manual protection: CLEAR of the last, partial word",
+        "success",
+        got,
+    );
     rows.add("left after it", "1 bits", vm.bits());
     let got = word(vm.clear(1, 64, ClearMask::Seen));
-    rows.add("manual protection: CLEAR that begins within a word", "EINVAL", got);
+    rows.add(
+        "manual protection: CLEAR that begins within a word",
+        "EINVAL",
+        got,
+    );
     let got = word(vm.clear(0, PAGES, ClearMask::Seen));
     rows.add("manual protection: CLEAR of the slot", "success", got);
     rows.add("left after it", "0 bits", vm.bits());
@@ -358,7 +410,11 @@ fn get_without_clear() -> Vec<CallRow> {
     let _ = vm.get(false);
     rows.add("manual protection: GET names", "2 pages", vm.named());
     let _ = vm.get(false);
-    rows.add("a second GET, no CLEAR between, names", "2 pages", vm.named());
+    rows.add(
+        "a second GET, no CLEAR between, names",
+        "2 pages",
+        vm.named(),
+    );
     let mut vm = with_two_bits(MANUAL_PROTECT_ENABLE);
     let _ = vm.get(false);
     let _ = vm.clear(0, PAGES, ClearMask::Seen);
@@ -375,14 +431,26 @@ fn initially_set() -> Vec<CallRow> {
         let bits = MANUAL_PROTECT_ENABLE | INITIALLY_SET;
         let _ = vm.cap(CAP_MANUAL_DIRTY_LOG_PROTECT2, bits);
         let _ = vm.slot(MEM_LOG_DIRTY_PAGES, PAGES);
-        rows.add(format!("{name}: a log of 70 pages begins with"), "70 bits", vm.bits());
+        rows.add(
+            format!("{name}: a log of 70 pages begins with"),
+            "70 bits",
+            vm.bits(),
+        );
         let _ = vm.get(false);
         let _ = vm.clear(0, 64, ClearMask::Seen);
-        rows.add(format!("{name}: after CLEAR of its first word"), "6 bits", vm.bits());
+        rows.add(
+            format!("{name}: after CLEAR of its first word"),
+            "6 bits",
+            vm.bits(),
+        );
     }
     let mut vm = Vm::new(Arch::Arm64, false);
     let got = word(vm.cap(CAP_MANUAL_DIRTY_LOG_PROTECT2, INITIALLY_SET));
-    rows.add("arm64: INITIALLY_SET without manual protection", "EINVAL", got);
+    rows.add(
+        "arm64: INITIALLY_SET without manual protection",
+        "EINVAL",
+        got,
+    );
     rows.0
 }
 
@@ -399,7 +467,11 @@ fn save_busy() -> Vec<CallRow> {
         };
         apply(&vm.machine, &mut vm.state, run);
         let name = writer.name();
-        rows.add(format!("{name} with a vCPU in KVM_RUN"), "EBUSY", word(vm.save(writer)));
+        rows.add(
+            format!("{name} with a vCPU in KVM_RUN"),
+            "EBUSY",
+            word(vm.save(writer)),
+        );
         let changed = |vm: &Vm| format!("{} pages", vm.state.stale.iter().count());
         rows.add("pages changed by it", "0 pages", changed(&vm));
         rows.add("bits set by it", "0 bits", vm.bits());
@@ -407,7 +479,11 @@ fn save_busy() -> Vec<CallRow> {
         let _ = vm.slot(MEM_LOG_DIRTY_PAGES, PAGES);
         let _ = vm.call(Op::CreateVcpu);
         vm.state.stale.clear();
-        rows.add(format!("{name} with no vCPU in KVM_RUN"), "success", word(vm.save(writer)));
+        rows.add(
+            format!("{name} with no vCPU in KVM_RUN"),
+            "success",
+            word(vm.save(writer)),
+        );
         rows.add("pages changed by it", "2 pages", changed(&vm));
         rows.add("bits set by it", "2 bits", vm.bits());
     }

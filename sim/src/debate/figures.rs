@@ -34,13 +34,16 @@ pub fn figure(name: &str) -> Result<Figure, String> {
         Some(count) => format!("{} pages ({})", grouped(count), Bytes(count * page_bytes)),
         None => "no number of pages".into(),
     };
-    let limit = inputs.stop.downtime_limit_ns.map_or_else(String::new, |ns| {
-        format!(
-            "the limit of {} is exceeded from {} on, ",
-            Nanos(ns),
-            pages(found.beyond_limit)
-        )
-    });
+    let limit = inputs
+        .stop
+        .downtime_limit_ns
+        .map_or_else(String::new, |ns| {
+            format!(
+                "the limit of {} is exceeded from {} on, ",
+                Nanos(ns),
+                pages(found.beyond_limit)
+            )
+        });
     Ok(Figure {
         text: format!(
             "Guest of {}, {} vCPUs, {} Gbit/s: {limit}the bitmap alone would have stopped the guest no longer from {} on ({}), and stop-and-copy is as good from {} on ({}).",
@@ -181,7 +184,11 @@ fn states_chart(bounds: &[Bound]) -> Chart {
                 .filter(|bound| bound.vcpus == vcpus)
                 .map(|bound| (bound.stores, bound.states))
                 .collect();
-            let label = if vcpus == 1 { "1 vCPU".into() } else { format!("{vcpus} vCPUs") };
+            let label = if vcpus == 1 {
+                "1 vCPU".into()
+            } else {
+                format!("{vcpus} vCPUs")
+            };
             Series::new(label, points).stroke(stroke).marker(marker)
         })
         .collect();
@@ -190,7 +197,12 @@ fn states_chart(bounds: &[Bound]) -> Chart {
         title: "States explored by bound".into(),
         subtitle: "C1's order on arm64, ring and bitmap, 2 pages, rings of 4".into(),
         x: Axis::new("stores of each vCPU", Scale::Linear, 0, 7),
-        y: Axis::new("distinct states", Scale::Log, 100, most.saturating_mul(3).max(1000)),
+        y: Axis::new(
+            "distinct states",
+            Scale::Log,
+            100,
+            most.saturating_mul(3).max(1000),
+        ),
         series,
         marks: Vec::new(),
     }

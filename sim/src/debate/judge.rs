@@ -179,13 +179,9 @@ fn decide_case(
                 attempts: 20_000,
                 states: 300_000,
             };
-            let shrunk = shrink::shrink(
-                &evidence.scenario,
-                steps,
-                *invariant,
-                budget,
-                &mut |_| go_on(),
-            );
+            let shrunk = shrink::shrink(&evidence.scenario, steps, *invariant, budget, &mut |_| {
+                go_on()
+            });
             if let Some(shrunk) = shrunk {
                 evidence.shortest = shrunk.shortest;
                 evidence.steps = shrunk.steps;

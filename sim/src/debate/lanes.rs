@@ -123,8 +123,10 @@ fn plain(word: &'static str) -> &'static str {
 }
 
 fn speaks_of_page(word: &str) -> bool {
-    matches!(word, "store" | "retry-store" | "load" | "copy" | "send-fails" | "store-after-mark")
-        || word.ends_with("-write")
+    matches!(
+        word,
+        "store" | "retry-store" | "load" | "copy" | "send-fails" | "store-after-mark"
+    ) || word.ends_with("-write")
         || word.ends_with("-mark")
         || word.starts_with("fault-map")
         || word.starts_with("fault-fast-map")
@@ -164,7 +166,11 @@ fn note<L: Layout>(
     if has.is_empty() {
         return is.then(|| format!("no record of it is left (it was in {})", had.join(", ")));
     }
-    let new: Vec<&str> = has.iter().filter(|word| !had.contains(word)).copied().collect();
+    let new: Vec<&str> = has
+        .iter()
+        .filter(|word| !had.contains(word))
+        .copied()
+        .collect();
     if new.is_empty() || name == "copy-begin-or-end" {
         return None;
     }
@@ -205,7 +211,10 @@ fn phrase(words: &[String]) -> String {
         let mut text: Vec<String> = Vec::new();
         let mut at = 0;
         while at < items.len() {
-            let same = items[at..].iter().take_while(|item| **item == items[at]).count();
+            let same = items[at..]
+                .iter()
+                .take_while(|item| **item == items[at])
+                .count();
             text.push(if same > 1 {
                 format!("{} ({same} times)", items[at])
             } else {

@@ -23,14 +23,23 @@ pub fn files(debate: &Debate) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let document = serde_json::to_string_pretty(&document(debate)).map_err(|e| e.to_string())?;
     files.insert(MARK.to_owned(), format!("{document}\n").into_bytes());
     for plot in &debate.plots {
-        files.insert(format!("plots/{}.svg", plot.name), plot.svg.clone().into_bytes());
+        files.insert(
+            format!("plots/{}.svg", plot.name),
+            plot.svg.clone().into_bytes(),
+        );
     }
     for bound in &debate.bounds {
-        files.insert(format!("scenarios/{}.toml", bound.name), bound.text.clone().into_bytes());
+        files.insert(
+            format!("scenarios/{}.toml", bound.name),
+            bound.text.clone().into_bytes(),
+        );
     }
     for evidence in debate.judgements.iter().flat_map(|j| &j.evidence) {
         let name = &evidence.scenario.name;
-        files.insert(format!("scenarios/{name}.toml"), evidence.text.clone().into_bytes());
+        files.insert(
+            format!("scenarios/{name}.toml"),
+            evidence.text.clone().into_bytes(),
+        );
         if let Some(Outcome::Breaks(invariant)) = evidence.outcome() {
             let mut trace = Vec::new();
             steps::write(
@@ -61,8 +70,8 @@ pub fn write(debate: &Debate, place: &Path) -> Result<usize, String> {
 fn put(files: &BTreeMap<String, Vec<u8>>, place: &Path) -> io::Result<()> {
     let there = place.symlink_metadata().is_ok();
     if there {
-        let ours = place.is_dir()
-            && (place.join(MARK).is_file() || fs::read_dir(place)?.next().is_none());
+        let ours =
+            place.is_dir() && (place.join(MARK).is_file() || fs::read_dir(place)?.next().is_none());
         if !ours {
             return Err(io::Error::other(format!(
                 "there is something else than a report of `dirtysim debate` (no {MARK} in it); give another directory, or remove it"
@@ -74,7 +83,9 @@ fn put(files: &BTreeMap<String, Vec<u8>>, place: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     fs::create_dir_all(parent)?;
-    let beside = tempfile::Builder::new().prefix(".debate-").tempdir_in(parent)?;
+    let beside = tempfile::Builder::new()
+        .prefix(".debate-")
+        .tempdir_in(parent)?;
     // The report lies one level down, so that it has an ordinary directory's mode.
     let new = beside.path().join("new");
     for (name, bytes) in files {

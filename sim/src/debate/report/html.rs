@@ -53,15 +53,39 @@ fn badge(verdict: Verdict) -> String {
 
 /// The words of the table, for a reader who does not know the thread.
 const GLOSSARY: [(&str, &str); 9] = [
-    ("VMM", "the program that runs the virtual machine: QEMU, cloud-hypervisor, Firecracker"),
-    ("ring", "a vCPU's list of the pages it wrote; user space harvests its entries"),
-    ("RESET", "KVM_RESET_DIRTY_RINGS: frees harvested entries and re-arms their pages"),
+    (
+        "VMM",
+        "the program that runs the virtual machine: QEMU, cloud-hypervisor, Firecracker",
+    ),
+    (
+        "ring",
+        "a vCPU's list of the pages it wrote; user space harvests its entries",
+    ),
+    (
+        "RESET",
+        "KVM_RESET_DIRTY_RINGS: frees harvested entries and re-arms their pages",
+    ),
     ("bitmap", "a bit for each page of a memory slot"),
-    ("GET", "KVM_GET_DIRTY_LOG: fetches a slot's bitmap; without manual protection it clears and re-arms too"),
-    ("CLEAR", "KVM_CLEAR_DIRTY_LOG: with manual protection, clears and re-arms what it is told to"),
-    ("re-arm", "make the next store to a page leave a record: take write permission away, and flush the TLBs that still have it"),
-    ("ITS", "arm64's interrupt translation service; its tables live in guest memory and are saved by an ioctl, with no vCPU running"),
-    ("lost", "the page differs at the destination, and nothing is left that says so"),
+    (
+        "GET",
+        "KVM_GET_DIRTY_LOG: fetches a slot's bitmap; without manual protection it clears and re-arms too",
+    ),
+    (
+        "CLEAR",
+        "KVM_CLEAR_DIRTY_LOG: with manual protection, clears and re-arms what it is told to",
+    ),
+    (
+        "re-arm",
+        "make the next store to a page leave a record: take write permission away, and flush the TLBs that still have it",
+    ),
+    (
+        "ITS",
+        "arm64's interrupt translation service; its tables live in guest memory and are saved by an ioctl, with no vCPU running",
+    ),
+    (
+        "lost",
+        "the page differs at the destination, and nothing is left that says so",
+    ),
 ];
 
 /// What the table says of a claim beside its verdict.
@@ -116,7 +140,11 @@ pub fn page(debate: &Debate) -> String {
     }
     out.push_str("</tbody></table></div>\n<p class=\"small soft\">P: propositions of the documentation and the thread. C: the thread's claims in one sentence each. X: cases that it left open.</p>\n<dl>\n");
     for verdict in Verdict::ALL {
-        out.push_str(&format!("<dt>{}</dt><dd>{}</dd>\n", badge(verdict), escape(verdict.meaning())));
+        out.push_str(&format!(
+            "<dt>{}</dt><dd>{}</dd>\n",
+            badge(verdict),
+            escape(verdict.meaning())
+        ));
     }
     out.push_str("</dl>\n");
     if !debate.plots.is_empty() {
@@ -191,7 +219,11 @@ fn case(out: &mut String, judgement: &Judgement, row: &[&Evidence]) {
         Some(Outcome::Breaks(invariant)) => format!("violated: {}", invariant.name()),
         None => "inconclusive".into(),
     };
-    let outside = if case.within { "" } else { " (outside the condition)" };
+    let outside = if case.within {
+        ""
+    } else {
+        " (outside the condition)"
+    };
     out.push_str(&format!(
         "<details><summary><b>{}</b>: {}{outside} <span class=\"soft\">{}</span></summary>\n",
         escape(&word),
@@ -235,7 +267,11 @@ fn case(out: &mut String, judgement: &Judgement, row: &[&Evidence]) {
 }
 
 fn lane_table(out: &mut String, lanes: &Lanes) {
-    let mut actors: Vec<&str> = lanes.blocks.iter().map(|block| block.who.as_str()).collect();
+    let mut actors: Vec<&str> = lanes
+        .blocks
+        .iter()
+        .map(|block| block.who.as_str())
+        .collect();
     // vCPUs left, threads of the VMM right of them.
     actors.sort_unstable_by_key(|who| (who.starts_with("thread"), *who));
     actors.dedup();
@@ -254,7 +290,10 @@ fn lane_table(out: &mut String, lanes: &Lanes) {
                 out.push_str("<td class=\"off\"></td>");
             }
         }
-        out.push_str(&format!("<td class=\"note\">{}</td></tr>\n", escape(&block.page)));
+        out.push_str(&format!(
+            "<td class=\"note\">{}</td></tr>\n",
+            escape(&block.page)
+        ));
     }
     out.push_str("</tbody></table></div>\n");
 }

@@ -25,7 +25,11 @@ pub fn evidence_rows(judgement: &Judgement, with_paths: bool) -> Vec<Value> {
             "as_expected".into(),
             (outcome == Some(case.expected())).into(),
         );
-        let coverage = if outcome.is_some() { "exhausted" } else { "truncated" };
+        let coverage = if outcome.is_some() {
+            "exhausted"
+        } else {
+            "truncated"
+        };
         row.insert("coverage".into(), coverage.into());
         row.insert("bounds".into(), bounds(evidence).into());
         if !evidence.scenario.scaled.is_empty() {
@@ -46,7 +50,10 @@ pub fn evidence_rows(judgement: &Judgement, with_paths: bool) -> Vec<Value> {
             if !evidence.steps.is_empty() {
                 row.insert("trace".into(), format!("traces/{name}.trace.jsonl").into());
             }
-            row.insert("command".into(), format!("dirtysim check scenarios/{name}.toml").into());
+            row.insert(
+                "command".into(),
+                format!("dirtysim check scenarios/{name}.toml").into(),
+            );
         }
         rows.push(row.into());
     }
@@ -83,7 +90,10 @@ pub(crate) fn claim(judgement: &Judgement, with_paths: bool) -> Map<String, Valu
         row.insert("open".into(), open.clone().into());
     }
     row.insert("states".into(), judgement.states().into());
-    row.insert("evidence".into(), evidence_rows(judgement, with_paths).into());
+    row.insert(
+        "evidence".into(),
+        evidence_rows(judgement, with_paths).into(),
+    );
     row
 }
 

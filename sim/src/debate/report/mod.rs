@@ -64,7 +64,11 @@ fn coverage(judgement: &Judgement) -> String {
         .collect();
     if !holds.is_empty() {
         let states: u64 = holds.iter().map(|e| e.decision.states).sum();
-        let what = if holds.len() == 1 { "scenario" } else { "scenarios" };
+        let what = if holds.len() == 1 {
+            "scenario"
+        } else {
+            "scenarios"
+        };
         parts.push(format!(
             "{} {what} exhausted ({} states)",
             holds.len(),
@@ -79,7 +83,10 @@ fn coverage(judgement: &Judgement) -> String {
     if let Some(least) = broken.iter().map(|e| e.blocks()).min() {
         let what = if broken.len() == 1 { "trace" } else { "traces" };
         let blocks = if least == 1 { "block" } else { "blocks" };
-        parts.push(format!("{} {what}, the shortest of {least} {blocks}", broken.len()));
+        parts.push(format!(
+            "{} {what}, the shortest of {least} {blocks}",
+            broken.len()
+        ));
     }
     if !judgement.calls.is_empty() {
         parts.push(format!("{} calls", judgement.calls.len()));
@@ -104,7 +111,12 @@ fn bounds(evidence: &Evidence) -> String {
         }
     };
     let pages: u32 = machine.slots.iter().map(|slot| slot.npages).sum();
-    let stores = machine.vcpus.iter().map(|vcpu| usize::from(vcpu.stores)).max().unwrap_or(0);
+    let stores = machine
+        .vcpus
+        .iter()
+        .map(|vcpu| usize::from(vcpu.stores))
+        .max()
+        .unwrap_or(0);
     format!(
         "{}, {} each, {}",
         count(machine.vcpus.len(), "vCPU"),

@@ -27,7 +27,10 @@ fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
         // A word that is longer than a line is cut: nothing else of that length occurs but a path.
         while line.chars().count() + word.chars().count() > COLUMNS {
             let room = COLUMNS - line.chars().count();
-            let at = word.char_indices().nth(room).map_or(word.len(), |(at, _)| at);
+            let at = word
+                .char_indices()
+                .nth(room)
+                .map_or(word.len(), |(at, _)| at);
             out.push_str(&line);
             out.push_str(&word[..at]);
             out.push('\n');
@@ -59,7 +62,12 @@ pub fn mail(debate: &Debate) -> String {
     );
     out.push('\n');
     for verdict in Verdict::ALL {
-        wrap(&mut out, &format!("{:<12} ", verdict.name()), "             ", verdict.meaning());
+        wrap(
+            &mut out,
+            &format!("{:<12} ", verdict.name()),
+            "             ",
+            verdict.meaning(),
+        );
     }
     out.push('\n');
     for judgement in &debate.judgements {
@@ -78,7 +86,12 @@ pub fn mail(debate: &Debate) -> String {
     out.push('\n');
     plain(&mut out, "Figures, and the command for each:");
     for plot in &debate.plots {
-        wrap(&mut out, "  ", "  ", &format!("{} $ {}", plot.caption, plot.command));
+        wrap(
+            &mut out,
+            "  ",
+            "  ",
+            &format!("{} $ {}", plot.caption, plot.command),
+        );
     }
     out
 }
@@ -112,7 +125,11 @@ fn one(out: &mut String, judgement: &Judgement) {
             Some(Outcome::Breaks(_)) => "violated",
             None => "inconclusive",
         };
-        let outside = if case.within { "" } else { " (outside the condition)" };
+        let outside = if case.within {
+            ""
+        } else {
+            " (outside the condition)"
+        };
         wrap(
             out,
             "  * ",
@@ -144,7 +161,12 @@ fn shown(judgement: &Judgement) -> Option<&Evidence> {
 fn trace(out: &mut String, evidence: &Evidence) {
     let lanes = lanes(&evidence.scenario, &evidence.steps);
     let page = lanes.page.as_deref().unwrap_or("no single page");
-    wrap(out, "  ", "  ", &format!("{}, {page}:", evidence.scenario.name));
+    wrap(
+        out,
+        "  ",
+        "  ",
+        &format!("{}, {page}:", evidence.scenario.name),
+    );
     for block in &lanes.blocks {
         let first = format!("  {:<8} ", block.who);
         wrap(out, &first, "           ", &block.what);
