@@ -63,7 +63,7 @@ pub(crate) struct Global {
 enum Command {
     /// Run scenarios under seeded schedules; without a name, the built-in ones
     Run(run::RunArgs),
-    /// Visit every interleaving within the scenarios' bounds; without a name, the built-in ones
+    /// Check every interleaving within scenarios' bounds; without a name, the built-in ones
     Check(check::CheckArgs),
     /// Run traces again; say where a real kernel and the model differ
     Replay(replay::ReplayArgs),
