@@ -208,7 +208,7 @@ fn slot_name(machine: &Machine, number: u32) -> String {
 }
 
 /// An operation of the VMM, in words.
-pub(super) fn of_op(scenario: &Scenario, op: &Op) -> String {
+pub(crate) fn of_op(scenario: &Scenario, op: &Op) -> String {
     let machine = &scenario.machine;
     match *op {
         Op::EnableCap { cap, .. } => match cap {
