@@ -3,11 +3,8 @@
 //! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage or bad input, 3 inconclusive.
 
-<<<<<<< HEAD
 mod blame;
-=======
 mod bugs;
->>>>>>> main
 pub mod cost;
 mod explain;
 mod import;
