@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use crate::errno::Errno;
 use crate::layout::Layout;
 use crate::machine::Machine;
+use crate::mutation::Mutation;
 use crate::op::{Into, Op};
 use crate::pages::{PageSet, low_bits};
 use crate::ring::RingEntry;
@@ -692,9 +693,9 @@ fn walk_ring<L: Layout, C: Codec>(w: &Widths, v: &mut crate::vcpu::Vcpu<L>, c: &
                 value as u32
             }
         };
-        ring.reset_index = 0;
-        ring.dirty_index = signed(used);
-        ring.fetch_index = signed(fetched);
+        ring.reset_index = place;
+        ring.dirty_index = place.wrapping_add(signed(used));
+        ring.fetch_index = place.wrapping_add(signed(fetched));
     }
     let reset = ring.reset_index;
     let mask = size - 1;

@@ -14,7 +14,7 @@ use crate::vcpu::{Exit, NO_FRAME, Pc};
 
 /// A check on the way into the guest.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum EntryStage {
+pub(crate) enum EntryStage {
     /// The soft-full request.
     SoftFull,
     /// Steal time and other records that the kernel keeps in guest memory.
@@ -25,7 +25,7 @@ enum EntryStage {
 
 /// The order of the request checks. Source: arch/x86/kvm/x86.c, vcpu_enter_guest(); arch/arm64/kvm/arm.c, check_vcpu_requests();
 /// arch/loongarch/kvm/vcpu.c, kvm_check_requests(); arch/riscv/kvm/vcpu.c, kvm_riscv_check_vcpu_requests().
-const fn entry_stages(arch: Arch) -> [EntryStage; 3] {
+pub(crate) const fn entry_stages(arch: Arch) -> [EntryStage; 3] {
     match arch {
         Arch::X86 | Arch::Loongarch | Arch::S390 => {
             [EntryStage::SoftFull, EntryStage::Steal, EntryStage::Enter]

@@ -10,22 +10,22 @@ use crate::pages::{PageSet, low_bits};
 use crate::state::State;
 use crate::step::Effect;
 
-const ENTER: u8 = 0;
-const KICK: u8 = 1;
-const LOCK: u8 = 2;
-const LOOK: u8 = 3;
-const EXCHANGE: u8 = 4;
-const REARM: u8 = 5;
-const UNLOCK: u8 = 6;
-const FLUSH: u8 = 7;
-const COPY_OUT: u8 = 8;
-const RETURN: u8 = 9;
+pub(crate) const ENTER: u8 = 0;
+pub(crate) const KICK: u8 = 1;
+pub(crate) const LOCK: u8 = 2;
+pub(crate) const LOOK: u8 = 3;
+pub(crate) const EXCHANGE: u8 = 4;
+pub(crate) const REARM: u8 = 5;
+pub(crate) const UNLOCK: u8 = 6;
+pub(crate) const FLUSH: u8 = 7;
+pub(crate) const COPY_OUT: u8 = 8;
+pub(crate) const RETURN: u8 = 9;
 /// The mutated order of 2010: the bits are taken after the pages were protected.
-const EXCHANGE_LATE: u8 = 10;
+pub(crate) const EXCHANGE_LATE: u8 = 10;
 /// A bitmap that is cleared as a whole after it was copied out.
-const CLEAR_ALL: u8 = 11;
+pub(crate) const CLEAR_ALL: u8 = 11;
 /// s390: what the leaves say is collected into the bitmap. Source: arch/s390/kvm/kvm-s390.c, kvm_arch_sync_dirty_log().
-const COLLECT: u8 = 12;
+pub(crate) const COLLECT: u8 = 12;
 
 pub(crate) fn ready<L: Layout>(state: &State<L>, thread: usize) -> bool {
     match state.threads[thread].stage {

@@ -12,17 +12,17 @@ use crate::step::{Choice, Effect, ResetCount};
 use crate::thread::Batch;
 use crate::vcpu_steps::soft_limit;
 
-const ENTER: u8 = 0;
-const LOAD_FLAGS: u8 = 1;
-const READ: u8 = 2;
-const FREE: u8 = 3;
-const ADVANCE: u8 = 4;
-const REARM: u8 = 5;
-const UNLOCK: u8 = 6;
-const FLUSH: u8 = 7;
-const RETURN: u8 = 8;
+pub(crate) const ENTER: u8 = 0;
+pub(crate) const LOAD_FLAGS: u8 = 1;
+pub(crate) const READ: u8 = 2;
+pub(crate) const FREE: u8 = 3;
+pub(crate) const ADVANCE: u8 = 4;
+pub(crate) const REARM: u8 = 5;
+pub(crate) const UNLOCK: u8 = 6;
+pub(crate) const FLUSH: u8 = 7;
+pub(crate) const RETURN: u8 = 8;
 /// The mutated RESET clears a request that it has seen to be needless before.
-const CLEAR_REQUEST: u8 = 9;
+pub(crate) const CLEAR_REQUEST: u8 = 9;
 
 pub(crate) fn ready<L: Layout>(state: &State<L>, thread: usize) -> bool {
     match state.threads[thread].stage {

@@ -12,8 +12,8 @@ use crate::state::State;
 use crate::step::Choice;
 use crate::thread_steps::current_op;
 
-const ENTER: u8 = 0;
-const COPYING: u8 = 1;
+pub(crate) const ENTER: u8 = 0;
+pub(crate) const COPYING: u8 = 1;
 
 #[inline]
 pub(crate) fn choices<L: Layout>(

@@ -8,12 +8,12 @@ use crate::pages::PageSet;
 use crate::ring::{F_DIRTY, F_RESET, RingEntry};
 use crate::state::State;
 
-const ENTER: u8 = 0;
-const LOAD_FLAGS: u8 = 1;
-const READ_SLOT: u8 = 2;
-const READ_OFFSET: u8 = 3;
-const TAKE: u8 = 4;
-const STORE_FLAGS: u8 = 5;
+pub(crate) const ENTER: u8 = 0;
+pub(crate) const LOAD_FLAGS: u8 = 1;
+pub(crate) const READ_SLOT: u8 = 2;
+pub(crate) const READ_OFFSET: u8 = 3;
+pub(crate) const TAKE: u8 = 4;
+pub(crate) const STORE_FLAGS: u8 = 5;
 
 #[allow(
     clippy::too_many_arguments,

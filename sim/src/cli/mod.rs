@@ -5,6 +5,7 @@
 
 mod blame;
 mod bugs;
+mod check;
 pub mod cost;
 mod explain;
 mod import;
@@ -61,6 +62,8 @@ pub(crate) struct Global {
 enum Command {
     /// Run scenarios under seeded schedules; without a name, the built-in ones
     Run(run::RunArgs),
+    /// Visit every interleaving within the scenarios' bounds; without a name, the built-in ones
+    Check(check::CheckArgs),
     /// Run traces again; say where a real kernel and the model differ
     Replay(replay::ReplayArgs),
     /// Find the shortest schedule with the same violation
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
     let global = &cli.global;
     let result = match &cli.command {
         Command::Run(args) => run::run(args, global),
+        Command::Check(args) => check::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
         Command::Explain(args) => explain::run(args, global),

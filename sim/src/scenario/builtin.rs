@@ -26,6 +26,8 @@ scenarios!(
     "two-slots-one-get-missed",
     "reset-signal",
     "x86-pml-enabled-late",
+    "two-resets",
+    "s390-mark-during-get",
     "vmm/qemu-bitmap",
     "vmm/qemu-bitmap-vhost",
     "vmm/qemu-ring",

@@ -250,7 +250,10 @@ impl<'a, L: Layout> Worker<'a, L> {
             .broken_at
             .union(oracle::check(machine, state, Effect::None));
         steps.clear();
-        for_each_step(machine, state, |step| steps.push(step));
+        match self.search.rules.local_step(machine, state) {
+            Some(step) => steps.push(step),
+            None => for_each_step(machine, state, |step| steps.push(step)),
+        }
         if steps.is_empty() && is_stuck(machine, state) {
             self.outcome
                 .broken_at
@@ -259,13 +262,16 @@ impl<'a, L: Layout> Worker<'a, L> {
         self.outcome.transitions += steps.len() as u64;
         for &step in steps.iter() {
             self.outcome.seen.note(machine, state, step);
-            let touched = Touched::by(machine, state, step);
+            let mut touched = Touched::by(machine, state, step);
             let mut after = state.clone();
             let effect = apply(machine, &mut after, step);
             if effect != Effect::None {
                 self.outcome
                     .broken_after
                     .union(oracle::check(machine, &after, effect));
+            }
+            if self.search.symmetry.canonical(machine, &mut after) {
+                touched = Touched::ALL;
             }
             let at = self.batch.len();
             self.batch.extend_from_slice(words);
