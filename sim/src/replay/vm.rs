@@ -365,12 +365,20 @@ impl ModelVm {
     fn create_vcpu(&mut self, id: u32) -> Performed {
         // Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu(): the id first; then the architecture, which on arm64
         // has no more vCPUs once the interrupt controller is there; then an id that is taken.
-        let ids = if self.host.arch == Arch::X86 { X86_VCPU_IDS } else { ARM64_VCPU_IDS };
+        let ids = if self.host.arch == Arch::X86 {
+            X86_VCPU_IDS
+        } else {
+            ARM64_VCPU_IDS
+        };
         if id >= ids {
             return Ok(Reply::Result(CallResult::failed(Errno::EINVAL)));
         }
         if self.vcpu_ids.contains(&id) {
-            let errno = if self.devices.is_empty() { Errno::EEXIST } else { Errno::EBUSY };
+            let errno = if self.devices.is_empty() {
+                Errno::EEXIST
+            } else {
+                Errno::EBUSY
+            };
             return Ok(Reply::Result(CallResult::failed(errno)));
         }
         if self.vcpu_ids.len() >= 4096 {
