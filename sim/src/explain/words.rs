@@ -277,6 +277,7 @@ pub(crate) fn of_op(scenario: &Scenario, op: &Op) -> String {
         Op::OnError { .. } => "looks whether that failed".into(),
         Op::Again { .. } => "goes on elsewhere in its program".into(),
         Op::WaitRunning => "waits until the guest runs".into(),
+        Op::Forget => "forgets what it collected".into(),
         Op::Kick { stop: true } => "signals the vCPUs to stop".into(),
         Op::Kick { stop: false } => "signals the vCPUs".into(),
         Op::WaitKicked => "waits until they have left".into(),
