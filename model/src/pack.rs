@@ -56,6 +56,7 @@ struct Widths {
     vcpu_setup: bool,
     answers: bool,
     dirty_bits: bool,
+    ring_places: bool,
     waits: bool,
     resets: bool,
 }
@@ -167,6 +168,7 @@ impl Widths {
             failures: machine.send_failures > 0,
             vcpu_setup: any_op(|op| matches!(op, Op::EnableCap { .. } | Op::CreateVcpu)),
             dirty_bits: machine.has_dirty_bits(),
+            ring_places: machine.mutations.has(Mutation::RingMapShort),
             answers: any_op(|op| matches!(op, Op::OnError { .. })),
             waits: any_op(|op| matches!(op, Op::WaitRingFull | Op::AckRingFull)),
             resets: any_op(|op| matches!(op, Op::ResetRings { .. })),
@@ -676,6 +678,12 @@ fn walk_ring<L: Layout, C: Codec>(w: &Widths, v: &mut crate::vcpu::Vcpu<L>, c: &
     let half = 1_i32 << (w.ring_index - 1);
     let wrap = low_bits(w.ring_index);
     let reset = ring.reset_index;
+    let mut place = 0;
+    if w.ring_places {
+        // Whoever maps half of a ring takes entries by their place in memory.
+        place = reset & (size - 1);
+        c.u32(&mut place, w.ring_index);
+    }
     // A ring that is several sizes past its end, by abuse or a mutation, counts as that far past it and no farther.
     let distance = |index: u32| {
         let signed = index.wrapping_sub(reset) as i32;

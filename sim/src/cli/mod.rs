@@ -7,6 +7,7 @@ mod blame;
 mod bugs;
 mod check;
 pub mod cost;
+mod debate;
 mod explain;
 mod import;
 mod list;
@@ -62,7 +63,7 @@ pub(crate) struct Global {
 enum Command {
     /// Run scenarios under seeded schedules; without a name, the built-in ones
     Run(run::RunArgs),
-    /// Visit every interleaving within the scenarios' bounds; without a name, the built-in ones
+    /// Check every interleaving within scenarios' bounds; without a name, the built-in ones
     Check(check::CheckArgs),
     /// Run traces again; say where a real kernel and the model differ
     Replay(replay::ReplayArgs),
@@ -76,9 +77,11 @@ enum Command {
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
     Cost(Box<cost::CostArgs>),
+    /// Decide every claim of the 2022 debate on ring and bitmap, with the evidence
+    Debate(debate::DebateArgs),
     /// The historical bugs: found by what, after how many schedules, in how few steps
     Bugs(bugs::BugsArgs),
-    /// List scenarios, mutations or invariants
+    /// List scenarios, mutations, invariants or claims
     List(list::ListArgs),
 }
 
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Blame(args) => blame::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
+        Command::Debate(args) => debate::run(args, global),
         Command::Bugs(args) => bugs::run(args, global),
         Command::List(args) => list::run(args),
     };
