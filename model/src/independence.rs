@@ -209,7 +209,7 @@ impl Rules {
             .any(|op| matches!(op, Op::WaitRingFull | Op::AckRingFull));
         let alone = machine.programs.len() == 1;
         let holds = |rule: Rule| {
-            if !machine.mutations.is_empty() || abuse {
+            if !machine.allows_reduction() || abuse {
                 return false;
             }
             match rule {
