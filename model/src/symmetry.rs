@@ -12,8 +12,7 @@
 //!   write-protects what lies between: pages are exchanged only in states from which no re-arming can follow while a
 //!   leaf is left, that is, after the last such operation before the guest stops for good. From there on nothing
 //!   reads an order any more, so that the exchanged state behaves alike;
-//! - a RESET batch narrower than a slot, huge mappings, memory behind two slots, mutations, jumps in programs, s390, devices with
-//!   several queues, huge mappings or a used ring: no symmetry at all.
+//! - a RESET batch narrower than a slot, huge mappings, memory behind two slots, mutations: no symmetry at all.
 //!
 //! The order of copies is free in the model. vCPUs are interchangeable when their writers are alike, and only in states
 //! from which no loop over vCPUs (signals, harvest, RESET, GET's interrupts under PML) can follow while the guest may
@@ -24,7 +23,7 @@ use alloc::vec::Vec;
 
 use crate::independence::names_page;
 use crate::layout::Layout;
-use crate::machine::{Machine, WriterLog};
+use crate::machine::{Arch, Machine, WriterLog};
 use crate::op::{ClearMask, Op};
 use crate::pages::PageSet;
 use crate::ring::RingEntry;
@@ -55,7 +54,7 @@ impl Symmetry {
     /// The symmetry of a machine whose set-up is done; `pages` and `vcpus` say which parts of it are wanted.
     #[must_use]
     pub fn of<L: Layout>(machine: &Machine, start: &State<L>, pages: bool, vcpus: bool) -> Self {
-        if !machine.allows_reduction() {
+        if !machine.mutations.is_empty() || machine.arch == Arch::S390 {
             return Self::none();
         }
         let pml = machine.pml;
@@ -187,6 +186,15 @@ fn first_without(machine: &Machine, orders: impl Fn(&Op) -> bool) -> Vec<usize> 
                     && matches!(ops[index], Op::WaitStopped)
                     && !machine.ahead(thread, index + 1).resume
             };
+            let jumps = |op: &Op| matches!(op, Op::OnError { .. } | Op::Again { .. });
+            if ops.iter().any(jumps) {
+                // A jump may lead back.
+                return if ops.iter().any(&orders) {
+                    usize::MAX
+                } else {
+                    0
+                };
+            }
             let end = (0..ops.len())
                 .find(|index| stops(*index))
                 .unwrap_or(ops.len());
@@ -202,23 +210,19 @@ fn first_without(machine: &Machine, orders: impl Fn(&Op) -> bool) -> Vec<usize> 
 type Kind = (usize, u32, Vec<bool>);
 
 fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<u32>> {
-    let wrong_space = machine
-        .devices
-        .iter()
-        .any(|device| device.log == WriterLog::WrongSpace);
-    // What a device records or writes beside a page depends on the page's place.
-    let placed = machine
-        .devices
-        .iter()
-        .any(|device| device.queues > 1 || device.granule > 1 || device.used_ring.is_some());
+    // A device's log has an order of its own: queues, granules, a used ring, addresses of another space.
+    let device_orders = machine.devices.iter().any(|device| {
+        device.log == WriterLog::WrongSpace
+            || device.queues > 1
+            || device.granule > 1
+            || device.used_ring.is_some()
+    });
     let narrow = machine
         .slots
         .iter()
         .any(|slot| slot.npages > machine.constants.reset_batch_pages);
     let huge = machine.slots.iter().any(|slot| slot.huge);
-    if wrong_space
-        || placed
-        || !machine.always_dirty.is_empty()
+    if device_orders
         || narrow
         || huge
         || machine.aliased()
@@ -262,7 +266,7 @@ fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<u32>> {
 
 /// The frames that some writer or operation names.
 fn named_frames(machine: &Machine) -> Vec<u32> {
-    let mut named = Vec::new();
+    let mut named = machine.always_dirty.clone();
     for vcpu in &machine.vcpus {
         if vcpu.steal > 0 {
             named.push(vcpu.steal_frame);
@@ -273,8 +277,8 @@ fn named_frames(machine: &Machine) -> Vec<u32> {
             Op::KernelWrite { frames, .. }
             | Op::DropFree { frames }
             | Op::EndFree { frames }
-            | Op::CopyList { frames }
             | Op::MarkOwn { frames }
+            | Op::CopyList { frames }
             | Op::ClearDirtyLog {
                 mask: ClearMask::List(frames),
                 ..

@@ -148,6 +148,7 @@ pub(crate) fn step<L: Layout>(
                 }
             }
         }
+        Op::Forget => state.pending.clear(),
         Op::HostAge { frame } => {
             state.present.remove(frame);
             state.writable.remove(frame);
@@ -323,6 +324,7 @@ pub(crate) fn describe(op: &Op, stage: u8) -> &'static str {
         Op::DeviceStop(_) => "stop-device",
         Op::DeviceDrain(_) => "device-drained",
         Op::DeviceSync(_) => "sync-device-log",
+        Op::Forget => "forget-collected",
         Op::JoinThread(_) => "thread-joined",
         Op::Lock(_) => "lock",
         Op::Unlock(_) => "unlock",

@@ -3,9 +3,11 @@
 //! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage or bad input, 3 inconclusive.
 
+mod blame;
 mod bugs;
 mod check;
 pub mod cost;
+mod debate;
 mod explain;
 mod import;
 mod list;
@@ -61,7 +63,7 @@ pub(crate) struct Global {
 enum Command {
     /// Run scenarios under seeded schedules; without a name, the built-in ones
     Run(run::RunArgs),
-    /// Visit every interleaving within the scenarios' bounds; without a name, the built-in ones
+    /// Check every interleaving within scenarios' bounds; without a name, the built-in ones
     Check(check::CheckArgs),
     /// Run traces again; say where a real kernel and the model differ
     Replay(replay::ReplayArgs),
@@ -69,13 +71,17 @@ enum Command {
     Shrink(shrink::ShrinkArgs),
     /// Tell the story of the lost page
     Explain(explain::ExplainArgs),
+    /// Rank what could have lost exactly these pages
+    Blame(blame::BlameArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
     Cost(Box<cost::CostArgs>),
+    /// Decide every claim of the 2022 debate on ring and bitmap, with the evidence
+    Debate(debate::DebateArgs),
     /// The historical bugs: found by what, after how many schedules, in how few steps
     Bugs(bugs::BugsArgs),
-    /// List scenarios, mutations or invariants
+    /// List scenarios, mutations, invariants or claims
     List(list::ListArgs),
 }
 
@@ -128,8 +134,10 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
         Command::Explain(args) => explain::run(args, global),
+        Command::Blame(args) => blame::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
+        Command::Debate(args) => debate::run(args, global),
         Command::Bugs(args) => bugs::run(args, global),
         Command::List(args) => list::run(args),
     };
