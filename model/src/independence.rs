@@ -214,7 +214,7 @@ impl Rules {
             .any(|op| matches!(op, Op::OnError { .. } | Op::Again { .. }));
         let alone = machine.programs.len() == 1;
         let holds = |rule: Rule| {
-            if !machine.allows_reduction() || abuse || machine.arch == Arch::S390 {
+            if !machine.mutations.is_empty() || abuse || machine.arch == Arch::S390 {
                 return false;
             }
             match rule {

@@ -383,19 +383,6 @@ impl Machine {
         }
     }
 
-    /// Whether reductions that were argued for the kernel as it is, and for programs that run straight on, hold: no mutation,
-    /// no jump, nothing that waits for the guest to run, and no architecture whose leaves are the record.
-    #[must_use]
-    pub fn allows_reduction(&self) -> bool {
-        let jumps = self.programs.iter().flatten().any(|op| {
-            matches!(
-                op,
-                Op::Again { .. } | Op::OnError { .. } | Op::MayFail | Op::WaitRunning
-            )
-        });
-        self.mutations.is_empty() && !jumps && self.arch != Arch::S390
-    }
-
     /// Whether stores set a bit in the leaf that somebody looks for: PML logs its setting, s390's GET collects it.
     #[must_use]
     #[inline(always)]

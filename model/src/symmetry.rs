@@ -12,8 +12,7 @@
 //!   write-protects what lies between: pages are exchanged only in states from which no re-arming can follow while a
 //!   leaf is left, that is, after the last such operation before the guest stops for good. From there on nothing
 //!   reads an order any more, so that the exchanged state behaves alike;
-//! - a RESET batch narrower than a slot, huge mappings, memory behind two slots, mutations, jumps in programs, s390, devices with
-//!   several queues, huge mappings or a used ring: no symmetry at all.
+//! - a RESET batch narrower than a slot, huge mappings, memory behind two slots, mutations: no symmetry at all.
 //!
 //! The order of copies is free in the model. vCPUs are interchangeable when their writers are alike, and only in states
 //! from which no loop over vCPUs (signals, harvest, RESET, GET's interrupts under PML) can follow while the guest may
@@ -55,7 +54,7 @@ impl Symmetry {
     /// The symmetry of a machine whose set-up is done; `pages` and `vcpus` say which parts of it are wanted.
     #[must_use]
     pub fn of<L: Layout>(machine: &Machine, start: &State<L>, pages: bool, vcpus: bool) -> Self {
-        if !machine.allows_reduction() || machine.arch == Arch::S390 {
+        if !machine.mutations.is_empty() || machine.arch == Arch::S390 {
             return Self::none();
         }
         let pml = machine.pml;
@@ -224,7 +223,6 @@ fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<u32>> {
         .any(|slot| slot.npages > machine.constants.reset_batch_pages);
     let huge = machine.slots.iter().any(|slot| slot.huge);
     if device_orders
-        || !machine.always_dirty.is_empty()
         || narrow
         || huge
         || machine.aliased()
