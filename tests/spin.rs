@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dirtysim::search::{self, Options, Verdict};
+use dirtysim::search::{self, Options, Reductions, Verdict};
 
 #[allow(dead_code, reason = "the benchmark uses the rest")]
 #[path = "../benches/peers/sizes.rs"]
@@ -81,6 +81,7 @@ fn spin_stores_exactly_the_states_that_the_search_finds() {
         let options = Options {
             keep_going: true,
             counterexample: false,
+            reductions: Reductions::NONE,
             ..Options::default()
         };
         let report = search::check(&sizes.scenario(), &options, &|_| true)

@@ -3,7 +3,7 @@
 
 use dirtysim::run::target;
 use dirtysim::scenario::{Expect, Scenario, builtin};
-use dirtysim::search::{self, Options, Report};
+use dirtysim::search::{self, Options, Reductions, Report};
 use serde_json::{Value, json};
 
 #[allow(dead_code, reason = "the benchmark uses the rest")]
@@ -41,6 +41,7 @@ fn own(scenario: &Scenario) -> Report {
     let options = Options {
         keep_going: true,
         counterexample: false,
+        reductions: Reductions::NONE,
         ..Options::default()
     };
     search::check(scenario, &options, &|_| true).unwrap_or_else(|error| panic!("{error}"))

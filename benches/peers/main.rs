@@ -11,17 +11,20 @@
 //!
 //! `-- --rounds N` for other than 3 turns. Without `--bench` (`cargo test --benches`) a small size is compared, once.
 
+#[allow(dead_code, reason = "the tests use the rest")]
 mod graph;
+#[allow(dead_code, reason = "the tests use the rest")]
 mod in_stateright;
 mod measure;
 mod sizes;
+#[allow(dead_code, reason = "the tests use the rest")]
 mod spin;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use dirtysim::search::{self, Coverage, Options, Verdict};
+use dirtysim::search::{self, Coverage, Options, Reductions, Verdict};
 use dirtysim_model::oracle;
 use dirtysim_model::step::{Effect, apply, for_each_step};
 
@@ -152,10 +155,11 @@ impl Verifiers {
 }
 
 /// The options of the project's own search.
-fn options() -> Options {
+fn options(reductions: Reductions) -> Options {
     Options {
         keep_going: true,
         counterexample: false,
+        reductions,
         ..Options::default()
     }
 }
@@ -168,8 +172,13 @@ fn child(arguments: &[String]) -> Result<(), String> {
     let threads: usize = threads.parse().map_err(|_| usage())?;
     let scenario = Sizes::from_words(words).ok_or_else(usage)?.scenario();
     let answer = match way.as_str() {
-        "own" => {
-            let report = search::check(&scenario, &options(), &|_| true)
+        "own" | "own-reduced" => {
+            let reductions = if way == "own" {
+                Reductions::NONE
+            } else {
+                Reductions::ALL
+            };
+            let report = search::check(&scenario, &options(reductions), &|_| true)
                 .map_err(|error| error.to_string())?;
             if report.coverage != Coverage::Exhausted {
                 return Err(format!("the search ended early: {:?}", report.coverage));
@@ -216,6 +225,7 @@ struct Row {
     tool: Tool,
     answer: Answer,
     walls: Vec<f64>,
+    cpus: Vec<f64>,
     peaks: Vec<u64>,
 }
 
@@ -231,7 +241,7 @@ impl Row {
 
 /// Runs the tools in turns.
 fn turns(sizes: &Sizes, tools: &[Tool], rounds: usize) -> Result<Vec<Row>, String> {
-    let report = search::check(&sizes.scenario(), &options(), &|_| true)
+    let report = search::check(&sizes.scenario(), &options(Reductions::NONE), &|_| true)
         .map_err(|error| error.to_string())?;
     let verifiers = Verifiers::build(sizes, report.states)?;
     let mut rows: Vec<Row> = Vec::new();
@@ -258,10 +268,12 @@ fn turns(sizes: &Sizes, tools: &[Tool], rounds: usize) -> Result<Vec<Row>, Strin
                     tool,
                     answer,
                     walls: Vec::new(),
+                    cpus: Vec::new(),
                     peaks: Vec::new(),
                 });
             }
             rows[index].walls.push(measured.wall.as_secs_f64());
+            rows[index].cpus.push(measured.cpu);
             rows[index].peaks.push(measured.peak_bytes);
         }
     }
@@ -278,8 +290,10 @@ fn print(sizes: &Sizes, rows: &[Row], rounds: usize) {
             }
     });
     println!("\n{sizes}; medians of {rounds}\n");
-    println!("| tool | states | wall, s | M states/s | bytes/state | dirtysim's rate is |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| tool | states | wall, s | CPU, s | M states/s | bytes/state | dirtysim's rate is |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     for row in rows {
         let ratio = match reference {
             Some(reference) if row.tool.is_unreduced() => {
@@ -288,10 +302,11 @@ fn print(sizes: &Sizes, rows: &[Row], rounds: usize) {
             _ => String::new(),
         };
         println!(
-            "| {} | {} | {:.3} | {:.2} | {:.1} | {ratio} |",
+            "| {} | {} | {:.3} | {:.2} | {:.2} | {:.1} | {ratio} |",
             row.tool.name(),
             row.answer.states,
             row.wall(),
+            median(&row.cpus),
             row.rate() / 1e6,
             median(&row.peaks) as f64 / row.answer.states as f64,
         );
@@ -300,6 +315,12 @@ fn print(sizes: &Sizes, rows: &[Row], rounds: usize) {
     let own = |reduced, threads| wall(Tool::Own { reduced, threads });
     if let (Some(one), Some(two)) = (own(false, 1), own(false, 2)) {
         println!("\ntwo threads of dirtysim: {:.2} times one", one / two);
+    }
+    if let (Some(spin), Some(one)) = (wall(Tool::Spin(Reduction::Own)), own(true, 1)) {
+        println!(
+            "the same verdict with reductions: {:.1} times less time than SPIN with its own",
+            spin / one
+        );
     }
 }
 
@@ -393,6 +414,10 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         reduced: false,
         threads,
     };
+    let reduced = |threads| Tool::Own {
+        reduced: true,
+        threads,
+    };
     let all = [
         unreduced(1),
         Tool::Spin(Reduction::None),
@@ -402,6 +427,8 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         Tool::Stateright(Way::BreadthFirst, 2),
         Tool::Stateright(Way::DepthFirst, 2),
         Tool::Spin(Reduction::Own),
+        reduced(1),
+        reduced(2),
     ];
     print(&arm64, &turns(&arm64, &all, rounds)?, rounds);
     let few = [
@@ -409,6 +436,8 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         unreduced(2),
         Tool::Spin(Reduction::None),
         Tool::Spin(Reduction::Own),
+        reduced(1),
+        reduced(2),
     ];
     print(&x86, &turns(&x86, &few, rounds)?, rounds);
     let time = Duration::from_millis(if benches { 2000 } else { 20 });

@@ -13,13 +13,13 @@
 //! threads can do before it is a [`Window`].
 //!
 //! What a rule reads and writes stands beside it. A mutation withdraws all of them: they were argued for the kernel as
-//! it is, and a reduction must not excuse a mutant. A second VMM thread withdraws those of threads.
+//! it is, and a reduction must not excuse a mutant; and none is argued for s390, whose leaves are its log. A second VMM thread withdraws those of threads.
 
 use alloc::vec::Vec;
 
 use crate::ioctl::{get_dirty_log, reset_rings};
 use crate::layout::Layout;
-use crate::machine::{Machine, Mmu};
+use crate::machine::{Arch, Machine, Mmu};
 use crate::op::{HarvestWay, Op};
 use crate::pages::PageSet;
 use crate::ring::{F_DIRTY, RingEntry};
@@ -206,10 +206,15 @@ impl Rules {
             .programs
             .iter()
             .flatten()
-            .any(|op| matches!(op, Op::WaitRingFull | Op::AckRingFull));
+            .any(|op| matches!(op, Op::WaitRingFull | Op::AckRingFull | Op::WaitRunning));
+        let jumps = machine
+            .programs
+            .iter()
+            .flatten()
+            .any(|op| matches!(op, Op::OnError { .. } | Op::Again { .. }));
         let alone = machine.programs.len() == 1;
         let holds = |rule: Rule| {
-            if !machine.mutations.is_empty() || abuse {
+            if !machine.mutations.is_empty() || abuse || machine.arch == Arch::S390 {
                 return false;
             }
             match rule {
@@ -220,7 +225,8 @@ impl Rules {
                 Rule::HarvestEnter | Rule::CopyBegin | Rule::CopyEnd | Rule::GetWord => alone,
                 // A report that is judged by what was written before it depends on when it comes.
                 Rule::CopyPage => alone && machine.send_failures == 0 && !machine.track_spurious,
-                Rule::Run => alone && !machine.pml && !waits_for_full,
+                // Where a program jumps, the stop that is ahead may be passed by.
+                Rule::Run => !jumps && alone && !machine.pml && !waits_for_full,
                 Rule::HarvestEntry => alone && ring_cannot_overflow(machine),
                 Rule::ResetEntry | Rule::ResetIndex => {
                     alone && ring_cannot_overflow(machine) && !signals
@@ -285,17 +291,27 @@ impl Rules {
     }
 }
 
-/// For each operation, what lies between it and the next `wait-vcpus-stopped`; and nothing after the last.
+/// For each operation, what lies between it and the next `wait-vcpus-stopped` on every way that jumps allow; and nothing
+/// after the last.
 fn windows(ops: &[Op]) -> Vec<Window> {
     let mut windows = alloc::vec![Window::default(); ops.len() + 1];
-    for (index, op) in ops.iter().enumerate().rev() {
-        if !matches!(op, Op::WaitStopped) {
+    loop {
+        let before = windows.clone();
+        for (index, op) in ops.iter().enumerate().rev() {
+            if matches!(op, Op::WaitStopped) {
+                continue;
+            }
             let mut window = windows[index + 1];
+            if let Op::OnError { to } | Op::Again { to, .. } = op {
+                window.join(windows[usize::from(*to)]);
+            }
             window.add(op);
             windows[index] = window;
         }
+        if windows == before {
+            return windows;
+        }
     }
-    windows
 }
 
 /// Whether the reserve holds all that can be pushed between a push that makes a ring soft-full and the next check: one

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use crate::errno::Errno;
 use crate::layout::Layout;
 use crate::machine::Machine;
+use crate::mutation::Mutation;
 use crate::op::{Into, Op};
 use crate::pages::{PageSet, low_bits};
 use crate::ring::RingEntry;
@@ -55,6 +56,7 @@ struct Widths {
     vcpu_setup: bool,
     answers: bool,
     dirty_bits: bool,
+    ring_places: bool,
     waits: bool,
     resets: bool,
 }
@@ -166,6 +168,7 @@ impl Widths {
             failures: machine.send_failures > 0,
             vcpu_setup: any_op(|op| matches!(op, Op::EnableCap { .. } | Op::CreateVcpu)),
             dirty_bits: machine.has_dirty_bits(),
+            ring_places: machine.mutations.has(Mutation::RingMapShort),
             answers: any_op(|op| matches!(op, Op::OnError { .. })),
             waits: any_op(|op| matches!(op, Op::WaitRingFull | Op::AckRingFull)),
             resets: any_op(|op| matches!(op, Op::ResetRings { .. })),
@@ -675,6 +678,12 @@ fn walk_ring<L: Layout, C: Codec>(w: &Widths, v: &mut crate::vcpu::Vcpu<L>, c: &
     let half = 1_i32 << (w.ring_index - 1);
     let wrap = low_bits(w.ring_index);
     let reset = ring.reset_index;
+    let mut place = 0;
+    if w.ring_places {
+        // Whoever maps half of a ring takes entries by their place in memory.
+        place = reset & (size - 1);
+        c.u32(&mut place, w.ring_index);
+    }
     // A ring that is several sizes past its end, by abuse or a mutation, counts as that far past it and no farther.
     let distance = |index: u32| {
         let signed = index.wrapping_sub(reset) as i32;
@@ -692,9 +701,9 @@ fn walk_ring<L: Layout, C: Codec>(w: &Widths, v: &mut crate::vcpu::Vcpu<L>, c: &
                 value as u32
             }
         };
-        ring.reset_index = 0;
-        ring.dirty_index = signed(used);
-        ring.fetch_index = signed(fetched);
+        ring.reset_index = place;
+        ring.dirty_index = place.wrapping_add(signed(used));
+        ring.fetch_index = place.wrapping_add(signed(fetched));
     }
     let reset = ring.reset_index;
     let mask = size - 1;

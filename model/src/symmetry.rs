@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 
 use crate::independence::names_page;
 use crate::layout::Layout;
-use crate::machine::{Machine, WriterLog};
+use crate::machine::{Arch, Machine, WriterLog};
 use crate::op::{ClearMask, Op};
 use crate::pages::PageSet;
 use crate::ring::RingEntry;
@@ -54,7 +54,7 @@ impl Symmetry {
     /// The symmetry of a machine whose set-up is done; `pages` and `vcpus` say which parts of it are wanted.
     #[must_use]
     pub fn of<L: Layout>(machine: &Machine, start: &State<L>, pages: bool, vcpus: bool) -> Self {
-        if !machine.mutations.is_empty() {
+        if !machine.mutations.is_empty() || machine.arch == Arch::S390 {
             return Self::none();
         }
         let pml = machine.pml;
@@ -186,6 +186,15 @@ fn first_without(machine: &Machine, orders: impl Fn(&Op) -> bool) -> Vec<usize> 
                     && matches!(ops[index], Op::WaitStopped)
                     && !machine.ahead(thread, index + 1).resume
             };
+            let jumps = |op: &Op| matches!(op, Op::OnError { .. } | Op::Again { .. });
+            if ops.iter().any(jumps) {
+                // A jump may lead back.
+                return if ops.iter().any(&orders) {
+                    usize::MAX
+                } else {
+                    0
+                };
+            }
             let end = (0..ops.len())
                 .find(|index| stops(*index))
                 .unwrap_or(ops.len());
@@ -201,16 +210,19 @@ fn first_without(machine: &Machine, orders: impl Fn(&Op) -> bool) -> Vec<usize> 
 type Kind = (usize, u32, Vec<bool>);
 
 fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<u32>> {
-    let wrong_space = machine
-        .devices
-        .iter()
-        .any(|device| device.log == WriterLog::WrongSpace);
+    // A device's log has an order of its own: queues, granules, a used ring, addresses of another space.
+    let device_orders = machine.devices.iter().any(|device| {
+        device.log == WriterLog::WrongSpace
+            || device.queues > 1
+            || device.granule > 1
+            || device.used_ring.is_some()
+    });
     let narrow = machine
         .slots
         .iter()
         .any(|slot| slot.npages > machine.constants.reset_batch_pages);
     let huge = machine.slots.iter().any(|slot| slot.huge);
-    if wrong_space
+    if device_orders
         || narrow
         || huge
         || machine.aliased()
@@ -254,7 +266,7 @@ fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<u32>> {
 
 /// The frames that some writer or operation names.
 fn named_frames(machine: &Machine) -> Vec<u32> {
-    let mut named = Vec::new();
+    let mut named = machine.always_dirty.clone();
     for vcpu in &machine.vcpus {
         if vcpu.steal > 0 {
             named.push(vcpu.steal_frame);
@@ -264,6 +276,9 @@ fn named_frames(machine: &Machine) -> Vec<u32> {
         match op {
             Op::KernelWrite { frames, .. }
             | Op::DropFree { frames }
+            | Op::EndFree { frames }
+            | Op::MarkOwn { frames }
+            | Op::CopyList { frames }
             | Op::ClearDirtyLog {
                 mask: ClearMask::List(frames),
                 ..

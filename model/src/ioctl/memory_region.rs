@@ -221,16 +221,22 @@ pub(crate) fn step<L: Layout>(
         }
         GRACE_INVALID => state.threads[thread].stage = ZAP,
         ZAP => {
-            let template = &machine.slots[slot];
-            for set in [
-                &mut state.present,
-                &mut state.writable,
-                &mut state.dirty_bit,
-                &mut state.huge,
-            ] {
-                set.remove_range(template.frame, template.npages);
+            // x86 drops the mappings of every slot, not only of the one that goes. Source: arch/x86/kvm/mmu/mmu.c,
+            // kvm_arch_flush_shadow_memslot(), with KVM_X86_QUIRK_SLOT_ZAP_ALL, which is on by default; seen on 6.18.44.
+            for (index, template) in machine.slots.iter().enumerate() {
+                if index != slot && machine.arch != Arch::X86 {
+                    continue;
+                }
+                for set in [
+                    &mut state.present,
+                    &mut state.writable,
+                    &mut state.dirty_bit,
+                    &mut state.huge,
+                ] {
+                    set.remove_range(template.frame, template.npages);
+                }
+                rearm::flush_slot(machine, state, index);
             }
-            rearm::flush_slot(machine, state, slot);
             state.threads[thread].stage = REPLACE;
         }
         REPLACE => {

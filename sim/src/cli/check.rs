@@ -1,5 +1,6 @@
-//! `dirtysim check`: every interleaving within the scenario's bounds.
+//! `dirtysim check`: every interleaving within a scenario's bounds.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -7,29 +8,41 @@ use serde_json::{Map, Value};
 
 use super::report::grouped;
 use super::run::{expected_word, find_scenarios, write_trace};
-use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, progress_bar};
+use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::scenario::{Expect, Scenario};
-use crate::search::{self, Coverage, Limit, Options, Reductions};
+use crate::search::{self, Coverage, Options, Progress, Reductions, Rule, Violation};
 use crate::sometimes::Sometimes;
 
 /// Arguments of `dirtysim check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Built-in scenarios by name, or scenario files; without one, the built-in ones
+    /// Built-in scenarios by name, or scenario files
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Stop after the level on which so many distinct states were reached
+    /// Stop at the end of the level at which so many states are known
     #[arg(long, value_name = "N")]
     max_states: Option<u64>,
-    /// Bytes for visited states and frontiers: 2G [default: most of what the machine has free]
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    /// Bytes for the search, with K, M or G for KiB, MiB or GiB [default: three quarters of what is available]
+    #[arg(long, value_name = "B", value_parser = parse_bytes)]
     max_memory: Option<u64>,
-    /// Stop after so many seconds
-    #[arg(long, value_name = "S")]
-    max_time: Option<u64>,
-    /// Visit every state: no symmetry, no partial order
+    /// Stop a scenario after so many seconds
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    max_time: Option<Duration>,
+    /// Visit every state: no symmetry and no partial-order reduction
     #[arg(long)]
     no_reduction: bool,
+    /// Do not exchange pages
+    #[arg(long)]
+    no_page_symmetry: bool,
+    /// Do not exchange vCPUs
+    #[arg(long)]
+    no_vcpu_symmetry: bool,
+    /// Do not take local steps alone
+    #[arg(long)]
+    no_partial_order: bool,
+    /// Leave one rule for local steps out; may be given several times
+    #[arg(long, value_name = "RULE", value_parser = parse_rule)]
+    without_rule: Vec<Rule>,
     /// Go on after the first violation, and name every claim that breaks
     #[arg(long)]
     keep_going: bool,
@@ -38,25 +51,63 @@ pub(crate) struct CheckArgs {
     mutate: Vec<String>,
 }
 
-/// Bytes with a suffix K, M, G or T (powers of 1024).
 fn parse_bytes(text: &str) -> Result<u64, String> {
-    let help = "write bytes, with K, M, G or T for powers of 1024: 2G";
+    let help = "write a number of bytes, or one with K, M or G: 512M";
     let (digits, shift) = match text.char_indices().last() {
         Some((at, 'K' | 'k')) => (&text[..at], 10),
         Some((at, 'M' | 'm')) => (&text[..at], 20),
         Some((at, 'G' | 'g')) => (&text[..at], 30),
-        Some((at, 'T' | 't')) => (&text[..at], 40),
         _ => (text, 0),
     };
-    let number: u64 = digits.parse().map_err(|_| help)?;
+    let number: u64 = digits.trim().parse().map_err(|_| help)?;
     number
         .checked_mul(1 << shift)
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| help.to_owned())
+        .ok_or_else(|| format!("more than there can be: {help}"))
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "write a number of seconds: 60".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| format!("{error}: write seconds: 60"))
+}
+
+fn parse_rule(text: &str) -> Result<Rule, String> {
+    let known = || Rule::ALL.iter().copied();
+    known().find(|rule| rule.name() == text).ok_or_else(|| {
+        let names: Vec<&str> = known().map(Rule::name).collect();
+        format!("no such rule; the rules: {}", names.join(", "))
+    })
+}
+
+impl CheckArgs {
+    fn reductions(&self) -> Reductions {
+        if self.no_reduction {
+            return Reductions::NONE;
+        }
+        let mut reductions = Reductions::ALL;
+        for rule in &self.without_rule {
+            reductions = reductions.without(*rule);
+        }
+        reductions.pages &= !self.no_page_symmetry;
+        reductions.vcpus &= !self.no_vcpu_symmetry;
+        if self.no_partial_order {
+            reductions.rules = 0;
+        }
+        reductions
+    }
 }
 
 pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
     let scenarios = find_scenarios(&args.scenarios, &args.mutate)?;
+    let options = Options {
+        max_states: args.max_states,
+        max_memory_bytes: args.max_memory,
+        max_time: args.max_time,
+        keep_going: args.keep_going,
+        counterexample: true,
+        reductions: args.reductions(),
+    };
     let mut report = Report {
         command: "check",
         many: scenarios.len() > 1,
@@ -66,49 +117,20 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         if interrupted() {
             break;
         }
-        let options = Options {
-            max_states: args.max_states,
-            max_memory_bytes: args.max_memory,
-            max_time: args.max_time.map(Duration::from_secs),
-            keep_going: args.keep_going,
-            reductions: if args.no_reduction {
-                Reductions::NONE
-            } else {
-                Reductions::ALL
-            },
-            ..Options::default()
-        };
-        let bar = progress_bar(0, "states");
-        bar.set_style(indicatif::ProgressStyle::default_spinner());
         let begun = Instant::now();
-        let outcome = search::check(scenario, &options, &|progress| {
-            let rate = progress.states as f64 / begun.elapsed().as_secs_f64().max(0.001);
-            bar.set_message(format!(
-                "{}: {} states, {} on level {}, {:.1} M/s, {} MiB",
-                scenario.name,
-                grouped(progress.states),
-                grouped(progress.frontier),
-                progress.depth,
-                rate / 1e6,
-                progress.bytes >> 20,
-            ));
-            bar.tick();
-            !interrupted()
-        })
-        .map_err(|error| CliError(format!("{}: {error}", scenario.name)))?;
-        bar.finish_and_clear();
-        report.subjects.push(subject(
-            scenario,
-            &outcome,
-            begun.elapsed().as_secs_f64(),
-            global,
-        )?);
+        let outcome = {
+            let spinner = Spinner::new(&scenario.name, begun);
+            search::check(scenario, &options, &|progress| {
+                spinner.show(progress);
+                !interrupted()
+            })?
+        };
+        let elapsed_s = begun.elapsed().as_secs_f64();
+        report
+            .subjects
+            .push(subject(scenario, &outcome, elapsed_s, global)?);
     }
-    let unexpected = report
-        .subjects
-        .iter()
-        .filter(|subject| !subject.as_expected)
-        .count();
+    let unexpected = report.subjects.iter().filter(|s| !s.as_expected).count();
     if report.many {
         let all = report.subjects.len();
         report.tail = match unexpected {
@@ -117,6 +139,53 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         };
     }
     Ok(report)
+}
+
+/// A line on a terminal that says how far the search is; nothing elsewhere.
+struct Spinner {
+    bar: indicatif::ProgressBar,
+    name: String,
+    begun: Instant,
+    shown: Mutex<Instant>,
+}
+
+impl Spinner {
+    fn new(name: &str, begun: Instant) -> Self {
+        Self {
+            bar: indicatif::ProgressBar::new_spinner(),
+            name: name.to_owned(),
+            begun,
+            shown: Mutex::new(begun),
+        }
+    }
+
+    fn show(&self, progress: &Progress) {
+        // One thread at a time writes, and none waits for another.
+        let Ok(mut shown) = self.shown.try_lock() else {
+            return;
+        };
+        if shown.elapsed() < Duration::from_millis(200) {
+            return;
+        }
+        *shown = Instant::now();
+        let rate = progress.states as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
+        self.bar.set_message(format!(
+            "{}: {} states, frontier {}, depth {}, {} states/s, {} MiB",
+            self.name,
+            grouped(progress.states),
+            grouped(progress.frontier),
+            progress.depth,
+            grouped(rate as u64),
+            progress.bytes >> 20
+        ));
+        self.bar.tick();
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 fn subject(
@@ -130,75 +199,48 @@ fn subject(
         search::Verdict::Violated => Verdict::Violated,
         search::Verdict::Inconclusive => Verdict::Inconclusive,
     };
-    let broken = outcome
-        .violation
-        .as_ref()
-        .map(|violation| violation.invariant);
+    let broken = outcome.violation.as_ref().map(|found| found.invariant);
     let expected = scenario.expected();
     let as_expected = match expected {
         Expect::Holds => verdict == Verdict::Holds,
         Expect::Violated(invariant) => broken == Some(invariant),
+    };
+    let (coverage, limit) = match outcome.coverage {
+        Coverage::Exhausted => ("exhausted", None),
+        Coverage::Truncated(limit) => ("truncated", Some(limit.name())),
     };
     let mut json = Map::new();
     json.insert("scenario".into(), scenario.name.clone().into());
     json.insert("verdict".into(), verdict.name().into());
     json.insert("expected".into(), expected_word(expected));
     json.insert("as_expected".into(), as_expected.into());
-    let coverage = match outcome.coverage {
-        Coverage::Exhausted => "exhausted",
-        Coverage::Truncated(_) => "truncated",
-    };
     json.insert("coverage".into(), coverage.into());
-    if let Coverage::Truncated(limit) = outcome.coverage {
-        json.insert("limit".into(), limit.name().into());
+    if let Some(limit) = limit {
+        json.insert("limit".into(), limit.into());
     }
     json.insert("states".into(), outcome.states.into());
     json.insert("transitions".into(), outcome.transitions.into());
     json.insert("depth".into(), outcome.depth.into());
-    let mut text = format!(
-        "{}: {}{}{}\n  {}\n",
-        scenario.name,
-        verdict.name(),
-        broken.map_or(String::new(), |invariant| format!(
-            " ({})",
-            invariant.name()
-        )),
-        if as_expected {
-            ", as expected"
-        } else {
-            ", NOT as expected"
-        },
-        scenario.sentence,
-    );
-    let cut = match outcome.coverage {
-        Coverage::Exhausted => String::new(),
-        Coverage::Truncated(Limit::Interrupt) => ", interrupted".to_owned(),
-        Coverage::Truncated(limit) => format!(", cut by --{}", limit.name()),
-    };
-    text.push_str(&format!(
-        "  {coverage}{cut}: {} states, {} transitions, depth {}\n",
-        grouped(outcome.states),
-        grouped(outcome.transitions),
-        outcome.depth,
-    ));
-    let reductions = reductions(outcome);
-    json.insert("reductions".into(), reductions.clone().into());
-    text.push_str(&format!(
-        "  reductions: {}\n",
-        if reductions.is_empty() {
-            "none".to_owned()
-        } else {
-            reductions.join("; ")
-        }
-    ));
+    json.insert("state_bits".into(), outcome.state_bits.into());
     json.insert(
         "collision_probability".into(),
         outcome.collision_probability.into(),
     );
+    let mut text = format!("{}: {}", scenario.name, verdict.name());
+    if let Some(invariant) = broken {
+        text.push_str(&format!(" ({})", invariant.name()));
+    }
+    let limit_words = limit.map_or(String::new(), |limit| format!(" by {limit}"));
     text.push_str(&format!(
-        "  visited set: 64-bit fingerprints; two states shared one with probability at most {:.1e}\n",
-        outcome.collision_probability
+        "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}; chance of a missed state at most {:.1e}\n",
+        if as_expected { ", as expected" } else { ", NOT as expected" },
+        scenario.sentence,
+        grouped(outcome.states),
+        grouped(outcome.transitions),
+        outcome.depth,
+        outcome.collision_probability,
     ));
+    text.push_str(&reductions(scenario, outcome, &mut json));
     if !scenario.scaled.is_empty() {
         json.insert("scaled".into(), scenario.scaled.clone().into());
         text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));
@@ -207,57 +249,17 @@ fn subject(
         .broken
         .iter()
         .filter(|invariant| Some(*invariant) != broken)
-        .map(|i| i.name().into())
+        .map(|invariant| invariant.name().into())
         .collect();
     if !also.is_empty() {
+        let names: Vec<&str> = also.iter().filter_map(Value::as_str).collect();
+        text.push_str(&format!("  also broken: {}\n", names.join(", ")));
         json.insert("also_broken".into(), also.into());
     }
     if let Some(violation) = &outcome.violation {
-        json.insert("invariant".into(), violation.invariant.name().into());
-        text.push_str(&format!("  {}\n", violation.invariant.sentence()));
-        if let Some(steps) = &violation.steps {
-            let path = global
-                .trace_dir
-                .join(format!("{}.check.trace.jsonl", scenario.name));
-            write_trace(&path, scenario, steps, violation.invariant, "check")?;
-            json.insert("steps".into(), steps.len().into());
-            json.insert("shortest".into(), violation.shortest.into());
-            json.insert("trace".into(), path.display().to_string().into());
-            let shortest = if violation.shortest {
-                "the shortest"
-            } else {
-                "not known to be the shortest"
-            };
-            text.push_str(&format!(
-                "  counterexample: {} steps, {shortest}\n  trace: {}\n",
-                steps.len(),
-                path.display()
-            ));
-        }
+        text.push_str(&violated(scenario, violation, global, &mut json)?);
     }
-    let ring = scenario.ring_entries() > 0;
-    let never: Vec<Sometimes> = Sometimes::ALL
-        .iter()
-        .copied()
-        .filter(|claim| claim.applies(&scenario.machine, ring) && !outcome.seen.has(*claim))
-        .collect();
-    if verdict == Verdict::Holds && !never.is_empty() {
-        json.insert(
-            "never_happened".into(),
-            never
-                .iter()
-                .map(|claim| claim.sentence())
-                .collect::<Vec<_>>()
-                .into(),
-        );
-        for claim in never {
-            text.push_str(&format!(
-                "  never happened, so the verdict says nothing about it: {}\n",
-                claim.sentence()
-            ));
-        }
-    }
-    json.insert("state_bits".into(), outcome.state_bits.into());
+    text.push_str(&sometimes(scenario, outcome, &mut json));
     json.insert("elapsed_s".into(), elapsed_s.into());
     Ok(Subject {
         verdict,
@@ -267,26 +269,124 @@ fn subject(
     })
 }
 
-/// The reductions that were made, in words.
-fn reductions(outcome: &search::Report) -> Vec<String> {
-    let mut words = Vec::new();
-    let classes = outcome
-        .reduced
+/// The reductions that were made, and what was not interchangeable.
+fn reductions(
+    scenario: &Scenario,
+    outcome: &search::Report,
+    json: &mut Map<String, Value>,
+) -> String {
+    let reduced = &outcome.reduced;
+    let classes: Vec<Vec<String>> = reduced
         .classes
         .iter()
-        .filter(|class| class.len() > 1)
-        .count();
-    if classes > 0 {
-        words.push(format!("symmetry over pages ({classes} classes)"));
+        .map(|class| {
+            class
+                .iter()
+                .map(|frame| scenario.frame_name(*frame))
+                .collect()
+        })
+        .collect();
+    let words: Vec<String> = classes
+        .iter()
+        .map(|class| format!("{{{}}}", class.join(", ")))
+        .collect();
+    let pages = match (words.is_empty(), reduced.pages_everywhere) {
+        (true, _) => "no pages".to_owned(),
+        (false, true) => words.join(" "),
+        (false, false) => format!(
+            "{} after the last re-arming of a running guest",
+            words.join(" ")
+        ),
+    };
+    let vcpus = if reduced.vcpus {
+        "; vCPUs while no loop visits them"
+    } else {
+        ""
+    };
+    let rules: Vec<&str> = reduced.rules.iter().map(|rule| rule.name()).collect();
+    let mut map = Map::new();
+    map.insert("pages".into(), classes.into());
+    map.insert("pages_everywhere".into(), reduced.pages_everywhere.into());
+    map.insert("vcpus".into(), reduced.vcpus.into());
+    map.insert("rules".into(), rules.clone().into());
+    json.insert("reductions".into(), map.into());
+    if reduced.classes.is_empty() && !reduced.vcpus && rules.is_empty() {
+        return "  no reduction\n".to_owned();
     }
-    if outcome.reduced.vcpus {
-        words.push("symmetry over vCPUs".to_owned());
-    }
-    if !outcome.reduced.rules.is_empty() {
-        words.push(format!(
-            "partial order ({} rules)",
-            outcome.reduced.rules.len()
+    format!(
+        "  interchangeable: {pages}{vcpus}; {} rules for local steps\n",
+        rules.len()
+    )
+}
+
+/// Keeps the counterexample as a trace and says how long it is.
+fn violated(
+    scenario: &Scenario,
+    violation: &Violation,
+    global: &Global,
+    json: &mut Map<String, Value>,
+) -> Result<String, CliError> {
+    json.insert("invariant".into(), violation.invariant.name().into());
+    json.insert("shortest".into(), violation.shortest.into());
+    let sentence = violation.invariant.sentence();
+    let Some(steps) = &violation.steps else {
+        json.insert("violation_depth".into(), violation.depth.into());
+        return Ok(format!(
+            "  {sentence}\n  broken after {} steps; a limit came before a counterexample\n",
+            violation.depth
         ));
+    };
+    let blocks = crate::shrink::blocks(steps);
+    json.insert("steps".into(), steps.len().into());
+    json.insert("blocks".into(), blocks.into());
+    let path = global
+        .trace_dir
+        .join(format!("{}.check.trace.jsonl", scenario.name));
+    write_trace(
+        &path,
+        scenario,
+        steps,
+        violation.invariant,
+        "exhaustive search",
+    )?;
+    json.insert("trace".into(), path.display().to_string().into());
+    Ok(format!(
+        "  {sentence}\n  no schedule breaks it in fewer than {} steps ({blocks} blocks)\n  trace: {}\n",
+        steps.len(),
+        path.display()
+    ))
+}
+
+/// What happened in some schedule, and what should have and did not.
+fn sometimes(
+    scenario: &Scenario,
+    outcome: &search::Report,
+    json: &mut Map<String, Value>,
+) -> String {
+    let mut text = String::new();
+    let ring = scenario.ring_entries() > 0;
+    let sentences = |wanted: &dyn Fn(Sometimes) -> bool| -> Vec<Value> {
+        Sometimes::ALL
+            .iter()
+            .filter(|claim| wanted(**claim))
+            .map(|claim| claim.sentence().into())
+            .collect()
+    };
+    if outcome.violation.is_none() {
+        let never =
+            sentences(&|claim| claim.applies(&scenario.machine, ring) && !outcome.seen.has(claim));
+        for sentence in never.iter().filter_map(Value::as_str) {
+            text.push_str(&format!(
+                "  never happened, so the verdict says nothing about it: {sentence}\n"
+            ));
+        }
+        if !never.is_empty() {
+            json.insert("never_happened".into(), never.into());
+        }
     }
-    words
+    json.insert(
+        "sometimes".into(),
+        sentences(&|claim| outcome.seen.has(claim)).into(),
+    );
+    text
 }

@@ -3,6 +3,7 @@
 //! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage or bad input, 3 inconclusive.
 
+mod blame;
 mod bugs;
 mod check;
 pub mod cost;
@@ -10,6 +11,7 @@ mod debate;
 mod explain;
 mod import;
 mod list;
+mod orders;
 mod replay;
 mod report;
 mod run;
@@ -62,14 +64,18 @@ pub(crate) struct Global {
 enum Command {
     /// Run scenarios under seeded schedules; without a name, the built-in ones
     Run(run::RunArgs),
-    /// Visit every interleaving within the scenarios' bounds; without a name, the built-in ones
+    /// Check every interleaving within scenarios' bounds; without a name, the built-in ones
     Check(check::CheckArgs),
+    /// Every order of the final steps: which are safe, and the weakest constraints that make them so
+    Orders(orders::OrdersArgs),
     /// Run traces again; say where a real kernel and the model differ
     Replay(replay::ReplayArgs),
     /// Find the shortest schedule with the same violation
     Shrink(shrink::ShrinkArgs),
     /// Tell the story of the lost page
     Explain(explain::ExplainArgs),
+    /// Rank what could have lost exactly these pages
+    Blame(blame::BlameArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
@@ -128,9 +134,11 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(args) => run::run(args, global),
         Command::Check(args) => check::run(args, global),
+        Command::Orders(args) => orders::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
         Command::Explain(args) => explain::run(args, global),
+        Command::Blame(args) => blame::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
         Command::Debate(args) => debate::run(args, global),

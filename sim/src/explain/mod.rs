@@ -19,6 +19,7 @@ use crate::scenario::{Scenario, builtin};
 pub use facts::Facts;
 pub use story::{Lane, LaneKind, Note, Phrase, Row, Story, StoryError};
 pub use view::View;
+pub(crate) use words::of_op as op_words;
 
 /// How a story is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -80,6 +80,7 @@ fn log_ioctl_step(name: &str) -> Option<Words> {
         "get-flush" => loud("flushes TLBs"),
         "get-copy-out" => quiet("copies a word of bits to user space"),
         "get-clear-all" => loud("clears the whole bitmap"),
+        "get-collect-leaves" => quiet("looks for written pages in the leaves"),
         "get-return" => quiet("returns"),
         "clear-enter" => quiet("takes slots_lock"),
         "clear-kick" => quiet("kicks a vCPU for its PML buffer"),
@@ -163,6 +164,22 @@ fn other_thread_step(name: &str) -> Option<Words> {
         "new-destination" => loud("begins with a new, empty destination"),
         "host-ages-page" => loud("the host ages {page}"),
         "drop-free-pages" => loud("drops pages that the guest calls free"),
+        "guest-frees-pages" => loud("hears of pages that the guest calls free"),
+        "end-free-pages" => loud("has done with the pages called free"),
+        "publish-slot" => loud("publishes one memslot's pages that it collected"),
+        "mark-queues" => loud("marks its devices' queues in its own log"),
+        "take-always-dirty" => loud("takes the pages that are always dirty"),
+        "put-back" => loud("puts what it collected back into its own log"),
+        "discard" => loud("drops what it collected"),
+        "reset-own-log" => loud("empties its own log"),
+        "take-all" => loud("takes all of memory as to be copied"),
+        "sync" => loud("syncs its file"),
+        "sync-fails" => loud("fails to sync its file"),
+        "look-for-error" => quiet("looks for an error"),
+        "repeat" => quiet("looks whether to go round again"),
+        "thread-joined" => loud("sees the other thread at its end"),
+        "vcpus-running" => quiet("sees a vCPU run"),
+        "nothing" => quiet("does nothing"),
         "checkpoint" => loud("claims that the destination equals memory"),
         "switch-over" => loud("switches over"),
         "finish" => loud("claims that the destination equals memory, and ends"),
@@ -208,7 +225,7 @@ fn slot_name(machine: &Machine, number: u32) -> String {
 }
 
 /// An operation of the VMM, in words.
-pub(super) fn of_op(scenario: &Scenario, op: &Op) -> String {
+pub(crate) fn of_op(scenario: &Scenario, op: &Op) -> String {
     let machine = &scenario.machine;
     match *op {
         Op::EnableCap { cap, .. } => match cap {
@@ -243,11 +260,10 @@ pub(super) fn of_op(scenario: &Scenario, op: &Op) -> String {
         Op::Publish => "publishes what it collected".into(),
         Op::Copy => "copies".into(),
         Op::CopyAll => "copies all of memory".into(),
-        Op::CopyList { .. } => "copies chosen pages".into(),
+        Op::JoinThread(thread) => format!("waits for thread{thread}"),
+        Op::CopyList { .. } => "copies a part".into(),
         Op::TakeAll => "takes all of memory as to be copied".into(),
         Op::ResetOwnLog => "empties its own log".into(),
-        Op::Forget => "gives the attempt up and forgets what was collected".into(),
-        Op::JoinThread(thread) => format!("waits for thread{thread}"),
         Op::EndFree { .. } => "has done with the pages that the guest calls free".into(),
         Op::PublishSlot { template } => match machine.slots.get(usize::from(template)) {
             Some(slot) => format!("publishes what it collected of {}", slot.name),
@@ -255,12 +271,13 @@ pub(super) fn of_op(scenario: &Scenario, op: &Op) -> String {
         },
         Op::MarkOwn { .. } => "marks pages in its own log".into(),
         Op::TakeAlways => "takes the pages that are always dirty".into(),
-        Op::PutBack => "puts back what it collected".into(),
+        Op::PutBack => "puts what it collected back into its own log".into(),
         Op::Discard => "drops what it collected".into(),
-        Op::MayFail => "does what may fail".into(),
+        Op::MayFail => "syncs its file".into(),
         Op::OnError { .. } => "looks whether that failed".into(),
         Op::Again { .. } => "goes on elsewhere in its program".into(),
-        Op::WaitRunning => "waits until a vCPU runs".into(),
+        Op::WaitRunning => "waits until the guest runs".into(),
+        Op::Forget => "forgets what it collected".into(),
         Op::Kick { stop: true } => "signals the vCPUs to stop".into(),
         Op::Kick { stop: false } => "signals the vCPUs".into(),
         Op::WaitKicked => "waits until they have left".into(),

@@ -44,6 +44,10 @@ pub struct Host {
 
 /// What the model says to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a reply is made and read once a call; boxing it would cost more than it saves"
+)]
 pub enum Reply {
     /// The result that the model gives.
     Result(CallResult),
@@ -84,6 +88,12 @@ pub struct ModelVm {
     its: Option<Its>,
     devices: Vec<String>,
 }
+
+/// KVM_MAX_VCPU_IDS, with the number of vCPUs that distributions configure (arch/x86/include/asm/kvm_host.h; arch/arm64: the most that a
+/// GICv3 has, include/kvm/arm_vgic.h).
+const X86_VCPU_IDS: u32 = 4096;
+/// See [`X86_VCPU_IDS`].
+const ARM64_VCPU_IDS: u32 = 512;
 
 /// The largest span of pages that one VM's slots may have taken over time.
 const MOST_FRAMES: u64 = 1 << 32;
@@ -357,8 +367,23 @@ impl ModelVm {
     }
 
     fn create_vcpu(&mut self, id: u32) -> Performed {
+        // Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu(): the id first; then the architecture, which on arm64
+        // has no more vCPUs once the interrupt controller is there; then an id that is taken.
+        let ids = if self.host.arch == Arch::X86 {
+            X86_VCPU_IDS
+        } else {
+            ARM64_VCPU_IDS
+        };
+        if id >= ids {
+            return Ok(Reply::Result(CallResult::failed(Errno::EINVAL)));
+        }
         if self.vcpu_ids.contains(&id) {
-            return Ok(Reply::NotModelled("a vCPU that is created twice"));
+            let errno = if self.devices.is_empty() {
+                Errno::EEXIST
+            } else {
+                Errno::EBUSY
+            };
+            return Ok(Reply::Result(CallResult::failed(errno)));
         }
         if self.vcpu_ids.len() >= 4096 {
             return Err(Refused("more vCPUs than KVM_MAX_VCPUS".to_owned()));
@@ -388,7 +413,7 @@ impl ModelVm {
                 self.mems.len() - 1
             });
         // Memories lie apart in the host's address space.
-        let hva = (mem as u64 + 1 << 44).wrapping_add(mem_offset);
+        let hva = ((mem as u64 + 1) << 44).wrapping_add(mem_offset);
         let page = self.host.page_bytes;
         let gfn = gpa / page;
         let live = self.state.find_slot(&self.machine, number);

@@ -26,6 +26,8 @@ scenarios!(
     "two-slots-one-get-missed",
     "reset-signal",
     "x86-pml-enabled-late",
+    "two-resets",
+    "s390-mark-during-get",
     "vmm/qemu-bitmap",
     "vmm/qemu-bitmap-vhost",
     "vmm/qemu-ring",
@@ -44,6 +46,18 @@ scenarios!(
     "vmm/selftest-dirty-ring",
 );
 
+/// Scenarios whose bounds are larger than the built-in set's; they are found by name only.
+const LARGE: &[(&str, &str)] = &[
+    (
+        "kernel-docs-large",
+        include_str!("../../scenarios/kernel-docs-large.toml"),
+    ),
+    (
+        "bitmap-last-clear-large",
+        include_str!("../../scenarios/bitmap-last-clear-large.toml"),
+    ),
+];
+
 /// What follows the last `/` of a path.
 const fn base_name(path: &str) -> &str {
     let bytes = path.as_bytes();
@@ -58,6 +72,7 @@ const fn base_name(path: &str) -> &str {
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FILES
         .iter()
+        .chain(LARGE)
         .chain(crate::bugs::scenario_files())
         .map(|(name, _)| *name)
 }
@@ -74,6 +89,7 @@ fn parse(name: &str, text: &str) -> Scenario {
 pub fn builtin(name: &str) -> Option<Scenario> {
     FILES
         .iter()
+        .chain(LARGE)
         .chain(crate::bugs::scenario_files())
         .find(|(known, _)| *known == name)
         .map(|(name, text)| parse(name, text))

@@ -461,6 +461,7 @@ pub(crate) fn header() -> impl Strategy<Value = Header> {
             kernel: Some(kernel),
             page_size: Some(1 << shift),
             ring_page_offset: Some(offset),
+            address_spaces: (shift % 2 == 0).then_some(1 + shift / 16),
         });
     let expect = prop_oneof![Just(Expect::Holds), text().prop_map(Expect::Violated)];
     (

@@ -352,7 +352,7 @@ impl Generator {
         }
         let (mut flags, mut gpa, mut npages) = (view.flags, view.gpa, view.pages);
         match self.random.weighted(&[(60, 0), (15, 1), (15, 2), (10, 3)]) {
-            0 => flags ^= 1,
+            0 if !self.keeps_log(self.world.initially_set) => flags ^= 1,
             1 => npages = 0,
             2 => {
                 gpa = if gpa == self.slot_gpa(slot) {

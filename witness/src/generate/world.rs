@@ -34,6 +34,7 @@ pub(super) struct VcpuView {
 pub(super) struct World {
     pub(super) ring_bytes: u64,
     pub(super) with_bitmap: bool,
+    pub(super) initially_set: bool,
     pub(super) slots: BTreeMap<u16, SlotView>,
     pub(super) vcpus: Vec<VcpuView>,
     pub(super) last_get: BTreeMap<u16, Words>,
@@ -55,6 +56,11 @@ impl World {
                 cap: Cap::DirtyLogRingWithBitmap,
                 ..
             } => self.with_bitmap = true,
+            Call::EnableCap {
+                cap: Cap::ManualDirtyLogProtect2,
+                args0,
+                ..
+            } => self.initially_set = *args0 == 3,
             Call::CreateVcpu { vcpu } => {
                 self.vcpus.push(VcpuView {
                     id: *vcpu,
