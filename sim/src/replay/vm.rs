@@ -44,6 +44,10 @@ pub struct Host {
 
 /// What the model says to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a reply is made and read once a call; boxing it would cost more than it saves"
+)]
 pub enum Reply {
     /// The result that the model gives.
     Result(CallResult),
@@ -409,7 +413,7 @@ impl ModelVm {
                 self.mems.len() - 1
             });
         // Memories lie apart in the host's address space.
-        let hva = (mem as u64 + 1 << 44).wrapping_add(mem_offset);
+        let hva = ((mem as u64 + 1) << 44).wrapping_add(mem_offset);
         let page = self.host.page_bytes;
         let gfn = gpa / page;
         let live = self.state.find_slot(&self.machine, number);
