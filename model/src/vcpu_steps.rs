@@ -485,6 +485,11 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
                 Life::Invalid => return go_to_entry(machine, state, vcpu, 0),
                 Life::Absent => return fail_access(state, vcpu),
             }
+            if !state.vcpus[vcpu].load && slot.is_some_and(|slot| state.slots[slot].readonly) {
+                // A store to a read-only slot is MMIO, and memory stays as it is. Source: arch/arm64/kvm/mmu.c,
+                // kvm_handle_guest_abort(); arch/x86/kvm/mmu/mmu.c, kvm_handle_error_pfn().
+                return fail_access(state, vcpu);
+            }
             let logging = slot.is_some_and(|slot| state.logs(slot));
             let v = &mut state.vcpus[vcpu];
             v.logging = logging && !machine.mutations.has(Mutation::FaultNoMark);
