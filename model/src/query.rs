@@ -12,7 +12,8 @@ use crate::state::State;
 /// Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_check_extension_generic().
 #[must_use]
 pub fn check_extension(machine: &Machine, cap: u32) -> Option<u32> {
-    let ring = u32::from(machine.arch.has_ring(machine.kernel)) * RING_MAX_ENTRIES * DIRTY_GFN_BYTES;
+    let ring =
+        u32::from(machine.arch.has_ring(machine.kernel)) * RING_MAX_ENTRIES * DIRTY_GFN_BYTES;
     match cap {
         // Total-store-order architectures only.
         CAP_DIRTY_LOG_RING if machine.arch != Arch::X86 => Some(0),
@@ -54,7 +55,11 @@ fn is_ring_page<L: Layout>(machine: &Machine, state: &State<L>, ring_page: u64, 
 ///
 /// # Errors
 /// EINVAL or EPERM.
-pub fn map_vcpu<L: Layout>(machine: &Machine, state: &State<L>, mapping: Mapping) -> Result<(), Errno> {
+pub fn map_vcpu<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    mapping: Mapping,
+) -> Result<(), Errno> {
     if mapping.pages == 0 {
         return Err(Errno::EINVAL);
     }

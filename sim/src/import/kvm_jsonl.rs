@@ -116,6 +116,9 @@ fn preamble<R: BufRead>(
                 kernel: Some(kernel),
                 page_size: Some(page_size),
                 ring_page_offset: Some(ring_page_offset),
+                // The HOST row does not have them.
+                address_spaces: None,
+                pml: None,
             };
             Ok((section, machine, page_size))
         }

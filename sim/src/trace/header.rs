@@ -96,6 +96,13 @@ pub struct Machine {
     /// Where in a vCPU's file descriptor its ring is mapped, in pages (KVM_DIRTY_LOG_PAGE_OFFSET).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring_page_offset: Option<u64>,
+    /// How many address spaces a VM has: 1, or 2 on an x86 kernel with SMM. Absent: replay takes what the first call
+    /// that tells them apart shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_spaces: Option<u32>,
+    /// x86: the processor has a page-modification log and KVM uses it. Absent: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pml: Option<bool>,
 }
 
 /// The verdict that a trace must give.
@@ -230,6 +237,14 @@ impl Header {
                 &format!("`page_size` is {page_size} bytes"),
                 "write a power of two from 4096 to 65536",
             );
+        }
+        if let Some(spaces) = self
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.address_spaces)
+            && !(1..=2).contains(&spaces)
+        {
+            return complain(&format!("`address_spaces` is {spaces}"), "write 1 or 2");
         }
         if self.kind == Kind::Call {
             let Some(machine) = &self.machine else {

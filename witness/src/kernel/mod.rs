@@ -78,6 +78,8 @@ impl Kernel {
             kernel: Some(release()),
             page_size: Some(PAGE_BYTES),
             ring_page_offset: Some(RING_PAGE_OFFSET),
+            address_spaces: None,
+            pml: None,
         }
     }
 }
