@@ -223,8 +223,8 @@ impl NaiveBitmap {
         shown
     }
     fn clear(&mut self, first: u64, count: u64, given: &BTreeSet<u64>) -> bool {
-        let ends_well = count % 64 == 0 || first + count == PAGES;
-        if first % 64 != 0 || first + count > PAGES || !ends_well {
+        let ends_well = count.is_multiple_of(64) || first + count == PAGES;
+        if !first.is_multiple_of(64) || first + count > PAGES || !ends_well {
             return false;
         }
         // Whole words are taken: what lies behind the range and in its last word goes too, and there is nothing.

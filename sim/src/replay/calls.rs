@@ -203,7 +203,7 @@ impl Replay {
                 as_id,
                 first_page,
                 ..
-            } => (*slot, *as_id, first_page % 64 == 0),
+            } => (*slot, *as_id, first_page.is_multiple_of(64)),
             Call::SetUserMemoryRegion { slot, as_id, .. } => (*slot, *as_id, false),
             _ => return,
         };

@@ -83,7 +83,7 @@ impl Gic {
                 }
             }
             (false, GRP_NR_IRQS, 0) => {
-                if !(64..=1024).contains(&value) || value % 32 != 0 {
+                if !(64..=1024).contains(&value) || !value.is_multiple_of(32) {
                     return Some(CallResult::failed(Errno::EINVAL));
                 }
                 if self.ready || !self.set.insert((its, group, attr)) {

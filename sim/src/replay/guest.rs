@@ -143,11 +143,11 @@ impl ModelVm {
                 within: 0,
                 retired: 0,
             },
-            (true, Some(cursor)) if cursor.program == *program && cursor.next().is_some() => cursor,
+            (true, Some(cursor)) if cursor.program == *program => cursor,
             (true, _) => {
                 return Err(Complaint::row(
                     format!("vCPU {id} cannot resume this program"),
-                    "`resume` goes on with the program of the vCPU's row before, which must not have come to its end",
+                    "`resume` goes on with the program of the vCPU's row before, with the same `store`, `bytes` and `value`",
                 ));
             }
         };

@@ -155,9 +155,11 @@ impl Its {
         vcpus: &[u32],
     ) -> Option<Written> {
         match offset {
+            // Ignored while the ITS is enabled; a new queue begins empty.
+            GITS_CBASER | GITS_BASER0 | GITS_BASER1 if self.enabled => {}
             GITS_CBASER => {
                 self.cbaser = value;
-                self.creadr = 0;
+                (self.creadr, self.cwriter) = (0, 0);
             }
             GITS_BASER0 => self.baser[0] = value,
             GITS_BASER1 => self.baser[1] = value,
@@ -310,7 +312,7 @@ impl Its {
         let Some(layout) = &self.layout else {
             return known.then_some(written);
         };
-        let entry = |first: u64, index: u64| first + ENTRY_BYTES * index / page;
+        let entry = |first: u64, index: u64| first.saturating_add(ENTRY_BYTES * index / page);
         if self.baser[0] & VALID != 0 {
             for (&dev, device) in &self.tables.devices {
                 for &event in device.events.keys() {

@@ -28,6 +28,10 @@ const PAGES_MAX: u64 = super::vm::GUEST_PAGES_MAX;
 
 /// What the model says to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every call has a result, and one is held at a time"
+)]
 pub enum Modelled {
     /// Its result. Optional fields are all there.
     Result(CallResult),
