@@ -54,7 +54,7 @@ fn both_recordings_replay_with_no_divergence() {
 
 #[test]
 fn the_x86_recording_shows_that_its_kernel_has_one_address_space() {
-    let text = text(X86);
+    let text = text(X86).replacen(",\"address_spaces\":1}", "}", 1);
     let learned = replay(&text, &[]).learned;
     assert_eq!(learned.len(), 1);
     assert_eq!(learned[0].what, "address_spaces = 1");

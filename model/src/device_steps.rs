@@ -42,6 +42,7 @@ pub(crate) fn apply<L: Layout>(
     device: usize,
     choice: Choice,
 ) {
+    let config = &machine.devices[device];
     let log = log_way(machine, device);
     match choice {
         Choice::Store(frame) => {
@@ -49,25 +50,26 @@ pub(crate) fn apply<L: Layout>(
             d.budget -= 1;
             d.in_flight.insert(frame);
             if log == WriterLog::Early {
-                d.log.insert(frame);
+                record(machine, state, device, frame, log);
             }
         }
         Choice::Page(frame) => {
             let host = machine.host_page(frame);
             state.store(machine, host);
+            let is_used_ring = config.used_ring == Some(frame);
             let d = &mut state.devices[device];
             d.in_flight.remove(frame);
-            if matches!(log, WriterLog::Right | WriterLog::WrongSpace) {
+            if is_used_ring || matches!(log, WriterLog::Right | WriterLog::WrongSpace) {
                 d.unlogged.insert(frame);
+            }
+            if let Some(used) = config.used_ring.filter(|_| !is_used_ring) {
+                // The transfer is announced in the used ring, which is memory like any other.
+                d.in_flight.insert(used);
             }
         }
         Choice::Load(frame) => {
-            let logged = logged_frame(machine, device, frame, log);
-            let d = &mut state.devices[device];
-            d.unlogged.remove(frame);
-            if let Some(logged) = logged {
-                d.log.insert(logged);
-            }
+            state.devices[device].unlogged.remove(frame);
+            record(machine, state, device, frame, log);
         }
         _ => {}
     }
@@ -76,39 +78,86 @@ pub(crate) fn apply<L: Layout>(
 /// How the device's transfers are logged, mutations included.
 fn log_way(machine: &Machine, device: usize) -> WriterLog {
     let mutations = machine.mutations;
-    if mutations.has(Mutation::DeviceAsyncNever) || mutations.has(Mutation::QueuesRemarkFalse) {
+    if mutations.has(Mutation::DeviceAsyncNever) {
         WriterLog::None
     } else if mutations.has(Mutation::DeviceAsyncAtSubmit) {
         WriterLog::Early
-    } else if mutations.has(Mutation::DeviceLogSpaceIova)
-        || mutations.has(Mutation::DeviceLogBaseWrong)
-        || mutations.has(Mutation::DeviceLogUsedRingIova)
-        || mutations.has(Mutation::DeviceBitmapFirstPage)
-    {
-        WriterLog::WrongSpace
     } else {
         machine.devices[device].log
     }
 }
 
-/// The frame that the device's log gets for `frame`.
+/// The record of a transfer reaches the log that the device keeps.
+fn record<L: Layout>(
+    machine: &Machine,
+    state: &mut State<L>,
+    device: usize,
+    frame: u32,
+    log: WriterLog,
+) {
+    let config = &machine.devices[device];
+    let Some(logged) = logged_frame(machine, device, frame, log) else {
+        return;
+    };
+    let Some(slot) = machine.slot_of_frame(logged) else {
+        return;
+    };
+    let slot = &machine.slots[slot];
+    let (first, count) = config.recorded_with(logged, slot.frame);
+    for page in first..(first + count).min(slot.frame + slot.npages) {
+        if config.vmm_log {
+            state.own_log.insert(machine.host_page(page));
+        } else {
+            state.devices[device].log.insert(page);
+        }
+    }
+}
+
+/// The frame that the log gets for `frame`, if it gets one: an address beyond the log is written where nobody looks.
 fn logged_frame(machine: &Machine, device: usize, frame: u32, log: WriterLog) -> Option<u32> {
-    if machine.mutations.has(Mutation::DeviceLogQueue0) && device > 0 {
-        return None;
+    let config = &machine.devices[device];
+    let mutations = machine.mutations;
+    let used_ring = config.used_ring == Some(frame);
+    if mutations.has(Mutation::DeviceLogQueue0) {
+        let queues = usize::from(config.queues.max(1));
+        let index = config.frames.iter().position(|known| *known == frame);
+        if index.is_some_and(|index| index % queues != 0) {
+            return None;
+        }
     }
-    if machine.mutations.has(Mutation::DeviceBitmapWindowClip) && !frame.is_multiple_of(2) {
-        return None;
-    }
-    if log != WriterLog::WrongSpace {
+    let by_iova = log == WriterLog::WrongSpace
+        || (used_ring && mutations.has(Mutation::DeviceLogUsedRingIova))
+        || (!used_ring && mutations.has(Mutation::DeviceLogSpaceIova));
+    let shift = if by_iova {
+        config.iova_shift.max(1)
+    } else if mutations.has(Mutation::DeviceLogBaseWrong) {
+        machine.constants.word_bits
+    } else {
         return Some(frame);
-    }
+    };
     let slot = machine
         .slot_of_frame(frame)
         .map(|slot| &machine.slots[slot])?;
-    let shift = machine.devices[device].iova_shift.max(1);
     let wrong = frame - slot.frame + shift;
-    // An address beyond the log is written past its end, where nobody looks.
     (wrong < slot.npages).then_some(slot.frame + wrong)
+}
+
+/// The frame that user space takes a logged frame for when it reads the device's log, if it sees it at all.
+pub(crate) fn reported_frame(machine: &Machine, device: usize, frame: u32) -> Option<u32> {
+    let mutations = machine.mutations;
+    let slot = machine
+        .slot_of_frame(frame)
+        .map(|slot| &machine.slots[slot])?;
+    let bits = machine.constants.word_bits;
+    let offset = frame - slot.frame;
+    if mutations.has(Mutation::DeviceBitmapFirstPage) && offset >= bits {
+        let wrong = offset + bits;
+        return (wrong < slot.npages).then_some(slot.frame + wrong);
+    }
+    let (first, _) = machine.devices[device].recorded_with(frame, slot.frame);
+    let clipped = mutations.has(Mutation::DeviceBitmapWindowClip)
+        && (first - slot.frame) / bits != offset / bits;
+    (!clipped).then_some(frame)
 }
 
 pub(crate) fn describe(choice: Choice) -> &'static str {

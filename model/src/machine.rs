@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::device::DeviceConfig;
 use crate::mutation::Mutations;
-use crate::op::Op;
+use crate::op::{Op, Until};
 
 /// The kernel tree in which a behaviour without another note was read.
 pub const SOURCE_TREE: &str = "v7.2.13";
@@ -341,6 +341,9 @@ pub struct Machine {
     pub programs: Vec<Vec<Op>>,
     /// For each program, what lies ahead at each operation and after the last.
     pub ahead: Vec<Vec<Ahead>>,
+    /// Host pages that user space must take for dirty at all times, because a kernel writer changes them and by contract marks
+    /// nothing. Source: Documentation/virt/kvm/api.rst, KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO.
+    pub always_dirty: Vec<u32>,
     /// Lists of frames that operations name by index.
     pub frame_lists: Vec<Vec<u32>>,
     /// What a vCPU thread does after exit 31.
@@ -370,6 +373,7 @@ impl Machine {
             devices: Vec::new(),
             programs: Vec::new(),
             ahead: Vec::new(),
+            always_dirty: Vec::new(),
             frame_lists: Vec::new(),
             on_ring_full: OnRingFull::default(),
             track_spurious: false,
@@ -377,6 +381,13 @@ impl Machine {
             send_failures: 0,
             mutations: Mutations::default(),
         }
+    }
+
+    /// Whether stores set a bit in the leaf that somebody looks for: PML logs its setting, s390's GET collects it.
+    #[must_use]
+    #[inline(always)]
+    pub fn has_dirty_bits(&self) -> bool {
+        self.pml || self.arch == Arch::S390
     }
 
     /// Frames of the machine, padding included: one past the last frame of the last slot, rounded up to a word.
@@ -438,16 +449,40 @@ impl Machine {
         self.ahead = self
             .programs
             .iter()
-            .map(|program| {
-                let mut ahead = alloc::vec![Ahead::default(); program.len() + 1];
-                for (index, op) in program.iter().enumerate().rev() {
-                    ahead[index] = Ahead {
-                        full_copy: ahead[index + 1].full_copy || matches!(op, Op::CopyAll),
-                        resume: ahead[index + 1].resume || matches!(op, Op::Resume),
-                    };
-                }
-                ahead
-            })
+            .map(|program| ahead_in(program))
             .collect();
+    }
+}
+
+/// What lies ahead at each operation of a program and after its last, along every way that its jumps allow.
+fn ahead_in(program: &[Op]) -> Vec<Ahead> {
+    let mut ahead = alloc::vec![Ahead::default(); program.len() + 1];
+    loop {
+        let mut changed = false;
+        for (index, op) in program.iter().enumerate().rev() {
+            let elsewhere = match *op {
+                Op::OnError { to } | Op::Again { to, .. } => ahead[usize::from(to)],
+                _ => Ahead::default(),
+            };
+            // Nothing is sure to come beyond a jump that is always taken.
+            let next = match op {
+                Op::Again {
+                    until: Until::Never,
+                    ..
+                } => Ahead::default(),
+                _ => ahead[index + 1],
+            };
+            let now = Ahead {
+                full_copy: elsewhere.full_copy
+                    || next.full_copy
+                    || matches!(op, Op::CopyAll | Op::TakeAll),
+                resume: elsewhere.resume || next.resume || matches!(op, Op::Resume),
+            };
+            changed |= now != ahead[index];
+            ahead[index] = now;
+        }
+        if !changed {
+            return ahead;
+        }
     }
 }

@@ -52,6 +52,14 @@ mutations! {
     FaultUnlockBetween = "kernel.fault.unlock_between";
     /// The fault path never marks.
     FaultNoMark = "kernel.fault.mark=none";
+    /// INITIALLY_SET fills whole words of a new bitmap, past the slot's last page.
+    InitiallySetWholeWords = "kernel.bitmap.initially_set=whole_words";
+    /// What the kernel writes in the context of a vCPU (a record in guest memory: a hypercall page, a steal-time area) is never marked.
+    KernelRecordNoLog = "writer.kernel_record.log=none";
+    /// What the kernel writes without a vCPU is never marked.
+    KernelWriterNoLog = "writer.kernel.log=none";
+    /// The VMM's own stores are never marked in its own log.
+    VmmWriteNoLog = "writer.vmm.log=none";
     /// With a ring, a mark without a vCPU is dropped.
     NonVcpuDrop = "kernel.nonvcpu.with_ring=drop";
     /// With a ring, a mark without a vCPU oopses.
@@ -68,14 +76,12 @@ mutations! {
     EnableNoProtect = "kernel.enable_log.protect=none";
     /// The memslot is write-protected before the logging slot is published.
     EnableProtectBeforePublish = "kernel.enable_log.protect_before_publish";
-    /// RESET frees an entry before it has read what page it names.
+    /// RESET reads what page an entry names before it looks at the entry's flags, so that it may use what was there before.
     ResetOrderRelaxed = "kernel.reset.order=relaxed";
     /// A pushed entry's flag may be seen before its slot and offset.
     PushOrderRelaxed = "kernel.push.order=relaxed";
     /// RESET counts in a few bits; when the count wraps to 0, TLBs are not flushed.
     ResetCountNarrow = "kernel.reset.count_width=n";
-    /// RESET has no bound: it goes on as long as user space harvests beside it, and keeps slots_lock.
-    ResetUnbounded = "kernel.reset.unbounded";
     /// RESET does not flush TLBs.
     ResetNoFlush = "kernel.reset.flush=none";
     /// RESET re-arms only the first page of a batch.
@@ -90,29 +96,31 @@ mutations! {
     PmlNoFlush = "vcpu.pml.flush=none";
     /// Under nested virtualisation the PML buffer logs the inner guest's addresses.
     NestedPmlL2 = "vcpu.nested.pml_space=l2";
-    /// Structures of a nested guest are marked although they were never mapped.
+    /// The record of a vCPU in guest memory is marked at each update although nothing was mapped and nothing written.
     NestedMarkUnmapped = "kernel.nested.mark_unmapped";
     /// A vCPU's store is split: the page is marked, the bytes change later, with no fault in between.
     VcpuWriteSplit = "vcpu.write.split=mark_then_store";
     /// Bits set between GET's copy-out and its clearing are erased (a bitmap cleared as a whole after the copy).
     GetClearAfterCopy = "kernel.get_log.clear_after_copy";
-    /// GET does not clear the bits of the last, partial word.
+    /// GET passes over the last, partial word of a slot.
     GetTailNotCleared = "kernel.get_log.tail=skipped";
     /// Only the first address space is synchronised.
     SyncFirstAddressSpace = "vmm.sync.address_spaces=first";
     /// The VMM forgets a slot's offset in its own bitmap.
     SyncBlockOffset0 = "vmm.sync.block_offset=0";
-    /// The VMM clears a whole word of its bitmap for one of the two blocks that share it.
+    /// When the VMM moves one block's bits on, it clears whole words of its bitmap, and with them bits of the block beside it.
     SyncWordSharedBlocks = "vmm.sync.word_shared_blocks";
     /// The VMM overwrites its pending set with what it collects, in place of adding to it.
     SyncOverwrite = "vmm.sync.merge=overwrite";
     /// CLEAR is given bits that GET never showed.
     ClearMaskSeenFalse = "vmm.clear.mask_seen=false";
-    /// CLEAR starts where the last one ended.
+    /// A CLEAR that does not start at the slot's first page is given the bits of the range before it.
     ClearStartLast = "vmm.clear.start=last";
-    /// A slot that is deleted and made again between a sync and a clear has no bitmap.
+    /// A slot that is deleted and made again with logging on has no bitmap, and a CLEAR of it crashes the VMM.
     SlotRecreateDropBitmap = "vmm.slot_recreate.drop_bitmap";
-    /// The VMM maps less of a ring than it has.
+    /// The VMM enables manual protect with INITIALLY_SET beside a ring, where nothing ever clears the bits.
+    RingManualProtect = "vmm.ring.manual_protect=on";
+    /// The VMM maps half of a ring.
     RingMapShort = "vmm.ring.map_len=short";
     /// The harvester reads an entry's page before its flag.
     HarvestLoadRelaxed = "vmm.harvest.load=relaxed";
@@ -122,39 +130,37 @@ mutations! {
     ReapUncreatedVcpu = "vmm.reap.uncreated_vcpu=touch";
     /// Harvested pages are published before their rings were reset.
     ReapPublishBeforeReset = "vmm.reap.publish_before_reset";
-    /// A full ring of one vCPU makes the VMM reap every ring, so that throttled vCPUs never sleep.
-    FullExitReapAll = "vmm.full_exit.reap=all";
-    /// Pages that the balloon calls free are taken out of the pending set after the last sync.
+    /// Pages that the guest called free are taken out of the pending set late, after a sync that collected their new use.
     HintClearAfterLastSync = "vmm.hint.clear_after_last_sync";
-    /// Logging is stopped late, and the stop is not paired with the next start.
+    /// A start of logging while a stop is still postponed finds the log on, and crashes the VMM.
     LogStopPostponed = "vmm.log_stop.postponed=unpaired";
-    /// A migration that fails leaves the log on and the VM paused.
+    /// Nothing that the VMM should do on an error is done: the log stays on and the VM paused.
     FailStopLogFalse = "vmm.fail.stop_log=false";
-    /// A harvested page whose send fails is dropped.
+    /// A collected page whose send fails, or whose migration is cancelled, is dropped.
     HarvestOnErrorDrop = "vmm.harvest.on_error=drop";
     /// Pages that must always count as dirty are left out.
     AlwaysDirtyIgnored = "vmm.always_dirty_pages=ignored";
     /// The VMM reports whole words where one page was written.
     Granularity64 = "vmm.granularity=64";
-    /// The VMM takes pages that are resident for pages that are dirty.
+    /// A full copy takes only the pages that are resident.
     SourceResident = "vmm.source=resident";
-    /// The cursor of a snapshot file is not moved past the clean tail of a slot.
+    /// The cursor of a snapshot file is not moved past the clean tail of a slot: the slots behind it land at the wrong place.
     WriterTailSkipFalse = "vmm.writer.tail_skip=false";
-    /// Device queues are not marked again after a snapshot.
+    /// Device queues, which no log sees, are not marked again after a snapshot.
     QueuesRemarkFalse = "vmm.queues.remark=false";
     /// VFIO's log is read before tracking was started.
     DeviceSyncBeforeStart = "device.sync_before_start=error";
-    /// A device logs I/O virtual addresses where guest physical ones are wanted.
+    /// A device logs its transfers by I/O virtual address where guest physical ones are wanted.
     DeviceLogSpaceIova = "device.log.space=iova";
-    /// A device's log has the wrong base.
+    /// A device's log has the wrong base: what it logs lands one word further on.
     DeviceLogBaseWrong = "device.log.base=wrong";
     /// Only the first queue of a device logs.
     DeviceLogQueue0 = "device.log.queue=0_only";
     /// The used ring is logged by its raw I/O virtual address.
     DeviceLogUsedRingIova = "device.log.used_ring=raw_iova";
-    /// The offset of a device's bitmap in its first page is ignored.
+    /// The offset of a device's bitmap in its first page is ignored: what is beyond the first word is reported one word further on.
     DeviceBitmapFirstPage = "device.bitmap.first_page_offset=ignored";
-    /// A huge mapping that crosses the window of a device's bitmap is recorded only inside the window.
+    /// A huge mapping of a device that crosses the window (a word) of its bitmap is reported only inside the window.
     DeviceBitmapWindowClip = "device.bitmap.window_clip";
     /// A device's completion is marked when it is submitted.
     DeviceAsyncAtSubmit = "device.async.mark=at_submit";

@@ -10,6 +10,10 @@ pub enum Into {
     Pending,
     /// To the thread's own hands, until it publishes them.
     Hand,
+    /// To the VMM's own log, which its threads share, until somebody takes that.
+    OwnLog,
+    /// Nowhere: the answer is thrown away.
+    Nowhere,
 }
 
 /// The bits that user space passes to CLEAR.
@@ -19,8 +23,17 @@ pub enum ClearMask {
     Seen,
     /// All bits of the range.
     All,
-    /// The bits of a list of frames.
+    /// The bits of a list of frames, which is in ascending order.
     List(u16),
+}
+
+/// Until when a part of a program is repeated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    /// For ever; or, where the target lies ahead, a jump.
+    Never,
+    /// Until no page is left to be copied.
+    NothingPending,
 }
 
 /// A kernel writer that runs without a vCPU.
@@ -154,6 +167,13 @@ pub enum Op {
     Copy,
     /// Takes all of memory as to be copied, then copies.
     CopyAll,
+    /// Copies those of a list's pages that are to be copied.
+    CopyList {
+        /// The index of the list of frames.
+        frames: u16,
+    },
+    /// Takes all of memory as to be copied.
+    TakeAll,
     /// Signals every vCPU to leave KVM_RUN.
     Kick {
         /// None of them may enter again until [`Op::Resume`].
@@ -178,6 +198,8 @@ pub enum Op {
     },
     /// Takes the VMM's own log into the pages that are to be copied.
     CollectOwnLog,
+    /// Empties the VMM's own log.
+    ResetOwnLog,
     /// Starts a device, with its log.
     DeviceStart(u8),
     /// Lets a device begin no new transfer.
@@ -186,6 +208,8 @@ pub enum Op {
     DeviceDrain(u8),
     /// Takes a device's log into the pages that are to be copied.
     DeviceSync(u8),
+    /// Waits until another thread's program has come to its end.
+    JoinThread(u8),
     /// Takes a lock of user space, by number.
     Lock(u8),
     /// Gives it back.
@@ -199,11 +223,49 @@ pub enum Op {
         /// The frame.
         frame: u32,
     },
-    /// Takes pages out of those that are to be copied, because the guest calls them free.
+    /// The guest calls pages free, so that their bytes do not matter until they are stored to again; then the VMM takes them
+    /// out of those that are to be copied.
     DropFree {
         /// The index of the list of frames.
         frames: u16,
     },
+    /// The VMM has done with the pages that the guest called free.
+    EndFree {
+        /// The index of the list of frames.
+        frames: u16,
+    },
+    /// Moves one slot's pages from the thread's own to those that are to be copied.
+    PublishSlot {
+        /// The slot's template.
+        template: u16,
+    },
+    /// Marks pages in the VMM's own log, without a store.
+    MarkOwn {
+        /// The index of the list of frames.
+        frames: u16,
+    },
+    /// Takes the pages that are always dirty into those that are to be copied.
+    TakeAlways,
+    /// What was sent counts for nothing, and what was collected goes back to the VMM's own log.
+    PutBack,
+    /// What was sent counts for nothing, and what was collected is dropped.
+    Discard,
+    /// Something that may fail: a file's sync.
+    MayFail,
+    /// Goes elsewhere in the program if the last answer was an error.
+    OnError {
+        /// The operation to go to.
+        to: u16,
+    },
+    /// Goes elsewhere in the program: back for a repetition, forward past what is for errors.
+    Again {
+        /// The operation to go to.
+        to: u16,
+        /// Until when.
+        until: Until,
+    },
+    /// Waits until some vCPU is in KVM_RUN, as somebody does who expects the guest to run.
+    WaitRunning,
     /// A point at which the destination must equal memory, and after which the VM may run on.
     Checkpoint,
     /// The end: the destination must equal memory (after a post-copy switch-over: or know which pages it lacks).

@@ -4,7 +4,7 @@
 
 use crate::ioctl::kernel_write;
 use crate::layout::Layout;
-use crate::machine::{Machine, WriterLog};
+use crate::machine::{Arch, Machine, WriterLog};
 use crate::op::Op;
 use crate::pages::PageSet;
 use crate::ring::{F_DIRTY, F_RESET, RingEntry};
@@ -258,11 +258,13 @@ pub enum Account {
     DeviceLog,
     /// A writer that has still to mark it.
     Owed,
+    /// s390: the dirty bit of its leaf, which GET collects.
+    Leaf,
 }
 
 impl Account {
     /// Every account.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::FullCopy,
         Self::Pending,
         Self::Hand,
@@ -273,6 +275,7 @@ impl Account {
         Self::Pml,
         Self::DeviceLog,
         Self::Owed,
+        Self::Leaf,
     ];
 
     /// In words: "recorded in ...".
@@ -289,6 +292,7 @@ impl Account {
             Self::Pml => "a PML buffer",
             Self::DeviceLog => "a device's log",
             Self::Owed => "a mark that is owed",
+            Self::Leaf => "the dirty bit of its leaf",
         }
     }
 }
@@ -365,6 +369,9 @@ fn subtract_frames<S: PageSet>(machine: &Machine, aliased: bool, left: &mut S, f
 fn unaccounted<L: Layout>(machine: &Machine, state: &State<L>, mut left: L::Set) -> L::Set {
     left.subtract(&state.pending);
     left.subtract(&state.own_log);
+    for &host in &machine.always_dirty {
+        left.remove(host);
+    }
     for thread in state.threads.iter() {
         left.subtract(&thread.hand);
     }
@@ -401,6 +408,9 @@ fn rarely_accounted<L: Layout>(
 ) -> L::Set {
     if full_copy_ahead(machine, state) {
         return L::Set::default();
+    }
+    if machine.arch == Arch::S390 {
+        subtract_frames(machine, aliased, &mut left, &state.dirty_bit);
     }
     if scratch_is_get(machine, state) {
         subtract_frames(machine, aliased, &mut left, &state.scratch);
@@ -484,6 +494,10 @@ pub fn accounts<L: Layout>(machine: &Machine, state: &State<L>, host: u32) -> Ac
     has(Account::OwnLog, state.own_log.contains(host));
     has(Account::Bitmap, frame_in(&state.bitmap));
     has(
+        Account::Leaf,
+        machine.arch == Arch::S390 && frame_in(&state.dirty_bit),
+    );
+    has(
         Account::Scratch,
         scratch_is_get(machine, state) && frame_in(&state.scratch),
     );
@@ -558,7 +572,7 @@ pub fn unarmed<L: Layout>(machine: &Machine, state: &State<L>) -> L::Set {
         return none;
     }
     let mut exposed = state.writable.clone();
-    if machine.pml {
+    if machine.has_dirty_bits() {
         for frame in state.writable.iter() {
             if !state.dirty_bit.contains(frame) {
                 exposed.remove(frame);
@@ -642,8 +656,9 @@ fn check_rings<L: Layout>(machine: &Machine, state: &State<L>, broken: &mut Inva
         let ring = &vcpu.ring;
         let size = ring.size();
         // A push shows its entry and then moves its index; in between, harvest and RESET may already be past it.
-        let shown = vcpu.push > 0 && ring.entry(ring.dirty_index).flags() != 0;
-        let passed = vcpu.push > 0 && ring.used() == u32::MAX;
+        let pushes = (1..4).contains(&vcpu.push);
+        let shown = pushes && ring.entry(ring.dirty_index).flags() != 0;
+        let passed = pushes && ring.used() == u32::MAX;
         let used = ring.used().wrapping_add(u32::from(shown || passed));
         if used > size {
             broken.insert(Invariant::RingNeverOverflows);
@@ -702,7 +717,7 @@ fn tlb_is_flushed<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
         || state.vcpus.iter().all(|vcpu| {
             vcpu.tlb.iter().all(|frame| {
                 let open = state.writable.contains(frame)
-                    && (!machine.pml || state.dirty_bit.contains(frame));
+                    && (!machine.has_dirty_bits() || state.dirty_bit.contains(frame));
                 open || !state.present.contains(frame)
             })
         })
@@ -728,10 +743,16 @@ pub(crate) fn note_report<L: Layout>(machine: &Machine, state: &mut State<L>, ho
     if !state.written.contains(host) && !on_its_way {
         state.spurious.insert(host);
     }
-    // A second record of the same store, in another ring, is still to be reported.
+    // A second record of the same store, in another ring, is still to be reported. A bit that GET has shown and no CLEAR
+    // was asked to clear is the record that was reported just now.
+    let shown = state.caps.manual()
+        && state
+            .seen
+            .iter()
+            .any(|frame| machine.host_page(frame) == host);
     let again = accounts(machine, state, host)
         .iter()
-        .any(|account| account != Account::FullCopy);
+        .any(|account| account != Account::FullCopy && !(account == Account::Bitmap && shown));
     if !again {
         state.written.remove(host);
     }

@@ -2,23 +2,34 @@
 //!
 //! Two states that behave alike have the same bits: ring positions count from the reset index, and what nobody can
 //! read any more is zero. One function walks the fields for both directions, so that they cannot disagree.
+//!
+//! Each vCPU and each thread begins at a word of its own, so that after a step only the sections that it touched are
+//! written again. A section's bits depend on what the step's own section and the VM-wide part say, and on nothing
+//! that another actor can change without touching the section: see [`Touched`].
+
+use alloc::vec::Vec;
 
 use crate::errno::Errno;
 use crate::layout::Layout;
 use crate::machine::Machine;
-use crate::op::Op;
-use crate::pages::PageSet;
+use crate::mutation::Mutation;
+use crate::op::{Into, Op};
+use crate::pages::{PageSet, low_bits};
 use crate::ring::RingEntry;
 use crate::slot::{Life, Slot};
 use crate::state::State;
+use crate::step::{Actor, Step};
+use crate::thread_steps::current_op;
 use crate::vcpu::{Exit, NO_FRAME, Pc};
 
 /// How many bits each field of a machine's states has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Widths {
+struct Widths {
     frames: u32,
     frame_index: u32,
-    slot_number: u32,
+    slot_id: u32,
+    slot_space: u32,
+    place: u32,
     offset: u32,
     budget: u32,
     op: u32,
@@ -35,13 +46,20 @@ pub struct Widths {
     hand: bool,
     ghost: bool,
     devices: bool,
-    raw_entries: bool,
+    /// A mutation may read what is dead otherwise, and count where counts are equal otherwise.
+    mutated: bool,
     loads: bool,
     steal: bool,
     slots_change: bool,
     locks: bool,
     failures: bool,
     vcpu_setup: bool,
+    answers: bool,
+    dirty_bits: bool,
+    ring_places: bool,
+    waits: bool,
+    resets: bool,
+    places: bool,
 }
 
 /// Bits that hold the numbers up to `max`.
@@ -50,10 +68,9 @@ fn bits_for(max: u64) -> u32 {
 }
 
 impl Widths {
-    /// The widths for a machine whose set-up is done: `template` is the state that the search begins with.
-    #[must_use]
-    pub fn new<L: Layout>(machine: &Machine, template: &State<L>) -> Self {
+    fn new<L: Layout>(machine: &Machine, template: &State<L>) -> Self {
         let any_op = |wanted: fn(&Op) -> bool| machine.programs.iter().flatten().any(wanted);
+        let mutated = !machine.mutations.is_empty();
         let ring_entries = template
             .vcpus
             .iter()
@@ -61,12 +78,13 @@ impl Widths {
             .max()
             .unwrap_or(0);
         let longest_list = machine.frame_lists.iter().map(Vec::len).max().unwrap_or(0) as u64;
-        let words = machine
-            .slots
-            .iter()
-            .map(|slot| slot.npages.div_ceil(machine.constants.word_bits))
-            .max()
-            .unwrap_or(0);
+        let most = |of: fn(&crate::machine::SlotTemplate) -> u64| {
+            machine.slots.iter().map(of).max().unwrap_or(0)
+        };
+        let npages = most(|slot| u64::from(slot.npages)).max(1);
+        let words = npages.div_ceil(u64::from(machine.constants.word_bits));
+        // Only a mutation can set a bit in the padding between a slot's last page and its last word's end.
+        let used = most(|slot| u64::from(slot.frame + slot.npages)) as u32;
         let max_budget = machine
             .vcpus
             .iter()
@@ -77,49 +95,139 @@ impl Widths {
             .unwrap_or(0);
         let total_entries = u64::from(ring_entries) * template.vcpus.len() as u64;
         Self {
-            frames: machine.frames().max(1),
+            frames: if mutated { machine.frames() } else { used }.clamp(1, 64),
             frame_index: bits_for(u64::from(machine.frames())),
-            slot_number: 5,
-            offset: bits_for(u64::from(
-                machine
-                    .slots
-                    .iter()
-                    .map(|slot| slot.npages)
-                    .max()
-                    .unwrap_or(1),
-            )),
+            slot_id: bits_for(most(|slot| u64::from(slot.id))),
+            slot_space: bits_for(most(|slot| u64::from(slot.as_id))),
+            place: bits_for(most(|slot| slot.places.len() as u64)),
+            offset: bits_for(npages - 1),
             budget: bits_for(u64::from(max_budget)),
             op: bits_for(machine.programs.iter().map(Vec::len).max().unwrap_or(0) as u64),
             index: bits_for(
                 longest_list
-                    .max(u64::from(words))
+                    .max(words)
+                    .max(machine.slots.len() as u64)
                     .max(template.vcpus.len() as u64),
             ),
-            // A harvest that is not bounded otherwise counts at most the entries pushed while it runs.
-            count: bits_for(total_entries * 4).max(4),
+            // Without a mutation it matters only whether RESET has counted anything.
+            count: if mutated
+                || any_op(|op| matches!(op, Op::Harvest { max, .. } if *max != u32::MAX))
+            {
+                bits_for(total_entries * 4).max(4)
+            } else {
+                1
+            },
             ring_index: bits_for(u64::from(ring_entries)) + 2,
-            batch: machine.constants.reset_batch_pages.min(64),
+            batch: machine
+                .constants
+                .reset_batch_pages
+                .min(64)
+                .min(npages as u32),
             pml_len: bits_for(u64::from(machine.constants.pml_entries)),
             pml: machine.pml,
             huge: machine.slots.iter().any(|slot| slot.huge),
             sent: machine.track_sent,
-            own_log: any_op(|op| matches!(op, Op::UserWrite { .. })),
-            seen: any_op(|op| matches!(op, Op::ClearDirtyLog { .. })),
-            hand: any_op(|op| matches!(op, Op::Publish)),
+            own_log: any_op(|op| {
+                matches!(
+                    op,
+                    Op::UserWrite { .. }
+                        | Op::MarkOwn { .. }
+                        | Op::PutBack
+                        | Op::Harvest {
+                            into: Into::OwnLog,
+                            ..
+                        }
+                        | Op::GetDirtyLog {
+                            into: Into::OwnLog,
+                            ..
+                        }
+                )
+            }) || machine.devices.iter().any(|device| device.vmm_log),
+            seen: any_op(|op| matches!(op, Op::ClearDirtyLog { .. })) || machine.track_spurious,
+            hand: any_op(|op| {
+                matches!(
+                    op,
+                    Op::Publish
+                        | Op::PublishSlot { .. }
+                        | Op::Harvest {
+                            into: Into::Hand,
+                            ..
+                        }
+                        | Op::GetDirtyLog {
+                            into: Into::Hand,
+                            ..
+                        }
+                )
+            }),
             ghost: machine.track_spurious,
             devices: !machine.devices.is_empty(),
-            raw_entries: !machine.mutations.is_empty(),
+            mutated,
             loads: machine.vcpus.iter().any(|vcpu| vcpu.loads > 0),
             steal: machine.vcpus.iter().any(|vcpu| vcpu.steal > 0),
             slots_change: any_op(|op| matches!(op, Op::SetMemoryRegion { .. })),
             locks: any_op(|op| matches!(op, Op::Lock(_))),
             failures: machine.send_failures > 0,
             vcpu_setup: any_op(|op| matches!(op, Op::EnableCap { .. } | Op::CreateVcpu)),
+            dirty_bits: machine.has_dirty_bits(),
+            ring_places: machine.mutations.has(Mutation::RingMapShort),
+            answers: any_op(|op| matches!(op, Op::OnError { .. })),
+            waits: any_op(|op| matches!(op, Op::WaitRingFull | Op::AckRingFull)),
+            resets: any_op(|op| matches!(op, Op::ResetRings { .. })),
+            places: machine.mutations.has(Mutation::RingMapShort),
         }
     }
 }
 
-use alloc::vec::Vec;
+/// The sections that a step may have changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Touched {
+    /// The vCPUs, one bit each; the VM-wide section always counts as touched.
+    vcpus: u32,
+    /// The threads, one bit each.
+    threads: u32,
+}
+
+impl Touched {
+    /// Everything.
+    pub const ALL: Self = Self {
+        vcpus: u32::MAX,
+        threads: u32::MAX,
+    };
+
+    /// What `step`, possible in `state`, may change.
+    #[must_use]
+    #[inline]
+    pub fn by<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> Self {
+        let index = match step.actor {
+            Actor::Vcpu(vcpu) => {
+                return Self {
+                    vcpus: 1 << vcpu,
+                    threads: 0,
+                };
+            }
+            Actor::Thread(thread) => usize::from(thread),
+            Actor::Device(_) => {
+                return Self {
+                    vcpus: 0,
+                    threads: 0,
+                };
+            }
+        };
+        let threads = 1 << index;
+        let vcpus = if machine.mutations.is_empty() {
+            match current_op(machine, state, index) {
+                Some(Op::Copy | Op::CopyAll | Op::KernelWrite { .. } | Op::Publish) => 0,
+                Some(Op::Harvest { way, .. }) if *way == crate::op::HarvestWay::Right => {
+                    1 << state.threads[index].index.min(31)
+                }
+                _ => u32::MAX,
+            }
+        } else {
+            u32::MAX
+        };
+        Self { vcpus, threads }
+    }
+}
 
 /// A direction in which the fields are walked.
 trait Codec {
@@ -168,10 +276,31 @@ trait Codec {
     }
 }
 
-/// Writes fields into words.
+/// Writes the fields of a section into its words.
 struct Encoder<'a> {
     words: &'a mut [u64],
-    at: u32,
+    at: usize,
+    full: u64,
+    fill: u32,
+}
+
+impl<'a> Encoder<'a> {
+    #[inline(always)]
+    fn new(words: &'a mut [u64]) -> Self {
+        Self {
+            words,
+            at: 0,
+            full: 0,
+            fill: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn finish(self) {
+        if self.fill > 0 {
+            self.words[self.at] = self.full;
+        }
+    }
 }
 
 impl Codec for Encoder<'_> {
@@ -182,17 +311,23 @@ impl Codec for Encoder<'_> {
             width == 64 || *value >> width == 0,
             "a field outgrew its width"
         );
-        let word = (self.at / 64) as usize;
-        let shift = self.at % 64;
-        self.words[word] |= *value << shift;
-        if shift + width > 64 {
-            self.words[word + 1] |= *value >> (64 - shift);
+        self.full |= *value << self.fill;
+        self.fill += width;
+        if self.fill >= 64 {
+            self.words[self.at] = self.full;
+            self.at += 1;
+            self.fill -= 64;
+            // What did not fit; all of it did where nothing is left over.
+            self.full = if self.fill == 0 {
+                0
+            } else {
+                *value >> (width - self.fill)
+            };
         }
-        self.at += width;
     }
 }
 
-/// Reads fields from words.
+/// Reads the fields of a section from its words.
 struct Decoder<'a> {
     words: &'a [u64],
     at: u32,
@@ -212,12 +347,12 @@ impl Codec for Decoder<'_> {
         if shift + width > 64 {
             wide |= self.words[word + 1] << (64 - shift);
         }
-        *value = wide & crate::pages::low_bits(width);
+        *value = wide & low_bits(width);
         self.at += width;
     }
 }
 
-/// Counts the bits.
+/// Counts the bits of a section.
 struct Counter(u32);
 
 impl Codec for Counter {
@@ -227,19 +362,15 @@ impl Codec for Counter {
     }
 }
 
-/// The bits that each state of the machine takes.
-#[must_use]
-pub fn packed_bits<L: Layout>(machine: &Machine, widths: &Widths, template: &State<L>) -> u32 {
-    let mut counter = Counter(0);
-    walk(machine, widths, &mut template.clone(), &mut counter);
-    counter.0
-}
-
 /// How the states of a machine are packed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packing {
     widths: Widths,
     bits: u32,
+    vm_words: usize,
+    vcpu_words: usize,
+    thread_words: usize,
+    words: usize,
 }
 
 impl Packing {
@@ -247,13 +378,34 @@ impl Packing {
     #[must_use]
     pub fn new<L: Layout>(machine: &Machine, template: &State<L>) -> Self {
         let widths = Widths::new(machine, template);
+        let mut state = template.clone();
+        let mut vm = Counter(0);
+        walk_vm(&widths, &mut state, &mut vm);
+        let mut vcpu = 0;
+        for index in 0..state.vcpus.len() {
+            let mut counter = Counter(0);
+            walk_vcpu(machine, &widths, &mut state, index, &mut counter);
+            vcpu = vcpu.max(counter.0);
+        }
+        let mut thread = 0;
+        for index in 0..state.threads.len() {
+            let mut counter = Counter(0);
+            walk_thread(machine, &widths, &mut state, index, &mut counter);
+            thread = thread.max(counter.0);
+        }
+        let in_words = |bits: u32| bits.div_ceil(64) as usize;
+        let (vcpus, threads) = (state.vcpus.len(), state.threads.len());
         Self {
             widths,
-            bits: packed_bits(machine, &widths, template),
+            bits: vm.0 + vcpu * vcpus as u32 + thread * threads as u32,
+            vm_words: in_words(vm.0),
+            vcpu_words: in_words(vcpu),
+            thread_words: in_words(thread),
+            words: in_words(vm.0) + in_words(vcpu) * vcpus + in_words(thread) * threads,
         }
     }
 
-    /// Bits of a packed state.
+    /// Bits that a packed state needs; what it takes is whole words for each vCPU, each thread, and the rest.
     #[must_use]
     pub fn bits(&self) -> u32 {
         self.bits
@@ -262,50 +414,92 @@ impl Packing {
     /// Words of a packed state.
     #[must_use]
     pub fn words(&self) -> usize {
-        self.bits.div_ceil(64) as usize
+        self.words
     }
 
-    /// Writes `state` into `words`, which are zero and as many as [`Packing::words`].
+    /// Where in a packed state the words of a vCPU are.
+    #[must_use]
+    pub fn vcpu(&self, vcpu: usize) -> core::ops::Range<usize> {
+        let first = self.vm_words + vcpu * self.vcpu_words;
+        first..first + self.vcpu_words
+    }
+
+    /// Writes `state` into `words`, as many as [`Packing::words`]. What nobody can read any more is cleared in `state`.
     #[inline]
     pub fn pack<L: Layout>(&self, machine: &Machine, state: &mut State<L>, words: &mut [u64]) {
-        pack(machine, &self.widths, state, words);
+        self.pack_touched(machine, state, Touched::ALL, words);
     }
 
-    /// Reads a state from `words` into a copy of the template.
+    /// As [`Packing::pack`], where `words` have the state before a step that changed `touched` alone.
+    #[inline]
+    pub fn pack_touched<L: Layout>(
+        &self,
+        machine: &Machine,
+        state: &mut State<L>,
+        touched: Touched,
+        words: &mut [u64],
+    ) {
+        let (vm, mut rest) = words.split_at_mut(self.vm_words);
+        let mut encoder = Encoder::new(vm);
+        walk_vm(&self.widths, state, &mut encoder);
+        encoder.finish();
+        for index in 0..state.vcpus.len() {
+            let (section, after) = rest.split_at_mut(self.vcpu_words);
+            rest = after;
+            if touched.vcpus >> index & 1 != 0 {
+                let mut encoder = Encoder::new(section);
+                walk_vcpu(machine, &self.widths, state, index, &mut encoder);
+                encoder.finish();
+            }
+        }
+        for index in 0..state.threads.len() {
+            let (section, after) = rest.split_at_mut(self.thread_words);
+            rest = after;
+            if touched.threads >> index & 1 != 0 {
+                let mut encoder = Encoder::new(section);
+                walk_thread(machine, &self.widths, state, index, &mut encoder);
+                encoder.finish();
+            }
+        }
+    }
+
+    /// Reads a state from `words`; `state` is a copy of the search's first one, which has all that the bits leave out.
     #[inline]
     pub fn unpack<L: Layout>(&self, machine: &Machine, words: &[u64], state: &mut State<L>) {
-        unpack(machine, &self.widths, words, state);
+        let mut decoder = Decoder { words, at: 0 };
+        walk_vm(&self.widths, state, &mut decoder);
+        let mut first = self.vm_words;
+        for index in 0..state.vcpus.len() {
+            let mut decoder = Decoder {
+                words: &words[first..first + self.vcpu_words],
+                at: 0,
+            };
+            walk_vcpu(machine, &self.widths, state, index, &mut decoder);
+            first += self.vcpu_words;
+        }
+        for index in 0..state.threads.len() {
+            let mut decoder = Decoder {
+                words: &words[first..first + self.thread_words],
+                at: 0,
+            };
+            walk_thread(machine, &self.widths, state, index, &mut decoder);
+            first += self.thread_words;
+        }
     }
 }
 
-/// Writes `state` into `words`, which are zero and long enough.
+/// The VM-wide section, with memslots and devices.
 #[inline]
-pub fn pack<L: Layout>(
-    machine: &Machine,
-    widths: &Widths,
-    state: &mut State<L>,
-    words: &mut [u64],
-) {
-    walk(machine, widths, state, &mut Encoder { words, at: 0 });
-}
-
-/// Reads a state from `words`; `state` is a copy of the search's first one, which has all that the bits leave out.
-#[inline]
-pub fn unpack<L: Layout>(machine: &Machine, widths: &Widths, words: &[u64], state: &mut State<L>) {
-    walk(machine, widths, state, &mut Decoder { words, at: 0 });
-}
-
-#[inline]
-fn walk<L: Layout, C: Codec>(machine: &Machine, w: &Widths, state: &mut State<L>, c: &mut C) {
+fn walk_vm<L: Layout, C: Codec>(w: &Widths, state: &mut State<L>, c: &mut C) {
     let frames = w.frames;
     if w.slots_change {
         for slot in state.slots.iter_mut() {
-            walk_slot(slot, c);
+            walk_slot(w, slot, c);
         }
     }
     c.set(&mut state.present, frames);
     c.set(&mut state.writable, frames);
-    if w.pml {
+    if w.dirty_bits {
         c.set(&mut state.dirty_bit, frames);
     }
     if w.huge {
@@ -315,8 +509,6 @@ fn walk<L: Layout, C: Codec>(machine: &Machine, w: &Widths, state: &mut State<L>
     c.set(&mut state.scratch, frames);
     if w.seen {
         c.set(&mut state.seen, frames);
-    } else if C::ENCODES {
-        state.seen.clear();
     }
     c.set(&mut state.stale, frames);
     c.set(&mut state.pending, frames);
@@ -350,12 +542,6 @@ fn walk<L: Layout, C: Codec>(machine: &Machine, w: &Widths, state: &mut State<L>
         c.flag(&mut state.caps.ring_with_bitmap);
         c.u8(&mut state.caps.manual_protect, 2);
     }
-    for index in 0..state.vcpus.len() {
-        walk_vcpu(machine, w, state, index, c);
-    }
-    for index in 0..state.threads.len() {
-        walk_thread(w, state, index, c);
-    }
     if w.devices {
         for device in state.devices.iter_mut() {
             c.flag(&mut device.runs);
@@ -368,14 +554,27 @@ fn walk<L: Layout, C: Codec>(machine: &Machine, w: &Widths, state: &mut State<L>
     }
 }
 
-fn walk_slot<C: Codec>(slot: &mut Slot, c: &mut C) {
+fn walk_slot<C: Codec>(w: &Widths, slot: &mut Slot, c: &mut C) {
     let mut life = slot.life as u8;
     c.u8(&mut life, 2);
     slot.life = Life::from_number(life);
     c.flag(&mut slot.logging);
     c.flag(&mut slot.readonly);
     c.flag(&mut slot.bitmap);
-    c.u8(&mut slot.place, 3);
+    c.u8(&mut slot.place, w.place);
+}
+
+/// Whether a vCPU is in user space and will never enter again. Only a step of its own, of the thread that stops the
+/// guest, or of one that resumes it can change that, and each of these touches the vCPU's section.
+#[inline(always)]
+fn is_out_for_good<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usize) -> bool {
+    state.vcpus[vcpu].pc == Pc::User
+        && !state.guest_runs
+        && !(0..state.threads.len()).any(|thread| {
+            machine
+                .ahead(thread, usize::from(state.threads[thread].op))
+                .resume
+        })
 }
 
 #[inline]
@@ -386,11 +585,34 @@ fn walk_vcpu<L: Layout, C: Codec>(
     index: usize,
     c: &mut C,
 ) {
-    let reads_freed = w.raw_entries;
+    if C::ENCODES && is_out_for_good(machine, state, index) {
+        let v = &mut state.vcpus[index];
+        v.stores = 0;
+        v.loads = 0;
+        v.steal = 0;
+        v.request = false;
+        if !w.ghost {
+            v.frame = NO_FRAME;
+            v.load = false;
+        }
+    }
     let v = &mut state.vcpus[index];
     let mut pc = v.pc as u8;
     c.u8(&mut pc, 4);
-    v.pc = Pc::ALL[usize::from(pc).min(Pc::ALL.len() - 1)];
+    if !C::ENCODES {
+        v.pc = Pc::ALL[usize::from(pc).min(Pc::ALL.len() - 1)];
+    } else {
+        // Flags of a fault, or of a run in the guest, mean nothing outside of it.
+        let faults = v.pc == Pc::Fault || v.pc == Pc::Flush;
+        v.fast &= faults;
+        v.was_absent &= faults;
+        v.logging &= v.pc == Pc::Fault && v.stage > 0;
+        v.pml_on &= v.pc == Pc::Guest;
+        v.load &= v.frame != NO_FRAME;
+        if !w.waits && v.pc != Pc::Exit {
+            v.exit = Exit::None;
+        }
+    }
     c.u8(&mut v.stage, 3);
     c.u8(&mut v.push, 3);
     c.frame(&mut v.frame, w.frame_index);
@@ -408,131 +630,189 @@ fn walk_vcpu<L: Layout, C: Codec>(
     }
     let mut exit = v.exit as u8;
     c.u8(&mut exit, 2);
-    v.exit = Exit::ALL[usize::from(exit)];
+    if !C::ENCODES {
+        v.exit = Exit::ALL[usize::from(exit)];
+    }
     c.flag(&mut v.request);
     c.flag(&mut v.kicked);
     c.flag(&mut v.resched);
     c.flag(&mut v.waits);
     c.set(&mut v.tlb, w.frames);
     if w.pml {
-        c.flag(&mut v.pml_on);
-        let mut len = v.pml.len() as u64;
-        c.bits(&mut len, w.pml_len);
-        if !C::ENCODES {
-            crate::layout::Array::truncate(&mut v.pml, 0);
-            for _ in 0..len {
-                crate::layout::Array::push(&mut v.pml, 0);
-            }
-        }
-        for slot in 0..machine.constants.pml_entries as usize {
-            let mut frame = v.pml.get(slot).copied().unwrap_or(0);
-            c.u32(&mut frame, w.frame_index);
-            if let Some(place) = v.pml.get_mut(slot) {
-                *place = frame;
-            }
+        walk_pml(machine, w, v, c);
+    }
+    walk_ring(w, v, c);
+}
+
+#[inline]
+fn walk_pml<L: Layout, C: Codec>(
+    machine: &Machine,
+    w: &Widths,
+    v: &mut crate::vcpu::Vcpu<L>,
+    c: &mut C,
+) {
+    c.flag(&mut v.pml_on);
+    let mut len = v.pml.len() as u64;
+    c.bits(&mut len, w.pml_len);
+    if !C::ENCODES {
+        crate::layout::Array::truncate(&mut v.pml, 0);
+        for _ in 0..len {
+            crate::layout::Array::push(&mut v.pml, 0);
         }
     }
-    let size = v.ring.size();
+    for slot in 0..machine.constants.pml_entries as usize {
+        let mut frame = v.pml.get(slot).copied().unwrap_or(0);
+        c.u32(&mut frame, w.frame_index);
+        if let Some(place) = v.pml.get_mut(slot) {
+            *place = frame;
+        }
+    }
+}
+
+#[inline]
+fn walk_ring<L: Layout, C: Codec>(w: &Widths, v: &mut crate::vcpu::Vcpu<L>, c: &mut C) {
+    let push = v.push;
+    let ring = &mut v.ring;
+    let size = ring.size();
     if size == 0 {
         return;
     }
-    let ring = &mut v.ring;
-    let wrap = crate::pages::low_bits(w.ring_index);
+    let half = 1_i32 << (w.ring_index - 1);
+    let wrap = low_bits(w.ring_index);
     let reset = ring.reset_index;
-    let mut used = u64::from(ring.dirty_index.wrapping_sub(reset)) & wrap;
-    let mut fetched = u64::from(ring.fetch_index.wrapping_sub(reset)) & wrap;
+    let mut place = 0;
+    if w.ring_places {
+        // Whoever maps half of a ring takes entries by their place in memory.
+        place = reset & (size - 1);
+        c.u32(&mut place, w.ring_index);
+    }
+    // A ring that is several sizes past its end, by abuse or a mutation, counts as that far past it and no farther.
+    let distance = |index: u32| {
+        let signed = index.wrapping_sub(reset) as i32;
+        u64::from(signed.clamp(-half, half - 1) as u32) & wrap
+    };
+    let mut used = distance(ring.dirty_index);
+    let mut fetched = distance(ring.fetch_index);
     c.bits(&mut used, w.ring_index);
     c.bits(&mut fetched, w.ring_index);
+    // A ring that is mapped short is read at other places than it is written at, so that the place itself matters.
+    let mut place = if w.places { reset & (size - 1) } else { 0 };
+    if w.places {
+        c.u32(&mut place, w.ring_index);
+    }
     if !C::ENCODES {
         let signed = |value: u64| {
-            // The top bit is a sign: abuse can put one index behind another.
             if value >> (w.ring_index - 1) != 0 {
                 (value | !wrap) as u32
             } else {
                 value as u32
             }
         };
-        ring.reset_index = 0;
-        ring.dirty_index = signed(used);
-        ring.fetch_index = signed(fetched);
+        ring.reset_index = place;
+        ring.dirty_index = place.wrapping_add(signed(used));
+        ring.fetch_index = place.wrapping_add(signed(fetched));
     }
     let reset = ring.reset_index;
-    let pushing = v.push > 0;
-    let tail = ring.dirty_index;
+    let mask = size - 1;
+    // A free entry's payload is dead, unless a push has begun to fill it or a mutation reads it all the same.
+    let filling = if (1..=3).contains(&push) {
+        ring.dirty_index & mask
+    } else {
+        u32::MAX
+    };
     for position in 0..size {
-        let index = reset.wrapping_add(position);
-        let entry = ring.entry(index);
+        let at = reset.wrapping_add(position) & mask;
+        let entry = &mut ring.entries[at as usize];
         let mut flags = entry.flags();
-        // A free entry's payload is dead, unless a push is filling it or a mutation reads it all the same.
-        let dead = C::ENCODES
-            && flags == 0
-            && !reads_freed
-            && !(pushing && ring.position(index) == ring.position(tail));
-        let mut slot = if dead { 0 } else { slot_code(entry.slot()) };
-        let mut offset = if dead {
-            0
+        let dead = flags == 0 && !w.mutated && at != filling;
+        let (mut id, mut space, mut offset) = if C::ENCODES && !dead {
+            (
+                u64::from(entry.slot() & 0xffff),
+                u64::from(entry.slot() >> 16),
+                entry.offset(),
+            )
         } else {
-            entry.offset().min(crate::pages::low_bits(w.offset))
+            (0, 0, 0)
         };
+        if flags == 0 && at == filling && push == 1 && !w.mutated {
+            // The slot number is there; the offset is still the last round's.
+            offset = 0;
+        }
         c.u8(&mut flags, 2);
-        c.bits(&mut slot, w.slot_number);
+        c.bits(&mut id, w.slot_id);
+        c.bits(&mut space, w.slot_space);
         c.bits(&mut offset, w.offset);
         if !C::ENCODES {
-            let entry = ring.entry_mut(index);
             entry.set_flags(flags);
-            entry.set_slot(slot_number(slot));
+            entry.set_slot((space as u32) << 16 | id as u32);
             entry.set_offset(offset);
         }
     }
 }
 
-/// A slot number in 5 bits: one of address space, four of id.
 #[inline(always)]
-fn slot_code(number: u32) -> u64 {
-    u64::from((number >> 16).min(1) << 4 | (number & 0xffff).min(15))
-}
-
-#[inline(always)]
-fn slot_number(code: u64) -> u32 {
-    (code as u32 >> 4 & 1) << 16 | code as u32 & 15
+fn walk_slot_number<C: Codec>(w: &Widths, number: &mut u32, c: &mut C) {
+    let mut id = u64::from(*number & 0xffff);
+    let mut space = u64::from(*number >> 16);
+    c.bits(&mut id, w.slot_id);
+    c.bits(&mut space, w.slot_space);
+    *number = (space as u32) << 16 | id as u32;
 }
 
 #[inline]
-fn walk_thread<L: Layout, C: Codec>(w: &Widths, state: &mut State<L>, index: usize, c: &mut C) {
+fn walk_thread<L: Layout, C: Codec>(
+    machine: &Machine,
+    w: &Widths,
+    state: &mut State<L>,
+    index: usize,
+    c: &mut C,
+) {
+    if C::ENCODES && !w.mutated {
+        // A harvest without a bound reads its count no more than RESET reads more of its own than whether it is 0.
+        let unbounded = matches!(
+            current_op(machine, state, index),
+            Some(Op::Harvest { max: u32::MAX, .. })
+        );
+        let resets = matches!(
+            current_op(machine, state, index),
+            Some(Op::ResetRings { .. })
+        );
+        let t = &mut state.threads[index];
+        if unbounded {
+            t.count = 0;
+        }
+        if resets {
+            t.count = t.count.min(1);
+            t.freed = t.freed.min(1);
+        }
+    }
     let t = &mut state.threads[index];
     let mut op = u32::from(t.op);
     c.u32(&mut op, w.op);
     t.op = op as u16;
     c.u8(&mut t.stage, 4);
     c.u32(&mut t.index, w.index);
-    let mut count = u64::from(t.count.min(crate::pages::low_bits(w.count) as u32));
-    c.bits(&mut count, w.count);
-    t.count = count as u32;
-    let mut freed = u64::from(t.freed.min(crate::pages::low_bits(w.count) as u32));
-    c.bits(&mut freed, w.count);
-    t.freed = freed as u32;
+    let most = low_bits(w.count) as u32;
+    t.count = t.count.min(most);
+    t.freed = t.freed.min(most);
+    c.u32(&mut t.count, w.count);
+    c.u32(&mut t.freed, w.count);
     c.flag(&mut t.any);
     c.flag(&mut t.signal);
-    let mut slot = slot_code(t.entry_slot);
-    c.bits(&mut slot, w.slot_number);
-    let mut offset = t.entry_offset.min(crate::pages::low_bits(w.offset));
-    c.bits(&mut offset, w.offset);
-    let mut batch_slot = slot_code(t.batch.slot);
-    c.bits(&mut batch_slot, w.slot_number);
-    let mut batch_offset = t.batch.offset.min(crate::pages::low_bits(w.offset));
-    c.bits(&mut batch_offset, w.offset);
-    c.bits(&mut t.batch.mask, w.batch);
+    walk_slot_number(w, &mut t.entry_slot, c);
+    c.bits(&mut t.entry_offset, w.offset);
+    if w.resets {
+        walk_slot_number(w, &mut t.batch.slot, c);
+        c.bits(&mut t.batch.offset, w.offset);
+        c.bits(&mut t.batch.mask, w.batch);
+    }
     // What an ioctl answered is read by nobody once it has returned.
     let mut answer = match t.answer {
-        Err(errno) if t.stage != 0 => errno as u64,
+        Err(errno) if t.stage != 0 || w.answers => errno as u64,
         _ => 0,
     };
     c.bits(&mut answer, 5);
     if !C::ENCODES {
-        t.entry_slot = slot_number(slot);
-        t.entry_offset = offset;
-        t.batch.slot = slot_number(batch_slot);
-        t.batch.offset = batch_offset;
         t.answer = Errno::from_number(answer as u8).map_or(Ok(0), Err);
     }
     if w.hand {

@@ -2,7 +2,7 @@
 
 use crate::device::Device;
 use crate::layout::{Array, Layout};
-use crate::machine::Machine;
+use crate::machine::{Arch, Machine};
 use crate::pages::PageSet;
 use crate::slot::{Life, Slot};
 use crate::thread::Thread;
@@ -228,11 +228,14 @@ impl<L: Layout> State<L> {
     }
 
     /// The stale TLB entries and leaves that nobody can use any more are dropped: every vCPU is out for good.
-    pub(crate) fn forget_mappings(&mut self) {
+    pub(crate) fn forget_mappings(&mut self, machine: &Machine) {
         self.present.clear();
         self.writable.clear();
-        self.dirty_bit.clear();
-        self.huge.clear();
+        if machine.arch != Arch::S390 {
+            // s390's GET has still to collect what the leaves say.
+            self.dirty_bit.clear();
+            self.huge.clear();
+        }
         for vcpu in self.vcpus.iter_mut() {
             vcpu.tlb.clear();
         }

@@ -44,8 +44,16 @@ pub(crate) fn choices<L: Layout>(
         }
         Op::KernelWrite { .. } => true,
         Op::Harvest { .. } | Op::Publish => true,
-        Op::Copy | Op::CopyAll => return copy::choices(state, thread, op, found),
-        _ => protocol::ready(state, op),
+        Op::Copy | Op::CopyAll | Op::CopyList { .. } => {
+            return copy::choices(machine, state, thread, op, found);
+        }
+        Op::MayFail => {
+            if state.send_failures > 0 {
+                found(Choice::Fail);
+            }
+            true
+        }
+        _ => protocol::ready(machine, state, op),
     };
     if ready {
         found(Choice::Advance);
@@ -90,7 +98,9 @@ pub(crate) fn apply<L: Layout>(
             way,
             into,
         } => harvest::step(machine, state, thread, *vcpu, *max, *way, *into),
-        Op::Copy | Op::CopyAll => copy::step(machine, state, thread, choice),
+        Op::Copy | Op::CopyAll | Op::CopyList { .. } => copy::step(machine, state, thread, choice),
+        Op::TakeAll => copy::take_everything(machine, state, thread),
+        Op::MayFail => protocol::may_fail(state, thread, choice),
         _ => return protocol::step(machine, state, thread, op),
     }
     Effect::None
@@ -115,7 +125,8 @@ pub(crate) fn describe<L: Layout>(
         Op::ResetRings { .. } => reset_rings::describe(stage, choice),
         Op::KernelWrite { writer, .. } => kernel_write::describe(machine, *writer, stage),
         Op::Harvest { .. } => harvest::describe(machine, stage),
-        Op::Copy | Op::CopyAll => copy::describe(choice, stage),
+        Op::Copy | Op::CopyAll | Op::CopyList { .. } => copy::describe(choice, stage),
+        Op::MayFail if choice == Choice::Fail => "sync-fails",
         _ => protocol::describe(op, stage),
     }
 }

@@ -14,7 +14,7 @@ use crate::vcpu::{Exit, NO_FRAME, Pc};
 
 /// A check on the way into the guest.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum EntryStage {
+pub(crate) enum EntryStage {
     /// The soft-full request.
     SoftFull,
     /// Steal time and other records that the kernel keeps in guest memory.
@@ -25,7 +25,7 @@ enum EntryStage {
 
 /// The order of the request checks. Source: arch/x86/kvm/x86.c, vcpu_enter_guest(); arch/arm64/kvm/arm.c, check_vcpu_requests();
 /// arch/loongarch/kvm/vcpu.c, kvm_check_requests(); arch/riscv/kvm/vcpu.c, kvm_riscv_check_vcpu_requests().
-const fn entry_stages(arch: Arch) -> [EntryStage; 3] {
+pub(crate) const fn entry_stages(arch: Arch) -> [EntryStage; 3] {
     match arch {
         Arch::X86 | Arch::Loongarch | Arch::S390 => {
             [EntryStage::SoftFull, EntryStage::Steal, EntryStage::Enter]
@@ -204,7 +204,7 @@ fn can_lock<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
 /// Whether the leaf lets a store through without a fault and without being logged.
 #[inline]
 fn leaf_lets_store<L: Layout>(machine: &Machine, state: &State<L>, frame: u32) -> bool {
-    state.writable.contains(frame) && (!machine.pml || state.dirty_bit.contains(frame))
+    state.writable.contains(frame) && (!machine.has_dirty_bits() || state.dirty_bit.contains(frame))
 }
 
 #[inline]
@@ -265,7 +265,9 @@ pub(crate) fn apply<L: Layout>(
         },
         Pc::ExitMark => {
             if steal_mark(machine, state, vcpu) {
-                state.vcpus[vcpu].pc = Pc::Exit;
+                let v = &mut state.vcpus[vcpu];
+                v.pc = Pc::Exit;
+                v.old_slots = false;
             }
         }
     }
@@ -290,6 +292,7 @@ fn go_to_entry<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, 
     v.pc = Pc::Entry;
     v.stage = stage;
     v.push = 0;
+    v.old_slots = false;
 }
 
 /// Y8: a request check, or the way into the guest.
@@ -375,6 +378,12 @@ fn access<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
         state.dirty_bit.insert(frame);
         return retire(machine, state, vcpu);
     }
+    if machine.arch == Arch::S390 && !state.dirty_bit.contains(frame) {
+        // The leaf itself is the record; nobody is told.
+        state.vcpus[vcpu].tlb.insert(frame);
+        state.dirty_bit.insert(frame);
+        return retire(machine, state, vcpu);
+    }
     // The walk fills the TLB; the store itself is a step of its own.
     state.vcpus[vcpu].tlb.insert(frame);
 }
@@ -416,6 +425,7 @@ fn after_flush<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) 
         v.pc = Pc::Fault;
         v.stage = 0;
         v.push = 0;
+        v.old_slots = false;
     } else {
         go_to_entry(machine, state, vcpu, 0);
     }
@@ -457,7 +467,9 @@ fn flush_pml<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
 /// Y51 in vCPU context: the kernel's record in guest memory changes; the mark is still to come.
 fn steal<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, then: Pc) {
     let host = machine.host_page(machine.vcpus[vcpu].steal_frame);
-    state.store(machine, host);
+    if !machine.mutations.has(Mutation::NestedMarkUnmapped) {
+        state.store(machine, host);
+    }
     let v = &mut state.vcpus[vcpu];
     v.steal -= 1;
     v.push = 0;
@@ -469,7 +481,9 @@ fn steal_mark<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) -
     let config = &machine.vcpus[vcpu];
     let frame = config.steal_frame;
     let slot = machine.slot_of_frame(frame);
-    let logging = config.steal_log != WriterLog::None && slot.is_some_and(|slot| state.logs(slot));
+    let marks =
+        config.steal_log != WriterLog::None && !machine.mutations.has(Mutation::KernelRecordNoLog);
+    let logging = marks && slot.is_some_and(|slot| state.logs(slot));
     mark(machine, state, vcpu, frame, logging)
 }
 
@@ -485,14 +499,16 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
                 Life::Invalid => return go_to_entry(machine, state, vcpu, 0),
                 Life::Absent => return fail_access(state, vcpu),
             }
-            if !state.vcpus[vcpu].load && slot.is_some_and(|slot| state.slots[slot].readonly) {
-                // A store to a read-only slot is MMIO, and memory stays as it is. Source: arch/arm64/kvm/mmu.c,
-                // kvm_handle_guest_abort(); arch/x86/kvm/mmu/mmu.c, kvm_handle_error_pfn().
+            if slot.is_some_and(|slot| state.slots[slot].readonly) && !state.vcpus[vcpu].load {
+                // A store to a read-only slot is user space's business: KVM_RUN returns with an MMIO exit.
                 return fail_access(state, vcpu);
             }
             let logging = slot.is_some_and(|slot| state.logs(slot));
             let v = &mut state.vcpus[vcpu];
-            v.logging = logging && !machine.mutations.has(Mutation::FaultNoMark);
+            // s390 does not mark at faults: GET collects what the leaves say.
+            v.logging = logging
+                && machine.arch != Arch::S390
+                && !machine.mutations.has(Mutation::FaultNoMark);
             next_fault_stage(machine, state, vcpu);
         }
         FaultStage::Lock => {
@@ -607,8 +623,9 @@ fn map<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, slot: Op
     if !writable {
         state.vcpus[vcpu].logging = false;
     }
-    let region = huge_region(machine, slot, frame)
-        .filter(|_| !tracked || machine.mutations.has(Mutation::HugeMarkFirstOnly));
+    let region = huge_region(machine, slot, frame).filter(|_| {
+        !tracked || machine.arch == Arch::S390 || machine.mutations.has(Mutation::HugeMarkFirstOnly)
+    });
     match region {
         Some(first) => {
             let pages = machine.constants.huge_pages;

@@ -1,13 +1,18 @@
 //! dirtysim: simulate and check KVM's dirty logging.
 //!
 //! [`scenario`] turns a text into a machine of the model; [`run`] drives it under seeded schedules; [`trace`] is what is
-//! kept of a run, and [`replay`] runs it again; [`import`] makes traces of other tools' logs, which [`observed`] checks by themselves; [`cost`] says what a
-//! migration takes.
+//! kept of a run, and [`replay`] runs it again; [`import`] makes traces of other tools' logs, which [`observed`] checks
+//! by themselves. A violation is made short by [`shrink`], told by [`explain`], and traced to its causes by [`blame`];
+//! [`cost`] says what a migration takes.
 #![forbid(unsafe_code)]
 
+pub mod blame;
+pub mod bugs;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
+pub mod debate;
+pub mod explain;
 pub mod import;
 pub mod observed;
 pub mod plot;

@@ -16,6 +16,7 @@ pub mod kvm;
 #[cfg(target_os = "linux")]
 pub mod live;
 pub mod lockstep;
+pub mod model;
 pub mod record;
 pub mod refusal;
 pub mod script;

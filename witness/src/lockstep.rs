@@ -7,7 +7,7 @@ use dirtysim::trace::call_result::{CallResult, Difference};
 use crate::allowed::allowed;
 use crate::generate::{Generator, Target};
 use crate::refusal::Refused;
-use crate::subject::{Subject, VmCall};
+use crate::subject::{Answer, Subject, VmCall};
 
 /// A call that the two sides answered differently.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +31,8 @@ pub enum End {
     Agreed,
     /// This one was not.
     Diverged(Box<Divergence>),
-    /// The second subject has no answer to the call at this place: what comes after is not compared.
-    NotModelled {
+    /// The second subject cannot perform the call at this place: what comes after is not compared.
+    Refused {
         /// The call's place in the sequence.
         index: usize,
         /// What it said.
@@ -51,6 +51,8 @@ pub struct Performed {
     pub end: End,
     /// Allowed differences that were met, by name.
     pub allowed: BTreeMap<&'static str, u64>,
+    /// Calls whose result the second subject does not know, by what they are about.
+    pub not_modelled: BTreeMap<String, u64>,
 }
 
 /// Compares one call's results.
@@ -87,18 +89,25 @@ pub fn perform(
         results: Vec::new(),
         end: End::Agreed,
         allowed: BTreeMap::new(),
+        not_modelled: BTreeMap::new(),
     };
     loop {
         let last = performed.calls.last().zip(performed.results.last());
         let Some(call) = next(last) else { break };
         let index = performed.calls.len();
-        let here = left.perform(call.vm, &call.call)?;
+        let here = left.perform(call.vm, &call.call)?.result()?;
         let there = match right.perform(call.vm, &call.call) {
-            Ok(there) => there,
+            Ok(Answer::Result(there)) => there,
+            Ok(Answer::NotModelled(what)) => {
+                *performed.not_modelled.entry(what).or_default() += 1;
+                performed.calls.push(call);
+                performed.results.push(here);
+                continue;
+            }
             Err(Refused(reason)) => {
                 performed.calls.push(call);
                 performed.results.push(here);
-                performed.end = End::NotModelled { index, reason };
+                performed.end = End::Refused { index, reason };
                 break;
             }
         };
@@ -142,7 +151,22 @@ pub fn random_sequence(
     })
 }
 
-/// A divergence again, from a list of calls; `None` if these calls do not diverge, or cannot be performed.
+/// What a divergence is about: the call and the fields that differ.
+fn kind(performed: &Performed) -> Option<(&'static str, Vec<&'static str>)> {
+    match &performed.end {
+        End::Diverged(divergence) => {
+            let fields = divergence
+                .differences
+                .iter()
+                .map(|difference| difference.field)
+                .collect();
+            Some((divergence.call.call.name(), fields))
+        }
+        _ => None,
+    }
+}
+
+/// The same calls again; `None` if they do not diverge, or cannot be performed.
 fn diverges(
     left: &mut dyn Subject,
     right: &mut dyn Subject,
@@ -150,14 +174,14 @@ fn diverges(
 ) -> Option<Performed> {
     let mut rest = calls.iter();
     let performed = perform(left, right, |_| rest.next().cloned()).ok()?;
-    matches!(performed.end, End::Diverged(_)).then_some(performed)
+    kind(&performed).map(|_| performed)
 }
 
 /// Drops calls from a diverging sequence until each that is left is needed: in halves first, then ever smaller pieces, then one by one.
 ///
-/// Any divergence will do on the way: what is shrunk is the shortest sequence that is found to diverge, which may show another difference than
-/// the first did.
+/// What is left diverges at the same call in the same fields: dropping a call of a set-up may make another divergence, which is another story.
 pub fn shrink(left: &mut dyn Subject, right: &mut dyn Subject, diverged: Performed) -> Performed {
+    let about = kind(&diverged);
     let mut best = diverged;
     let mut piece = best.calls.len().div_ceil(2);
     loop {
@@ -168,11 +192,11 @@ pub fn shrink(left: &mut dyn Subject, right: &mut dyn Subject, diverged: Perform
             let mut candidate = best.calls.clone();
             candidate.drain(start..end);
             match diverges(left, right, &candidate) {
-                Some(performed) => {
+                Some(performed) if kind(&performed) == about => {
                     best = performed;
                     dropped = true;
                 }
-                None => start = end,
+                _ => start = end,
             }
         }
         if piece > 1 {
@@ -204,18 +228,20 @@ mod tests {
             self.resets = 0;
         }
 
-        fn perform(&mut self, _vm: Option<u32>, call: &Call) -> Result<CallResult, Refused> {
+        fn perform(&mut self, _vm: Option<u32>, call: &Call) -> Result<Answer, Refused> {
             match call {
                 Call::ResetDirtyRings {} => {
                     self.resets += 1;
-                    Ok(CallResult::returned(if self.wrong && self.resets >= 3 {
-                        7
-                    } else {
-                        self.resets
-                    }))
+                    Ok(Answer::Result(CallResult::returned(
+                        if self.wrong && self.resets >= 3 {
+                            7
+                        } else {
+                            self.resets
+                        },
+                    )))
                 }
                 Call::End {} => Err(Refused::new("nothing ends here")),
-                _ => Ok(CallResult::returned(0)),
+                _ => Ok(Answer::Result(CallResult::returned(0))),
             }
         }
     }
@@ -282,8 +308,8 @@ mod tests {
                 "all".to_owned()
             }
             fn begin_section(&mut self) {}
-            fn perform(&mut self, _vm: Option<u32>, _call: &Call) -> Result<CallResult, Refused> {
-                Ok(CallResult::returned(0))
+            fn perform(&mut self, _vm: Option<u32>, _call: &Call) -> Result<Answer, Refused> {
+                Ok(Answer::Result(CallResult::returned(0)))
             }
         }
         let (mut right, _) = counters();
@@ -291,7 +317,7 @@ mod tests {
         let performed = perform(&mut All, &mut right, |_| rest.next()).expect("performed");
         assert_eq!(
             performed.end,
-            End::NotModelled {
+            End::Refused {
                 index: 1,
                 reason: "nothing ends here".to_owned()
             }

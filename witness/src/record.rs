@@ -59,7 +59,7 @@ impl<'a, W: Write, S: Subject + ?Sized> Recorder<'a, W, S> {
     /// # Errors
     /// The subject refuses, or the output cannot be written.
     pub fn call(&mut self, VmCall { vm, call }: VmCall) -> Result<CallResult, Refused> {
-        let result = self.subject.perform(vm, &call)?;
+        let result = self.subject.perform(vm, &call)?.result()?;
         self.calls += 1;
         let row = CallRow::Call(RecordedCall {
             vm,

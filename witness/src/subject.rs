@@ -9,6 +9,28 @@ use dirtysim::trace::call_result::CallResult;
 
 use crate::refusal::Refused;
 
+/// What a subject says to a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Its result.
+    Result(CallResult),
+    /// It does not know the result, by what that is about; it goes on as if the call had been right.
+    NotModelled(String),
+}
+
+impl Answer {
+    /// The result of a subject that has one for every call it performs.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn result(self) -> Result<CallResult, Refused> {
+        match self {
+            Self::Result(result) => Ok(result),
+            Self::NotModelled(what) => Err(Refused(format!("no result: {what}"))),
+        }
+    }
+}
+
 /// Performs the calls of one section after the other.
 pub trait Subject {
     /// A name for messages: `kernel 6.18.44`, `model`.
@@ -22,7 +44,7 @@ pub trait Subject {
     /// # Errors
     /// The call cannot be performed at all here: it names a vCPU that does not exist, or a device of another architecture. What the kernel
     /// refuses is no error but a result.
-    fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<CallResult, Refused>;
+    fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<Answer, Refused>;
 }
 
 impl<S: Subject + ?Sized> Subject for Box<S> {
@@ -34,7 +56,7 @@ impl<S: Subject + ?Sized> Subject for Box<S> {
         (**self).begin_section();
     }
 
-    fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<CallResult, Refused> {
+    fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<Answer, Refused> {
         (**self).perform(vm, call)
     }
 }

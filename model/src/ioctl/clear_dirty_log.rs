@@ -71,6 +71,13 @@ pub(crate) fn step<L: Layout>(
     };
     let stage = state.threads[thread].stage;
     if stage == ENTER {
+        let without_bitmap = state
+            .find_slot(machine, number)
+            .is_some_and(|slot| state.slots[slot].logging && !state.slots[slot].bitmap);
+        if without_bitmap && machine.mutations.has(Mutation::SlotRecreateDropBitmap) {
+            state.crashed = true;
+            return Effect::None;
+        }
         match check(machine, state, number, first_page, num_pages) {
             Err(errno) => leave(state, thread, Err(errno)),
             Ok(_) => {
@@ -116,7 +123,8 @@ pub(crate) fn step<L: Layout>(
             }
             state.scratch.clear();
             for word in 0..num_pages.div_ceil(bits) {
-                let given = given_word(machine, state, mask, slot, first, first + word * bits);
+                let range = (first, num_pages);
+                let given = given_word(machine, state, mask, slot, range, first + word * bits);
                 state.scratch.set_word(first + word * bits, given);
             }
             let t = &mut state.threads[thread];
@@ -170,13 +178,13 @@ pub(crate) fn step<L: Layout>(
     Effect::None
 }
 
-/// Y46: the word of user space's mask for the pages from `frame` on; `first` is where the range begins.
+/// Y46: the word of user space's mask for the pages from `frame` on; `range` is where the range begins, and its pages.
 fn given_word<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     mask: ClearMask,
     slot: usize,
-    first: u32,
+    range: (u32, u32),
     frame: u32,
 ) -> u64 {
     let bits = machine.constants.word_bits;
@@ -186,17 +194,24 @@ fn given_word<L: Layout>(
     }
     // The mutated kernel reads the mask that belongs to the start of the slot.
     let from = if machine.mutations.has(Mutation::ClearSrcRangeSlot) {
-        template.frame + (frame - first)
+        template.frame + (frame - range.0)
+    } else if machine.mutations.has(Mutation::ClearStartLast) && range.0 > template.frame {
+        frame.saturating_sub(range.1).max(template.frame)
     } else {
         frame
     };
     match mask {
         ClearMask::All => low_bits(bits),
         ClearMask::Seen => state.seen.word(from, bits),
-        ClearMask::List(list) => machine.frame_lists[usize::from(list)]
-            .iter()
-            .filter(|page| (from..from + bits).contains(page))
-            .fold(0, |word, page| word | 1 << (page - from)),
+        ClearMask::List(list) => {
+            // The list is in ascending order, so that a large one costs a search a word.
+            let pages = &machine.frame_lists[usize::from(list)];
+            let start = pages.partition_point(|page| *page < from);
+            let inside = pages[start..]
+                .iter()
+                .take_while(|page| **page - from < bits);
+            inside.fold(0, |word, page| word | 1 << (page - from))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::machine::{
     CAP_MANUAL_DIRTY_LOG_PROTECT2, DIRTY_GFN_BYTES, INITIALLY_SET, MANUAL_PROTECT_ENABLE, Machine,
     RING_MAX_ENTRIES,
 };
+use crate::mutation::Mutation;
 use crate::ring::Ring;
 use crate::state::State;
 use crate::vcpu::Vcpu;
@@ -61,6 +62,9 @@ fn enable_ring<L: Layout>(
         return Err(Errno::EINVAL);
     }
     state.caps.ring_entries = entries;
+    if machine.mutations.has(Mutation::RingManualProtect) {
+        state.caps.manual_protect = (MANUAL_PROTECT_ENABLE | INITIALLY_SET) as u8;
+    }
     Ok(())
 }
 

@@ -10,20 +10,22 @@ use crate::pages::{PageSet, low_bits};
 use crate::state::State;
 use crate::step::Effect;
 
-const ENTER: u8 = 0;
-const KICK: u8 = 1;
-const LOCK: u8 = 2;
-const LOOK: u8 = 3;
-const EXCHANGE: u8 = 4;
-const REARM: u8 = 5;
-const UNLOCK: u8 = 6;
-const FLUSH: u8 = 7;
-const COPY_OUT: u8 = 8;
-const RETURN: u8 = 9;
+pub(crate) const ENTER: u8 = 0;
+pub(crate) const KICK: u8 = 1;
+pub(crate) const LOCK: u8 = 2;
+pub(crate) const LOOK: u8 = 3;
+pub(crate) const EXCHANGE: u8 = 4;
+pub(crate) const REARM: u8 = 5;
+pub(crate) const UNLOCK: u8 = 6;
+pub(crate) const FLUSH: u8 = 7;
+pub(crate) const COPY_OUT: u8 = 8;
+pub(crate) const RETURN: u8 = 9;
 /// The mutated order of 2010: the bits are taken after the pages were protected.
-const EXCHANGE_LATE: u8 = 10;
+pub(crate) const EXCHANGE_LATE: u8 = 10;
 /// A bitmap that is cleared as a whole after it was copied out.
-const CLEAR_ALL: u8 = 11;
+pub(crate) const CLEAR_ALL: u8 = 11;
+/// s390: what the leaves say is collected into the bitmap. Source: arch/s390/kvm/kvm-s390.c, kvm_arch_sync_dirty_log().
+pub(crate) const COLLECT: u8 = 12;
 
 pub(crate) fn ready<L: Layout>(state: &State<L>, thread: usize) -> bool {
     match state.threads[thread].stage {
@@ -61,7 +63,13 @@ pub(crate) fn step<L: Layout>(
         state.slots_lock = thread as u8 + 1;
         let after_kick = if state.caps.manual() { COPY_OUT } else { LOCK };
         let kicks = machine.arch == Arch::X86 && machine.pml && !state.vcpus.is_empty();
-        state.threads[thread].stage = if kicks { KICK } else { after_kick };
+        state.threads[thread].stage = if machine.arch == Arch::S390 {
+            COLLECT
+        } else if kicks {
+            KICK
+        } else {
+            after_kick
+        };
         return Effect::None;
     }
     // slots_lock is held, so the slot that was found is still there.
@@ -163,7 +171,10 @@ pub(crate) fn step<L: Layout>(
                 return Effect::None;
             }
             let manual = state.caps.manual();
-            let live = manual || machine.mutations.has(Mutation::GetClearAfterCopy);
+            // s390 copies the live bitmap and clears it as a whole afterwards. Source: kvm_vm_ioctl_get_dirty_log() there.
+            let at_the_end =
+                machine.arch == Arch::S390 || machine.mutations.has(Mutation::GetClearAfterCopy);
+            let live = manual || at_the_end;
             let word = if live {
                 state.bitmap.word(frame, bits)
             } else {
@@ -173,10 +184,29 @@ pub(crate) fn step<L: Layout>(
             report(machine, state, thread, slot, index, word, into);
             let t = &mut state.threads[thread];
             t.index += 1;
+            t.any |= word != 0;
             if t.index == words {
                 t.answer = Ok(0);
-                let clears = !manual && machine.mutations.has(Mutation::GetClearAfterCopy);
+                let clears = !manual && at_the_end && t.any;
                 t.stage = if clears { CLEAR_ALL } else { RETURN };
+            }
+        }
+        COLLECT => {
+            let dirty = state.dirty_bit.word(frame, bits);
+            state.dirty_bit.clear_word(frame, dirty);
+            for vcpu in state.vcpus.iter_mut() {
+                vcpu.tlb.clear_word(frame, dirty);
+            }
+            let mut found = dirty;
+            if machine.mutations.has(Mutation::HugeQueryGarbage) {
+                found &= !state.huge.word(frame, bits);
+            }
+            state.bitmap.set_word(frame, found);
+            let t = &mut state.threads[thread];
+            t.index += 1;
+            if t.index == words {
+                t.index = 0;
+                t.stage = COPY_OUT;
             }
         }
         CLEAR_ALL => {
@@ -231,6 +261,8 @@ fn report<L: Layout>(
     let set = match into {
         Into::Pending => &mut state.pending,
         Into::Hand => &mut state.threads[thread].hand,
+        Into::OwnLog => &mut state.own_log,
+        Into::Nowhere => return,
     };
     if overwrite {
         set.clear();
@@ -250,6 +282,7 @@ pub(crate) fn describe(stage: u8) -> &'static str {
         FLUSH => "get-flush",
         COPY_OUT => "get-copy-out",
         CLEAR_ALL => "get-clear-all",
+        COLLECT => "get-collect-leaves",
         _ => "get-return",
     }
 }

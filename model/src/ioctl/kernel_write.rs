@@ -133,7 +133,11 @@ fn mark<L: Layout>(machine: &Machine, state: &mut State<L>, writer: KernelWriter
         return;
     };
     let mutations = machine.mutations;
-    let dropped = (machine.kernel.mark_needs_vcpu() && machine.arch.has_ring(machine.kernel))
+    let exempt =
+        writer == KernelWriter::Other && machine.always_dirty.contains(&machine.host_page(frame));
+    let dropped = exempt
+        || mutations.has(Mutation::KernelWriterNoLog)
+        || (machine.kernel.mark_needs_vcpu() && machine.arch.has_ring(machine.kernel))
         || (mutations.has(Mutation::NonVcpuAllowItsSave) && writer != KernelWriter::ItsSave);
     if dropped {
         return;

@@ -182,10 +182,12 @@ pub(crate) fn step<L: Layout>(
             let logging = state.slots[slot].logging;
             let next = if !logging {
                 FREE
-            } else if state.caps.initially_set()
+            } else if machine.arch == Arch::S390
+                || state.caps.initially_set()
                 || machine.mutations.has(Mutation::EnableProtectBeforePublish)
             {
-                // With INITIALLY_SET the pages stay as they are until CLEAR re-arms them.
+                // With INITIALLY_SET the pages stay as they are until CLEAR re-arms them; on s390 their leaves say what was
+                // stored to.
                 RETURN
             } else {
                 REARM
@@ -219,16 +221,22 @@ pub(crate) fn step<L: Layout>(
         }
         GRACE_INVALID => state.threads[thread].stage = ZAP,
         ZAP => {
-            let template = &machine.slots[slot];
-            for set in [
-                &mut state.present,
-                &mut state.writable,
-                &mut state.dirty_bit,
-                &mut state.huge,
-            ] {
-                set.remove_range(template.frame, template.npages);
+            // x86 drops the mappings of every slot, not only of the one that goes. Source: arch/x86/kvm/mmu/mmu.c,
+            // kvm_arch_flush_shadow_memslot(), with KVM_X86_QUIRK_SLOT_ZAP_ALL, which is on by default; seen on 6.18.44.
+            for (index, template) in machine.slots.iter().enumerate() {
+                if index != slot && machine.arch != Arch::X86 {
+                    continue;
+                }
+                for set in [
+                    &mut state.present,
+                    &mut state.writable,
+                    &mut state.dirty_bit,
+                    &mut state.huge,
+                ] {
+                    set.remove_range(template.frame, template.npages);
+                }
+                rearm::flush_slot(machine, state, index);
             }
-            rearm::flush_slot(machine, state, slot);
             state.threads[thread].stage = REPLACE;
         }
         REPLACE => {
@@ -257,6 +265,13 @@ fn enter<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize, a: A
         Ok(change) => change,
         Err(errno) => return leave(state, thread, Err(errno)),
     };
+    if change == Change::Nothing
+        && a.flags & MEM_LOG_DIRTY_PAGES != 0
+        && machine.mutations.has(Mutation::LogStopPostponed)
+    {
+        state.crashed = true;
+        return;
+    }
     state.slots_lock = thread as u8 + 1;
     state.threads[thread].stage = match change {
         Change::Nothing => RETURN,
@@ -293,14 +308,18 @@ fn publish<L: Layout>(
             place: place_of(machine, slot, a.gpa / machine.constants.page_bytes),
         };
     }
-    if logging
-        && state.caps.use_bitmap()
-        && !machine.mutations.has(Mutation::SlotRecreateDropBitmap)
-    {
+    let mutations = machine.mutations;
+    let dropped = creates && mutations.has(Mutation::SlotRecreateDropBitmap);
+    if logging && state.caps.use_bitmap() && !dropped {
         let template = &machine.slots[slot];
         state.slots[slot].bitmap = true;
         if state.caps.initially_set() {
-            state.bitmap.insert_range(template.frame, template.npages);
+            let bits = if mutations.has(Mutation::InitiallySetWholeWords) {
+                machine.padded(template.npages)
+            } else {
+                template.npages
+            };
+            state.bitmap.insert_range(template.frame, bits);
             if machine.track_spurious {
                 state.written.insert_range(template.host, template.npages);
             }

@@ -12,17 +12,17 @@ use crate::step::{Choice, Effect, ResetCount};
 use crate::thread::Batch;
 use crate::vcpu_steps::soft_limit;
 
-const ENTER: u8 = 0;
-const LOAD_FLAGS: u8 = 1;
-const READ: u8 = 2;
-const FREE: u8 = 3;
-const ADVANCE: u8 = 4;
-const REARM: u8 = 5;
-const UNLOCK: u8 = 6;
-const FLUSH: u8 = 7;
-const RETURN: u8 = 8;
+pub(crate) const ENTER: u8 = 0;
+pub(crate) const LOAD_FLAGS: u8 = 1;
+pub(crate) const READ: u8 = 2;
+pub(crate) const FREE: u8 = 3;
+pub(crate) const ADVANCE: u8 = 4;
+pub(crate) const REARM: u8 = 5;
+pub(crate) const UNLOCK: u8 = 6;
+pub(crate) const FLUSH: u8 = 7;
+pub(crate) const RETURN: u8 = 8;
 /// The mutated RESET clears a request that it has seen to be needless before.
-const CLEAR_REQUEST: u8 = 9;
+pub(crate) const CLEAR_REQUEST: u8 = 9;
 
 pub(crate) fn ready<L: Layout>(state: &State<L>, thread: usize) -> bool {
     match state.threads[thread].stage {
@@ -61,7 +61,7 @@ pub(crate) fn step<L: Layout>(
             state.threads[thread].stage = if state.vcpus.is_empty() {
                 UNLOCK
             } else {
-                LOAD_FLAGS
+                first_stage(machine)
             };
         }
         LOAD_FLAGS if choice == Choice::Signal => {
@@ -74,13 +74,15 @@ pub(crate) fn step<L: Layout>(
         LOAD_FLAGS => {
             let ring = &state.vcpus[vcpu].ring;
             let harvested = ring.entry(ring.reset_index).flags() & F_RESET != 0;
+            let relaxed = mutations.has(Mutation::ResetOrderRelaxed);
             if harvested {
-                state.threads[thread].stage = if mutations.has(Mutation::ResetOrderRelaxed) {
-                    FREE
-                } else {
-                    READ
-                };
-            } else if state.threads[thread].batch.mask != 0 {
+                state.threads[thread].stage = if relaxed { FREE } else { READ };
+                return Effect::None;
+            }
+            if relaxed {
+                forget_entry(&mut state.threads[thread]);
+            }
+            if state.threads[thread].batch.mask != 0 {
                 state.threads[thread].stage = REARM;
             } else {
                 end_of_ring(machine, state, thread);
@@ -93,7 +95,7 @@ pub(crate) fn step<L: Layout>(
             t.entry_slot = entry.slot();
             t.entry_offset = entry.offset();
             t.stage = if mutations.has(Mutation::ResetOrderRelaxed) {
-                ADVANCE
+                LOAD_FLAGS
             } else {
                 FREE
             };
@@ -103,11 +105,7 @@ pub(crate) fn step<L: Layout>(
             let ring = &mut state.vcpus[vcpu].ring;
             let index = ring.reset_index;
             ring.entry_mut(index).set_flags(0);
-            state.threads[thread].stage = if mutations.has(Mutation::ResetOrderRelaxed) {
-                READ
-            } else {
-                ADVANCE
-            };
+            state.threads[thread].stage = ADVANCE;
         }
         ADVANCE => {
             let ring = &mut state.vcpus[vcpu].ring;
@@ -118,7 +116,7 @@ pub(crate) fn step<L: Layout>(
             t.freed += 1;
             if merge(&mut t.batch, t.entry_slot, t.entry_offset, span) {
                 forget_entry(t);
-                t.stage = LOAD_FLAGS;
+                t.stage = first_stage(machine);
             } else {
                 // The entry in work waits for the batch before it.
                 t.any = true;
@@ -137,7 +135,7 @@ pub(crate) fn step<L: Layout>(
                     mask: 1,
                 };
                 forget_entry(t);
-                t.stage = LOAD_FLAGS;
+                t.stage = first_stage(machine);
             } else {
                 t.batch = Batch::default();
                 end_of_ring(machine, state, thread);
@@ -145,7 +143,7 @@ pub(crate) fn step<L: Layout>(
         }
         CLEAR_REQUEST => {
             state.vcpus[vcpu].request = false;
-            next_ring(state, thread);
+            next_ring(machine, state, thread);
         }
         UNLOCK => {
             state.slots_lock = 0;
@@ -186,19 +184,28 @@ fn end_of_ring<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize
     if machine.mutations.has(Mutation::ResetClearsRequest) && !soft_full {
         state.threads[thread].stage = CLEAR_REQUEST;
     } else {
-        next_ring(state, thread);
+        next_ring(machine, state, thread);
     }
 }
 
-fn next_ring<L: Layout>(state: &mut State<L>, thread: usize) {
+fn next_ring<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize) {
     let vcpus = state.vcpus.len();
     let t = &mut state.threads[thread];
     t.index += 1;
     t.stage = if t.index as usize == vcpus {
         UNLOCK
     } else {
-        LOAD_FLAGS
+        first_stage(machine)
     };
+}
+
+/// What RESET does first with an entry: its flags tell whether the rest means anything.
+fn first_stage(machine: &Machine) -> u8 {
+    if machine.mutations.has(Mutation::ResetOrderRelaxed) {
+        READ
+    } else {
+        LOAD_FLAGS
+    }
 }
 
 /// Takes an entry into the batch if it lies in the same slot and within the batch's span, on either side.

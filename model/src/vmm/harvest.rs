@@ -8,12 +8,12 @@ use crate::pages::PageSet;
 use crate::ring::{F_DIRTY, F_RESET, RingEntry};
 use crate::state::State;
 
-const ENTER: u8 = 0;
-const LOAD_FLAGS: u8 = 1;
-const READ_SLOT: u8 = 2;
-const READ_OFFSET: u8 = 3;
-const TAKE: u8 = 4;
-const STORE_FLAGS: u8 = 5;
+pub(crate) const ENTER: u8 = 0;
+pub(crate) const LOAD_FLAGS: u8 = 1;
+pub(crate) const READ_SLOT: u8 = 2;
+pub(crate) const READ_OFFSET: u8 = 3;
+pub(crate) const TAKE: u8 = 4;
+pub(crate) const STORE_FLAGS: u8 = 5;
 
 #[allow(
     clippy::too_many_arguments,
@@ -189,8 +189,12 @@ fn take<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize, into:
         template.host
     };
     let host = base + t.entry_offset as u32;
+    let early = machine.mutations.has(Mutation::ReapPublishBeforeReset);
     match into {
+        Into::Hand if early => state.pending.insert(host),
         Into::Pending => state.pending.insert(host),
+        Into::OwnLog => state.own_log.insert(host),
+        Into::Nowhere => {}
         Into::Hand => state.threads[thread].hand.insert(host),
     }
 }

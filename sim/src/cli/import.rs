@@ -35,6 +35,9 @@ pub(crate) struct ImportArgs {
     /// The host's page size, for the checks of ranges
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(4096..=65_536))]
     page_size: Option<u64>,
+    /// kvm-jsonl: address spaces of the recorded VMs, where not the architecture's usual number (x86 without SMM: 1)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2))]
+    address_spaces: Option<u32>,
     /// The trace to write; without it, standard output
     #[arg(short, long, value_name = "TRACE")]
     output: Option<PathBuf>,
@@ -139,7 +142,7 @@ fn raw_recording(args: &ImportArgs) -> CliResult {
                 CliError(format!("{}: cannot be written: {error}", path.display()))
             };
             let mut out = PendingFile::create(path).map_err(|error| cannot(&error))?;
-            let summary = import_kvm_jsonl(input, &name, &mut out)?;
+            let summary = import_kvm_jsonl(input, &name, args.address_spaces, &mut out)?;
             out.flush().map_err(|error| cannot(&error))?;
             out.keep().map_err(|error| cannot(&error))?;
             summary
@@ -147,7 +150,7 @@ fn raw_recording(args: &ImportArgs) -> CliResult {
         None => {
             // Whole or not at all: what is wrong late in a log must not leave half a trace on a pipe.
             let mut out = Vec::new();
-            let summary = import_kvm_jsonl(input, &name, &mut out)?;
+            let summary = import_kvm_jsonl(input, &name, args.address_spaces, &mut out)?;
             report.tail = String::from_utf8_lossy(&out).into_owned();
             summary
         }

@@ -22,8 +22,10 @@ enum What {
     Scenarios,
     /// Wrong behaviours that can be switched on
     Mutations,
-    /// The claims that are checked
+    /// The claims that are checked of every state
     Invariants,
+    /// The claims of the debate
+    Claims,
 }
 
 /// The mutation of that name.
@@ -66,6 +68,25 @@ pub(super) fn run(args: &ListArgs) -> CliResult {
                     mutation.doc().trim()
                 ));
                 rows.push(json!({ "name": mutation.name(), "sentence": mutation.doc().trim() }));
+            }
+        }
+        What::Claims => {
+            for claim in crate::debate::claim::claims() {
+                text.push_str(&format!(
+                    "{}: {}  [{}]\n    {}\n    said: {}\n",
+                    claim.id,
+                    claim.title,
+                    claim.expect.name(),
+                    claim.claim,
+                    claim.said
+                ));
+                rows.push(json!({
+                    "name": claim.id,
+                    "title": claim.title,
+                    "sentence": claim.claim,
+                    "expect": claim.expect.name(),
+                    "origin": claim.said,
+                }));
             }
         }
         What::Invariants => {

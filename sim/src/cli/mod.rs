@@ -3,7 +3,12 @@
 //! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage or bad input, 3 inconclusive.
 
+mod blame;
+mod bugs;
+mod check;
 pub mod cost;
+mod debate;
+mod explain;
 mod import;
 mod list;
 mod replay;
@@ -58,15 +63,25 @@ pub(crate) struct Global {
 enum Command {
     /// Run scenarios under seeded schedules; without a name, the built-in ones
     Run(run::RunArgs),
+    /// Check every interleaving within scenarios' bounds; without a name, the built-in ones
+    Check(check::CheckArgs),
     /// Run traces again; say where a real kernel and the model differ
     Replay(replay::ReplayArgs),
     /// Find the shortest schedule with the same violation
     Shrink(shrink::ShrinkArgs),
+    /// Tell the story of the lost page
+    Explain(explain::ExplainArgs),
+    /// Rank what could have lost exactly these pages
+    Blame(blame::BlameArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
     Cost(Box<cost::CostArgs>),
-    /// List scenarios, mutations or invariants
+    /// Decide every claim of the 2022 debate on ring and bitmap, with the evidence
+    Debate(debate::DebateArgs),
+    /// The historical bugs: found by what, after how many schedules, in how few steps
+    Bugs(bugs::BugsArgs),
+    /// List scenarios, mutations, invariants or claims
     List(list::ListArgs),
 }
 
@@ -115,10 +130,15 @@ pub fn main() -> ExitCode {
     let global = &cli.global;
     let result = match &cli.command {
         Command::Run(args) => run::run(args, global),
+        Command::Check(args) => check::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
+        Command::Explain(args) => explain::run(args, global),
+        Command::Blame(args) => blame::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
+        Command::Debate(args) => debate::run(args, global),
+        Command::Bugs(args) => bugs::run(args, global),
         Command::List(args) => list::run(args),
     };
     match result {

@@ -34,14 +34,19 @@ pub struct ImportSummary {
 /// after an error, `out` holds a part of a trace. Errors: an op or a field that raw recordings do not have, rows out
 /// of order, a recording without a HOST row, anything that a reader of the trace would refuse, and whatever `out`
 /// refuses.
+///
+/// `address_spaces` is what the recording does not say: how many its VMs had, where that is not the architecture's
+/// usual number.
 pub fn import_kvm_jsonl(
     input: impl BufRead,
     name: &str,
+    address_spaces: Option<u32>,
     out: &mut dyn Write,
 ) -> Result<ImportSummary, ImportError> {
     let mut lines = JsonLines::new(input, name);
     let mut place = Place::default();
-    let (first_section, machine, page_size) = preamble(&mut lines, &mut place)?;
+    let (first_section, mut machine, page_size) = preamble(&mut lines, &mut place)?;
+    machine.address_spaces = address_spaces;
     let header = header_of(machine.clone());
     header
         .check()
@@ -116,7 +121,6 @@ fn preamble<R: BufRead>(
                 kernel: Some(kernel),
                 page_size: Some(page_size),
                 ring_page_offset: Some(ring_page_offset),
-                // The HOST row does not have them.
                 address_spaces: None,
                 pml: None,
             };

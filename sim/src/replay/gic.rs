@@ -103,6 +103,11 @@ impl Gic {
         (self.ready && known).then(|| CallResult::returned(0))
     }
 
+    /// Whether there is an interrupt controller.
+    pub(super) fn is_there(&self) -> bool {
+        self.vgic || self.has_its
+    }
+
     /// Whether there is an ITS that can be spoken to.
     pub(super) fn has_its(&self) -> bool {
         self.has_its

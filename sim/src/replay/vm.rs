@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use dirtysim_model::errno::Errno as ModelErrno;
 use dirtysim_model::layout::Large;
-use dirtysim_model::machine::{MEM_MAX_PAGES, Machine, SlotTemplate, VcpuConfig};
+use dirtysim_model::machine::{Arch, MEM_MAX_PAGES, Machine, SlotTemplate, VcpuConfig};
 use dirtysim_model::op::{ClearMask, Into as Collect, KernelWriter, Op};
 use dirtysim_model::oracle::{self, Invariants};
 use dirtysim_model::pages::PageSet;
@@ -26,6 +26,10 @@ use crate::trace::{Complaint, Errno, Words};
 pub const GUEST_PAGES_MAX: u64 = 1 << 28;
 /// The most vCPUs of a VM that is replayed.
 pub const VCPUS_MAX: usize = 255;
+/// KVM_MAX_VCPU_IDS with the number of vCPUs that distributions configure (arch/x86/include/asm/kvm_host.h).
+const X86_VCPU_IDS: u32 = 4096;
+/// The most vCPUs that a GICv3 has (include/kvm/arm_vgic.h).
+const ARM64_VCPU_IDS: u32 = 512;
 
 /// A VM of a recording.
 #[derive(Debug)]
@@ -160,10 +164,24 @@ impl ModelVm {
         Ok(vcpu)
     }
 
-    /// KVM_CREATE_VCPU. An id that is taken: EEXIST (virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu()).
+    /// KVM_CREATE_VCPU: the id first; then the architecture, which on arm64 has no more vCPUs once the interrupt controller
+    /// is there; then an id that is taken. Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu().
     pub(super) fn create_vcpu(&mut self, id: u32) -> Result<CallResult, Complaint> {
+        let ids = if self.machine.arch == Arch::X86 {
+            X86_VCPU_IDS
+        } else {
+            ARM64_VCPU_IDS
+        };
+        if id >= ids {
+            return Ok(CallResult::failed(Errno::EINVAL));
+        }
         if self.vcpu_ids.contains(&id) {
-            return Ok(CallResult::failed(Errno::EEXIST));
+            let errno = if self.gic.is_there() {
+                Errno::EBUSY
+            } else {
+                Errno::EEXIST
+            };
+            return Ok(CallResult::failed(errno));
         }
         if self.vcpu_ids.len() == VCPUS_MAX {
             return Err(Complaint::row(

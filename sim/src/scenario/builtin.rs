@@ -5,7 +5,7 @@ use super::Scenario;
 macro_rules! scenarios {
     ($($name:literal),+ $(,)?) => {
         /// Names and texts, in the order in which they are shown.
-        const FILES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../scenarios/", $name, ".toml")))),+];
+        const FILES: &[(&str, &str)] = &[$((base_name($name), include_str!(concat!("../../scenarios/", $name, ".toml")))),+];
     };
 }
 
@@ -26,11 +26,55 @@ scenarios!(
     "two-slots-one-get-missed",
     "reset-signal",
     "x86-pml-enabled-late",
+    "two-resets",
+    "s390-mark-during-get",
+    "vmm/qemu-bitmap",
+    "vmm/qemu-bitmap-vhost",
+    "vmm/qemu-ring",
+    "vmm/qemu-ring-full",
+    "vmm/qemu-ring-bitmap-arm64",
+    "vmm/qemu-ring-bitmap-arm64-postcopy",
+    "vmm/cloud-hypervisor",
+    "vmm/cloud-hypervisor-blk",
+    "vmm/cloud-hypervisor-net",
+    "vmm/firecracker-full",
+    "vmm/firecracker-diff",
+    "vmm/firecracker-diff-write-fails",
+    "vmm/firecracker-diff-sync-fails",
+    "vmm/selftest-dirty-log",
+    "vmm/selftest-clear-log",
+    "vmm/selftest-dirty-ring",
 );
+
+/// Scenarios whose bounds are larger than the built-in set's; they are found by name only.
+const LARGE: &[(&str, &str)] = &[
+    (
+        "kernel-docs-large",
+        include_str!("../../scenarios/kernel-docs-large.toml"),
+    ),
+    (
+        "bitmap-last-clear-large",
+        include_str!("../../scenarios/bitmap-last-clear-large.toml"),
+    ),
+];
+
+/// What follows the last `/` of a path.
+const fn base_name(path: &str) -> &str {
+    let bytes = path.as_bytes();
+    let mut at = bytes.len();
+    while at > 0 && bytes[at - 1] != b'/' {
+        at -= 1;
+    }
+    path.split_at(at).1
+}
 
 /// The names of the built-in scenarios.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    FILES.iter().map(|(name, _)| *name)
+    FILES
+        .iter()
+        .chain(LARGE)
+        .chain(crate::bugs::scenario_files())
+        .map(|(name, _)| *name)
 }
 
 fn parse(name: &str, text: &str) -> Scenario {
@@ -40,11 +84,13 @@ fn parse(name: &str, text: &str) -> Scenario {
     }
 }
 
-/// The built-in scenario of that name.
+/// The built-in scenario of that name, those of historical bugs and of mutations included.
 #[must_use]
 pub fn builtin(name: &str) -> Option<Scenario> {
     FILES
         .iter()
+        .chain(LARGE)
+        .chain(crate::bugs::scenario_files())
         .find(|(known, _)| *known == name)
         .map(|(name, text)| parse(name, text))
 }

@@ -401,6 +401,7 @@ fn read_slots(
             gfns: vec![Some(0)],
             huge: false,
             shares: None,
+            host: None,
             state: SlotState {
                 present: true,
                 logging: false,
@@ -468,6 +469,7 @@ fn read_slots(
                 other.host + offset
             }
         };
+        let host = row.host.unwrap_or(host);
         let page_bytes = parts.machine.constants.page_bytes;
         let template = SlotTemplate {
             as_id: row.as_id,
@@ -511,6 +513,8 @@ struct SlotRow {
     gfns: Vec<Option<u64>>,
     huge: bool,
     shares: Option<(String, u32, Range<usize>)>,
+    /// The number of its first page in the VMM's own bitmap; none: as its first frame.
+    host: Option<u32>,
     state: SlotState,
     span: Range<usize>,
 }
@@ -546,6 +550,18 @@ fn read_slot(source: Source<'_>, node: &Node, index: usize) -> Result<SlotRow> {
             Some((slot.to_owned(), offset, node.span.clone()))
         }
     };
+    let host_node = table.get("block");
+    let host = match host_node {
+        None => None,
+        Some(node) if shares.is_some() => {
+            return source.error(
+                &node.span,
+                "`block` beside `shares`",
+                "a slot that shares memory has the other slot's block: write one of them",
+            );
+        }
+        Some(node) => Some(reader::integer(source, node, "block", 0..=MOST_PAGES - pages)? as u32),
+    };
     let state = SlotState {
         present: table.boolean("present")?.unwrap_or(true),
         logging: table.boolean("logging")?.unwrap_or(false),
@@ -561,6 +577,7 @@ fn read_slot(source: Source<'_>, node: &Node, index: usize) -> Result<SlotRow> {
         gfns,
         huge,
         shares,
+        host,
         state,
         span: node.span.clone(),
     })

@@ -301,6 +301,18 @@ impl Scenario {
         self
     }
 
+    /// The scenario with no mutation, and expected to hold.
+    #[must_use]
+    pub fn without_mutations(mut self) -> Self {
+        self.machine.mutations = Mutations::default();
+        self.expect = Some(Expect::Holds);
+        if let Value::Object(map) = &mut self.source {
+            map.shift_remove("mutations");
+            map.insert("expect".to_owned(), Value::from("holds"));
+        }
+        self
+    }
+
     /// The name of a host page: `slot:offset`, or its number where no slot has it.
     #[must_use]
     pub fn page_name(&self, host: u32) -> String {

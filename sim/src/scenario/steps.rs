@@ -1,7 +1,7 @@
 //! `[protocol]`: what each thread of the VMM does, step by step.
 
 use dirtysim_model::machine::{OnRingFull, WriterLog};
-use dirtysim_model::op::{ClearMask, HarvestWay, Into, KernelWriter, Op};
+use dirtysim_model::op::{ClearMask, HarvestWay, Into, KernelWriter, Op, Until};
 
 use super::machine::{Parts, SlotState};
 use super::node::{Kind, Node};
@@ -12,7 +12,7 @@ use super::writers::{LOGS, Writers};
 const MOST_OPS: usize = 250;
 
 /// The words for steps.
-const STEPS: [(&str, Word); 34] = [
+const STEPS: [(&str, Word); 45] = [
     ("enable-logging", Word::EnableLogging),
     ("disable-logging", Word::DisableLogging),
     ("add-slot", Word::AddSlot),
@@ -38,15 +38,26 @@ const STEPS: [(&str, Word); 34] = [
     ("kernel-write", Word::KernelWrite),
     ("vmm-write", Word::VmmWrite),
     ("vmm-log-sync", Word::VmmLogSync),
+    ("vmm-log-reset", Word::VmmLogReset),
     ("start-device", Word::DeviceStart),
     ("stop-devices", Word::DeviceStop),
     ("drain-devices", Word::DeviceDrain),
     ("device-log-sync", Word::DeviceSync),
+    ("join-thread", Word::JoinThread),
     ("host-age", Word::HostAge),
     ("drop-free", Word::DropFree),
     ("cancel", Word::Cancel),
     ("new-destination", Word::NewDestination),
     ("checkpoint", Word::Checkpoint),
+    ("take-all", Word::TakeAll),
+    ("take-always-dirty", Word::TakeAlways),
+    ("mark-queues", Word::MarkQueues),
+    ("end-free", Word::EndFree),
+    ("put-back", Word::PutBack),
+    ("discard", Word::Discard),
+    ("sync-file", Word::SyncFile),
+    ("wait-guest-runs", Word::WaitRunning),
+    ("end", Word::End),
 ];
 
 /// The words that end a protocol.
@@ -79,15 +90,26 @@ enum Word {
     KernelWrite,
     VmmWrite,
     VmmLogSync,
+    VmmLogReset,
     DeviceStart,
     DeviceStop,
     DeviceDrain,
     DeviceSync,
+    JoinThread,
     HostAge,
     DropFree,
     Cancel,
     NewDestination,
     Checkpoint,
+    TakeAll,
+    TakeAlways,
+    MarkQueues,
+    EndFree,
+    PutBack,
+    Discard,
+    SyncFile,
+    WaitRunning,
+    End,
     Finish,
     SwitchOver,
 }
@@ -109,6 +131,12 @@ struct Writer<'a> {
     slots: Vec<SlotState>,
     locks: &'a mut Vec<String>,
     program: Vec<Op>,
+    /// The slot, first page and pages of the chunk that `each_chunk` is at.
+    chunk: Option<(usize, u32, u32)>,
+    /// Inside a `try`: the operations at which an error leads to its `on_error`.
+    tried: Option<Vec<usize>>,
+    /// How many threads the protocol has.
+    threads: u64,
 }
 
 pub(super) fn read(
@@ -147,6 +175,7 @@ pub(super) fn read(
         );
     }
     let slots = parts.slots.clone();
+    let threads = lists.len() as u64;
     for (span, steps) in lists {
         let Some(steps) = steps else {
             return source.error(
@@ -162,9 +191,18 @@ pub(super) fn read(
             slots: slots.clone(),
             locks: &mut locks,
             program: Vec::new(),
+            chunk: None,
+            tried: None,
+            threads,
         };
         writer.steps(steps)?;
-        let program = writer.program;
+        let mut program = writer.program;
+        let end = program.len() as u16;
+        for op in &mut program {
+            if let Op::Again { to, .. } = op {
+                *to = (*to).min(end);
+            }
+        }
         if program.len() > MOST_OPS {
             return source.error(
                 &span,
@@ -179,7 +217,7 @@ pub(super) fn read(
         .programs
         .iter()
         .flatten()
-        .any(|op| matches!(op, Op::Cancel));
+        .any(|op| matches!(op, Op::Cancel | Op::PutBack | Op::Discard));
     Ok(())
 }
 
@@ -207,7 +245,14 @@ impl Writer<'_> {
             return self.word(word, table);
         }
         let mut table = Table::new(source, node, "a step")?;
-        if let Some(count) = table.integer("repeat", 0..=MOST_OPS as u64)? {
+        if table.get("forever").is_some()
+            || table.get("until_clean").is_some()
+            || table.get("each_chunk").is_some()
+            || table.get("try").is_some()
+        {
+            return self.block(node, table);
+        }
+        if let Some(count) = table.integer("repeat", 1..=MOST_OPS as u64)? {
             let steps = table.list("steps")?;
             table.finish()?;
             let Some(steps) = steps else {
@@ -243,6 +288,121 @@ impl Writer<'_> {
         };
         let word = reader::pick(source, word_node, "step", &known)?;
         self.word(word, table)
+    }
+
+    /// A part of a program that is repeated, done for each chunk, or tried.
+    fn block(&mut self, node: &Node, mut table: Table<'_>) -> Result<()> {
+        let source = self.source;
+        let begin = self.program.len();
+        if let Some(steps) = table.list("forever")? {
+            table.finish()?;
+            self.steps(steps)?;
+            return self.again(node, begin, Until::Never);
+        }
+        if let Some(steps) = table.list("until_clean")? {
+            table.finish()?;
+            self.steps(steps)?;
+            return self.again(node, begin, Until::NothingPending);
+        }
+        if let Some(steps) = table.list("each_chunk")? {
+            let pages = table.integer("pages", 1..=64)?;
+            let slots = self.slots(&mut table, |slot| slot.present && slot.logging)?;
+            table.finish()?;
+            let Some(pages) = pages else {
+                return source.error(
+                    &node.span,
+                    "`each_chunk` without `pages`",
+                    "write { each_chunk = [ \"clear-dirty-log\", \"copy\" ], pages = 2 }",
+                );
+            };
+            let pages = pages as u32;
+            let word = self.parts.machine.constants.word_bits;
+            if !pages.is_multiple_of(word) {
+                return source.error(
+                    &node.span,
+                    format!("chunks of {pages} pages with words of {word} bits"),
+                    "CLEAR takes whole words: write a multiple, or scale word_bits down",
+                );
+            }
+            for slot in slots {
+                let npages = self.parts.machine.slots[slot].npages;
+                for first in (0..npages).step_by(pages as usize) {
+                    self.chunk = Some((slot, first, pages.min(npages - first)));
+                    self.steps(steps)?;
+                }
+            }
+            self.chunk = None;
+            return Ok(());
+        }
+        let steps = table.list("try")?;
+        let on_error = table.list("on_error")?;
+        table.finish()?;
+        let (Some(steps), Some(on_error)) = (steps, on_error) else {
+            return source.error(
+                &node.span,
+                "`try` without `on_error`",
+                "write { try = [ \"copy\" ], on_error = [ \"cancel\", … ] }",
+            );
+        };
+        let outer = self.tried.replace(Vec::new());
+        let slots = self.slots.clone();
+        self.steps(steps)?;
+        let tried = std::mem::replace(&mut self.tried, outer).unwrap_or_default();
+        if tried.is_empty() {
+            return source.error(
+                &node.span,
+                "nothing in `try` can fail",
+                "copy (with writers.send_failures), sync-file, and the ioctls can",
+            );
+        }
+        let jump = self.program.len();
+        self.again(node, jump, Until::Never)?;
+        let errors = self.program.len();
+        // What is done on an error finds the slots as they were when the attempt began, logging included.
+        let after = std::mem::replace(&mut self.slots, slots);
+        self.steps(on_error)?;
+        self.slots = after;
+        let to = self.target(node)?;
+        self.program[jump] = Op::Again {
+            to,
+            until: Until::Never,
+        };
+        let errors = u16::try_from(errors).unwrap_or(u16::MAX);
+        for at in tried {
+            self.program[at] = Op::OnError { to: errors };
+        }
+        Ok(())
+    }
+
+    fn again(&mut self, node: &Node, to: usize, until: Until) -> Result<()> {
+        self.target(node)?;
+        let to = to as u16;
+        self.program.push(Op::Again { to, until });
+        Ok(())
+    }
+
+    /// The next operation's number, which is small enough for a jump.
+    fn target(&self, node: &Node) -> Result<u16> {
+        match u16::try_from(self.program.len()) {
+            Ok(to) if usize::from(to) <= MOST_OPS => Ok(to),
+            _ => self.source.error(
+                &node.span,
+                format!(
+                    "{} operations with repetitions written out",
+                    self.program.len()
+                ),
+                format!("a program has at most {MOST_OPS}"),
+            ),
+        }
+    }
+
+    /// An operation that can fail; inside a `try` its error leads elsewhere.
+    fn push_fallible(&mut self, op: Op) {
+        self.program.push(op);
+        if let Some(tried) = &mut self.tried {
+            tried.push(self.program.len());
+            self.program.push(Op::OnError { to: 0 });
+        }
     }
 
     fn lock(&mut self, node: &Node, name: &str) -> Result<u8> {
@@ -299,7 +459,12 @@ impl Writer<'_> {
     }
 
     fn into(&mut self, table: &mut Table<'_>) -> Result<Into> {
-        let known = [("pending", Into::Pending), ("hand", Into::Hand)];
+        let known = [
+            ("pending", Into::Pending),
+            ("hand", Into::Hand),
+            ("vmm-log", Into::OwnLog),
+            ("nowhere", Into::Nowhere),
+        ];
         match table.get("into") {
             Some(node) => reader::pick(self.source, node, "into", &known),
             None => Ok(Into::Pending),
@@ -390,8 +555,61 @@ impl Writer<'_> {
                     self.change_slot(slot, |slot| slot.place = (slot.place + 1) % places);
                 }
             }
-            Word::CopyAll => self.program.push(Op::CopyAll),
-            Word::Copy => self.program.push(Op::Copy),
+            Word::CopyAll => self.push_fallible(Op::CopyAll),
+            Word::Copy => {
+                let nodes = table.list("pages")?;
+                let frames = match (nodes, self.chunk) {
+                    (Some(nodes), _) => Some(self.parts.frames(source, nodes)?),
+                    (None, Some((slot, first, pages))) => {
+                        let first = self.parts.machine.slots[slot].frame + first;
+                        Some((first..first + pages).collect())
+                    }
+                    (None, None) => None,
+                };
+                match frames {
+                    Some(frames) => {
+                        let frames = self.parts.keep_list(frames);
+                        self.push_fallible(Op::CopyList { frames });
+                    }
+                    None => self.push_fallible(Op::Copy),
+                }
+            }
+            Word::TakeAll => self.program.push(Op::TakeAll),
+            Word::TakeAlways => {
+                if self.parts.machine.always_dirty.is_empty() {
+                    return source.error(
+                        &table.span,
+                        "`take-always-dirty` and no page is",
+                        "write always_dirty = [3] in [writers]",
+                    );
+                }
+                self.program.push(Op::TakeAlways);
+            }
+            Word::MarkQueues => {
+                let frames = self.page_list(&mut table, "mark-queues")?;
+                self.program.push(Op::MarkOwn { frames });
+            }
+            Word::EndFree => {
+                let frames = self.page_list(&mut table, "end-free")?;
+                self.program.push(Op::EndFree { frames });
+            }
+            Word::PutBack => self.program.push(Op::PutBack),
+            Word::Discard => self.program.push(Op::Discard),
+            Word::SyncFile => {
+                if self.parts.machine.send_failures == 0 {
+                    return source.error(
+                        &table.span,
+                        "`sync-file` cannot fail: the budget of failures is 0",
+                        "write send_failures = 1 in [writers]",
+                    );
+                }
+                self.push_fallible(Op::MayFail);
+            }
+            Word::WaitRunning => self.program.push(Op::WaitRunning),
+            Word::End => self.program.push(Op::Again {
+                to: u16::MAX,
+                until: Until::Never,
+            }),
             Word::Harvest => {
                 let most = self.parts.machine.vcpus.len() as u64 - 1;
                 let vcpu = table.integer("vcpu", 0..=most + 1)?.map(|vcpu| vcpu as u8);
@@ -418,7 +636,7 @@ impl Writer<'_> {
                 let bad_pointer = table.boolean("efault")?.unwrap_or(false);
                 for slot in self.slots(&mut table, |slot| slot.present && slot.logging)? {
                     let slot = self.parts.machine.slots[slot].number();
-                    self.program.push(Op::GetDirtyLog {
+                    self.push_fallible(Op::GetDirtyLog {
                         slot,
                         into,
                         bad_pointer,
@@ -426,7 +644,15 @@ impl Writer<'_> {
                 }
             }
             Word::Clear => self.clear(&mut table)?,
-            Word::Publish => self.program.push(Op::Publish),
+            Word::Publish => match table.get("slot") {
+                None => self.program.push(Op::Publish),
+                Some(_) => {
+                    for slot in self.slots(&mut table, |_| false)? {
+                        let template = slot as u16;
+                        self.program.push(Op::PublishSlot { template });
+                    }
+                }
+            },
             Word::Kick => self
                 .program
                 .extend([Op::Kick { stop: false }, Op::WaitKicked]),
@@ -469,6 +695,7 @@ impl Writer<'_> {
                 })?;
                 self.program.push(Op::UserWrite { frame, log });
             }
+            Word::VmmLogReset => self.program.push(Op::ResetOwnLog),
             Word::VmmLogSync => self.program.push(Op::CollectOwnLog),
             Word::DeviceStart => self.devices(&mut table, Op::DeviceStart)?,
             Word::DeviceStop => self.devices(&mut table, Op::DeviceStop)?,
@@ -480,6 +707,24 @@ impl Writer<'_> {
                     .extend(devices.iter().map(|device| Op::DeviceDrain(*device)));
             }
             Word::DeviceSync => self.devices(&mut table, Op::DeviceSync)?,
+            Word::JoinThread => {
+                // Thread 0 is the protocol's own; those of `threads` follow.
+                let Some(thread) = table.integer("thread", 0..=3)? else {
+                    return source.error(
+                        &table.span,
+                        "`join-thread` without `thread`",
+                        "write { step = \"join-thread\", thread = 1 }",
+                    );
+                };
+                if thread >= self.threads || thread == self.parts.machine.programs.len() as u64 {
+                    return source.error(
+                        &table.span,
+                        format!("`join-thread` names thread {thread}"),
+                        "name another thread: 0 is the one of `steps`, those of `threads` follow",
+                    );
+                }
+                self.program.push(Op::JoinThread(thread as u8));
+            }
             Word::HostAge => {
                 let Some(node) = table.get("page") else {
                     return source.error(
@@ -492,15 +737,7 @@ impl Writer<'_> {
                 self.program.push(Op::HostAge { frame });
             }
             Word::DropFree => {
-                let Some(nodes) = table.list("pages")? else {
-                    return source.error(
-                        &table.span,
-                        "`drop-free` without `pages`",
-                        "write { step = \"drop-free\", pages = [0] }",
-                    );
-                };
-                let frames = self.parts.frames(source, nodes)?;
-                let frames = self.parts.keep_list(frames);
+                let frames = self.page_list(&mut table, "drop-free")?;
                 self.program.push(Op::DropFree { frames });
             }
             Word::Cancel => self.program.push(Op::Cancel),
@@ -510,6 +747,19 @@ impl Writer<'_> {
             Word::SwitchOver => self.program.push(Op::Finish { postcopy: true }),
         }
         table.finish()
+    }
+
+    /// The pages that a step names.
+    fn page_list(&mut self, table: &mut Table<'_>, step: &str) -> Result<u16> {
+        let Some(nodes) = table.list("pages")? else {
+            return self.source.error(
+                &table.span,
+                format!("`{step}` without `pages`"),
+                format!("write {{ step = \"{step}\", pages = [0] }}"),
+            );
+        };
+        let frames = self.parts.frames(self.source, nodes)?;
+        Ok(self.parts.keep_list(frames))
     }
 
     fn devices(&mut self, table: &mut Table<'_>, op: fn(u8) -> Op) -> Result<()> {
@@ -523,7 +773,8 @@ impl Writer<'_> {
         let mask = match table.get("mask").map(|node| (&node.kind, node)) {
             None => ClearMask::Seen,
             Some((Kind::List(nodes), _)) => {
-                let frames = self.parts.frames(self.source, nodes)?;
+                let mut frames = self.parts.frames(self.source, nodes)?;
+                frames.sort_unstable();
                 ClearMask::List(self.parts.keep_list(frames))
             }
             Some((_, node)) => reader::pick(
@@ -537,6 +788,17 @@ impl Writer<'_> {
         let first = table.integer("first", 0..=u64::from(u32::MAX))?;
         let pages = table.integer("pages", 0..=u64::from(u32::MAX))?;
         let chunk = table.integer("chunk", 1..=64)?;
+        if let (Some((slot, at, pages)), None, None) = (self.chunk, first, pages) {
+            let slot = self.parts.machine.slots[slot].number();
+            self.push_fallible(Op::ClearDirtyLog {
+                slot,
+                first_page: u64::from(at),
+                num_pages: pages,
+                mask,
+                bad_pointer,
+            });
+            return Ok(());
+        }
         for slot in self.slots(table, |slot| slot.present && slot.logging)? {
             let template = &self.parts.machine.slots[slot];
             let (number, npages) = (template.number(), u64::from(template.npages));
@@ -544,7 +806,7 @@ impl Writer<'_> {
             let end = pages.map_or(npages.max(at), |pages| at + pages);
             loop {
                 let step = chunk.unwrap_or(end - at).min(end - at);
-                self.program.push(Op::ClearDirtyLog {
+                self.push_fallible(Op::ClearDirtyLog {
                     slot: number,
                     first_page: at,
                     num_pages: step as u32,

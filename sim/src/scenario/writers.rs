@@ -48,8 +48,16 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
         writers.devices.push(name);
         parts.machine.devices.push(config);
     }
-    if let Some(failures) = table.integer("send_failures", 0..=MOST_STORES)? {
+    if let Some(failures) = table.integer("send_failures", 1..=MOST_STORES)? {
         parts.machine.send_failures = failures as u8;
+    }
+    if let Some(nodes) = table.list("always_dirty")? {
+        let frames = parts.frames(source, nodes)?;
+        let machine = &mut parts.machine;
+        machine.always_dirty = frames
+            .iter()
+            .map(|&frame| machine.host_page(frame))
+            .collect();
     }
     table.finish()?;
     Ok(writers)
@@ -74,8 +82,8 @@ fn read_pages(source: Source<'_>, table: &mut Table<'_>, parts: &Parts) -> Resul
 
 fn read_vcpu(source: Source<'_>, node: &Node, parts: &mut Parts) -> Result<()> {
     let mut table = Table::new(source, node, "`vcpu`")?;
-    let stores = table.integer("stores", 0..=MOST_STORES)?.unwrap_or(0) as u8;
-    let loads = table.integer("loads", 0..=MOST_STORES)?.unwrap_or(0) as u8;
+    let stores = table.integer("stores", 1..=MOST_STORES)?.unwrap_or(0) as u8;
+    let loads = table.integer("loads", 1..=MOST_STORES)?.unwrap_or(0) as u8;
     let frames = read_pages(source, &mut table, parts)?;
     for vcpu in &mut parts.machine.vcpus {
         vcpu.stores = stores;
@@ -190,7 +198,17 @@ fn read_device(
         reader::pick(source, node, "log", &LOGS)
     })?;
     let runs_at_start = table.boolean("runs_at_start")?.unwrap_or(true);
-    let iova_shift = table.integer("iova_shift", 0..=64)?.unwrap_or(0) as u32;
+    let iova_shift = table.integer("iova_shift", 1..=64)?.unwrap_or(0) as u32;
+    let queues = table.integer("queues", 1..=8)?.unwrap_or(1) as u8;
+    let used_ring = table
+        .get("used_ring")
+        .map(|page| parts.frame(source, page))
+        .transpose()?;
+    let granule = table.integer("granule", 1..=64)?.unwrap_or(1) as u32;
+    let logs = [("own", false), ("vmm", true)];
+    let vmm_log = table.get("log_in").map_or(Ok(false), |node| {
+        reader::pick(source, node, "log_in", &logs)
+    })?;
     table.finish()?;
     Ok((
         name,
@@ -200,6 +218,10 @@ fn read_device(
             log,
             runs_at_start,
             iova_shift,
+            queues,
+            used_ring,
+            granule,
+            vmm_log,
         },
     ))
 }

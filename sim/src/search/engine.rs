@@ -2,16 +2,19 @@
 
 use std::time::Instant;
 
+use dirtysim_model::independence::Rules;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::pack::Packing;
 use dirtysim_model::state::State;
+use dirtysim_model::symmetry::Symmetry;
 
 use super::level::{Block, Job, Outcome, Stop, expand};
 use super::table::{Table, collision_probability, fingerprint};
 use super::{
-    Coverage, Limit, Options, Progress, Report, TooLarge, Verdict, Violation, Watch, memory, path,
+    Coverage, Limit, Options, Progress, Reduced, Report, TooLarge, Verdict, Violation, Watch,
+    memory, path,
 };
 use crate::run::hit;
 use crate::sometimes::Seen;
@@ -28,6 +31,8 @@ pub(super) struct Search<'a, L: Layout> {
     pub(super) machine: &'a Machine,
     pub(super) start: &'a State<L>,
     pub(super) packing: Packing,
+    pub(super) symmetry: Symmetry,
+    pub(super) rules: Rules,
     pub(super) target: Option<Invariant>,
     pub(super) limit_bytes: u64,
     pub(super) deadline: Option<Instant>,
@@ -38,8 +43,9 @@ impl<L: Layout> Search<'_, L> {
     /// The first state, packed.
     pub(super) fn first(&self) -> Vec<u64> {
         let mut words = vec![0; self.packing.words()];
-        self.packing
-            .pack(self.machine, &mut self.start.clone(), &mut words);
+        let mut start = self.start.clone();
+        self.symmetry.canonical(self.machine, &mut start);
+        self.packing.pack(self.machine, &mut start, &mut words);
         words
     }
 }
@@ -184,10 +190,13 @@ pub(super) fn search<L: Layout>(
     options: &Options,
     watch: Watch<'_>,
 ) -> Result<Report, TooLarge> {
-    let search = Search {
+    let wanted = options.reductions;
+    let mut search = Search {
         machine,
         start,
         packing: Packing::new(machine, start),
+        symmetry: Symmetry::of(machine, start, wanted.pages, wanted.vcpus),
+        rules: Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0),
         target,
         limit_bytes: options
             .max_memory_bytes
@@ -202,6 +211,16 @@ pub(super) fn search<L: Layout>(
             keep_going: options.keep_going,
         },
     );
+    let reduced = Reduced {
+        classes: search.symmetry.classes().to_vec(),
+        pages_everywhere: search.symmetry.pages_everywhere(),
+        vcpus: search.symmetry.exchanges_vcpus(),
+        rules: search.rules.iter().collect(),
+    };
+    // A path is as short as can be only where every interleaving is looked at; exchanging pages changes no length.
+    // Exchanging vCPUs leaves some states apart that could be exchanged, so that the way back could not be followed.
+    search.rules = Rules::none();
+    search.symmetry = Symmetry::of(machine, start, wanted.pages, false);
     let violation = passed.found.map(|found| {
         let steps = options
             .counterexample
@@ -231,6 +250,7 @@ pub(super) fn search<L: Layout>(
         broken: passed.broken,
         seen: passed.seen,
         collision_probability: collision_probability(passed.states),
+        reduced,
         state_bits: search.packing.bits(),
         peak_bytes: passed.peak_bytes,
     })

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use dirtysim_model::layout::Layout;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
+use dirtysim_model::pack::Touched;
 use dirtysim_model::step::{Effect, Step, apply, for_each_step};
 
 use super::engine::Search;
@@ -249,7 +250,10 @@ impl<'a, L: Layout> Worker<'a, L> {
             .broken_at
             .union(oracle::check(machine, state, Effect::None));
         steps.clear();
-        for_each_step(machine, state, |step| steps.push(step));
+        match self.search.rules.local_step(machine, state) {
+            Some(step) => steps.push(step),
+            None => for_each_step(machine, state, |step| steps.push(step)),
+        }
         if steps.is_empty() && is_stuck(machine, state) {
             self.outcome
                 .broken_at
@@ -258,6 +262,7 @@ impl<'a, L: Layout> Worker<'a, L> {
         self.outcome.transitions += steps.len() as u64;
         for &step in steps.iter() {
             self.outcome.seen.note(machine, state, step);
+            let mut touched = Touched::by(machine, state, step);
             let mut after = state.clone();
             let effect = apply(machine, &mut after, step);
             if effect != Effect::None {
@@ -265,11 +270,14 @@ impl<'a, L: Layout> Worker<'a, L> {
                     .broken_after
                     .union(oracle::check(machine, &after, effect));
             }
+            if self.search.symmetry.canonical(machine, &mut after) {
+                touched = Touched::ALL;
+            }
             let at = self.batch.len();
-            self.batch.resize(at + self.stride, 0);
+            self.batch.extend_from_slice(words);
             self.search
                 .packing
-                .pack(machine, &mut after, &mut self.batch[at..]);
+                .pack_touched(machine, &mut after, touched, &mut self.batch[at..]);
             self.fingerprints.push(fingerprint(&self.batch[at..]));
         }
         if self.fingerprints.len() >= BATCH {

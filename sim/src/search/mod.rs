@@ -15,6 +15,7 @@ mod table;
 
 use std::time::Duration;
 
+pub use dirtysim_model::independence::Rule;
 use dirtysim_model::layout::{Layout, Medium, Small};
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::state::State;
@@ -37,6 +38,54 @@ pub struct Options {
     pub keep_going: bool,
     /// Find the steps of a counterexample, and not only its length.
     pub counterexample: bool,
+    /// What to leave out because it can make no difference.
+    pub reductions: Reductions,
+}
+
+/// Reductions that a search may make where they are sound for the scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reductions {
+    /// Exchange pages that nothing orders.
+    pub pages: bool,
+    /// Exchange vCPUs that are alike.
+    pub vcpus: bool,
+    /// Take local steps alone: the rules that are wanted, one bit each, by the order of [`Rule::ALL`].
+    pub rules: u32,
+}
+
+impl Reductions {
+    /// All that are sound.
+    pub const ALL: Self = Self {
+        pages: true,
+        vcpus: true,
+        rules: u32::MAX,
+    };
+    /// None: every state.
+    pub const NONE: Self = Self {
+        pages: false,
+        vcpus: false,
+        rules: 0,
+    };
+
+    /// The same without one rule.
+    #[must_use]
+    pub fn without(mut self, rule: Rule) -> Self {
+        self.rules &= !(1 << rule as u8);
+        self
+    }
+}
+
+/// The reductions that a search made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reduced {
+    /// Classes of pages that were exchanged, by frame.
+    pub classes: Vec<Vec<u32>>,
+    /// Whether pages were exchanged in every state, and not only after the last re-arming while the guest may run.
+    pub pages_everywhere: bool,
+    /// Whether vCPUs were exchanged in states that no loop over vCPUs follows.
+    pub vcpus: bool,
+    /// The rules by which local steps were taken alone.
+    pub rules: Vec<Rule>,
 }
 
 impl Default for Options {
@@ -47,6 +96,7 @@ impl Default for Options {
             max_time: None,
             keep_going: false,
             counterexample: true,
+            reductions: Reductions::ALL,
         }
     }
 }
@@ -131,6 +181,8 @@ pub struct Report {
     pub seen: Seen,
     /// An upper bound of the probability that two states shared a fingerprint, and one of them was never looked at.
     pub collision_probability: f64,
+    /// The reductions that were made.
+    pub reduced: Reduced,
     /// Bits of a packed state.
     pub state_bits: u32,
     /// The most bytes that the visited set and the frontiers took together.

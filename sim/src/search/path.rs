@@ -6,7 +6,8 @@
 //! counterexample the same on any number of threads.
 
 use dirtysim_model::layout::Layout;
-use dirtysim_model::oracle::{self, Invariant, Invariants};
+use dirtysim_model::machine::Machine;
+use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
 use dirtysim_model::step::{Effect, Step, apply, for_each_step};
 use rayon::prelude::*;
@@ -15,8 +16,8 @@ use super::engine::{Found, Pass, Search, pass};
 use super::level::Block;
 use crate::run::{hit, is_stuck};
 
-/// The end of a counterexample: a state, and a step out of it where it is the step that breaks the claim.
-type End = (Vec<u64>, Option<Step>);
+/// The end of a counterexample: whether it is a step out of the state that breaks the claim, and the state.
+type End = (bool, Vec<u64>);
 
 /// The steps of a shortest schedule that breaks what `found` says, at most at its depth; none where a limit came first.
 pub(super) fn shortest<L: Layout>(search: &Search<'_, L>, found: Found) -> Option<Vec<Step>> {
@@ -31,7 +32,7 @@ pub(super) fn shortest<L: Layout>(search: &Search<'_, L>, found: Found) -> Optio
     if passed.limit.is_some() {
         return None;
     }
-    let (depth, (mut words, last)) = kept.iter().enumerate().find_map(|(depth, level)| {
+    let (depth, (by_step, mut words)) = kept.iter().enumerate().find_map(|(depth, level)| {
         end_in(search, level, found.invariant).map(|end| (depth, end))
     })?;
     let mut way = vec![words.clone()];
@@ -40,16 +41,16 @@ pub(super) fn shortest<L: Layout>(search: &Search<'_, L>, found: Found) -> Optio
         way.push(words.clone());
     }
     way.reverse();
-    let mut steps = concrete(search, &way)?;
-    steps.extend(last);
+    let (mut steps, state) = concrete(search, &way)?;
+    if by_step {
+        steps.push(breaking_step(search.machine, &state, found.invariant)?);
+    }
     Some(steps)
 }
 
 /// The lowest end of a counterexample in a level, if there is one.
 fn end_in<L: Layout>(search: &Search<'_, L>, level: &[Block], wanted: Invariant) -> Option<End> {
     let machine = search.machine;
-    let target = Some(wanted);
-    let breaks = |broken: Invariants| hit(broken, target).is_some();
     let ends = in_level(search, level, |state, words| {
         let mut steps = Vec::new();
         for_each_step(machine, state, |step| steps.push(step));
@@ -57,19 +58,34 @@ fn end_in<L: Layout>(search: &Search<'_, L>, level: &[Block], wanted: Invariant)
         if steps.is_empty() && is_stuck(machine, state) {
             broken.insert(Invariant::MigrationMakesProgress);
         }
-        if breaks(broken) {
-            return Some((words.to_vec(), None));
+        if hit(broken, Some(wanted)).is_some() {
+            return Some((false, words.to_vec()));
         }
-        steps.into_iter().find_map(|step| {
+        breaking_step(machine, state, wanted).map(|_| (true, words.to_vec()))
+    });
+    // An end without a step is one step shorter than one with, and comes first.
+    ends.into_iter().min()
+}
+
+/// The first step out of `state` that breaks the claim by what it does.
+fn breaking_step<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    wanted: Invariant,
+) -> Option<Step> {
+    let mut found = None;
+    for_each_step(machine, state, |step| {
+        if found.is_none() {
             let mut after = state.clone();
             let effect = apply(machine, &mut after, step);
-            (effect != Effect::None && breaks(oracle::check(machine, &after, effect)))
-                .then(|| (words.to_vec(), Some(step)))
-        })
+            if effect != Effect::None
+                && hit(oracle::check(machine, &after, effect), Some(wanted)).is_some()
+            {
+                found = Some(step);
+            }
+        }
     });
-    // An end without a step is one step shorter than one with.
-    ends.into_iter()
-        .min_by(|a, b| (a.1.is_some(), &a.0).cmp(&(b.1.is_some(), &b.0)))
+    found
 }
 
 /// The lowest state of a level that has a step to `target`.
@@ -94,7 +110,7 @@ fn step_to<L: Layout>(search: &Search<'_, L>, state: &State<L>, target: &[u64]) 
         if found.is_none() {
             let mut after = state.clone();
             apply(machine, &mut after, step);
-            bits.fill(0);
+            search.symmetry.canonical(machine, &mut after);
             search.packing.pack(machine, &mut after, &mut bits);
             if bits == target {
                 found = Some(step);
@@ -104,8 +120,8 @@ fn step_to<L: Layout>(search: &Search<'_, L>, state: &State<L>, target: &[u64]) 
     found
 }
 
-/// Steps from the first state along states with the bits of `way`.
-fn concrete<L: Layout>(search: &Search<'_, L>, way: &[Vec<u64>]) -> Option<Vec<Step>> {
+/// Steps from the first state along states whose representatives have the bits of `way`, and where they lead.
+fn concrete<L: Layout>(search: &Search<'_, L>, way: &[Vec<u64>]) -> Option<(Vec<Step>, State<L>)> {
     let mut state = search.start.clone();
     let mut steps = Vec::with_capacity(way.len());
     for next in &way[1..] {
@@ -113,7 +129,7 @@ fn concrete<L: Layout>(search: &Search<'_, L>, way: &[Vec<u64>]) -> Option<Vec<S
         apply(search.machine, &mut state, step);
         steps.push(step);
     }
-    Some(steps)
+    Some((steps, state))
 }
 
 /// What `look` answers for the states of a level, in no particular order.

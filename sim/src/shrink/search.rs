@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::pack::{Widths, pack, packed_bits, unpack};
+use dirtysim_model::pack::Packing;
 use dirtysim_model::state::State;
 use dirtysim_model::step::{Actor, Step, apply, for_each_step};
 
@@ -134,10 +134,8 @@ pub(super) fn shortest<L: Layout>(
     wanted: &dyn Fn(Actor) -> bool,
     watch: &mut Watch<'_>,
 ) -> Found {
-    let widths = Widths::new(machine, start);
-    let width = (packed_bits(machine, &widths, start) as usize)
-        .div_ceil(64)
-        .max(1);
+    let packing = Packing::new(machine, start);
+    let width = packing.words();
     let mut graph = Graph {
         words: Vec::new(),
         width,
@@ -147,7 +145,7 @@ pub(super) fn shortest<L: Layout>(
     };
     let mut packed = vec![0; width];
     let mut state = start.clone();
-    pack(machine, &widths, &mut state, &mut packed);
+    packing.pack(machine, &mut state, &mut packed);
     let first = graph.number(&packed);
     let root = graph.add(NONE, None, first, (0, 0));
     let mut bound: Cost = (bound.0 as u32, bound.1 as u32);
@@ -162,7 +160,7 @@ pub(super) fn shortest<L: Layout>(
         }
         for index in bucket {
             let node = graph.nodes[index as usize];
-            unpack(machine, &widths, graph.packed(node.state), &mut state);
+            packing.unpack(machine, graph.packed(node.state), &mut state);
             possible.clear();
             for_each_step(machine, &state, |step| possible.push(step));
             if possible.is_empty()
@@ -190,7 +188,7 @@ pub(super) fn shortest<L: Layout>(
                     continue;
                 }
                 packed.fill(0);
-                pack(machine, &widths, &mut after, &mut packed);
+                packing.pack(machine, &mut after, &mut packed);
                 let number = graph.number(&packed);
                 if graph.is_dominated(number, Some(step.actor), next) {
                     continue;

@@ -96,11 +96,10 @@ pub struct Machine {
     /// Where in a vCPU's file descriptor its ring is mapped, in pages (KVM_DIRTY_LOG_PAGE_OFFSET).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring_page_offset: Option<u64>,
-    /// How many address spaces a VM has: 1, or 2 on an x86 kernel with SMM. Absent: replay takes what the first call
-    /// that tells them apart shows.
+    /// Address spaces of a VM, where it is not the architecture's usual number: an x86 kernel built without SMM has 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_spaces: Option<u32>,
-    /// x86: the processor has a page-modification log and KVM uses it. Absent: no.
+    /// x86: KVM uses the processor's page-modification log. Absent: no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pml: Option<bool>,
 }

@@ -7,7 +7,7 @@ const HOST: &str = r#"{"scenario":"s","n":1,"vm":null,"op":"HOST","arch":"arm64"
 
 fn import(input: &str) -> Result<String, ImportError> {
     let mut out = Vec::new();
-    import_kvm_jsonl(input.as_bytes(), "raw.jsonl", &mut out)?;
+    import_kvm_jsonl(input.as_bytes(), "raw.jsonl", None, &mut out)?;
     Ok(String::from_utf8(out).unwrap())
 }
 
@@ -203,6 +203,7 @@ fn a_full_disk_is_an_error_of_the_output() {
     let error = import_kvm_jsonl(
         format!("{TITLE}\n{HOST}\n").as_bytes(),
         "raw.jsonl",
+        None,
         &mut Full,
     )
     .unwrap_err();

@@ -11,6 +11,7 @@ use super::args::Args;
 use super::{CALLS, Outcome};
 use crate::kernel::{Kernel, target};
 use crate::lockstep::{End, Performed, random_sequence, shrink};
+use crate::model::Model;
 use crate::record::Recorder;
 use crate::refusal::Refused;
 use crate::subject::{Subject, VmCall};
@@ -28,6 +29,7 @@ struct Tally {
     calls: u64,
     divergences: u64,
     not_modelled: BTreeMap<String, u64>,
+    refused: BTreeMap<String, u64>,
     allowed: BTreeMap<&'static str, u64>,
     list: Vec<Value>,
     lines: Vec<String>,
@@ -54,11 +56,12 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
         for (name, count) in &performed.allowed {
             *tally.allowed.entry(name).or_default() += count;
         }
+        for (what, count) in &performed.not_modelled {
+            *tally.not_modelled.entry(what.clone()).or_default() += count;
+        }
         match &performed.end {
             End::Agreed => {}
-            End::NotModelled { reason, .. } => {
-                *tally.not_modelled.entry(reason.clone()).or_default() += 1
-            }
+            End::Refused { reason, .. } => *tally.refused.entry(reason.clone()).or_default() += 1,
             End::Diverged(_) => {
                 tally.divergences += 1;
                 if tally.divergences <= SHOWN_MAX {
@@ -85,8 +88,9 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
 fn opponent(name: &str, machine: &Machine) -> Result<Box<dyn Subject>, Refused> {
     match name {
         "self" => Ok(Box::new(Kernel::open()?)),
+        "model" => Ok(Box::new(Model::new(machine)?)),
         other => Err(Refused(format!(
-            "no `--against {other}` on {}: there is `self`",
+            "no `--against {other}` on {}: there are `model` and `self`",
             machine.arch
         ))),
     }
@@ -154,8 +158,12 @@ impl Tally {
     fn outcome(self, kernel: &str, other: &str, first: u64, end: u64) -> Outcome {
         let violated = self.divergences > 0;
         let not_modelled: u64 = self.not_modelled.values().sum();
+        let refused: u64 = self.refused.values().sum();
         let mut lines = self.lines;
-        for (reason, count) in &self.not_modelled {
+        for (what, count) in &self.not_modelled {
+            lines.push(format!("not modelled, {count} calls: {what}"));
+        }
+        for (reason, count) in &self.refused {
             lines.push(format!(
                 "not compared to the end, {count} sequences: {reason}"
             ));
@@ -164,7 +172,7 @@ impl Tally {
             lines.push(format!("allowed difference {name}: {count} times"));
         }
         lines.push(format!(
-            "{} sequences of seeds {first}..{end}, {} calls, {kernel} beside {other}: {} divergences, {not_modelled} not compared to the end",
+            "{} sequences of seeds {first}..{end}, {} calls, {kernel} beside {other}: {} divergences, {refused} sequences not compared to the end",
             self.sequences, self.calls, self.divergences
         ));
         let document = json!({
@@ -179,6 +187,7 @@ impl Tally {
             "divergences": self.divergences,
             "divergence_list": self.list,
             "not_modelled": not_modelled,
+            "not_compared_to_the_end": refused,
             "allowed": self.allowed,
         });
         let Value::Object(document) = document else {

@@ -19,7 +19,7 @@ impl Generator {
         let slots = self.random.between(1, 3) as u16;
         for slot in 1..=slots {
             let pages = self.random.one(&SLOT_PAGES);
-            let log = self.random.percent(80);
+            let log = self.random.percent(80) || self.keeps_log(self.world.initially_set);
             let call = self.create_slot(slot, pages, u32::from(log));
             self.queued.push_back(call);
         }
@@ -32,6 +32,12 @@ impl Generator {
         if self.profile.its {
             self.queue_its();
         }
+    }
+
+    /// Whether slots are never without a log: on x86 a store in a slot without one also maps neighbours of the page, as many as it likes, and
+    /// with INITIALLY_SET these stay writable when the log is switched on.
+    pub(super) fn keeps_log(&self, initially_set: bool) -> bool {
+        self.target.arch != Arch::Arm64 && initially_set
     }
 
     fn queue_capabilities(&mut self) {
@@ -57,6 +63,8 @@ impl Generator {
         };
         let protect = self.random.weighted(&[(50, 0), (30, 1), (20, 3)]);
         let manual_first = self.random.percent(50);
+        // Known before it is done: the rest of the set-up depends on it.
+        self.world.initially_set = protect == 3;
         if protect != 0 && manual_first {
             self.queued.push_back(manual(protect));
         }

@@ -15,6 +15,8 @@ pub(super) struct SlotView {
     pub(super) pages: u64,
     pub(super) flags: u32,
     pub(super) mem: String,
+    /// It logged from its creation on.
+    pub(super) always_logged: bool,
 }
 
 /// A vCPU that was created.
@@ -32,6 +34,7 @@ pub(super) struct VcpuView {
 pub(super) struct World {
     pub(super) ring_bytes: u64,
     pub(super) with_bitmap: bool,
+    pub(super) initially_set: bool,
     pub(super) slots: BTreeMap<u16, SlotView>,
     pub(super) vcpus: Vec<VcpuView>,
     pub(super) last_get: BTreeMap<u16, Words>,
@@ -53,6 +56,11 @@ impl World {
                 cap: Cap::DirtyLogRingWithBitmap,
                 ..
             } => self.with_bitmap = true,
+            Call::EnableCap {
+                cap: Cap::ManualDirtyLogProtect2,
+                args0,
+                ..
+            } => self.initially_set = *args0 == 3,
             Call::CreateVcpu { vcpu } => {
                 self.vcpus.push(VcpuView {
                     id: *vcpu,
@@ -118,15 +126,16 @@ impl World {
         if pages == 0 {
             self.slots.remove(&slot);
         } else {
-            self.slots.insert(
-                slot,
-                SlotView {
-                    gpa,
-                    pages,
-                    flags,
-                    mem: mem.to_owned(),
-                },
-            );
+            let logs = flags & 1 != 0;
+            let always_logged = logs && self.slots.get(&slot).is_none_or(|view| view.always_logged);
+            let view = SlotView {
+                gpa,
+                pages,
+                flags,
+                mem: mem.to_owned(),
+                always_logged,
+            };
+            self.slots.insert(slot, view);
         }
     }
 }

@@ -6,6 +6,9 @@ use dirtysim::trace::call::{Call, GuestLayout};
 use crate::kvm::guest::LAYOUT;
 use crate::subject::VmCall;
 
+/// x86: two tables' entries are accessed, 512 are accessed and dirty.
+const ACCESSED_DIRTY_BITS: u64 = 2 + 2 * 512;
+
 /// The layout of this witness's guest, whose own memory is `slot`.
 ///
 /// # Panics
@@ -32,7 +35,7 @@ pub fn guest_layout(slot: u16) -> GuestLayout {
         page_table_pages: pages("page_table_pages"),
         list_pages: pages("list_pages"),
         other_guest_tables: (!x86).then_some(false),
-        page_table_accessed_dirty_bits_at_start: x86.then_some(0),
+        page_table_accessed_dirty_bits_at_start: x86.then_some(ACCESSED_DIRTY_BITS),
         written_before_slot_creation: x86.then_some(true),
         logged_slot_pages_touched_by_setup: PageRuns::default(),
     }

@@ -22,7 +22,7 @@ use kvm_ioctls::Kvm;
 use crate::generate::Target;
 use crate::kvm::{self, Alarm, Errno, PAGE_BYTES, Sys, guest, ring::RING_PAGE_OFFSET};
 use crate::refusal::Refused;
-use crate::subject::Subject;
+use crate::subject::{Answer, Subject};
 
 pub use layout::{guest_layout, with_own_layout};
 use machine::Machine;
@@ -130,7 +130,13 @@ impl Subject for Kernel {
         self.machines.clear();
     }
 
-    fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<CallResult, Refused> {
+    fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<Answer, Refused> {
+        self.answer(vm, call).map(Answer::Result)
+    }
+}
+
+impl Kernel {
+    fn answer(&mut self, vm: Option<u32>, call: &Call) -> Result<CallResult, Refused> {
         match call {
             Call::CheckExtension { cap } => {
                 let ret = self.kvm.check_extension_raw(cap.number().into());

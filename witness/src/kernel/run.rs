@@ -217,7 +217,7 @@ pub(super) fn probe(kernel: &mut Kernel) -> Result<(), Refused> {
         Call::ReadPage { slot: 1, page: 0 },
     ];
     for call in calls {
-        let result = kernel.perform(Some(0), &call)?;
+        let result = kernel.perform(Some(0), &call)?.result()?;
         if let Some(Returned::Error(errno)) = result.returned {
             return Err(Refused(format!("{} failed with {errno}", call.name())));
         }

@@ -1,6 +1,8 @@
 //! The x86 guest: long mode at CPL 3 with every port allowed, so that stores run natively even where a kernel emulates CPL 0.
 //!
-//! Its first GiB is mapped one to one by 2 MiB pages, user and writable. Nothing else is there: an exception ends it with a shutdown exit.
+//! Its first GiB is mapped one to one by 2 MiB pages, user and writable, with accessed and dirty bits set: under shadow paging a load through
+//! an entry that is not dirty gets a mapping that is not writable, and what a load does to the log would depend on which stores came before.
+//! Nothing else is there: an exception ends it with a shutdown exit.
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment};
 use kvm_ioctls::Kvm;
@@ -144,13 +146,15 @@ pub fn install(memory: &HostMemory, gpa: u64) -> Result<(), Refused> {
     memory.write_u64(GDT + 0x30, 0)?;
     memory.write(TSS + 102, &104_u16.to_le_bytes())?;
     const PRESENT_WRITABLE_USER: u64 = 0b111;
+    const ACCESSED: u64 = 1 << 5;
+    const DIRTY: u64 = 1 << 6;
     const PAGE_SIZE_2M: u64 = 1 << 7;
-    memory.write_u64(PML4, PDPT | PRESENT_WRITABLE_USER)?;
-    memory.write_u64(PDPT, PD | PRESENT_WRITABLE_USER)?;
+    memory.write_u64(PML4, PDPT | PRESENT_WRITABLE_USER | ACCESSED)?;
+    memory.write_u64(PDPT, PD | PRESENT_WRITABLE_USER | ACCESSED)?;
     for index in 0..512 {
         memory.write_u64(
             PD + index * 8,
-            (index << 21) | PRESENT_WRITABLE_USER | PAGE_SIZE_2M,
+            (index << 21) | PRESENT_WRITABLE_USER | ACCESSED | DIRTY | PAGE_SIZE_2M,
         )?;
     }
     Ok(())

@@ -1,0 +1,466 @@
+//! The search beside SPIN and stateright: one scenario, one graph, one run.
+//!
+//! `cargo bench --bench peers` compares, in turns and in processes of their own, on a graph that all of them agree
+//! about: every distinct state and every transition is counted and compared before any time is quoted. Times are whole
+//! processes, set-up included; memory is the peak of resident pages. Absolute figures drift with the machine: quote the
+//! ratios of one run.
+//!
+//! What the tools do is not the same in every respect, and the differences are in the peers' favour: SPIN checks one
+//! assertion, at the end; stateright checks what a state alone can tell; the search checks every claim in every state,
+//! and notes what was seen.
+//!
+//! `-- --rounds N` for other than 3 turns. Without `--bench` (`cargo test --benches`) a small size is compared, once.
+
+#[allow(dead_code, reason = "the tests use the rest")]
+mod graph;
+#[allow(dead_code, reason = "the tests use the rest")]
+mod in_stateright;
+mod measure;
+mod sizes;
+#[allow(dead_code, reason = "the tests use the rest")]
+mod spin;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use dirtysim::search::{self, Coverage, Options, Reductions, Verdict};
+use dirtysim_model::oracle;
+use dirtysim_model::step::{Effect, apply, for_each_step};
+
+use graph::Graph;
+use in_stateright::{Way, run};
+use measure::{Measured, measure};
+use sizes::Sizes;
+use spin::{Reduction, Verifier};
+
+/// The word that tells a process that it is a child.
+const CHILD: &str = "child";
+
+/// arm64 with rings, bitmap and ITS: more than 5 million states.
+const ARM64: Sizes = Sizes {
+    x86: false,
+    pages: 3,
+    vcpus: 2,
+    stores: 2,
+    rounds: 1,
+    bitmap_first: false,
+};
+/// x86 with rings: nothing orders the pages, they are interchangeable.
+const X86: Sizes = Sizes { x86: true, ..ARM64 };
+
+/// Who runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tool {
+    Spin(Reduction),
+    Stateright(Way, usize),
+    Own { reduced: bool, threads: usize },
+}
+
+/// What a tool found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Answer {
+    states: u64,
+    transitions: u64,
+    holds: bool,
+}
+
+impl Tool {
+    fn name(self) -> String {
+        match self {
+            Self::Spin(Reduction::None) => "SPIN, no reduction".to_owned(),
+            Self::Spin(Reduction::Own) => "SPIN, its own reductions".to_owned(),
+            Self::Stateright(Way::DepthFirst, threads) => format!("stateright DFS, {threads} thr."),
+            Self::Stateright(_, threads) => format!("stateright BFS, {threads} thr."),
+            Self::Own { reduced, threads } => {
+                let how = if reduced { "reduced" } else { "unreduced" };
+                format!("dirtysim, {how}, {threads} thr.")
+            }
+        }
+    }
+
+    /// Whether it visits every state of the graph.
+    fn is_unreduced(self) -> bool {
+        !matches!(
+            self,
+            Self::Spin(Reduction::Own) | Self::Own { reduced: true, .. }
+        )
+    }
+
+    fn command(self, sizes: &Sizes, verifiers: &Verifiers) -> Result<Command, String> {
+        let (way, threads) = match self {
+            Self::Spin(Reduction::None) => return Ok(verifiers.unreduced.command()),
+            Self::Spin(Reduction::Own) => return Ok(verifiers.reduced.command()),
+            Self::Stateright(Way::DepthFirst, threads) => ("stateright-dfs", threads),
+            Self::Stateright(_, threads) => ("stateright-bfs", threads),
+            Self::Own {
+                reduced: true,
+                threads,
+            } => ("own-reduced", threads),
+            Self::Own {
+                reduced: false,
+                threads,
+            } => ("own", threads),
+        };
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(program);
+        command
+            .args([CHILD, way, &threads.to_string()])
+            .args(sizes.words())
+            .env("RAYON_NUM_THREADS", threads.to_string());
+        Ok(command)
+    }
+
+    fn answer(self, measured: &Measured) -> Result<Answer, String> {
+        if let Self::Spin(_) = self {
+            let printed = spin::parse(&measured.printed)?;
+            return Ok(Answer {
+                states: printed.states,
+                transitions: printed.transitions,
+                holds: printed.errors == 0,
+            });
+        }
+        let words: Vec<u64> = measured
+            .printed
+            .split_whitespace()
+            .map_while(|word| word.parse().ok())
+            .collect();
+        match words[..] {
+            [states, transitions, holds] => Ok(Answer {
+                states,
+                transitions,
+                holds: holds != 0,
+            }),
+            _ => Err(format!("{}: printed {:?}", self.name(), measured.printed)),
+        }
+    }
+}
+
+/// SPIN's compiled programs for one size.
+struct Verifiers {
+    unreduced: Verifier,
+    reduced: Verifier,
+}
+
+impl Verifiers {
+    fn build(sizes: &Sizes, states: u64) -> Result<Self, String> {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
+        let slots = states.next_power_of_two().ilog2().max(18);
+        let build = |reduction| Verifier::build(&folder, sizes, reduction, slots, "-O3");
+        Ok(Self {
+            unreduced: build(Reduction::None)?,
+            reduced: build(Reduction::Own)?,
+        })
+    }
+}
+
+/// The options of the project's own search.
+fn options(reductions: Reductions) -> Options {
+    Options {
+        keep_going: true,
+        counterexample: false,
+        reductions,
+        ..Options::default()
+    }
+}
+
+/// What a child does: searches, prints its counts.
+fn child(arguments: &[String]) -> Result<(), String> {
+    let usage = || format!("a child of this benchmark cannot run {arguments:?}");
+    let (way, rest) = arguments.split_first().ok_or_else(usage)?;
+    let (threads, words) = rest.split_first().ok_or_else(usage)?;
+    let threads: usize = threads.parse().map_err(|_| usage())?;
+    let scenario = Sizes::from_words(words).ok_or_else(usage)?.scenario();
+    let answer = match way.as_str() {
+        "own" | "own-reduced" => {
+            let reductions = if way == "own" {
+                Reductions::NONE
+            } else {
+                Reductions::ALL
+            };
+            let report = search::check(&scenario, &options(reductions), &|_| true)
+                .map_err(|error| error.to_string())?;
+            if report.coverage != Coverage::Exhausted {
+                return Err(format!("the search ended early: {:?}", report.coverage));
+            }
+            Answer {
+                states: report.states,
+                transitions: report.transitions,
+                holds: report.verdict == Verdict::Holds,
+            }
+        }
+        "stateright-bfs" | "stateright-dfs" => {
+            let way = if way == "stateright-bfs" {
+                Way::BreadthFirst
+            } else {
+                Way::DepthFirst
+            };
+            let graph = Graph::new(&scenario);
+            let found = by_words!(graph, run(&graph, None, way, threads));
+            Answer {
+                states: found.states,
+                transitions: found.transitions,
+                holds: !found.broken,
+            }
+        }
+        _ => return Err(usage()),
+    };
+    println!(
+        "{} {} {}",
+        answer.states,
+        answer.transitions,
+        u8::from(answer.holds)
+    );
+    Ok(())
+}
+
+fn median<T: Copy + PartialOrd>(values: &[T]) -> T {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(|a, b| a.partial_cmp(b).expect("durations and sizes have an order"));
+    sorted[sorted.len() / 2]
+}
+
+/// A tool's results over all turns.
+struct Row {
+    tool: Tool,
+    answer: Answer,
+    walls: Vec<f64>,
+    cpus: Vec<f64>,
+    peaks: Vec<u64>,
+}
+
+impl Row {
+    fn wall(&self) -> f64 {
+        median(&self.walls)
+    }
+
+    fn rate(&self) -> f64 {
+        self.answer.states as f64 / self.wall()
+    }
+}
+
+/// Runs the tools in turns.
+fn turns(sizes: &Sizes, tools: &[Tool], rounds: usize) -> Result<Vec<Row>, String> {
+    let report = search::check(&sizes.scenario(), &options(Reductions::NONE), &|_| true)
+        .map_err(|error| error.to_string())?;
+    let verifiers = Verifiers::build(sizes, report.states)?;
+    let mut rows: Vec<Row> = Vec::new();
+    for round in 0..rounds {
+        for (index, &tool) in tools.iter().enumerate() {
+            eprintln!("{sizes}: round {} of {rounds}: {}", round + 1, tool.name());
+            let measured = measure(&mut tool.command(sizes, &verifiers)?)?;
+            let answer = tool.answer(&measured)?;
+            if tool.is_unreduced()
+                && (answer.states, answer.transitions) != (report.states, report.transitions)
+            {
+                return Err(format!(
+                    "{}: {answer:?}, but the graph has {} states and {} transitions",
+                    tool.name(),
+                    report.states,
+                    report.transitions
+                ));
+            }
+            if !answer.holds {
+                return Err(format!("{}: another verdict", tool.name()));
+            }
+            if round == 0 {
+                rows.push(Row {
+                    tool,
+                    answer,
+                    walls: Vec::new(),
+                    cpus: Vec::new(),
+                    peaks: Vec::new(),
+                });
+            }
+            rows[index].walls.push(measured.wall.as_secs_f64());
+            rows[index].cpus.push(measured.cpu);
+            rows[index].peaks.push(measured.peak_bytes);
+        }
+    }
+    Ok(rows)
+}
+
+/// Prints the rows beside the reference: this project's search, unreduced, on one thread.
+fn print(sizes: &Sizes, rows: &[Row], rounds: usize) {
+    let reference = rows.iter().find(|row| {
+        row.tool
+            == Tool::Own {
+                reduced: false,
+                threads: 1,
+            }
+    });
+    println!("\n{sizes}; medians of {rounds}\n");
+    println!(
+        "| tool | states | wall, s | CPU, s | M states/s | bytes/state | dirtysim's rate is |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for row in rows {
+        let ratio = match reference {
+            Some(reference) if row.tool.is_unreduced() => {
+                format!("{:.1} times", reference.rate() / row.rate())
+            }
+            _ => String::new(),
+        };
+        println!(
+            "| {} | {} | {:.3} | {:.2} | {:.2} | {:.1} | {ratio} |",
+            row.tool.name(),
+            row.answer.states,
+            row.wall(),
+            median(&row.cpus),
+            row.rate() / 1e6,
+            median(&row.peaks) as f64 / row.answer.states as f64,
+        );
+    }
+    let wall = |wanted: Tool| rows.iter().find(|row| row.tool == wanted).map(Row::wall);
+    let own = |reduced, threads| wall(Tool::Own { reduced, threads });
+    if let (Some(one), Some(two)) = (own(false, 1), own(false, 2)) {
+        println!("\ntwo threads of dirtysim: {:.2} times one", one / two);
+    }
+    if let (Some(spin), Some(one)) = (wall(Tool::Spin(Reduction::Own)), own(true, 1)) {
+        println!(
+            "the same verdict with reductions: {:.1} times less time than SPIN with its own",
+            spin / one
+        );
+    }
+}
+
+/// Successors per second without a visited set: what no search over this transition function can exceed.
+fn ceiling(sizes: &Sizes, time: Duration) {
+    fn sample<const N: usize>(graph: &Graph, most: usize) -> Vec<graph::Packed<N>> {
+        let mut seen = std::collections::HashSet::new();
+        let mut sample = vec![graph.first::<N>()];
+        let mut state = graph.start.clone();
+        let mut at = 0;
+        while at < sample.len() && sample.len() < most {
+            graph.unpack(&sample[at], &mut state);
+            for_each_step(&graph.machine, &state, |step| {
+                let mut after = state.clone();
+                apply(&graph.machine, &mut after, step);
+                let packed = graph.pack(&mut after);
+                if seen.insert(packed) {
+                    sample.push(packed);
+                }
+            });
+            at += 1;
+        }
+        sample
+    }
+    /// Rates of: steps alone; with packing; with packing and every claim checked once a state.
+    fn rates<const N: usize>(graph: &Graph, time: Duration) -> [f64; 3] {
+        let sample = sample::<N>(graph, 300_000);
+        let mut sum = 0;
+        let rates = [0, 1, 2].map(|level| {
+            let begin = Instant::now();
+            let mut successors = 0_u64;
+            let mut state = graph.start.clone();
+            'all: loop {
+                for chunk in sample.chunks(1024) {
+                    for words in chunk {
+                        graph.unpack(words, &mut state);
+                        if level == 2 {
+                            let broken = oracle::check(&graph.machine, &state, Effect::None);
+                            sum ^= u64::from(broken.is_empty());
+                        }
+                        for_each_step(&graph.machine, &state, |step| {
+                            let mut after = state.clone();
+                            apply(&graph.machine, &mut after, step);
+                            successors += 1;
+                            if level == 0 {
+                                sum ^= u64::from(after.slots_lock) ^ successors;
+                            } else {
+                                sum ^= graph.pack::<N>(&mut after)[0];
+                            }
+                        });
+                    }
+                    if begin.elapsed() >= time {
+                        break 'all;
+                    }
+                }
+            }
+            successors as f64 / begin.elapsed().as_secs_f64()
+        });
+        std::hint::black_box(sum);
+        rates
+    }
+    let graph = Graph::new(&sizes.scenario());
+    let rates = by_words!(graph, rates(&graph, time));
+    println!(
+        "\n{sizes}: successors per second on one core without a visited set, in millions: {:.1}; packed {:.1}; packed \
+         and every claim checked {:.1} (a packed state has {} bits)",
+        rates[0] / 1e6,
+        rates[1] / 1e6,
+        rates[2] / 1e6,
+        graph.bits()
+    );
+}
+
+fn compare(arguments: &[String]) -> Result<(), String> {
+    if let Some(reason) = spin::missing() {
+        println!("skipped: {reason}");
+        return Ok(());
+    }
+    let benches = arguments.iter().any(|argument| argument == "--bench");
+    let given = arguments.iter().position(|argument| argument == "--rounds");
+    let rounds = match given.map(|at| arguments.get(at + 1).and_then(|n| n.parse().ok())) {
+        Some(Some(rounds @ 1..)) => rounds,
+        Some(_) => return Err("write --rounds N with N from 1 on".to_owned()),
+        None if benches => 3,
+        None => 1,
+    };
+    let smaller = |sizes| Sizes { stores: 1, ..sizes };
+    let [arm64, x86] = [ARM64, X86].map(|sizes| if benches { sizes } else { smaller(sizes) });
+    println!("{}; {} CPUs", spin::version(), num_cpus());
+    let unreduced = |threads| Tool::Own {
+        reduced: false,
+        threads,
+    };
+    let reduced = |threads| Tool::Own {
+        reduced: true,
+        threads,
+    };
+    let all = [
+        unreduced(1),
+        Tool::Spin(Reduction::None),
+        Tool::Stateright(Way::BreadthFirst, 1),
+        Tool::Stateright(Way::DepthFirst, 1),
+        unreduced(2),
+        Tool::Stateright(Way::BreadthFirst, 2),
+        Tool::Stateright(Way::DepthFirst, 2),
+        Tool::Spin(Reduction::Own),
+        reduced(1),
+        reduced(2),
+    ];
+    print(&arm64, &turns(&arm64, &all, rounds)?, rounds);
+    let few = [
+        unreduced(1),
+        unreduced(2),
+        Tool::Spin(Reduction::None),
+        Tool::Spin(Reduction::Own),
+        reduced(1),
+        reduced(2),
+    ];
+    print(&x86, &turns(&x86, &few, rounds)?, rounds);
+    let time = Duration::from_millis(if benches { 2000 } else { 20 });
+    ceiling(&arm64, time);
+    ceiling(&x86, time);
+    Ok(())
+}
+
+fn num_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.split_first() {
+        Some((first, rest)) if first == CHILD => child(rest),
+        _ => compare(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peers: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! Pages and vCPUs that are interchangeable: symmetry reduction.
+//!
+//! A search may replace a state by one in which interchangeable pages have changed places, because whatever can happen
+//! to one can happen to the other with the places changed. [`Symmetry::canonical`] chooses the representative.
+//!
+//! Pages are interchangeable where nothing orders or names them. What does:
+//! - memslots and bitmap words: only pages of one word of one slot are exchanged;
+//! - writers that name pages (an ITS's tables, a record of the kernel, a VMM's own store, a CLEAR of listed pages, a
+//!   balloon's list): the pages that they name stand alone; vCPUs and devices that may touch some pages only: pages of
+//!   one class are touched by the same;
+//! - re-arming on arm64, RISC-V and LoongArch, which goes from the lowest to the highest page of a batch and so
+//!   write-protects what lies between: pages are exchanged only in states from which no re-arming can follow while a
+//!   leaf is left, that is, after the last such operation before the guest stops for good. From there on nothing
+//!   reads an order any more, so that the exchanged state behaves alike;
+//! - a RESET batch narrower than a slot, huge mappings, memory behind two slots, mutations: no symmetry at all.
+//!
+//! The order of copies is free in the model. vCPUs are interchangeable when their writers are alike, and only in states
+//! from which no loop over vCPUs (signals, harvest, RESET, GET's interrupts under PML) can follow while the guest may
+//! still run: such a loop visits them in order. Once the guest has stopped for good, rings can be harvested in any
+//! order with the same result, and no claim changes its value on the way.
+
+use alloc::vec::Vec;
+
+use crate::independence::names_page;
+use crate::layout::Layout;
+use crate::machine::{Arch, Machine, WriterLog};
+use crate::op::{ClearMask, Op};
+use crate::pages::PageSet;
+use crate::ring::RingEntry;
+use crate::state::State;
+use crate::vcpu::{NO_FRAME, Vcpu};
+
+/// The most frames that a permutation moves.
+const MOST_FRAMES: usize = 64;
+
+/// What is interchangeable in a machine.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Symmetry {
+    classes: Vec<Vec<u32>>,
+    /// By thread, the first operation from which on pages may be exchanged.
+    pages_from: Vec<usize>,
+    vcpus: bool,
+    /// By thread, the first operation from which on vCPUs may be exchanged.
+    vcpus_from: Vec<usize>,
+}
+
+impl Symmetry {
+    /// No symmetry.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// The symmetry of a machine whose set-up is done; `pages` and `vcpus` say which parts of it are wanted.
+    #[must_use]
+    pub fn of<L: Layout>(machine: &Machine, start: &State<L>, pages: bool, vcpus: bool) -> Self {
+        if !machine.mutations.is_empty() || machine.arch == Arch::S390 {
+            return Self::none();
+        }
+        let pml = machine.pml;
+        let orders_pages = |op: &Op| {
+            machine.arch.rearms_range()
+                && matches!(
+                    op,
+                    Op::ResetRings { .. } | Op::GetDirtyLog { .. } | Op::ClearDirtyLog { .. }
+                )
+        };
+        let orders_vcpus = |op: &Op| match op {
+            Op::Kick { .. } | Op::Harvest { .. } | Op::ResetRings { .. } => true,
+            Op::GetDirtyLog { .. } | Op::ClearDirtyLog { .. } => pml,
+            Op::CreateVcpu | Op::EnableCap { .. } => true,
+            _ => false,
+        };
+        let picks_vcpu = machine
+            .programs
+            .iter()
+            .flatten()
+            .any(|op| matches!(op, Op::Harvest { vcpu: Some(_), .. }));
+        let alike = machine.vcpus.len() > 1
+            && start.vcpus.len() == machine.vcpus.len()
+            && machine.vcpus.windows(2).all(|pair| pair[0] == pair[1]);
+        Self {
+            classes: if pages {
+                classes(machine, start)
+            } else {
+                Vec::new()
+            },
+            pages_from: first_without(machine, orders_pages),
+            vcpus: vcpus && alike && !picks_vcpu,
+            vcpus_from: first_without(machine, orders_vcpus),
+        }
+    }
+
+    /// The classes of interchangeable pages, each of two frames or more.
+    #[must_use]
+    pub fn classes(&self) -> &[Vec<u32>] {
+        &self.classes
+    }
+
+    /// Whether pages are interchangeable in every state, and not only from some operation on.
+    #[must_use]
+    pub fn pages_everywhere(&self) -> bool {
+        !self.classes.is_empty() && self.pages_from.iter().all(|from| *from == 0)
+    }
+
+    /// Whether vCPUs are interchangeable in some states.
+    #[must_use]
+    pub fn exchanges_vcpus(&self) -> bool {
+        self.vcpus
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.classes.is_empty() && !self.vcpus
+    }
+
+    /// Replaces `state` by the representative of those that it can be exchanged with; whether it was another.
+    #[inline]
+    pub fn canonical<L: Layout>(&self, machine: &Machine, state: &mut State<L>) -> bool {
+        if self.is_none() {
+            return false;
+        }
+        let reached = |from: &[usize]| {
+            state
+                .threads
+                .iter()
+                .zip(from)
+                .all(|(thread, from)| usize::from(thread.op) >= *from)
+        };
+        let (vcpus, pages) = (
+            self.vcpus && reached(&self.vcpus_from) && state.threads.iter().all(|t| t.stage == 0),
+            !self.classes.is_empty() && reached(&self.pages_from),
+        );
+        let mut changed = false;
+        if vcpus && !state.vcpus.is_sorted_by_key(control) {
+            state.vcpus.sort_by_key(control);
+            changed = true;
+        }
+        if pages {
+            changed |= self.sort_pages(machine, state);
+        }
+        changed
+    }
+
+    fn sort_pages<L: Layout>(&self, machine: &Machine, state: &mut State<L>) -> bool {
+        let mut to = [0_u8; MOST_FRAMES];
+        for (frame, place) in to.iter_mut().enumerate() {
+            *place = frame as u8;
+        }
+        let mut moved = false;
+        for class in &self.classes {
+            let mut columns = [(0_u128, 0_u8); MOST_FRAMES];
+            let columns = &mut columns[..class.len()];
+            for (column, frame) in columns.iter_mut().zip(class) {
+                *column = (0, *frame as u8);
+            }
+            signatures(machine, state, columns);
+            if columns.windows(2).all(|pair| pair[0].0 <= pair[1].0) {
+                continue;
+            }
+            // Columns that are equal are equal in everything, so that their order makes no difference.
+            columns.sort_unstable_by_key(|(column, _)| *column);
+            for ((_, from), place) in columns.iter().zip(class) {
+                to[usize::from(*from)] = *place as u8;
+            }
+            moved = true;
+        }
+        if moved {
+            permute(machine, state, &to);
+        }
+        moved
+    }
+}
+
+/// By thread, the index after the last operation that `orders` and that can come before the guest stops for good.
+fn first_without(machine: &Machine, orders: impl Fn(&Op) -> bool) -> Vec<usize> {
+    let alone = machine.programs.len() == 1;
+    machine
+        .programs
+        .iter()
+        .enumerate()
+        .map(|(thread, ops)| {
+            let stops = |index: usize| {
+                alone
+                    && matches!(ops[index], Op::WaitStopped)
+                    && !machine.ahead(thread, index + 1).resume
+            };
+            let jumps = |op: &Op| matches!(op, Op::OnError { .. } | Op::Again { .. });
+            if ops.iter().any(jumps) {
+                // A jump may lead back.
+                return if ops.iter().any(&orders) {
+                    usize::MAX
+                } else {
+                    0
+                };
+            }
+            let end = (0..ops.len())
+                .find(|index| stops(*index))
+                .unwrap_or(ops.len());
+            ops[..end]
+                .iter()
+                .rposition(&orders)
+                .map_or(0, |last| last + 1)
+        })
+        .collect()
+}
+
+/// What the pages of a class have in common: slot, word, and who may touch them.
+type Kind = (usize, u32, Vec<bool>);
+
+fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<u32>> {
+    // A device's log has an order of its own: queues, granules, a used ring, addresses of another space.
+    let device_orders = machine.devices.iter().any(|device| {
+        device.log == WriterLog::WrongSpace
+            || device.queues > 1
+            || device.granule > 1
+            || device.used_ring.is_some()
+    });
+    let narrow = machine
+        .slots
+        .iter()
+        .any(|slot| slot.npages > machine.constants.reset_batch_pages);
+    let huge = machine.slots.iter().any(|slot| slot.huge);
+    if device_orders
+        || narrow
+        || huge
+        || machine.aliased()
+        || machine.frames() as usize > MOST_FRAMES
+        || column_bits(machine, start) > u128::BITS
+    {
+        return Vec::new();
+    }
+    let named = named_frames(machine);
+    let mut kinds: Vec<(Kind, Vec<u32>)> = Vec::new();
+    for (index, slot) in machine.slots.iter().enumerate() {
+        for offset in 0..slot.npages {
+            let frame = slot.frame + offset;
+            if named.contains(&frame) {
+                continue;
+            }
+            let touched = machine
+                .vcpus
+                .iter()
+                .map(|vcpu| vcpu.frames.contains(&frame))
+                .chain(
+                    machine
+                        .devices
+                        .iter()
+                        .map(|device| device.frames.contains(&frame)),
+                )
+                .collect();
+            let kind = (index, offset / machine.constants.word_bits, touched);
+            match kinds.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, frames)) => frames.push(frame),
+                None => kinds.push((kind, alloc::vec![frame])),
+            }
+        }
+    }
+    kinds
+        .into_iter()
+        .map(|(_, frames)| frames)
+        .filter(|frames| frames.len() > 1)
+        .collect()
+}
+
+/// The frames that some writer or operation names.
+fn named_frames(machine: &Machine) -> Vec<u32> {
+    let mut named = machine.always_dirty.clone();
+    for vcpu in &machine.vcpus {
+        if vcpu.steal > 0 {
+            named.push(vcpu.steal_frame);
+        }
+    }
+    for op in machine.programs.iter().flatten() {
+        match op {
+            Op::KernelWrite { frames, .. }
+            | Op::DropFree { frames }
+            | Op::EndFree { frames }
+            | Op::MarkOwn { frames }
+            | Op::CopyList { frames }
+            | Op::ClearDirtyLog {
+                mask: ClearMask::List(frames),
+                ..
+            } => named.extend(&machine.frame_lists[usize::from(*frames)]),
+            Op::UserWrite { frame, .. } | Op::HostAge { frame } => named.push(*frame),
+            _ => {}
+        }
+    }
+    named
+}
+
+/// Bits of a page's column; see [`signatures`].
+fn column_bits<L: Layout>(machine: &Machine, start: &State<L>) -> u32 {
+    let vcpu: u32 = start
+        .vcpus
+        .iter()
+        .map(|v| {
+            2 + v.ring.size()
+                + if machine.pml {
+                    machine.constants.pml_entries
+                } else {
+                    0
+                }
+        })
+        .sum();
+    13 + vcpu + 3 * start.threads.len() as u32 + 3 * start.devices.len() as u32
+}
+
+/// Whatever names a page is a bit of that page's column: sets, accesses, ring positions, buffers. Two pages with the
+/// same column are the same in everything.
+#[inline]
+fn signatures<L: Layout>(machine: &Machine, state: &State<L>, columns: &mut [(u128, u8)]) {
+    let mut add = |set: &L::Set| {
+        for (column, frame) in columns.iter_mut() {
+            *column = *column << 1 | u128::from(set.contains(u32::from(*frame)));
+        }
+    };
+    for set in [
+        &state.present,
+        &state.writable,
+        &state.bitmap,
+        &state.scratch,
+        &state.stale,
+        &state.pending,
+    ] {
+        add(set);
+    }
+    for set in [
+        &state.dirty_bit,
+        &state.huge,
+        &state.seen,
+        &state.sent,
+        &state.own_log,
+        &state.written,
+        &state.spurious,
+    ] {
+        add(set);
+    }
+    for device in state.devices.iter() {
+        add(&device.in_flight);
+        add(&device.unlogged);
+        add(&device.log);
+    }
+    for vcpu in state.vcpus.iter() {
+        add(&vcpu.tlb);
+    }
+    for thread in state.threads.iter() {
+        add(&thread.hand);
+    }
+    let mut name = |named: Option<u32>| {
+        for (column, frame) in columns.iter_mut() {
+            *column = *column << 1 | u128::from(named == Some(u32::from(*frame)));
+        }
+    };
+    for vcpu in state.vcpus.iter() {
+        name((vcpu.frame != NO_FRAME).then_some(vcpu.frame));
+        let ring = &vcpu.ring;
+        for position in 0..ring.size() {
+            let index = ring.reset_index.wrapping_add(position);
+            name(
+                is_live(vcpu, index)
+                    .then(|| {
+                        frame_of(
+                            machine,
+                            ring.entry(index).slot(),
+                            ring.entry(index).offset(),
+                        )
+                    })
+                    .flatten(),
+            );
+        }
+        if machine.pml {
+            for place in 0..machine.constants.pml_entries as usize {
+                name(vcpu.pml.get(place).copied());
+            }
+        }
+    }
+    for (index, thread) in state.threads.iter().enumerate() {
+        name(
+            names_page(machine, state, index)
+                .then(|| frame_of(machine, thread.entry_slot, thread.entry_offset))
+                .flatten(),
+        );
+    }
+    for thread in state.threads.iter() {
+        let batch = thread.batch;
+        let first = (batch.mask != 0)
+            .then(|| frame_of(machine, batch.slot, batch.offset))
+            .flatten();
+        for (column, frame) in columns.iter_mut() {
+            let inside = first.is_some_and(|first| {
+                let distance = u32::from(*frame).wrapping_sub(first);
+                distance < 64 && batch.mask >> distance & 1 != 0
+            });
+            *column = *column << 1 | u128::from(inside);
+        }
+    }
+}
+
+/// Whether somebody can still read an entry's payload.
+#[inline]
+fn is_live<L: Layout>(vcpu: &Vcpu<L>, index: u32) -> bool {
+    let ring = &vcpu.ring;
+    ring.entry(index).flags() != 0
+        || (vcpu.push == 2 && ring.position(index) == ring.position(ring.dirty_index))
+}
+
+/// The frame that a slot number and an offset name.
+#[inline]
+fn frame_of(machine: &Machine, number: u32, offset: u64) -> Option<u32> {
+    machine
+        .slots
+        .iter()
+        .find(|slot| slot.number() == number && offset < u64::from(slot.npages))
+        .map(|slot| slot.frame + offset as u32)
+}
+
+/// Moves every page of `state` to its new place.
+fn permute<L: Layout>(machine: &Machine, state: &mut State<L>, to: &[u8; MOST_FRAMES]) {
+    let place = |frame: u32| u32::from(to[frame as usize % MOST_FRAMES]);
+    let moved = |set: &mut L::Set| {
+        let mut other = L::Set::default();
+        for page in set.iter() {
+            other.insert(place(page));
+        }
+        *set = other;
+    };
+    for set in [
+        &mut state.present,
+        &mut state.writable,
+        &mut state.dirty_bit,
+        &mut state.huge,
+        &mut state.bitmap,
+        &mut state.scratch,
+        &mut state.seen,
+        &mut state.stale,
+        &mut state.pending,
+        &mut state.sent,
+        &mut state.own_log,
+        &mut state.written,
+        &mut state.spurious,
+    ] {
+        moved(set);
+    }
+    for device in state.devices.iter_mut() {
+        moved(&mut device.in_flight);
+        moved(&mut device.unlogged);
+        moved(&mut device.log);
+    }
+    let offset = |number: u32, offset: u64| match frame_of(machine, number, offset) {
+        Some(frame) => offset + u64::from(place(frame)) - u64::from(frame),
+        None => offset,
+    };
+    for vcpu in state.vcpus.iter_mut() {
+        moved(&mut vcpu.tlb);
+        if vcpu.frame != NO_FRAME {
+            vcpu.frame = place(vcpu.frame);
+        }
+        for frame in vcpu.pml.iter_mut() {
+            *frame = place(*frame);
+        }
+        for index in 0..vcpu.ring.size() {
+            if is_live(vcpu, index) {
+                let entry = vcpu.ring.entry_mut(index);
+                entry.set_offset(offset(entry.slot(), entry.offset()));
+            }
+        }
+    }
+    for index in 0..state.threads.len() {
+        let live = names_page(machine, state, index);
+        let thread = &mut state.threads[index];
+        moved(&mut thread.hand);
+        if live {
+            thread.entry_offset = offset(thread.entry_slot, thread.entry_offset);
+        }
+        let batch = thread.batch;
+        if batch.mask == 0 {
+            continue;
+        }
+        if let Some(first) = frame_of(machine, batch.slot, batch.offset) {
+            let base = first - batch.offset as u32;
+            let mut pages = 0_u64;
+            for bit in 0..64_u32 {
+                if batch.mask >> bit & 1 != 0 {
+                    pages |= 1 << (place(first + bit) - base);
+                }
+            }
+            thread.batch.offset = u64::from(pages.trailing_zeros());
+            thread.batch.mask = pages >> pages.trailing_zeros();
+        }
+    }
+}
+
+/// What of a vCPU names no page: the order of interchangeable vCPUs. Those that are equal in it stay as they are, which
+/// leaves some states that could be exchanged apart, and is sound.
+fn control<L: Layout>(vcpu: &Vcpu<L>) -> u64 {
+    let ring = &vcpu.ring;
+    [
+        vcpu.pc as u64,
+        u64::from(vcpu.stage),
+        u64::from(vcpu.push),
+        u64::from(vcpu.stores),
+        u64::from(vcpu.loads),
+        u64::from(vcpu.steal),
+        vcpu.exit as u64,
+        u64::from(vcpu.request) << 3
+            | u64::from(vcpu.kicked) << 2
+            | u64::from(vcpu.logging) << 1
+            | u64::from(vcpu.fast),
+        u64::from(ring.used()),
+        u64::from(ring.dirty_index.wrapping_sub(ring.fetch_index)),
+    ]
+    .into_iter()
+    .fold(0, |key, value| key.wrapping_mul(61).wrapping_add(value))
+}

@@ -1,0 +1,190 @@
+//! Blame: which ways of losing a page explain exactly the pages that differ.
+//!
+//! Somebody has a schedule and a list of pages that differ at the destination. Each way in which the machine or the
+//! VMM could be wrong (one mutation switched on; two neighbouring operations of the VMM in the other order) is applied
+//! alone, with the trace's own mutations off, the schedule is replayed as far as it still can be, and the ways are ranked by how far the pages that they
+//! lose are from those that differ. That is evidence and no proof: another schedule may lose other pages, and a cause
+//! that no candidate stands for is not among them.
+
+mod pages;
+mod replay;
+
+use std::collections::BTreeSet;
+
+use dirtysim_model::layout::{Large, Layout, Medium, Small};
+use dirtysim_model::mutation::{Mutation, Mutations};
+use dirtysim_model::op::Op;
+use dirtysim_model::step::Step;
+
+use crate::explain::op_words;
+use crate::scenario::Scenario;
+pub use pages::{PagesError, read_pages};
+use replay::lost_pages;
+
+/// A way of going wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Nothing but the scenario's own order.
+    Nothing,
+    /// A mutation is switched on.
+    Mutation(Mutation),
+    /// An operation of a thread changes places with the one after it.
+    Swap {
+        /// The thread.
+        thread: usize,
+        /// The first of the two operations, from 0 on.
+        op: usize,
+    },
+}
+
+/// A candidate, and what it loses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// What is wrong.
+    pub cause: Cause,
+    /// Its name: the mutation's, or the two operations.
+    pub name: String,
+    /// The host pages that it loses.
+    pub lost: BTreeSet<u32>,
+    /// Pages that it loses and that were not given.
+    pub extra: u64,
+    /// Pages that were given and that it does not lose.
+    pub missing: u64,
+    /// Whether it loses other pages than the schedule with nothing changed; if not, it explains nothing.
+    pub matters: bool,
+}
+
+impl Candidate {
+    /// The size of the symmetric difference between the pages it loses and the pages given.
+    #[must_use]
+    pub fn difference(&self) -> u64 {
+        self.extra + self.missing
+    }
+
+    /// Whether it explains the pages given: it loses exactly them, and not only because the schedule does anyway.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.difference() == 0 && self.matters
+    }
+}
+
+/// What blame came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blame {
+    /// What the schedule loses with every mutation off and the scenario's order as it is.
+    pub unchanged: Candidate,
+    /// The candidates, the likeliest first: by difference, then by name; `unchanged` is not among them.
+    pub candidates: Vec<Candidate>,
+}
+
+impl Blame {
+    /// What explains exactly the pages given, the scenario's own order first; none is an answer.
+    pub fn exact(&self) -> impl Iterator<Item = &Candidate> {
+        std::iter::once(&self.unchanged)
+            .chain(&self.candidates)
+            .filter(|candidate| candidate.is_exact())
+    }
+}
+
+/// Ranks what could have lost the host pages `given`, under the schedule `steps`.
+#[must_use]
+pub fn blame(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blame {
+    let judge = |cause: Cause, name: String, unchanged: &BTreeSet<u32>| {
+        let lost = lost_by(scenario, steps, cause, given);
+        Candidate {
+            cause,
+            name,
+            extra: lost.difference(given).count() as u64,
+            missing: given.difference(&lost).count() as u64,
+            matters: lost != *unchanged,
+            lost,
+        }
+    };
+    let name = "the scenario as it is, without mutations".to_owned();
+    let mut unchanged = judge(Cause::Nothing, name, &BTreeSet::new());
+    unchanged.matters = true;
+    let machine = &scenario.machine;
+    let mutations = Mutation::ALL
+        .iter()
+        .map(|&mutation| (Cause::Mutation(mutation), mutation.name().to_owned()));
+    let swaps = machine
+        .programs
+        .iter()
+        .enumerate()
+        .flat_map(|(thread, program)| {
+            program
+                .windows(2)
+                .enumerate()
+                .filter(|(_, pair)| can_swap(&pair[0], &pair[1]))
+                .map(move |(op, pair)| {
+                    let name = format!(
+                        "swap of operations {} and {}: {} | {}",
+                        op + 1,
+                        op + 2,
+                        op_words(scenario, &pair[0]),
+                        op_words(scenario, &pair[1])
+                    );
+                    (Cause::Swap { thread, op }, name)
+                })
+        });
+    let mut candidates: Vec<Candidate> = mutations
+        .chain(swaps)
+        .map(|(cause, name)| judge(cause, name, &unchanged.lost))
+        .collect();
+    candidates.sort_by(|a, b| {
+        a.difference()
+            .cmp(&b.difference())
+            .then_with(|| a.name.cmp(&b.name))
+    });
+    Blame {
+        unchanged,
+        candidates,
+    }
+}
+
+/// Whether two operations in the other order are another protocol: a signal and the wait for it are one step of it.
+fn can_swap(first: &Op, second: &Op) -> bool {
+    let one = matches!(
+        (first, second),
+        (Op::Kick { .. }, Op::WaitStopped | Op::WaitKicked)
+    );
+    !one && first != second
+}
+
+/// The pages that the schedule loses with `cause` applied. Of the two ways of replaying what no longer fits, the one
+/// that comes nearer to the pages given counts.
+fn lost_by(
+    scenario: &Scenario,
+    steps: &[Step],
+    cause: Cause,
+    given: &BTreeSet<u32>,
+) -> BTreeSet<u32> {
+    let mut changed = scenario.clone();
+    changed.machine.mutations = Mutations::default();
+    match cause {
+        Cause::Nothing => {}
+        Cause::Mutation(mutation) => changed.machine.mutations.switch_on(mutation),
+        Cause::Swap { thread, op } => changed.machine.programs[thread].swap(op, op + 1),
+    }
+    changed.machine.look_ahead();
+    nearest::<Small>(scenario, &changed, steps, cause, given)
+        .or_else(|| nearest::<Medium>(scenario, &changed, steps, cause, given))
+        .or_else(|| nearest::<Large>(scenario, &changed, steps, cause, given))
+        .unwrap_or_default()
+}
+
+/// None where the layout is too small.
+fn nearest<L: Layout>(
+    scenario: &Scenario,
+    changed: &Scenario,
+    steps: &[Step],
+    cause: Cause,
+    given: &BTreeSet<u32>,
+) -> Option<BTreeSet<u32>> {
+    let recorded = (&scenario.machine, scenario.start::<L>().ok()?);
+    let changed = (&changed.machine, changed.start::<L>().ok()?);
+    replay::ALL
+        .into_iter()
+        .map(|matching| lost_pages(&recorded, &changed, steps, cause, matching))
+        .min_by_key(|lost| lost.symmetric_difference(given).count())
+}

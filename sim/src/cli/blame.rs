@@ -1,0 +1,146 @@
+//! `dirtysim blame`: which ways of losing a page explain exactly these pages.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::report::grouped;
+use super::schedule::Schedule;
+use super::{CliError, CliResult, Global, Report};
+use crate::blame::{Candidate, Cause, blame, read_pages};
+use crate::scenario::Scenario;
+
+/// Arguments of `dirtysim blame`.
+#[derive(Debug, Args)]
+pub(crate) struct BlameArgs {
+    /// A trace of kind `step`: the schedule
+    #[arg(value_name = "TRACE")]
+    trace: PathBuf,
+    /// The pages that differ at the destination, one a line: slot:offset, or gfn 0x...
+    #[arg(long, value_name = "FILE")]
+    pages: PathBuf,
+    /// Candidates that are shown, at most; the JSON document has them all
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    limit: usize,
+}
+
+/// Pages that a line names; of more, it tells the number.
+const MOST_NAMED: usize = 8;
+
+fn names(scenario: &Scenario, pages: &BTreeSet<u32>) -> Vec<String> {
+    pages.iter().map(|&page| scenario.page_name(page)).collect()
+}
+
+fn list(names: &[String]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        names if names.len() <= MOST_NAMED => names.join(", "),
+        names => format!(
+            "{} ... ({} pages)",
+            names[..MOST_NAMED].join(", "),
+            grouped(names.len() as u64)
+        ),
+    }
+}
+
+fn candidate_json(scenario: &Scenario, candidate: &Candidate) -> Value {
+    let kind = match candidate.cause {
+        Cause::Nothing => "unchanged",
+        Cause::Mutation(_) => "mutation",
+        Cause::Swap { .. } => "swap",
+    };
+    json!({
+        "name": candidate.name, "kind": kind, "exact": candidate.is_exact(), "difference": candidate.difference(),
+        "missing": candidate.missing, "extra": candidate.extra, "pages": names(scenario, &candidate.lost),
+    })
+}
+
+pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
+    let schedule = Schedule::load(&args.trace, "blame")?;
+    let scenario = &schedule.replay.scenario;
+    let file = args.pages.display().to_string();
+    let input = File::open(&args.pages)
+        .map_err(|error| CliError(format!("{file}: cannot read: {error}")))?;
+    let given = read_pages(BufReader::new(input), &file, scenario)?;
+    let found = blame(scenario, &schedule.replay.steps, &given);
+    let exact: Vec<&Candidate> = found.exact().collect();
+    let mut text = format!(
+        "{}: which single cause loses exactly {}?\n",
+        args.trace.display(),
+        list(&names(scenario, &given))
+    );
+    text.push_str(&format!(
+        "  without mutations and in the scenario's own order the schedule loses {}\n",
+        list(&names(scenario, &found.unchanged.lost))
+    ));
+    match exact.as_slice() {
+        [] => text.push_str("  none does; the nearest:\n"),
+        [first, ..] if first.cause == Cause::Nothing => {
+            text.push_str(
+                "  the scenario's own order does, and needs no other cause; beside it:\n",
+            );
+        }
+        [_] => text.push_str("  one does:\n"),
+        several => text.push_str(&format!("  {} do:\n", several.len())),
+    }
+    // What loses nothing explains nothing, however few pages were given.
+    let shown: Vec<&Candidate> = found
+        .candidates
+        .iter()
+        .filter(|candidate| candidate.matters && !candidate.lost.is_empty())
+        .collect();
+    if shown.is_empty() {
+        text.push_str("    no candidate changes what this schedule loses\n");
+    }
+    for candidate in shown.iter().take(args.limit) {
+        let mark = if candidate.is_exact() {
+            "exact".to_owned()
+        } else {
+            format!("off by {}", candidate.difference())
+        };
+        text.push_str(&format!(
+            "  {mark:>9}  {}\n             loses {}\n",
+            candidate.name,
+            list(&names(scenario, &candidate.lost))
+        ));
+    }
+    if shown.len() > args.limit {
+        text.push_str(&format!(
+            "  and {} more (--limit)\n",
+            grouped((shown.len() - args.limit) as u64)
+        ));
+    }
+    let answer: Value = exact
+        .first()
+        .map_or_else(|| "none".into(), |candidate| candidate.name.clone().into());
+    let mut extra = Map::new();
+    extra.insert("scenario".into(), scenario.name.clone().into());
+    extra.insert("trace".into(), args.trace.display().to_string().into());
+    extra.insert("pages".into(), names(scenario, &given).into());
+    extra.insert("answer".into(), answer);
+    let exact: Vec<String> = exact
+        .iter()
+        .map(|candidate| candidate.name.clone())
+        .collect();
+    extra.insert("exact".into(), exact.into());
+    extra.insert(
+        "unchanged".into(),
+        candidate_json(scenario, &found.unchanged),
+    );
+    let candidates: Vec<Value> = found
+        .candidates
+        .iter()
+        .map(|candidate| candidate_json(scenario, candidate))
+        .collect();
+    extra.insert("candidates".into(), candidates.into());
+    Ok(Report {
+        command: "blame",
+        extra,
+        tail: text,
+        ..Report::default()
+    })
+}

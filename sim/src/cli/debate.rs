@@ -1,0 +1,126 @@
+//! `dirtysim debate`: every claim of the debate, with its verdict and its evidence.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+
+use super::report::grouped;
+use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, progress_bar};
+use crate::debate::claim::{Claim, claims};
+use crate::debate::judge::{Judgement, judge};
+use crate::debate::report::{self, Debate};
+use crate::debate::{figures, report::directory};
+use crate::scenario::nearest;
+
+/// Arguments of `dirtysim debate`.
+#[derive(Debug, Args)]
+pub(crate) struct DebateArgs {
+    /// Claims by id; `P6` means P6a, P6b and P6c too; none: all
+    #[arg(value_name = "CLAIM")]
+    claims: Vec<String>,
+    /// Write the report to this directory: a page, a text for a list, a document, traces, scenarios, plots
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+/// The claims of those ids, in the order of the list.
+fn find(ids: &[String]) -> Result<Vec<Claim>, CliError> {
+    let all = claims();
+    if ids.is_empty() {
+        return Ok(all);
+    }
+    let matches = |claim: &Claim, id: &str| {
+        let part = |rest: &str| rest.len() == 1 && rest.chars().all(|c| c.is_ascii_lowercase());
+        claim.id.eq_ignore_ascii_case(id) || claim.id.strip_prefix(id).is_some_and(part)
+    };
+    for id in ids {
+        if !all.iter().any(|claim| matches(claim, id)) {
+            let names: Vec<&str> = all.iter().map(|claim| claim.id.as_str()).collect();
+            let near = nearest(id, &names)
+                .map_or(String::new(), |near| format!("did you mean `{near}`? "));
+            return Err(CliError(format!(
+                "unknown claim `{id}`\nhelp: {near}`dirtysim list claims` shows them"
+            )));
+        }
+    }
+    Ok(all
+        .into_iter()
+        .filter(|claim| ids.iter().any(|id| matches(claim, id)))
+        .collect())
+}
+
+pub(super) fn run(args: &DebateArgs, _global: &Global) -> CliResult {
+    let begun = Instant::now();
+    let claims = find(&args.claims)?;
+    let bar = progress_bar(0, "scenarios");
+    bar.set_message("debate");
+    let judgements = judge(&claims, &|done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+        !interrupted()
+    })
+    .map_err(CliError)?;
+    let mut debate = Debate {
+        judgements,
+        plots: Vec::new(),
+        bounds: Vec::new(),
+    };
+    let mut tail = String::new();
+    if let Some(place) = &args.output
+        && !interrupted()
+    {
+        bar.set_message("plots");
+        debate.bounds = figures::bounds(&|| !interrupted()).map_err(CliError)?;
+        debate.plots = figures::plots(&debate.bounds).map_err(CliError)?;
+        let files = directory::write(&debate, place).map_err(CliError)?;
+        tail = format!(
+            "{}: {files} files; begin with index.html\n",
+            place.display()
+        );
+    }
+    bar.finish_and_clear();
+    let mut report = Report {
+        command: "debate",
+        many: true,
+        ..Report::default()
+    };
+    report.subjects = debate.judgements.iter().map(subject).collect();
+    let unexpected = debate
+        .judgements
+        .iter()
+        .filter(|j| !j.as_expected())
+        .count();
+    let expected = match unexpected {
+        0 => "each as expected".to_owned(),
+        _ => format!("{unexpected} NOT as expected"),
+    };
+    report.head = report::terminal(&debate);
+    report.tail = format!(
+        "{} claims, {expected}; {} scenarios, {} states\n{tail}",
+        debate.judgements.len(),
+        debate.scenarios(),
+        grouped(debate.states())
+    );
+    report
+        .extra
+        .insert("elapsed_s".into(), begun.elapsed().as_secs_f64().into());
+    Ok(report)
+}
+
+fn subject(judgement: &Judgement) -> Subject {
+    let verdict = if judgement.is_inconclusive() {
+        Verdict::Inconclusive
+    } else if judgement.as_expected() {
+        Verdict::Holds
+    } else {
+        Verdict::Violated
+    };
+    Subject {
+        verdict,
+        as_expected: judgement.as_expected(),
+        json: report::claim_row(judgement, false),
+        // The table has it.
+        text: String::new(),
+    }
+}

@@ -1,0 +1,177 @@
+//! Plain text of at most 72 columns, for a mailing list.
+
+use super::{Debate, bounds, by_case, coverage};
+use crate::debate::claim::{Outcome, Verdict};
+use crate::debate::judge::{Evidence, Judgement};
+use crate::debate::lanes::lanes;
+use crate::plot::grouped;
+
+/// Columns of a line.
+const COLUMNS: usize = 72;
+
+/// Adds `text`, wrapped; the first line begins with `first`, the others with `rest`.
+fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
+    let mut line = first.to_owned();
+    let mut empty = true;
+    for word in text.split_whitespace() {
+        if !empty && line.chars().count() + 1 + word.chars().count() > COLUMNS {
+            out.push_str(line.trim_end());
+            out.push('\n');
+            line = rest.to_owned();
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        let mut word = word;
+        // A word that is longer than a line is cut: nothing else of that length occurs but a path.
+        while line.chars().count() + word.chars().count() > COLUMNS {
+            let room = COLUMNS - line.chars().count();
+            let at = word
+                .char_indices()
+                .nth(room)
+                .map_or(word.len(), |(at, _)| at);
+            out.push_str(&line);
+            out.push_str(&word[..at]);
+            out.push('\n');
+            line = rest.to_owned();
+            word = &word[at..];
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    out.push_str(line.trim_end());
+    out.push('\n');
+}
+
+/// The report for a mailing list.
+#[must_use]
+pub fn mail(debate: &Debate) -> String {
+    let mut out = String::new();
+    let plain = |out: &mut String, text: &str| wrap(out, "", "", text);
+    plain(&mut out, super::html::INTRODUCTION);
+    out.push('\n');
+    plain(
+        &mut out,
+        &format!(
+            "{} claims; {} scenarios, each decided over every interleaving within its bounds; {} states.",
+            debate.judgements.len(),
+            debate.scenarios(),
+            grouped(debate.states())
+        ),
+    );
+    out.push('\n');
+    for verdict in Verdict::ALL {
+        wrap(
+            &mut out,
+            &format!("{:<12} ", verdict.name()),
+            "             ",
+            verdict.meaning(),
+        );
+    }
+    out.push('\n');
+    for judgement in &debate.judgements {
+        let claim = &judgement.claim;
+        wrap(
+            &mut out,
+            &format!("{:<5} {:<12} ", claim.id, judgement.verdict.name()),
+            "                   ",
+            &claim.title,
+        );
+    }
+    for judgement in &debate.judgements {
+        out.push('\n');
+        one(&mut out, judgement);
+    }
+    out.push('\n');
+    plain(&mut out, "Figures, and the command for each:");
+    for plot in &debate.plots {
+        wrap(
+            &mut out,
+            "  ",
+            "  ",
+            &format!("{} $ {}", plot.caption, plot.command),
+        );
+    }
+    out
+}
+
+fn one(out: &mut String, judgement: &Judgement) {
+    let claim = &judgement.claim;
+    let title = format!("{}: {}", claim.id, claim.title);
+    wrap(out, "", "    ", &title);
+    out.push_str(&"-".repeat(title.chars().count().min(COLUMNS)));
+    out.push('\n');
+    wrap(out, "said:    ", "         ", &claim.said);
+    wrap(out, "claim:   ", "         ", &claim.claim);
+    wrap(out, "verdict: ", "         ", judgement.verdict.name());
+    if let Some(condition) = &claim.condition {
+        wrap(out, "iff:     ", "         ", condition);
+    }
+    wrap(out, "answer:  ", "         ", &claim.answer);
+    if let Some(figure) = &judgement.figure {
+        wrap(out, "figure:  ", "         ", &figure.text);
+    }
+    if let Some(open) = &claim.open {
+        wrap(out, "open:    ", "         ", open);
+    }
+    wrap(out, "seen:    ", "         ", &coverage(judgement));
+    for row in by_case(judgement) {
+        let case = &claim.cases[row[0].case];
+        let machines: Vec<String> = row.iter().map(|e| e.on.slug()).collect();
+        let states: u64 = row.iter().map(|e| e.decision.states).sum();
+        let word = match row[0].outcome() {
+            Some(Outcome::Holds) => "nothing is lost",
+            Some(Outcome::Breaks(_)) => "violated",
+            None => "inconclusive",
+        };
+        let outside = if case.within {
+            ""
+        } else {
+            " (outside the condition)"
+        };
+        wrap(
+            out,
+            "  * ",
+            "    ",
+            &format!(
+                "{}{outside} {word}: {}; {} states; on {}",
+                case.sentence,
+                bounds(row[0]),
+                grouped(states),
+                machines.join(", ")
+            ),
+        );
+    }
+    if let Some(evidence) = shown(judgement) {
+        out.push('\n');
+        trace(out, evidence);
+    }
+}
+
+/// The trace that a claim's text shows: the shortest one.
+fn shown(judgement: &Judgement) -> Option<&Evidence> {
+    judgement
+        .evidence
+        .iter()
+        .filter(|e| !e.steps.is_empty())
+        .min_by_key(|e| (e.blocks(), e.steps.len(), e.scenario.name.clone()))
+}
+
+fn trace(out: &mut String, evidence: &Evidence) {
+    let lanes = lanes(&evidence.scenario, &evidence.steps);
+    let page = lanes.page.as_deref().unwrap_or("no single page");
+    wrap(
+        out,
+        "  ",
+        "  ",
+        &format!("{}, {page}:", evidence.scenario.name),
+    );
+    for block in &lanes.blocks {
+        let first = format!("  {:<8} ", block.who);
+        wrap(out, &first, "           ", &block.what);
+        if !block.page.is_empty() {
+            wrap(out, "           -> ", "              ", &block.page);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The story as one HTML file that needs no network: lanes, and a slider through the states.
+//!
+//! What a trace says is data on the page: texts are escaped, the rest is JSON in a script element that no name can end,
+//! and the page's own script puts words on it as text only. The page forbids itself every connection.
+
+use serde_json::{Value, json};
+
+use super::facts::Facts;
+use super::story::Story;
+use super::text;
+
+const TEMPLATE: &str = include_str!("page.html");
+const CSS: &str = include_str!("page.css");
+const JS: &str = include_str!("page.js");
+
+pub(super) fn tell(story: &Story) -> String {
+    let items = |lines: &[String]| -> String {
+        lines
+            .iter()
+            .map(|line| format!("<li>{}</li>\n", escape(line)))
+            .collect()
+    };
+    let claim = match (story.invariant, story.pages.as_slice()) {
+        (None, _) => "no claim is broken".to_owned(),
+        (Some(invariant), []) => format!("{} is broken", invariant.name()),
+        (Some(invariant), pages) => {
+            format!("{} is broken for {}", invariant.name(), pages.join(", "))
+        }
+    };
+    let fields = [
+        ("title", escape(&text::headline(story))),
+        ("css", CSS.to_owned()),
+        ("scenario", escape(&story.scenario)),
+        ("claim", escape(&claim)),
+        ("head", items(&text::head(story))),
+        ("what", items(&story.conclusion)),
+        ("size", escape(&text::size(story))),
+        (
+            "page",
+            escape(story.pages.first().map_or("", String::as_str)),
+        ),
+        ("text", escape(&text::tell(story))),
+        ("reproduce", escape(&story.reproduce)),
+        ("data", script_safe(&data(story).to_string())),
+        ("js", JS.to_owned()),
+    ];
+    fill(TEMPLATE, &fields)
+}
+
+/// The template with its fields filled in, in one pass: what a field brings is not looked at again.
+fn fill(template: &str, fields: &[(&str, String)]) -> String {
+    let mut out = String::with_capacity(template.len() + CSS.len() + JS.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        out.push_str(before);
+        let Some((name, after)) = after.split_once("}}") else {
+            out.push_str("{{");
+            rest = after;
+            continue;
+        };
+        let field = fields.iter().find(|(known, _)| *known == name);
+        debug_assert!(field.is_some(), "the template names the field {name}");
+        if let Some((_, value)) = field {
+            out.push_str(value);
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Text for an element or an attribute.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// JSON that can stand in a script element: nothing in it ends the element or begins a comment.
+fn script_safe(json: &str) -> String {
+    json.replace('&', "\\u0026")
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
+}
+
+fn facts(facts: &Facts) -> Value {
+    json!({
+        "stale": facts.stale, "records": facts.records(), "open": facts.is_open(), "forgotten": facts.is_forgotten(),
+    })
+}
+
+fn data(story: &Story) -> Value {
+    let rows: Vec<Value> = story
+        .rows
+        .iter()
+        .map(|row| {
+            let phrases: Vec<Value> = row
+                .phrases
+                .iter()
+                .map(|phrase| json!({ "text": phrase.text, "first": phrase.first, "last": phrase.last }))
+                .collect();
+            json!({ "block": row.block, "lane": row.lane, "first": row.first, "last": row.last, "phrases": phrases })
+        })
+        .collect();
+    let steps: Vec<Value> = story
+        .notes
+        .iter()
+        .map(|note| {
+            let mut step = facts(&note.facts);
+            if let Value::Object(step) = &mut step {
+                step.insert("lane".into(), note.lane.into());
+                step.insert("block".into(), note.block.into());
+                step.insert("name".into(), note.name.into());
+                step.insert("words".into(), note.words.clone().into());
+                step.insert("changes".into(), note.changes.clone().into());
+            }
+            step
+        })
+        .collect();
+    // Many steps change nothing that is shown: a state stands once for all of them.
+    let mut states: Vec<Value> = Vec::new();
+    let mut views: Vec<usize> = Vec::new();
+    for (index, view) in story.views.iter().enumerate() {
+        if index == 0 || story.views[index - 1] != *view {
+            states.push(json!(view));
+        }
+        views.push(states.len() - 1);
+    }
+    let lanes: Vec<&str> = story.lanes.iter().map(|lane| lane.name.as_str()).collect();
+    json!({
+        "lanes": lanes, "rows": rows, "steps": steps, "states": states, "views": views, "slots": story.slots,
+        "pages": story.pages, "written": story.written, "dropped": story.dropped, "path": story.path,
+        "start": facts(&story.start),
+    })
+}

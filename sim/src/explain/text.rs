@@ -1,0 +1,225 @@
+//! The story for a terminal: a lane each for vCPUs, kernel writers, devices and the VMM, one line a block.
+
+use super::story::Story;
+
+/// The width that is written for.
+const COLUMNS: usize = 100;
+
+pub(super) fn tell(story: &Story) -> String {
+    let mut out = String::new();
+    out.push_str(&headline(story));
+    out.push('\n');
+    for line in head(story) {
+        paragraph(&mut out, &line, "  ", "    ", COLUMNS);
+    }
+    out.push_str("\nWhat happened\n");
+    for sentence in &story.conclusion {
+        paragraph(&mut out, sentence, "  ", "  ", COLUMNS);
+    }
+    out.push_str(&format!("\nThe schedule: {}\n", size(story)));
+    lanes(story, &mut out);
+    if !story.path.is_empty() {
+        out.push_str(&format!(
+            "\nThe record of {}, from where there was nothing to say about it\n",
+            story.pages[0]
+        ));
+        record(story, &mut out);
+    }
+    out.push_str(&format!("\nTo see it again: {}\n", story.reproduce));
+    out
+}
+
+/// What is broken, in a line.
+pub(super) fn headline(story: &Story) -> String {
+    match (story.invariant, story.pages.as_slice()) {
+        (None, _) => format!("{}: no claim is broken", story.scenario),
+        (Some(invariant), []) => format!("{}: {} is broken", story.scenario, invariant.name()),
+        (Some(invariant), pages) => format!(
+            "{}: {} is broken for {}",
+            story.scenario,
+            invariant.name(),
+            pages.join(", ")
+        ),
+    }
+}
+
+/// What the scenario and its machine are, a line each.
+pub(super) fn head(story: &Story) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !story.sentence.is_empty() {
+        lines.push(story.sentence.clone());
+    }
+    lines.push(story.machine.clone());
+    for scaled in &story.scaled {
+        lines.push(format!("scaled: {scaled}"));
+    }
+    if !story.mutations.is_empty() {
+        lines.push(format!("switched on: {}", story.mutations.join(", ")));
+    }
+    if let Some(invariant) = story.invariant {
+        lines.push(format!("broken: {}", invariant.sentence()));
+    }
+    lines
+}
+
+/// How long the schedule is, and who has no part in it.
+pub(super) fn size(story: &Story) -> String {
+    let count = |number: usize, what: &str| {
+        format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+    };
+    let mut size = format!(
+        "{} in {}",
+        count(story.notes.len(), "step"),
+        count(story.blocks, "block")
+    );
+    if !story.idle.is_empty() {
+        let verb = if story.idle.len() == 1 {
+            "takes"
+        } else {
+            "take"
+        };
+        size.push_str(&format!("; {} {verb} no step", story.idle.join(", ")));
+    }
+    size
+}
+
+/// The mark of some steps: `W` where the write that is lost is made, `!` where the last record goes.
+pub(super) fn mark(story: &Story, first: usize, last: usize) -> &'static str {
+    let has = |step: Option<usize>| step.is_some_and(|step| (first..=last).contains(&step));
+    match (has(story.written), has(story.dropped)) {
+        (true, true) => "W!",
+        (true, false) => "W",
+        (false, true) => "!",
+        (false, false) => "",
+    }
+}
+
+/// What the marks that occur mean.
+pub(super) fn legend(story: &Story) -> Option<String> {
+    let mut legend = Vec::new();
+    if story.written.is_some() {
+        legend.push("W: the write that is lost");
+    }
+    if story.dropped.is_some() {
+        legend.push("!: from here on nobody accounts for the page");
+    }
+    (!legend.is_empty()).then(|| legend.join("; "))
+}
+
+fn lanes(story: &Story, out: &mut String) {
+    let widths: Vec<usize> = story
+        .lanes
+        .iter()
+        .map(|lane| lane.name.chars().count().max(2))
+        .collect();
+    let mut header = format!("  {:>5}  {:>9} ", "block", "steps");
+    for (lane, width) in story.lanes.iter().zip(&widths) {
+        header.push_str(&format!(" {:^width$} ", lane.name));
+    }
+    out.push_str(header.trim_end());
+    out.push('\n');
+    let margin = header.chars().count() + 1;
+    let mut block = 0;
+    for row in &story.rows {
+        let number = if row.block == block {
+            String::new()
+        } else {
+            row.block.to_string()
+        };
+        block = row.block;
+        let steps = if row.first == row.last {
+            row.first.to_string()
+        } else {
+            format!("{}-{}", row.first, row.last)
+        };
+        let mut line = format!("  {number:>5}  {steps:>9} ");
+        for (lane, width) in widths.iter().enumerate() {
+            let mark = match (lane == row.lane, mark(story, row.first, row.last)) {
+                (false, _) => ".",
+                (true, "") => "*",
+                (true, mark) => mark,
+            };
+            line.push_str(&format!(" {mark:^width$} "));
+        }
+        line.push(' ');
+        let rest = " ".repeat(margin);
+        paragraph(out, &row.text(), &line, &rest, COLUMNS);
+    }
+    if let Some(legend) = legend(story) {
+        out.push_str(&format!("  {legend}\n"));
+    }
+}
+
+fn record(story: &Story, out: &mut String) {
+    let who = story
+        .lanes
+        .iter()
+        .map(|lane| lane.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    for &step in &story.path {
+        let note = &story.notes[step - 1];
+        let mark = mark(story, step, step);
+        let first = format!("  {step:>5} {mark:<2} {:<who$}  ", story.who(note));
+        let rest = " ".repeat(first.chars().count());
+        paragraph(out, &note.words, &first, &rest, COLUMNS);
+        let deeper = format!("{rest}  ");
+        for change in &note.changes {
+            paragraph(
+                out,
+                &format!("-> {change}"),
+                &deeper,
+                &format!("{deeper}   "),
+                COLUMNS,
+            );
+        }
+    }
+}
+
+/// Adds `text`, wrapped to `columns`; its first line begins with `first`, the others with `rest`.
+pub(super) fn paragraph(out: &mut String, text: &str, first: &str, rest: &str, columns: usize) {
+    let mut lead = first;
+    for line in wrap(text, columns, first.chars().count(), rest.chars().count()) {
+        let whole = format!("{lead}{line}");
+        out.push_str(whole.trim_end());
+        out.push('\n');
+        lead = rest;
+    }
+}
+
+/// `text` in lines that fit `columns` less the margins; a word that does not fit is broken.
+pub(super) fn wrap(text: &str, columns: usize, first: usize, rest: usize) -> Vec<String> {
+    let room = |line: usize| {
+        columns
+            .saturating_sub(if line == 0 { first } else { rest })
+            .max(8)
+    };
+    let mut lines: Vec<String> = vec![String::new()];
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let mut word: Vec<char> = word.chars().collect();
+        let fits = used + usize::from(used > 0) + word.len() <= room(lines.len() - 1);
+        if !fits && used > 0 {
+            lines.push(String::new());
+            used = 0;
+        }
+        while used == 0 && word.len() > room(lines.len() - 1) {
+            let cut = room(lines.len() - 1);
+            let head: String = word.drain(..cut).collect();
+            if let Some(line) = lines.last_mut() {
+                line.push_str(&head);
+            }
+            lines.push(String::new());
+        }
+        let Some(line) = lines.last_mut() else {
+            continue;
+        };
+        if used > 0 {
+            line.push(' ');
+            used += 1;
+        }
+        used += word.len();
+        line.extend(word);
+    }
+    lines
+}

@@ -1,0 +1,236 @@
+//! The debate: every verdict as stated, every verdict hanging on what it says, and a report that is the same bytes
+//! every time.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use dirtysim::debate::claim::{Claim, Verdict, claims};
+use dirtysim::debate::judge::{Judgement, flipped, judge};
+use dirtysim::debate::report::{Debate, directory, mail, markdown, markdown_short, page, terminal};
+use dirtysim::replay::steps;
+use dirtysim::trace::TraceReader;
+
+/// The whole debate, decided once for all tests.
+fn debate() -> &'static Debate {
+    static DEBATE: OnceLock<Debate> = OnceLock::new();
+    DEBATE.get_or_init(|| Debate {
+        judgements: judge(&claims(), &|_, _| true).expect("the claims are right"),
+        plots: Vec::new(),
+        bounds: Vec::new(),
+    })
+}
+
+fn some(ids: &[&str]) -> Vec<Claim> {
+    claims()
+        .into_iter()
+        .filter(|claim| ids.contains(&claim.id.as_str()))
+        .collect()
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn blessing() -> bool {
+    std::env::var_os("DIRTYSIM_BLESS").is_some()
+}
+
+#[test]
+fn every_claim_comes_out_as_its_file_states() {
+    for judgement in &debate().judgements {
+        let claim = &judgement.claim;
+        for evidence in &judgement.evidence {
+            assert_eq!(
+                evidence.outcome(),
+                Some(claim.cases[evidence.case].expected()),
+                "{}",
+                evidence.scenario.name
+            );
+        }
+        assert_eq!(judgement.verdict, claim.expect, "{}", claim.id);
+    }
+}
+
+#[test]
+fn nothing_holds_without_every_interleaving_and_nothing_breaks_without_a_trace() {
+    use dirtysim::debate::decide::Found;
+    for evidence in debate().judgements.iter().flat_map(|j| &j.evidence) {
+        match &evidence.decision.found {
+            Found::Holds => assert!(evidence.decision.states > 1, "{}", evidence.scenario.name),
+            Found::Violated { .. } => assert!(!evidence.steps.is_empty()),
+            Found::Inconclusive { limit } => panic!("{}: {limit}", evidence.scenario.name),
+        }
+    }
+}
+
+#[test]
+fn the_terminals_table_is_the_expected_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expected/debate.txt");
+    let got = terminal(debate());
+    if blessing() {
+        std::fs::write(&path, &got).expect("the file can be written");
+    }
+    let expected = std::fs::read_to_string(&path).expect("it is part of the repository");
+    assert_eq!(
+        got, expected,
+        "run with DIRTYSIM_BLESS=1 to rewrite the file, and review the difference like code"
+    );
+}
+
+/// The text between two markers, replaced by `new` when blessing.
+fn between_markers(path: &Path, marker: &str, new: &str) {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let (begin, end) = (
+        format!("<!-- {marker}: begin -->\n"),
+        format!("<!-- {marker}: end -->"),
+    );
+    let Some((head, rest)) = text.split_once(&begin) else {
+        panic!("{}: no marker {begin}", path.display());
+    };
+    let Some((old, tail)) = rest.split_once(&end) else {
+        panic!("{}: no marker {end}", path.display());
+    };
+    if blessing() {
+        std::fs::write(path, format!("{head}{begin}{new}{end}{tail}")).expect("it can be written");
+    } else {
+        assert_eq!(old, new, "{}: run with DIRTYSIM_BLESS=1", path.display());
+    }
+}
+
+#[test]
+fn the_documentation_and_the_readme_are_the_reports_own_output() {
+    let root = repository();
+    between_markers(&root.join("docs/debate.md"), "debate", &markdown(debate()));
+    // The README shows the short table wherever its markers stand.
+    let readme = root.join("README.md");
+    let shows =
+        std::fs::read_to_string(&readme).is_ok_and(|text| text.contains("<!-- debate: begin -->"));
+    if shows {
+        between_markers(&readme, "debate", &markdown_short(debate()));
+    }
+}
+
+#[test]
+fn a_claim_whose_scenario_is_changed_flips_its_verdict() {
+    let mut without = Vec::new();
+    for claim in claims() {
+        let Some((changed, verdict)) = flipped(&claim).expect("the flip names a case") else {
+            without.push(claim.id);
+            continue;
+        };
+        assert_ne!(verdict, claim.expect, "{}: that is no flip", claim.id);
+        let judged: Vec<Judgement> = judge(&[changed], &|_, _| true).expect("it is right");
+        assert_eq!(judged[0].verdict, verdict, "{}", claim.id);
+    }
+    // Claims about answers, about a price, or undecidable: there is no scenario to change.
+    assert_eq!(without, ["P4", "P5", "P9", "P10", "P16b", "P21a", "P21b"]);
+}
+
+#[test]
+fn the_directory_is_the_same_bytes_on_any_number_of_threads() {
+    let claims = some(&["P3", "P10", "P12", "P13", "C4", "C5"]);
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("threads");
+        pool.install(|| {
+            let bounds = Vec::new();
+            let debate = Debate {
+                judgements: judge(&claims, &|_, _| true).expect("they are right"),
+                plots: dirtysim::debate::figures::plots(&bounds).unwrap_or_default(),
+                bounds,
+            };
+            directory::files(&debate).expect("traces can be written")
+        })
+    };
+    let (one, three) = (on(1), on(3));
+    assert_eq!(one, three);
+    assert!(one.contains_key("index.html") && one.contains_key("debate.txt"));
+    assert!(one.keys().any(|name| name.starts_with("traces/")));
+}
+
+#[test]
+fn the_directory_replaces_a_report_and_nothing_else() {
+    let debate = Debate {
+        judgements: judge(&some(&["C5"]), &|_, _| true).expect("it is right"),
+        plots: Vec::new(),
+        bounds: Vec::new(),
+    };
+    let temporary = tempfile::tempdir().expect("a directory");
+    let place = temporary.path().join("report");
+    directory::write(&debate, &place).expect("a new one");
+    std::fs::write(place.join("left-over"), "from before").expect("it can be written");
+    directory::write(&debate, &place).expect("over the old one");
+    assert!(!place.join("left-over").exists());
+    let other = temporary.path().join("other");
+    std::fs::create_dir(&other).expect("a directory");
+    std::fs::write(other.join("letter"), "precious").expect("it can be written");
+    let error = directory::write(&debate, &other).expect_err("that is somebody else's");
+    assert!(error.contains("something else"), "{error}");
+    assert!(other.join("letter").exists());
+    let names: Vec<_> = std::fs::read_dir(temporary.path())
+        .expect("it is there")
+        .map(|entry| entry.expect("it is there").file_name())
+        .collect();
+    assert_eq!(names.len(), 2, "nothing is left beside: {names:?}");
+}
+
+#[test]
+fn the_mail_is_plain_and_at_most_72_columns_wide() {
+    let text = mail(debate());
+    for line in text.lines() {
+        assert!(line.chars().count() <= 72, "{line}");
+        assert!(line.is_ascii(), "{line}");
+        assert_eq!(line, line.trim_end(), "no blanks at the end");
+    }
+    for claim in claims() {
+        assert!(text.contains(&format!("{}: ", claim.id)), "{}", claim.id);
+    }
+}
+
+#[test]
+fn the_page_is_self_contained() {
+    let html = page(debate());
+    assert!(!html.contains("http://") && !html.contains("https://") && !html.contains("<script"));
+    for judgement in &debate().judgements {
+        assert!(html.contains(&format!("id=\"{}\"", judgement.claim.id)));
+    }
+}
+
+#[test]
+fn every_trace_replays_to_the_violation_that_it_shows() {
+    use dirtysim::debate::claim::Outcome;
+    let mut traces = 0;
+    for evidence in debate().judgements.iter().flat_map(|j| &j.evidence) {
+        let Some(Outcome::Breaks(invariant)) = evidence.outcome() else {
+            continue;
+        };
+        let mut text = Vec::new();
+        let scenario = &evidence.scenario;
+        steps::write(
+            &mut text,
+            scenario,
+            &evidence.steps,
+            Some(invariant),
+            "debate",
+        )
+        .expect("memory can be written to");
+        let reader = TraceReader::new(text.as_slice(), &scenario.name).expect("a trace");
+        let read = steps::scenario_of(reader.header(), &scenario.name).expect("its scenario");
+        let replayed = steps::replay(reader, &scenario.name, read).expect("it is possible");
+        assert!(replayed.broken.has(invariant), "{}", scenario.name);
+        assert!(replayed.differences.is_empty(), "{}", scenario.name);
+        traces += 1;
+    }
+    assert!(traces > 100, "{traces}");
+}
+
+#[test]
+fn each_kind_of_verdict_means_something() {
+    let seen = |verdict| debate().judgements.iter().any(|j| j.verdict == verdict);
+    for verdict in Verdict::ALL {
+        assert!(seen(verdict), "{}", verdict.name());
+        assert!(!verdict.meaning().is_empty());
+    }
+}

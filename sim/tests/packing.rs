@@ -1,0 +1,76 @@
+//! Packed states behave as the states that they stand for.
+
+use dirtysim::random::Choices;
+use dirtysim::scenario::{Scenario, builtins};
+use dirtysim_model::layout::{Layout, Medium, Small};
+use dirtysim_model::oracle;
+use dirtysim_model::pack::{Packing, Touched};
+use dirtysim_model::state::State;
+use dirtysim_model::step::{Effect, apply, for_each_step};
+
+/// Follows random schedules, and beside each state the one that its bits stand for: at each step both can do the same,
+/// break the same claims, and come to the same bits; and only the sections that a step says it touches have changed.
+fn follow<L: Layout>(scenario: &Scenario, start: &State<L>, seeds: u64) {
+    let machine = &scenario.machine;
+    let packing = Packing::new(machine, start);
+    let pack = |state: &State<L>| {
+        let mut words = vec![0; packing.words()];
+        packing.pack(machine, &mut state.clone(), &mut words);
+        words
+    };
+    let steps_of = |state: &State<L>| {
+        let mut steps = Vec::new();
+        for_each_step(machine, state, |step| steps.push(step));
+        steps
+    };
+    for seed in 0..seeds {
+        let mut choices = Choices::new(seed, 11);
+        let mut state = start.clone();
+        for at in 0..2_000 {
+            let words = pack(&state);
+            let mut other = start.clone();
+            packing.unpack(machine, &words, &mut other);
+            let place = format!("{}, seed {seed}, step {at}", scenario.name);
+            assert_eq!(pack(&other), words, "{place}: packed, unpacked, packed");
+            let steps = steps_of(&state);
+            assert_eq!(steps, steps_of(&other), "{place}: what is possible");
+            assert_eq!(
+                oracle::check(machine, &state, Effect::None),
+                oracle::check(machine, &other, Effect::None),
+                "{place}: what is broken"
+            );
+            if steps.is_empty() {
+                break;
+            }
+            let step = steps[choices.below(steps.len() as u32) as usize];
+            let touched = Touched::by(machine, &other, step);
+            let (mut after, mut other_after) = (state.clone(), other);
+            let effect = apply(machine, &mut after, step);
+            let other_effect = apply(machine, &mut other_after, step);
+            assert_eq!(
+                oracle::check(machine, &after, effect),
+                oracle::check(machine, &other_after, other_effect),
+                "{place}: what {step:?} breaks"
+            );
+            let mut partly = words;
+            packing.pack_touched(machine, &mut other_after.clone(), touched, &mut partly);
+            assert_eq!(partly, pack(&after), "{place}: what {step:?} changes");
+            state = after;
+        }
+    }
+}
+
+#[test]
+fn a_packed_state_behaves_as_the_state_that_it_stands_for() {
+    for scenario in builtins() {
+        match scenario.start::<Small>() {
+            Ok(start) => follow(&scenario, &start, 300),
+            Err(_) => {
+                let start = scenario
+                    .start::<Medium>()
+                    .expect("a built-in scenario can be searched");
+                follow(&scenario, &start, 100);
+            }
+        }
+    }
+}

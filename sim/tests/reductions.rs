@@ -1,0 +1,211 @@
+//! Reduced and unreduced searches say the same.
+
+use dirtysim::scenario::{Scenario, builtins};
+use dirtysim::search::{Options, Reductions, Report, Rule, check};
+use dirtysim_model::mutation::Mutation;
+
+fn search(scenario: &Scenario, reductions: Reductions) -> Report {
+    let options = Options {
+        keep_going: true,
+        counterexample: false,
+        max_states: Some(3_000_000),
+        reductions,
+        ..Options::default()
+    };
+    check(scenario, &options, &|_| true).expect("a scenario that can be searched")
+}
+
+/// Small scenarios of many kinds: both ways of logging on both architectures, right orders and wrong ones.
+fn small() -> Vec<Scenario> {
+    let machines = [
+        (
+            "arm-ring",
+            "arch = \"arm64\"\nring = { entries = 4, reserved = 2 }\nring_with_bitmap = true\nvcpus = 2\npages = 2",
+            true,
+        ),
+        (
+            "arm-one-vcpu",
+            "arch = \"arm64\"\nring = { entries = 4, reserved = 2 }\nring_with_bitmap = true\nvcpus = 1\npages = 3",
+            true,
+        ),
+        (
+            "arm-small-ring",
+            "arch = \"arm64\"\nring = { entries = 4, reserved = 3 }\nring_with_bitmap = true\nvcpus = 1\npages = 2",
+            true,
+        ),
+        (
+            "x86-ring",
+            "arch = \"x86\"\nring = { entries = 4, reserved = 2 }\nvcpus = 2\npages = 2",
+            true,
+        ),
+        (
+            "x86-small-ring",
+            "arch = \"x86\"\nring = { entries = 4, reserved = 3 }\nvcpus = 1\npages = 3",
+            true,
+        ),
+        (
+            "arm-bitmap",
+            "arch = \"arm64\"\nvcpus = 2\npages = 2",
+            false,
+        ),
+        ("x86-bitmap", "arch = \"x86\"\nvcpus = 2\npages = 2", false),
+        (
+            "x86-manual",
+            "arch = \"x86\"\nmanual_protect = true\nvcpus = 1\npages = 3",
+            false,
+        ),
+    ];
+    let ring = [
+        (
+            "right",
+            "\"harvest-rings\", \"reset-rings\", \"copy\", \"pause-vcpus\", \"harvest-rings\", \"copy\"",
+        ),
+        (
+            "copy-early",
+            "\"harvest-rings\", \"copy\", \"reset-rings\", \"pause-vcpus\", \"harvest-rings\", \"copy\"",
+        ),
+        ("no-last-harvest", "\"pause-vcpus\", \"copy\""),
+        (
+            "harvest-running",
+            "\"harvest-rings\", \"pause-vcpus\", \"copy\"",
+        ),
+        (
+            "resumed",
+            "\"pause-vcpus\", \"resume-vcpus\", \"harvest-rings\", \"reset-rings\", \"copy\", \"pause-vcpus\", \"harvest-rings\", \"copy\"",
+        ),
+    ];
+    let bitmap = [
+        (
+            "right",
+            "\"get-dirty-log\", \"copy\", \"pause-vcpus\", \"get-dirty-log\", \"copy\"",
+        ),
+        (
+            "no-last-get",
+            "\"get-dirty-log\", \"copy\", \"pause-vcpus\", \"copy\"",
+        ),
+        (
+            "clear-late",
+            "\"get-dirty-log\", \"copy\", \"clear-dirty-log\", \"pause-vcpus\", \"get-dirty-log\", \"copy\"",
+        ),
+    ];
+    let mut scenarios = Vec::new();
+    for (machine, text, has_ring) in machines {
+        let protocols: &[(&str, &str)] = if has_ring { &ring } else { &bitmap };
+        for (protocol, steps) in protocols {
+            let toml = format!(
+                "name = \"{machine}-{protocol}\"\n[machine]\n{text}\n[writers]\nvcpu = {{ stores = 1 }}\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", {steps}, \"finish\"]\n"
+            );
+            match Scenario::from_toml("generated", &toml) {
+                Ok(scenario) => scenarios.push(scenario),
+                Err(error) => panic!("{toml}\n{error}"),
+            }
+        }
+    }
+    scenarios
+}
+
+fn compare(scenario: &Scenario, full: &Report, reductions: Reductions, what: &str) {
+    let reduced = search(scenario, reductions);
+    assert_eq!(
+        (reduced.verdict, reduced.broken, reduced.coverage),
+        (full.verdict, full.broken, full.coverage),
+        "{}, {what}: {} states instead of {}",
+        scenario.name,
+        reduced.states,
+        full.states
+    );
+    assert!(
+        reduced.states <= full.states,
+        "{}, {what}: a reduction adds no states",
+        scenario.name
+    );
+}
+
+#[test]
+fn reduced_and_unreduced_searches_break_the_same_claims() {
+    let scenarios = small();
+    assert!(scenarios.len() >= 20);
+    let mut violated = 0;
+    for scenario in &scenarios {
+        let full = search(scenario, Reductions::NONE);
+        violated += usize::from(!full.broken.is_empty());
+        compare(scenario, &full, Reductions::ALL, "all reductions");
+        let pages = Reductions {
+            pages: true,
+            ..Reductions::NONE
+        };
+        compare(scenario, &full, pages, "pages only");
+        let vcpus = Reductions {
+            vcpus: true,
+            ..Reductions::NONE
+        };
+        compare(scenario, &full, vcpus, "vCPUs only");
+    }
+    assert!(
+        violated >= 8 && violated + 8 <= scenarios.len(),
+        "{violated} of {} violated",
+        scenarios.len()
+    );
+}
+
+#[test]
+fn each_rule_alone_breaks_the_same_claims() {
+    let wanted = [
+        "arm-ring-right",
+        "arm-ring-copy-early",
+        "x86-ring-right",
+        "arm-small-ring-right",
+        "x86-bitmap-right",
+        "arm-bitmap-clear-late",
+        "arm-one-vcpu-resumed",
+    ];
+    let mut used = 0_u32;
+    for scenario in small().iter().filter(|s| wanted.contains(&s.name.as_str())) {
+        let full = search(scenario, Reductions::NONE);
+        let all = search(scenario, Reductions::ALL);
+        for &rule in Rule::ALL {
+            let only = Reductions {
+                rules: 1 << rule as u8,
+                ..Reductions::NONE
+            };
+            compare(scenario, &full, only, &format!("only {}", rule.name()));
+            let without = search(scenario, Reductions::ALL.without(rule));
+            assert_eq!(
+                without.broken,
+                full.broken,
+                "{} without {}",
+                scenario.name,
+                rule.name()
+            );
+            if without.states != all.states {
+                used |= 1 << rule as u8;
+            }
+        }
+    }
+    let idle: Vec<&str> = Rule::ALL
+        .iter()
+        .filter(|r| used >> **r as u8 & 1 == 0)
+        .map(|r| r.name())
+        .collect();
+    assert!(
+        idle.is_empty(),
+        "rules that change nothing anywhere here: {idle:?}"
+    );
+}
+
+#[test]
+fn a_mutation_withdraws_every_reduction() {
+    for scenario in builtins() {
+        let mutated = scenario.with_mutation(Mutation::ResetNoFlush);
+        let options = Options {
+            max_states: Some(10_000),
+            ..Options::default()
+        };
+        let report = check(&mutated, &options, &|_| true).expect("it can be searched");
+        assert!(
+            report.reduced.rules.is_empty()
+                && report.reduced.classes.is_empty()
+                && !report.reduced.vcpus
+        );
+    }
+}
