@@ -292,3 +292,28 @@ fn what_the_kernel_would_refuse_is_a_result() {
     assert_eq!(outcome.divergences, []);
     assert_eq!(outcome.compared, 6);
 }
+
+#[test]
+fn recordings_made_by_the_witness_replay_with_no_divergence() {
+    for recording in WITNESSED {
+        let outcome = replay(&text(recording), &[]);
+        eprintln!(
+            "{recording}: {} {:?} {:?} {:?}",
+            outcome.compared,
+            outcome.not_modelled,
+            outcome.learned,
+            outcome.divergences.iter().take(6).collect::<Vec<_>>()
+        );
+    }
+    panic!();
+}
+
+const WITNESSED: [&str; 7] = [
+    "arm64-linux-6.12.117.edges",
+    "arm64-linux-6.12.117.random",
+    "arm64-linux-6.12.117.ring-huge-page",
+    "arm64-linux-7.3.4.edges",
+    "arm64-linux-7.3.4.ring-huge-page",
+    "x86-linux-6.18.44.edges",
+    "x86-linux-6.18.44.random",
+];

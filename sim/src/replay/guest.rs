@@ -8,7 +8,7 @@ use dirtysim_model::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
 use super::vm::ModelVm;
 use crate::trace::call::{Access, Program};
 use crate::trace::call_result::{CallResult, Returned};
-use crate::trace::{Complaint, Exit};
+use crate::trace::{Complaint, Exit, PageRuns};
 
 /// The most accesses of a program.
 const PROGRAM_MAX: u64 = 1 << 28;
@@ -252,17 +252,17 @@ impl ModelVm {
     }
 
     /// User space copies a page to the destination.
-    pub(super) fn copy(&mut self, hosts: &[u32]) {
+    pub(super) fn copy(&mut self, slot: u16, pages: &PageRuns, hosts: &[u32]) {
         use dirtysim_model::pages::PageSet;
         self.machine.programs[0] = vec![Op::Copy];
         self.machine.look_ahead();
         self.state.threads[0].op = 0;
         let actor = Actor::Thread(0);
-        for &host in hosts {
+        for (page, &host) in pages.iter().zip(hosts) {
             self.state.pending.insert(host);
             let choice = Choice::Page(host);
             apply(&self.machine, &mut self.state, Step { actor, choice });
-            self.memories.copy(host);
+            self.memories.copy(slot, page, host);
         }
         // What was collected and is not named stays to be copied.
         let choice = Choice::Advance;

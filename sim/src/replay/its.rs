@@ -31,7 +31,7 @@ const INDIRECT: u64 = 1 << 62;
 /// Offsets of registers in the ITS's control frame (Arm IHI 0069).
 const GITS_CTLR: u64 = 0x0;
 const GITS_CBASER: u64 = 0x80;
-const GITS_CWRITER: u64 = 0x88;
+pub(super) const GITS_CWRITER: u64 = 0x88;
 const GITS_CREADR: u64 = 0x90;
 const GITS_BASER0: u64 = 0x100;
 const GITS_BASER1: u64 = 0x108;
@@ -372,11 +372,20 @@ impl Its {
 
     /// The pages that KVM_DEV_ARM_ITS_RESTORE_TABLES writes: the pending bits that it takes out of memory. None where
     /// no save was recorded.
-    pub(super) fn restore_tables(&mut self, page: u64) -> Option<Written> {
+    ///
+    /// EEXIST, with the collections before it restored, where a collection is there already: vgic_its_restore_cte().
+    pub(super) fn restore_tables(&mut self, page: u64) -> Option<Result<Written, Errno>> {
         if self.lost {
             return None;
         }
-        self.tables = self.saved.clone()?;
+        let saved = self.saved.clone()?;
+        for (collection, vcpu) in saved.collections {
+            if self.tables.collections.contains_key(&collection) {
+                return Some(Err(Errno::EEXIST));
+            }
+            self.tables.collections.insert(collection, vcpu);
+        }
+        self.tables.devices.extend(saved.devices);
         let events: Vec<(u32, u32)> = self
             .tables
             .devices
@@ -388,7 +397,7 @@ impl Its {
             self.take_pending(lpi, collection, page, &mut written);
         }
         written.dedup();
-        Some(written)
+        Some(Ok(written))
     }
 }
 

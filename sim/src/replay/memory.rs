@@ -29,7 +29,8 @@ pub(super) struct Memories {
     host_pages: u64,
     contents: BTreeMap<u32, u64>,
     unknown: BTreeSet<u32>,
-    destination: BTreeMap<u32, u64>,
+    /// What the destination has, by slot and page: it is told slots apart, whatever memory they share.
+    destination: BTreeMap<(u16, u64), u64>,
 }
 
 impl Memories {
@@ -106,23 +107,25 @@ impl Memories {
     }
 
     /// A page is copied to the destination.
-    pub(super) fn copy(&mut self, host: u32) {
+    pub(super) fn copy(&mut self, slot: u16, page: u64, host: u32) {
         let value = self.contents.get(&host).copied().unwrap_or(0);
-        self.destination.insert(host, value);
+        self.destination.insert((slot, page), value);
     }
 
     /// Whether a page differs from the destination, where that is known.
-    pub(super) fn differs(&self, host: u32) -> Option<bool> {
+    pub(super) fn differs(&self, slot: u16, page: u64, host: u32) -> Option<bool> {
         let value = self.read(host)?;
-        Some(value != self.destination.get(&host).copied().unwrap_or(0))
+        let copied = self.destination.get(&(slot, page)).copied();
+        Some(value != copied.unwrap_or(0))
     }
 
     /// The pages of a range that were ever written or copied, in ascending order.
-    pub(super) fn touched(&self, first: u32, count: u32) -> BTreeSet<u32> {
+    pub(super) fn touched(&self, slot: u16, first: u32, count: u32) -> BTreeSet<u32> {
         let range = first..=first.saturating_add(count - 1);
         let mut pages: BTreeSet<u32> = self.unknown.range(range.clone()).copied().collect();
-        pages.extend(self.contents.range(range.clone()).map(|(&page, _)| page));
-        pages.extend(self.destination.range(range).map(|(&page, _)| page));
+        pages.extend(self.contents.range(range).map(|(&page, _)| page));
+        let copied = self.destination.range((slot, 0)..(slot, u64::from(count)));
+        pages.extend(copied.map(|(&(_, page), _)| first + page as u32));
         pages
     }
 }

@@ -10,7 +10,7 @@ use dirtysim_model::query::{self, Mapping};
 use dirtysim_model::ring::{F_DIRTY, F_RESET, RingEntry as _};
 
 use super::guest::Rest;
-use super::its::{Layout, Written};
+use super::its::{GITS_CWRITER, Layout, Written};
 use super::vm::{ModelVm, Region, errno};
 use crate::trace::call::{Call, Prot, Sharing, UserData};
 use crate::trace::call_result::{CallResult, Returned, Touch};
@@ -418,7 +418,7 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
         }
         Call::Copy { slot, pages } => {
             let hosts = hosts(vm, *slot, pages)?;
-            vm.copy(&hosts);
+            vm.copy(*slot, pages, &hosts);
             CallResult::default()
         }
         Call::Compare { slot } => return compare(vm, *slot),
@@ -536,8 +536,8 @@ fn compare(vm: &ModelVm, slot: u16) -> Result<Modelled, Complaint> {
         .slot_of_frame(frame)
         .map_or(1, |slot| vm.machine.slots[slot].npages);
     let mut differs: Vec<(u64, u64)> = Vec::new();
-    for host in vm.memories.touched(first, npages) {
-        match vm.memories.differs(host) {
+    for host in vm.memories.touched(slot, first, npages) {
+        match vm.memories.differs(slot, u64::from(host - first), host) {
             _ if vm.guest_slots.contains(&slot) => {
                 return Ok(Modelled::Not("bytes that no row tells"));
             }
@@ -613,7 +613,7 @@ fn interrupt_controller(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Compl
             let written = vm.gic.its.write(*offset, *value, page, &vm.vcpu_ids);
             let creadr = vm.gic.its.creadr();
             writes(vm, KernelWriter::Other, written).map(|mut result| {
-                result.creadr_after = Some(creadr);
+                result.creadr_after = (*offset == GITS_CWRITER).then_some(creadr);
                 result
             })
         }
@@ -633,10 +633,11 @@ fn interrupt_controller(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Compl
             let written = vm.gic.its.save_pending(page);
             writes(vm, KernelWriter::PendingSave, written)
         }
-        Call::ItsRestoreTables {} => {
-            let written = vm.gic.its.restore_tables(page);
-            writes(vm, KernelWriter::ItsRestore, written)
-        }
+        Call::ItsRestoreTables {} => match vm.gic.its.restore_tables(page) {
+            Some(Err(error)) => Some(CallResult::failed(error)),
+            Some(Ok(written)) => writes(vm, KernelWriter::ItsRestore, Some(written)),
+            None => None,
+        },
         Call::SignalMsi { dev, event } => {
             vm.gic.its.signal(*dev, *event).map(|answer| match answer {
                 Ok(value) => CallResult::returned(value),
