@@ -208,6 +208,8 @@ pub enum Op {
     DeviceDrain(u8),
     /// Takes a device's log into the pages that are to be copied.
     DeviceSync(u8),
+    /// An attempt is given up: what was collected and not copied is forgotten.
+    Forget,
     /// Waits until another thread's program has come to its end.
     JoinThread(u8),
     /// Takes a lock of user space, by number.

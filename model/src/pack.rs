@@ -59,7 +59,6 @@ struct Widths {
     ring_places: bool,
     waits: bool,
     resets: bool,
-    places: bool,
 }
 
 /// Bits that hold the numbers up to `max`.
@@ -173,7 +172,6 @@ impl Widths {
             answers: any_op(|op| matches!(op, Op::OnError { .. })),
             waits: any_op(|op| matches!(op, Op::WaitRingFull | Op::AckRingFull)),
             resets: any_op(|op| matches!(op, Op::ResetRings { .. })),
-            places: machine.mutations.has(Mutation::RingMapShort),
         }
     }
 }
@@ -695,11 +693,6 @@ fn walk_ring<L: Layout, C: Codec>(w: &Widths, v: &mut crate::vcpu::Vcpu<L>, c: &
     let mut fetched = distance(ring.fetch_index);
     c.bits(&mut used, w.ring_index);
     c.bits(&mut fetched, w.ring_index);
-    // A ring that is mapped short is read at other places than it is written at, so that the place itself matters.
-    let mut place = if w.places { reset & (size - 1) } else { 0 };
-    if w.places {
-        c.u32(&mut place, w.ring_index);
-    }
     if !C::ENCODES {
         let signed = |value: u64| {
             if value >> (w.ring_index - 1) != 0 {

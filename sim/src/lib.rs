@@ -15,6 +15,7 @@ pub mod debate;
 pub mod explain;
 pub mod import;
 pub mod observed;
+pub mod orders;
 pub mod plot;
 pub mod random;
 pub mod replay;

@@ -113,6 +113,7 @@ fn the_documentation_and_the_readme_are_the_reports_own_output() {
 #[test]
 fn a_claim_whose_scenario_is_changed_flips_its_verdict() {
     let mut without = Vec::new();
+    let mut unmoved = Vec::new();
     for claim in claims() {
         let Some((changed, verdict)) = flipped(&claim).expect("the flip names a case") else {
             without.push(claim.id);
@@ -120,8 +121,11 @@ fn a_claim_whose_scenario_is_changed_flips_its_verdict() {
         };
         assert_ne!(verdict, claim.expect, "{}: that is no flip", claim.id);
         let judged: Vec<Judgement> = judge(&[changed], &|_, _| true).expect("it is right");
-        assert_eq!(judged[0].verdict, verdict, "{}", claim.id);
+        if judged[0].verdict != verdict {
+            unmoved.push((claim.id, judged[0].verdict));
+        }
     }
+    assert_eq!(unmoved, [], "these did not flip");
     // Claims about answers, about a price, or undecidable: there is no scenario to change.
     assert_eq!(without, ["P4", "P5", "P9", "P10", "P16b", "P21a", "P21b"]);
 }

@@ -74,6 +74,10 @@ fn small() -> Vec<Scenario> {
             "\"pause-vcpus\", \"resume-vcpus\", \"harvest-rings\", \"reset-rings\", \"copy\", \"pause-vcpus\", \"harvest-rings\", \"copy\"",
         ),
     ];
+    let both = [(
+        "get-running",
+        "\"harvest-rings\", \"reset-rings\", \"get-dirty-log\", \"copy\", \"pause-vcpus\", \"harvest-rings\", \"copy\"",
+    )];
     let bitmap = [
         (
             "right",
@@ -90,7 +94,11 @@ fn small() -> Vec<Scenario> {
     ];
     let mut scenarios = Vec::new();
     for (machine, text, has_ring) in machines {
-        let protocols: &[(&str, &str)] = if has_ring { &ring } else { &bitmap };
+        let protocols: &[(&str, &str)] = match (has_ring, machine) {
+            (true, "arm-small-ring") => &both,
+            (true, _) => &ring,
+            (false, _) => &bitmap,
+        };
         for (protocol, steps) in protocols {
             let toml = format!(
                 "name = \"{machine}-{protocol}\"\n[machine]\n{text}\n[writers]\nvcpu = {{ stores = 1 }}\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", {steps}, \"finish\"]\n"
@@ -154,7 +162,8 @@ fn each_rule_alone_breaks_the_same_claims() {
         "arm-ring-right",
         "arm-ring-copy-early",
         "x86-ring-right",
-        "arm-small-ring-right",
+        "arm-small-ring-get-running",
+        "x86-small-ring-right",
         "x86-bitmap-right",
         "arm-bitmap-clear-late",
         "arm-one-vcpu-resumed",

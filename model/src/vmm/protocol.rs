@@ -148,6 +148,7 @@ pub(crate) fn step<L: Layout>(
                 }
             }
         }
+        Op::Forget => state.pending.clear(),
         Op::HostAge { frame } => {
             state.present.remove(frame);
             state.writable.remove(frame);
@@ -172,26 +173,20 @@ pub(crate) fn step<L: Layout>(
                 return Effect::None;
             }
         }
-        Op::EndFree { frames } => {
-            if mutations.has(Mutation::HintClearAfterLastSync) {
-                for &frame in &machine.frame_lists[usize::from(frames)] {
-                    state.pending.remove(machine.host_page(frame));
-                }
+        Op::EndFree { frames } if mutations.has(Mutation::HintClearAfterLastSync) => {
+            for &frame in &machine.frame_lists[usize::from(frames)] {
+                state.pending.remove(machine.host_page(frame));
             }
         }
         Op::PublishSlot { template } => publish_slot(machine, state, thread, usize::from(template)),
-        Op::MarkOwn { frames } => {
-            if !mutations.has(Mutation::QueuesRemarkFalse) {
-                for &frame in &machine.frame_lists[usize::from(frames)] {
-                    state.own_log.insert(machine.host_page(frame));
-                }
+        Op::MarkOwn { frames } if !mutations.has(Mutation::QueuesRemarkFalse) => {
+            for &frame in &machine.frame_lists[usize::from(frames)] {
+                state.own_log.insert(machine.host_page(frame));
             }
         }
-        Op::TakeAlways => {
-            if !mutations.has(Mutation::AlwaysDirtyIgnored) {
-                for &host in &machine.always_dirty {
-                    state.pending.insert(host);
-                }
+        Op::TakeAlways if !mutations.has(Mutation::AlwaysDirtyIgnored) => {
+            for &host in &machine.always_dirty {
+                state.pending.insert(host);
             }
         }
         Op::PutBack => {
@@ -323,6 +318,7 @@ pub(crate) fn describe(op: &Op, stage: u8) -> &'static str {
         Op::DeviceStop(_) => "stop-device",
         Op::DeviceDrain(_) => "device-drained",
         Op::DeviceSync(_) => "sync-device-log",
+        Op::Forget => "forget-collected",
         Op::JoinThread(_) => "thread-joined",
         Op::Lock(_) => "lock",
         Op::Unlock(_) => "unlock",

@@ -142,13 +142,16 @@ pub fn blame(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blam
     }
 }
 
-/// Whether two operations in the other order are another protocol: a signal and the wait for it are one step of it.
+/// Whether two operations in the other order are another protocol: a signal and the wait for it are one step of it,
+/// and jumps stay where they are.
 fn can_swap(first: &Op, second: &Op) -> bool {
     let one = matches!(
         (first, second),
         (Op::Kick { .. }, Op::WaitStopped | Op::WaitKicked)
     );
-    !one && first != second
+    // What is gone to by number does not move.
+    let jumps = |op: &Op| matches!(op, Op::OnError { .. } | Op::Again { .. });
+    !one && !jumps(first) && !jumps(second) && first != second
 }
 
 /// The pages that the schedule loses with `cause` applied. Of the two ways of replaying what no longer fits, the one

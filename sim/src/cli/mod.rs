@@ -11,6 +11,7 @@ mod debate;
 mod explain;
 mod import;
 mod list;
+mod orders;
 mod replay;
 mod report;
 mod run;
@@ -65,6 +66,8 @@ enum Command {
     Run(run::RunArgs),
     /// Check every interleaving within scenarios' bounds; without a name, the built-in ones
     Check(check::CheckArgs),
+    /// Every order of the final steps: which are safe, and the weakest constraints that make them so
+    Orders(orders::OrdersArgs),
     /// Run traces again; say where a real kernel and the model differ
     Replay(replay::ReplayArgs),
     /// Find the shortest schedule with the same violation
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(args) => run::run(args, global),
         Command::Check(args) => check::run(args, global),
+        Command::Orders(args) => orders::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
         Command::Explain(args) => explain::run(args, global),

@@ -12,9 +12,11 @@ use super::report::grouped;
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
+use crate::explain::Story;
 use crate::replay::steps;
 use crate::run::{self, Options, Outcome, Scheduler};
 use crate::scenario::{Expect, Scenario, builtins};
+use crate::shrink::{Budget, shrink};
 use crate::sometimes::Sometimes;
 use crate::trace::PendingFile;
 
@@ -276,21 +278,49 @@ fn failed(
     let path = global
         .trace_dir
         .join(format!("{}.trace.jsonl", scenario.name));
-    let found_by = format!("{}, seed {}", options.scheduler.name(), failure.seed);
-    write_trace(
-        &path,
+    let found_by = format!(
+        "{}, seed {}; shrunk",
+        options.scheduler.name(),
+        failure.seed
+    );
+    // What is shown is short first: a schedule of hundreds of steps tells nobody anything.
+    let shrunk = shrink(
         scenario,
         &failure.steps,
         failure.invariant,
-        &found_by,
-    )?;
+        SHRINK_BUDGET,
+        &mut |_| !interrupted(),
+    );
+    let steps = shrunk
+        .as_ref()
+        .map_or(&failure.steps, |shrunk| &shrunk.steps);
+    write_trace(&path, scenario, steps, failure.invariant, &found_by)?;
+    let blocks = crate::shrink::blocks(steps);
+    json.insert("blocks".into(), blocks.into());
     json.insert("trace".into(), path.display().to_string().into());
-    Ok(format!(
-        "  {}\n  trace: {}\n",
-        failure.invariant.sentence(),
-        path.display()
-    ))
+    let mut text = format!("  {}\n", failure.invariant.sentence());
+    if let Ok(story) = Story::new(scenario, steps, Some(failure.invariant), String::new()) {
+        if let Some(page) = story.pages.first() {
+            json.insert("page".into(), page.clone().into());
+        }
+        json.insert("story".into(), story.conclusion.clone().into());
+        for sentence in &story.conclusion {
+            text.push_str(&format!("  {sentence}\n"));
+        }
+    }
+    text.push_str(&format!(
+        "  trace: {} ({} steps in {blocks} blocks)\n",
+        path.display(),
+        steps.len()
+    ));
+    Ok(text)
 }
+
+/// What shrinking may cost before a failure is shown; `dirtysim shrink` takes longer.
+const SHRINK_BUDGET: Budget = Budget {
+    attempts: 20_000,
+    states: 500_000,
+};
 
 /// Writes a trace beside its place, then renames.
 pub(super) fn write_trace(

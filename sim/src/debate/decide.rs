@@ -106,7 +106,7 @@ fn witness(
 }
 
 /// Whether `step` lets a store of the guest change memory.
-pub(super) fn store_retires<L: Layout>(before: &State<L>, after: &State<L>, step: Step) -> bool {
+fn store_retires<L: Layout>(before: &State<L>, after: &State<L>, step: Step) -> bool {
     let Actor::Vcpu(vcpu) = step.actor else {
         return false;
     };

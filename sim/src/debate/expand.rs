@@ -219,7 +219,10 @@ pub fn text(claim: &str, case: &Case, on: &On) -> Result<String, String> {
         vcpu.insert("pages".into(), Value::Array(pages));
     }
     let mut writers = Table::new();
-    writers.insert("vcpu".into(), Value::Table(vcpu));
+    // Without a store there is nothing to say of the vCPUs: they run, and write nothing.
+    if case.stores > 0 {
+        writers.insert("vcpu".into(), Value::Table(vcpu));
+    }
     for (key, value) in &case.writers {
         match (writers.get_mut(key), value) {
             (Some(Value::Table(there)), Value::Table(more)) => there.extend(more.clone()),
@@ -259,8 +262,10 @@ pub fn text(claim: &str, case: &Case, on: &On) -> Result<String, String> {
             keys(&mut out, slot);
         }
     }
-    out.push_str("\n[writers]\n");
-    keys(&mut out, &writers);
+    if !writers.is_empty() {
+        out.push_str("\n[writers]\n");
+        keys(&mut out, &writers);
+    }
     out.push_str("\n[protocol]\n");
     if let Some(policy) = &case.on_ring_full {
         out.push_str(&format!("on_ring_full = \"{policy}\"\n"));

@@ -10,6 +10,7 @@ use super::claim::{Case, Claim, Outcome, Verdict};
 use super::decide::{self, Decision, Found};
 use super::expand::{self, On};
 use super::figures::{self, Figure};
+use super::lanes::{Lanes, lanes};
 use crate::scenario::Scenario;
 use crate::shrink::{self, Budget};
 
@@ -41,6 +42,15 @@ impl Evidence {
             Found::Violated { invariant, .. } => Some(Outcome::Breaks(*invariant)),
             Found::Inconclusive { .. } => None,
         }
+    }
+
+    /// The trace for people, where a claim of the oracle broke.
+    #[must_use]
+    pub fn lanes(&self) -> Option<Lanes> {
+        let Some(Outcome::Breaks(invariant)) = self.outcome() else {
+            return None;
+        };
+        lanes(&self.scenario, &self.steps, invariant)
     }
 
     /// The length of the schedule in blocks.

@@ -112,7 +112,10 @@ impl<'a> RowWriter<'a> {
         match step.actor {
             Actor::Thread(thread) => {
                 let thread = usize::from(thread);
-                let odd = matches!(name, "reset-signal" | "send-fails" | "get-clear-all");
+                let odd = matches!(
+                    name,
+                    "reset-signal" | "send-fails" | "sync-fails" | "get-clear-all"
+                );
                 let weight = match (odd, quiet) {
                     (true, _) => Weight::Odd,
                     (false, true) => Weight::Quiet,
@@ -231,6 +234,10 @@ impl<'a> RowWriter<'a> {
                 pages.extend(collected.iter().map(|host| scenario.page_name(host)));
             }
         }
+        if after.threads[thread].op != index {
+            // A program may come back to it, and then begins it anew.
+            self.begun[thread] = None;
+        }
         let ended = (after.threads[thread].op != index).then(|| {
             let is_ioctl = matches!(
                 op,
@@ -345,7 +352,7 @@ fn op_phrase(scenario: &Scenario, op: &Op, done: &OpenOp) -> String {
         Op::KernelWrite { .. } => {
             format!("{words}: {}", done.loud.join(", "))
         }
-        _ if done.goes_on && !done.loud.is_empty() => {
+        _ if (done.goes_on || done.ended.is_none()) && !done.loud.is_empty() => {
             format!("{words}: {}", done.loud.join(", "))
         }
         _ if !done.odd.is_empty() => format!("{words}: {}", done.odd.join(", ")),

@@ -12,7 +12,7 @@ use super::writers::{LOGS, Writers};
 const MOST_OPS: usize = 250;
 
 /// The words for steps.
-const STEPS: [(&str, Word); 45] = [
+const STEPS: [(&str, Word); 46] = [
     ("enable-logging", Word::EnableLogging),
     ("disable-logging", Word::DisableLogging),
     ("add-slot", Word::AddSlot),
@@ -44,6 +44,7 @@ const STEPS: [(&str, Word); 45] = [
     ("drain-devices", Word::DeviceDrain),
     ("device-log-sync", Word::DeviceSync),
     ("join-thread", Word::JoinThread),
+    ("forget-collected", Word::Forget),
     ("host-age", Word::HostAge),
     ("drop-free", Word::DropFree),
     ("cancel", Word::Cancel),
@@ -96,6 +97,7 @@ enum Word {
     DeviceDrain,
     DeviceSync,
     JoinThread,
+    Forget,
     HostAge,
     DropFree,
     Cancel,
@@ -707,6 +709,7 @@ impl Writer<'_> {
                     .extend(devices.iter().map(|device| Op::DeviceDrain(*device)));
             }
             Word::DeviceSync => self.devices(&mut table, Op::DeviceSync)?,
+            Word::Forget => self.program.push(Op::Forget),
             Word::JoinThread => {
                 // Thread 0 is the protocol's own; those of `threads` follow.
                 let Some(thread) = table.integer("thread", 0..=3)? else {

@@ -3,3 +3,4 @@
 mod corpus;
 mod exhaustive;
 mod refused;
+mod traces;

@@ -3,7 +3,7 @@
 use super::{Debate, bounds, by_case, coverage};
 use crate::debate::claim::{Outcome, Verdict};
 use crate::debate::judge::{Evidence, Judgement};
-use crate::debate::lanes::{Lanes, lanes};
+use crate::debate::lanes::Lanes;
 use crate::plot::grouped;
 
 /// What the reader has to know before the table.
@@ -257,8 +257,8 @@ fn case(out: &mut String, judgement: &Judgement, row: &[&Evidence]) {
             escape(&row[0].scenario.scaled.join("; "))
         ));
     }
-    if !row[0].steps.is_empty() {
-        lane_table(out, &lanes(&row[0].scenario, &row[0].steps));
+    if let Some(lanes) = row[0].lanes() {
+        lane_table(out, &lanes);
     }
     out.push_str(&format!(
         "<p class=\"small\">reproduce: <code>dirtysim check scenarios/{}.toml</code></p></details>\n",
@@ -267,23 +267,15 @@ fn case(out: &mut String, judgement: &Judgement, row: &[&Evidence]) {
 }
 
 fn lane_table(out: &mut String, lanes: &Lanes) {
-    let mut actors: Vec<&str> = lanes
-        .blocks
-        .iter()
-        .map(|block| block.who.as_str())
-        .collect();
-    // vCPUs left, threads of the VMM right of them.
-    actors.sort_unstable_by_key(|who| (who.starts_with("thread"), *who));
-    actors.dedup();
     out.push_str("<div class=\"scroll\"><table class=\"lanes\"><thead><tr>");
-    for actor in &actors {
+    for actor in &lanes.names {
         out.push_str(&format!("<th>{actor}</th>"));
     }
     let page = lanes.page.as_deref().unwrap_or("the pages");
     out.push_str(&format!("<th>{}</th></tr></thead><tbody>\n", escape(page)));
     for block in &lanes.blocks {
         out.push_str("<tr>");
-        for actor in &actors {
+        for actor in &lanes.names {
             if *actor == block.who {
                 out.push_str(&format!("<td>{}</td>", escape(&block.what)));
             } else {
@@ -296,6 +288,7 @@ fn lane_table(out: &mut String, lanes: &Lanes) {
         ));
     }
     out.push_str("</tbody></table></div>\n");
+    out.push_str(&format!("<p>{}</p>\n", escape(&lanes.conclusion.join(" "))));
 }
 
 fn calls(out: &mut String, judgement: &Judgement) {

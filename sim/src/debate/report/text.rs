@@ -3,7 +3,6 @@
 use super::{Debate, bounds, by_case, coverage};
 use crate::debate::claim::{Outcome, Verdict};
 use crate::debate::judge::{Evidence, Judgement};
-use crate::debate::lanes::lanes;
 use crate::plot::grouped;
 
 /// Columns of a line.
@@ -84,7 +83,9 @@ pub fn mail(debate: &Debate) -> String {
         one(&mut out, judgement);
     }
     out.push('\n');
-    plain(&mut out, "Figures, and the command for each:");
+    if !debate.plots.is_empty() {
+        plain(&mut out, "Figures, and the command for each:");
+    }
     for plot in &debate.plots {
         wrap(
             &mut out,
@@ -93,7 +94,20 @@ pub fn mail(debate: &Debate) -> String {
             &format!("{} $ {}", plot.caption, plot.command),
         );
     }
-    out
+    ascii(&out)
+}
+
+/// Without what a mail should not carry: typographic marks.
+fn ascii(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\u{2018}' | '\u{2019}' => '\'',
+            '\u{201c}' | '\u{201d}' => '"',
+            '\u{2013}' | '\u{2014}' => '-',
+            c if c.is_ascii() => c,
+            _ => '?',
+        })
+        .collect()
 }
 
 fn one(out: &mut String, judgement: &Judgement) {
@@ -159,13 +173,17 @@ fn shown(judgement: &Judgement) -> Option<&Evidence> {
 }
 
 fn trace(out: &mut String, evidence: &Evidence) {
-    let lanes = lanes(&evidence.scenario, &evidence.steps);
-    let page = lanes.page.as_deref().unwrap_or("no single page");
+    let Some(lanes) = evidence.lanes() else {
+        return;
+    };
+    let about = lanes
+        .page
+        .map_or(String::new(), |page| format!(", about {page}"));
     wrap(
         out,
         "  ",
         "  ",
-        &format!("{}, {page}:", evidence.scenario.name),
+        &format!("traces/{}.trace.jsonl{about}:", evidence.scenario.name),
     );
     for block in &lanes.blocks {
         let first = format!("  {:<8} ", block.who);
@@ -173,5 +191,8 @@ fn trace(out: &mut String, evidence: &Evidence) {
         if !block.page.is_empty() {
             wrap(out, "           -> ", "              ", &block.page);
         }
+    }
+    for sentence in &lanes.conclusion {
+        wrap(out, "  ", "  ", sentence);
     }
 }

@@ -1,0 +1,287 @@
+//! Stories: what they say of each built-in violation, in every form; and that strangers' names stay names.
+
+mod browser;
+
+use std::path::PathBuf;
+
+use dirtysim::explain::{Format, Story, reproduce};
+use dirtysim::run::{self, Options, Scheduler};
+use dirtysim::scenario::{self, Expect, Scenario};
+use dirtysim::shrink::{self, Budget};
+use dirtysim_model::oracle::Invariant;
+use serde_json::Value;
+
+/// The scenarios whose stories are kept word for word.
+const TOLD: [&str; 7] = [
+    "ring-only-its-save",
+    "bitmap-before-its-save",
+    "copy-before-reset",
+    "clear-after-copy",
+    "two-slots-one-get-missed",
+    "reset-signal",
+    "x86-pml-enabled-late",
+];
+
+fn failure(scenario: &Scenario) -> run::Failure {
+    let options = Options {
+        seeds: 0..200_000,
+        scheduler: Scheduler::Random,
+        keep_going: false,
+    };
+    run::run(scenario, &options, &|_| true)
+        .failure
+        .unwrap_or_else(|| panic!("{} fails within 200000 schedules", scenario.name))
+}
+
+fn builtin(name: &str) -> Scenario {
+    scenario::builtin(name).unwrap_or_else(|| panic!("{name} is built in"))
+}
+
+/// The story of a scenario's first failure, shrunk.
+pub(crate) fn shrunk_story(scenario: &Scenario) -> Story {
+    let failure = failure(scenario);
+    let shrunk = shrink::shrink(
+        scenario,
+        &failure.steps,
+        failure.invariant,
+        Budget::default(),
+        &mut |_| true,
+    )
+    .expect("the schedule breaks the claim");
+    let found_by = format!("random, seed {}; shrunk", failure.seed);
+    Story::new(
+        scenario,
+        &shrunk.steps,
+        Some(failure.invariant),
+        reproduce(scenario, Some(&found_by), "lost.trace.jsonl"),
+    )
+    .expect("the schedule is possible")
+}
+
+/// Compares with the file of that name, or writes it anew with DIRTYSIM_BLESS=1.
+fn expect_file(name: &str, text: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/expected/explain")
+        .join(name);
+    if std::env::var_os("DIRTYSIM_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("it can be made");
+        std::fs::write(&path, text).expect("it can be written");
+        return;
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        expected == text,
+        "{name} differs; look at the difference, then rewrite it with DIRTYSIM_BLESS=1\n{text}"
+    );
+}
+
+#[test]
+fn stories_of_the_built_in_violations_are_told_word_for_word() {
+    for name in TOLD {
+        let story = shrunk_story(&builtin(name));
+        expect_file(&format!("{name}.text.txt"), &Format::Text.tell(&story));
+        expect_file(&format!("{name}.lkml.txt"), &Format::Lkml.tell(&story));
+    }
+}
+
+#[test]
+fn the_story_names_the_lost_page_its_writer_and_the_step_that_dropped_its_record() {
+    let story = shrunk_story(&builtin("clear-after-copy"));
+    assert_eq!(story.pages, ["ram:0"]);
+    let step = |number: Option<usize>| {
+        let note = &story.notes[number.expect("there is such a step") - 1];
+        (story.who(note).to_owned(), note.name)
+    };
+    assert_eq!(step(story.dropped), ("VMM".to_owned(), "clear-take-bits"));
+    assert_eq!(step(story.written), ("vcpu0".to_owned(), "retry-store"));
+    let story = shrunk_story(&builtin("ring-only-its-save"));
+    assert_eq!(story.pages, ["ram:3"]);
+    let note = &story.notes[story.dropped.expect("there is such a step") - 1];
+    assert_eq!((story.who(note), note.name), ("kernel", "its-save-mark"));
+    // Fetched too early, the record is not dropped: it is still there when everything is over.
+    let story = shrunk_story(&builtin("bitmap-before-its-save"));
+    assert_eq!(story.dropped, None);
+    let last = story.notes.last().expect("there are steps");
+    assert_eq!(last.facts.records(), "the slot's bitmap");
+}
+
+#[test]
+fn a_mail_is_ascii_of_at_most_72_columns_and_a_terminal_gets_at_most_100() {
+    for scenario in scenario::builtins() {
+        if scenario.expected() == Expect::Holds {
+            continue;
+        }
+        let failure = failure(&scenario);
+        let long = format!("/a/path/{}/of/a/trace.jsonl", "long-".repeat(30));
+        let story = Story::new(
+            &scenario,
+            &failure.steps,
+            Some(failure.invariant),
+            reproduce(&scenario, None, &long),
+        )
+        .expect("the schedule is possible");
+        for line in Format::Lkml.tell(&story).lines() {
+            assert!(line.len() <= 72, "{}: {line}", scenario.name);
+            assert!(
+                line.chars().all(|c| (' '..='~').contains(&c)),
+                "{}: {line}",
+                scenario.name
+            );
+            assert_eq!(line, line.trim_end(), "{}", scenario.name);
+        }
+        for line in Format::Text.tell(&story).lines() {
+            let is_command = line.starts_with("To see it again");
+            assert!(is_command || line.chars().count() <= 100, "{line}");
+        }
+    }
+}
+
+#[test]
+fn every_step_of_every_built_in_scenario_has_words() {
+    for scenario in scenario::builtins() {
+        for seed in 0..40 {
+            let mut choices = dirtysim::random::Choices::new(seed, 9);
+            let steps = random_schedule(&scenario, &mut choices);
+            let story = Story::new(&scenario, &steps, None, String::new())
+                .expect("the schedule is possible");
+            for note in &story.notes {
+                assert_ne!(note.words, note.name, "{}", scenario.name);
+                assert!(!note.words.ends_with(&format!(": {}", note.name)));
+                assert!(!note.words.contains("{page}"));
+            }
+        }
+    }
+}
+
+/// Some schedule, to its end or for 500 steps.
+fn random_schedule(
+    scenario: &Scenario,
+    choices: &mut dirtysim::random::Choices,
+) -> Vec<dirtysim_model::step::Step> {
+    use dirtysim_model::layout::Large;
+    use dirtysim_model::step::{apply, for_each_step};
+    let mut state = scenario.start::<Large>().expect("it fits");
+    let mut steps = Vec::new();
+    while steps.len() < 500 {
+        let mut possible = Vec::new();
+        for_each_step(&scenario.machine, &state, |step| possible.push(step));
+        if possible.is_empty() {
+            break;
+        }
+        let step = possible[choices.below(possible.len() as u32) as usize];
+        apply(&scenario.machine, &mut state, step);
+        steps.push(step);
+    }
+    steps
+}
+
+#[test]
+fn rows_cover_every_step_once_and_in_order() {
+    for name in TOLD {
+        let scenario = builtin(name);
+        let failure = failure(&scenario);
+        let story = Story::new(
+            &scenario,
+            &failure.steps,
+            Some(failure.invariant),
+            String::new(),
+        )
+        .expect("the schedule is possible");
+        let mut next = 1;
+        for row in &story.rows {
+            assert_eq!(row.first, next, "{name}");
+            assert!(row.last >= row.first, "{name}");
+            assert!(
+                !row.phrases.is_empty(),
+                "{name}: steps {}-{}",
+                row.first,
+                row.last
+            );
+            next = row.last + 1;
+        }
+        assert_eq!(next, story.notes.len() + 1, "{name}");
+        assert_eq!(
+            story.rows.last().map(|row| row.block),
+            Some(story.blocks),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_chrome_trace_has_every_step_on_the_track_of_its_lane() {
+    let story = shrunk_story(&builtin("reset-signal"));
+    let document: Value = serde_json::from_str(&Format::Perfetto.tell(&story)).expect("it is JSON");
+    let events = document["traceEvents"].as_array().expect("an array");
+    let steps: Vec<&Value> = events
+        .iter()
+        .filter(|event| event["cat"] == "step")
+        .collect();
+    assert_eq!(steps.len(), story.notes.len());
+    for (index, (event, note)) in steps.iter().zip(&story.notes).enumerate() {
+        assert_eq!(event["ts"], index);
+        assert_eq!(event["tid"], note.lane + 1);
+        assert_eq!(event["name"], note.name);
+    }
+    let names = events.iter().filter(|event| event["name"] == "thread_name");
+    assert_eq!(names.count(), story.lanes.len());
+}
+
+/// A scenario whose words try to be something else.
+pub(crate) fn hostile() -> Scenario {
+    let text = r#"
+name = "hostile"
+sentence = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> {{data}} <!--"
+expect = { violated = "no_dirty_page_lost" }
+[machine]
+arch = "arm64"
+vcpus = 1
+[[slots]]
+name = "a</script><b onclick='x'>&amp;"
+pages = 1
+[writers]
+vcpu = { stores = 1 }
+[protocol]
+steps = ["enable-logging", "copy-all", "pause-vcpus", "finish"]
+"#;
+    Scenario::from_toml("hostile.toml", text).expect("a scenario may have such names")
+}
+
+#[test]
+fn names_that_look_like_markup_stay_names() {
+    let story = shrunk_story(&hostile());
+    let page = Format::Html.tell(&story);
+    assert!(!page.contains("</script><script>document"));
+    assert!(!page.contains("<img src=x"));
+    assert!(!page.contains("<b onclick"));
+    assert!(!page.contains("<!--"));
+    // The page's own two scripts and no more.
+    assert_eq!(page.matches("</script>").count(), 2);
+    assert!(page.contains("&lt;/script&gt;"));
+    // What a name says about the template is not filled in.
+    assert!(page.contains("{{data}}"));
+}
+
+#[test]
+fn the_page_needs_no_network() {
+    let page = Format::Html.tell(&shrunk_story(&builtin("reset-signal")));
+    for word in [
+        "http://", "https://", "@import", "url(", "fetch(", "import(",
+    ] {
+        assert!(!page.contains(word), "{word}");
+    }
+    assert!(page.contains("default-src 'none'"));
+}
+
+#[test]
+fn a_story_of_a_schedule_that_breaks_nothing_says_so() {
+    let scenario = builtin("kernel-docs");
+    let steps = random_schedule(&scenario, &mut dirtysim::random::Choices::new(1, 9));
+    let target = Some(Invariant::NoDirtyPageLost);
+    let story = Story::new(&scenario, &steps, target, String::new()).expect("it is possible");
+    assert_eq!(story.invariant, None);
+    assert_eq!(story.conclusion, ["No claim is broken."]);
+    for format in [Format::Text, Format::Lkml, Format::Html, Format::Perfetto] {
+        assert!(!format.tell(&story).is_empty());
+    }
+}
