@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use dirtysim_model::mutation::Mutations;
 use serde_json::{Map, Value};
 
 use super::report::grouped;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict};
 use crate::observed::{CheckConfig, CheckReport, Weight, check_rows};
-use crate::replay::calls::{self, CallReplay};
+use crate::replay::calls::{self, ReplayOptions, ReplayOutcome};
 use crate::replay::steps::{self, StepReplay};
 use crate::trace::observed::ObservedEvent;
 use crate::trace::{Expect, Header, Kind, TraceReader};
@@ -62,11 +61,16 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
                 step_subject(&name, &header, &steps::replay(reader, &name, scenario)?)
             }
             Kind::Call => {
-                let mut mutations = Mutations::default();
-                for mutation in &args.mutate {
-                    mutations.switch_on(super::list::find_mutation(mutation)?);
-                }
-                call_subject(&name, &header, &calls::replay(reader, &name, mutations)?)
+                let options = ReplayOptions {
+                    mutations: args
+                        .mutate
+                        .iter()
+                        .map(|mutation| super::list::find_mutation(mutation))
+                        .collect::<Result<_, _>>()?,
+                    ..ReplayOptions::default()
+                };
+                let outcome = calls::replay_calls(&header, reader.rows()?, &name, &options)?;
+                call_subject(&name, &header, &outcome)
             }
             Kind::Observed if !args.mutate.is_empty() => {
                 return Err(CliError(format!(
@@ -183,45 +187,56 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
     }
 }
 
-/// Divergences that are printed; the document has all of them.
-const MOST_SHOWN: usize = 10;
+/// The name of the claim that a recording and the model agree.
+const AGREES: &str = "agrees_with_recording";
 
-/// The verdict on a recording: the claim is that the model agrees with it.
-fn call_subject(name: &str, header: &Header, replay: &CallReplay) -> Subject {
-    let divergences = replay.divergences.len() as u64;
-    let agrees = divergences == 0;
-    let (expected, as_expected) = match &header.expect {
-        None | Some(Expect::Holds) => ("holds", agrees),
-        Some(Expect::Violated(wanted)) => {
-            ("violated", !agrees && wanted == "agrees_with_recording")
-        }
-    };
+/// The verdict of a recording: whether the model gives every result that the kernel gave.
+fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> Subject {
+    let agrees = outcome.divergences_total == 0;
     let verdict = if agrees {
         Verdict::Holds
     } else {
         Verdict::Violated
     };
-    let not_modelled = replay.not_modelled_total();
+    // A recording that expects a violated contract names it; a divergence from the model is never hidden by that.
+    let (expected, as_expected) = match &header.expect {
+        None | Some(Expect::Holds) => ("holds", agrees),
+        Some(Expect::Violated(wanted)) if wanted == AGREES => ("violated", !agrees),
+        Some(Expect::Violated(wanted)) => (
+            "violated",
+            agrees && outcome.violations.contains_key(wanted),
+        ),
+    };
+    let broken = match &header.expect {
+        Some(Expect::Violated(wanted)) if outcome.violations.contains_key(wanted) => {
+            Some(wanted.as_str())
+        }
+        _ => None,
+    };
+    let invariant = if agrees { broken } else { Some(AGREES) };
+    let verdict = if broken.is_some() {
+        Verdict::Violated
+    } else {
+        verdict
+    };
+    let not_modelled: u64 = outcome.not_modelled.values().sum();
     let mut json = Map::new();
     json.insert("trace".into(), name.into());
     json.insert("kind".into(), "call".into());
     json.insert("verdict".into(), verdict.name().into());
     json.insert("expected".into(), expected.into());
     json.insert("as_expected".into(), as_expected.into());
-    if !agrees {
-        json.insert("invariant".into(), "agrees_with_recording".into());
+    if let Some(invariant) = invariant {
+        json.insert("invariant".into(), invariant.into());
     }
-    json.insert("calls".into(), replay.calls.into());
-    json.insert("compared".into(), replay.compared.into());
+    json.insert("compared".into(), outcome.compared.into());
     json.insert("not_modelled".into(), not_modelled.into());
-    let names: Map<String, Value> = replay
-        .not_modelled
-        .iter()
-        .map(|(what, count)| ((*what).to_owned(), (*count).into()))
-        .collect();
-    json.insert("not_modelled_list".into(), names.into());
-    json.insert("divergences".into(), divergences.into());
-    let list: Vec<Value> = replay
+    json.insert(
+        "not_modelled_list".into(),
+        serde_json::json!(outcome.not_modelled),
+    );
+    json.insert("divergences".into(), outcome.divergences_total.into());
+    let list: Vec<Value> = outcome
         .divergences
         .iter()
         .map(|divergence| {
@@ -236,42 +251,66 @@ fn call_subject(name: &str, header: &Header, replay: &CallReplay) -> Subject {
         })
         .collect();
     json.insert("divergence_list".into(), list.into());
+    let violations: Map<String, Value> = outcome
+        .violations
+        .iter()
+        .map(|(name, (calls, line))| {
+            let value = serde_json::json!({ "calls": calls, "first_line": line });
+            (name.clone(), value)
+        })
+        .collect();
+    json.insert("contracts_broken".into(), violations.into());
+    let learned: Vec<Value> = outcome
+        .learned
+        .iter()
+        .map(|learned| serde_json::json!({ "line": learned.line, "what": learned.what }))
+        .collect();
+    json.insert("learned".into(), learned.into());
     let mut text = format!(
-        "{name}: {}{}\n  {} calls, {} results compared, {} not modelled, {} divergences\n",
-        if agrees {
-            "the model agrees with the recording"
+        "{name}: {}{}{}\n  {} results compared, {} not modelled, {} divergences\n",
+        verdict.name(),
+        invariant.map_or(String::new(), |invariant| format!(" ({invariant})")),
+        if as_expected {
+            ", as expected"
         } else {
-            "the model and the recording differ"
+            ", NOT as expected"
         },
-        if as_expected { "" } else { ", NOT as expected" },
-        grouped(replay.calls),
-        grouped(replay.compared),
+        grouped(outcome.compared),
         grouped(not_modelled),
-        grouped(divergences),
+        grouped(outcome.divergences_total),
     );
-    for (what, count) in &replay.not_modelled {
-        text.push_str(&format!("  not modelled: {what} ({count})\n"));
+    for (why, count) in &outcome.not_modelled {
+        text.push_str(&format!("  not modelled: {why} ({count})\n"));
     }
-    let word = |value: &Option<Value>| {
+    for learned in &outcome.learned {
+        text.push_str(&format!("  line {} shows {}\n", learned.line, learned.what));
+    }
+    for (name, (calls, line)) in &outcome.violations {
+        text.push_str(&format!(
+            "  contract broken: {name}, after {calls} calls, first on line {line}\n"
+        ));
+    }
+    let side = |value: &Option<Value>| {
         value
             .as_ref()
             .map_or("nothing".to_owned(), Value::to_string)
     };
-    for divergence in replay.divergences.iter().take(MOST_SHOWN) {
+    for divergence in &outcome.divergences {
         text.push_str(&format!(
-            "  line {}, section {}: {}: {} is {} on the kernel, {} in the model\n",
+            "  line {} ({}), {}, `{}`: the kernel gave {}, the model gives {}\n",
             divergence.line,
             divergence.section,
             divergence.call,
             divergence.field,
-            word(&divergence.recorded),
-            word(&divergence.modelled),
+            side(&divergence.recorded),
+            side(&divergence.modelled),
         ));
     }
-    if replay.divergences.len() > MOST_SHOWN {
+    let shown = outcome.divergences.len() as u64;
+    if shown < outcome.divergences_total {
         text.push_str(&format!(
-            "  and {} more; --json has them all\n",
-            replay.divergences.len() - MOST_SHOWN
+            "  … and {} more\n",
+            grouped(outcome.divergences_total - shown)
         ));
     }
     Subject {
@@ -281,6 +320,9 @@ fn call_subject(name: &str, header: &Header, replay: &CallReplay) -> Subject {
         text,
     }
 }
+
+/// Findings that are printed; the document has all of them.
+const MOST_SHOWN: usize = 10;
 
 /// The verdict on a log: the claim is that the kernel and the VMM kept the ring's contract, as far as the log tells.
 ///
