@@ -25,6 +25,7 @@ pub mod op;
 pub mod oracle;
 pub mod pack;
 pub mod pages;
+pub mod query;
 pub mod ring;
 pub mod slot;
 pub mod state;

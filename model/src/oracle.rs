@@ -613,29 +613,36 @@ pub fn check<L: Layout>(machine: &Machine, state: &State<L>, effect: Effect) -> 
     if !unarmed(machine, state).is_empty() {
         broken.insert(Invariant::UnrecordedPageIsArmed);
     }
+    if machine.track_spurious && !state.spurious.is_empty() {
+        broken.insert(Invariant::NoSpuriousDirtyPage);
+    }
+    if let Effect::Claim { postcopy } = effect
+        && !lost(machine, state, postcopy).is_empty()
+    {
+        broken.insert(Invariant::NoDirtyPageLost);
+    }
+    broken.union(contracts(machine, state, effect));
+    broken
+}
+
+/// Checks the contracts of the interface alone: what is true of every user of it, whatever its protocol. The rings are
+/// those of well-behaved user space.
+#[inline]
+#[must_use]
+pub fn contracts<L: Layout>(machine: &Machine, state: &State<L>, effect: Effect) -> Invariants {
+    let mut broken = Invariants::NONE;
     if state.caps.ring_entries != 0 {
         check_rings(machine, state, &mut broken);
     }
     if state.crashed {
         broken.insert(Invariant::NothingCrashes);
     }
-    if machine.track_spurious && !state.spurious.is_empty() {
-        broken.insert(Invariant::NoSpuriousDirtyPage);
-    }
-    match effect {
-        Effect::None => {}
-        Effect::Claim { postcopy } => {
-            if !lost(machine, state, postcopy).is_empty() {
-                broken.insert(Invariant::NoDirtyPageLost);
-            }
+    if let Effect::Returned { reset } = effect {
+        if reset.is_some_and(|count| count.told != count.freed) {
+            broken.insert(Invariant::ResetCountEqualsHarvested);
         }
-        Effect::Returned { reset } => {
-            if reset.is_some_and(|count| count.told != count.freed) {
-                broken.insert(Invariant::ResetCountEqualsHarvested);
-            }
-            if !tlb_is_flushed(machine, state) {
-                broken.insert(Invariant::TlbIsFlushedOnReturn);
-            }
+        if !tlb_is_flushed(machine, state) {
+            broken.insert(Invariant::TlbIsFlushedOnReturn);
         }
     }
     if !bitmap_ends(machine, state) {

@@ -1,20 +1,15 @@
 //! The model as a [`Subject`]: what `dirtysim replay` compares a recording with.
 
-use std::collections::BTreeMap;
-
-use dirtysim::replay::calls::{host_of, perform};
-use dirtysim::replay::vm::{Host, ModelVm, Reply};
+use dirtysim::replay::{ModelHost, Modelled};
+use dirtysim::trace::Machine;
 use dirtysim::trace::call::Call;
-use dirtysim::trace::{Header, Kind, Machine};
-use dirtysim_model::mutation::Mutations;
 
 use crate::refusal::Refused;
 use crate::subject::{Answer, Subject};
 
 /// The model, of one machine.
 pub struct Model {
-    host: Host,
-    vms: BTreeMap<u32, ModelVm>,
+    host: ModelHost,
 }
 
 impl Model {
@@ -23,16 +18,9 @@ impl Model {
     /// # Errors
     /// The model does not know such a machine, or its kernel's release is no version.
     pub fn new(machine: &Machine) -> Result<Self, Refused> {
-        let header = Header {
-            machine: Some(machine.clone()),
-            ..Header::new(Kind::Call)
-        };
-        let host = host_of(&header, "this machine", Mutations::default())
-            .map_err(|error| Refused(error.to_string()))?;
-        Ok(Self {
-            host,
-            vms: BTreeMap::new(),
-        })
+        let host = ModelHost::new(machine, &[])
+            .map_err(|complaint| Refused(complaint.problem.to_string()))?;
+        Ok(Self { host })
     }
 }
 
@@ -42,14 +30,20 @@ impl Subject for Model {
     }
 
     fn begin_section(&mut self) {
-        self.vms.clear();
+        self.host.begin_section();
     }
 
     fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<Answer, Refused> {
-        match perform(&self.host, &mut self.vms, vm, call) {
-            Ok(Reply::Result(result)) => Ok(Answer::Result(result)),
-            Ok(Reply::NotModelled(what)) => Ok(Answer::NotModelled(what.to_owned())),
-            Err(refused) => Err(Refused(refused.0)),
+        match self.host.perform(vm, call) {
+            Ok(Modelled::Result(mut result)) => {
+                if let Call::Harvest { .. } = call {
+                    // This recorder does not say where a harvest stopped.
+                    result.stop_flags = None;
+                }
+                Ok(Answer::Result(result))
+            }
+            Ok(Modelled::Not(what)) => Ok(Answer::NotModelled(what.to_owned())),
+            Err(complaint) => Err(Refused(complaint.problem.to_string())),
         }
     }
 }

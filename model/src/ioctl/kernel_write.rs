@@ -152,7 +152,10 @@ fn mark<L: Layout>(machine: &Machine, state: &mut State<L>, writer: KernelWriter
         }
         if mutations.has(Mutation::NonVcpuVcpu0) {
             let template = &machine.slots[slot];
-            let ring = &mut state.vcpus[0].ring;
+            let Some(vcpu) = state.vcpus.first_mut() else {
+                return;
+            };
+            let ring = &mut vcpu.ring;
             let index = ring.dirty_index;
             let entry = ring.entry_mut(index);
             entry.set_slot(template.number());

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use dirtysim_model::mutation::Mutations;
 use serde_json::{Map, Value};
 
 use super::report::grouped;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict};
-use crate::replay::calls::{self, CallReplay};
+use crate::observed::{CheckConfig, CheckReport, Weight, check_rows};
+use crate::replay::calls::{self, ReplayOptions, ReplayOutcome};
 use crate::replay::steps::{self, StepReplay};
+use crate::trace::observed::ObservedEvent;
 use crate::trace::{Expect, Header, Kind, TraceReader};
 
 /// Arguments of `dirtysim replay`.
@@ -22,6 +23,22 @@ pub(crate) struct ReplayArgs {
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
+    /// Observed traces: entries of a ring, where the log does not tell
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    ring_entries: Option<u32>,
+    /// Observed traces: entries of a ring in reserve: 64, or 576 on x86 with PML
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    ring_reserved: Option<u32>,
+}
+
+impl ReplayArgs {
+    fn config(&self) -> CheckConfig {
+        CheckConfig {
+            ring_entries: self.ring_entries,
+            ring_reserved: self.ring_reserved,
+            page_size: None,
+        }
+    }
 }
 
 pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
@@ -44,16 +61,25 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
                 step_subject(&name, &header, &steps::replay(reader, &name, scenario)?)
             }
             Kind::Call => {
-                let mut mutations = Mutations::default();
-                for mutation in &args.mutate {
-                    mutations.switch_on(super::list::find_mutation(mutation)?);
-                }
-                call_subject(&name, &header, &calls::replay(reader, &name, mutations)?)
+                let options = ReplayOptions {
+                    mutations: args
+                        .mutate
+                        .iter()
+                        .map(|mutation| super::list::find_mutation(mutation))
+                        .collect::<Result<_, _>>()?,
+                    ..ReplayOptions::default()
+                };
+                let outcome = calls::replay_calls(&header, reader.rows()?, &name, &options)?;
+                call_subject(&name, &header, &outcome)
             }
-            kind => {
+            Kind::Observed if !args.mutate.is_empty() => {
                 return Err(CliError(format!(
-                    "{name}: replay of `{kind}` traces is not part of this program"
+                    "{name}: a mutation of the model has no effect on what a log observed\nhelp: leave --mutate away"
                 )));
+            }
+            Kind::Observed => {
+                let rows = reader.rows::<ObservedEvent>()?;
+                observed_subject(&name, &header, &check_rows(rows, args.config())?)
             }
         };
         subject
@@ -161,45 +187,56 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
     }
 }
 
-/// Divergences that are printed; the document has all of them.
-const MOST_SHOWN: usize = 10;
+/// The name of the claim that a recording and the model agree.
+const AGREES: &str = "agrees_with_recording";
 
-/// The verdict on a recording: the claim is that the model agrees with it.
-fn call_subject(name: &str, header: &Header, replay: &CallReplay) -> Subject {
-    let divergences = replay.divergences.len() as u64;
-    let agrees = divergences == 0;
-    let (expected, as_expected) = match &header.expect {
-        None | Some(Expect::Holds) => ("holds", agrees),
-        Some(Expect::Violated(wanted)) => {
-            ("violated", !agrees && wanted == "agrees_with_recording")
-        }
-    };
+/// The verdict of a recording: whether the model gives every result that the kernel gave.
+fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> Subject {
+    let agrees = outcome.divergences_total == 0;
     let verdict = if agrees {
         Verdict::Holds
     } else {
         Verdict::Violated
     };
-    let not_modelled = replay.not_modelled_total();
+    // A recording that expects a violated contract names it; a divergence from the model is never hidden by that.
+    let (expected, as_expected) = match &header.expect {
+        None | Some(Expect::Holds) => ("holds", agrees),
+        Some(Expect::Violated(wanted)) if wanted == AGREES => ("violated", !agrees),
+        Some(Expect::Violated(wanted)) => (
+            "violated",
+            agrees && outcome.violations.contains_key(wanted),
+        ),
+    };
+    let broken = match &header.expect {
+        Some(Expect::Violated(wanted)) if outcome.violations.contains_key(wanted) => {
+            Some(wanted.as_str())
+        }
+        _ => None,
+    };
+    let invariant = if agrees { broken } else { Some(AGREES) };
+    let verdict = if broken.is_some() {
+        Verdict::Violated
+    } else {
+        verdict
+    };
+    let not_modelled: u64 = outcome.not_modelled.values().sum();
     let mut json = Map::new();
     json.insert("trace".into(), name.into());
     json.insert("kind".into(), "call".into());
     json.insert("verdict".into(), verdict.name().into());
     json.insert("expected".into(), expected.into());
     json.insert("as_expected".into(), as_expected.into());
-    if !agrees {
-        json.insert("invariant".into(), "agrees_with_recording".into());
+    if let Some(invariant) = invariant {
+        json.insert("invariant".into(), invariant.into());
     }
-    json.insert("calls".into(), replay.calls.into());
-    json.insert("compared".into(), replay.compared.into());
+    json.insert("compared".into(), outcome.compared.into());
     json.insert("not_modelled".into(), not_modelled.into());
-    let names: Map<String, Value> = replay
-        .not_modelled
-        .iter()
-        .map(|(what, count)| ((*what).to_owned(), (*count).into()))
-        .collect();
-    json.insert("not_modelled_list".into(), names.into());
-    json.insert("divergences".into(), divergences.into());
-    let list: Vec<Value> = replay
+    json.insert(
+        "not_modelled_list".into(),
+        serde_json::json!(outcome.not_modelled),
+    );
+    json.insert("divergences".into(), outcome.divergences_total.into());
+    let list: Vec<Value> = outcome
         .divergences
         .iter()
         .map(|divergence| {
@@ -214,42 +251,160 @@ fn call_subject(name: &str, header: &Header, replay: &CallReplay) -> Subject {
         })
         .collect();
     json.insert("divergence_list".into(), list.into());
+    let violations: Map<String, Value> = outcome
+        .violations
+        .iter()
+        .map(|(name, (calls, line))| {
+            let value = serde_json::json!({ "calls": calls, "first_line": line });
+            (name.clone(), value)
+        })
+        .collect();
+    json.insert("contracts_broken".into(), violations.into());
+    let learned: Vec<Value> = outcome
+        .learned
+        .iter()
+        .map(|learned| serde_json::json!({ "line": learned.line, "what": learned.what }))
+        .collect();
+    json.insert("learned".into(), learned.into());
     let mut text = format!(
-        "{name}: {}{}\n  {} calls, {} results compared, {} not modelled, {} divergences\n",
-        if agrees {
-            "the model agrees with the recording"
+        "{name}: {}{}{}\n  {} results compared, {} not modelled, {} divergences\n",
+        verdict.name(),
+        invariant.map_or(String::new(), |invariant| format!(" ({invariant})")),
+        if as_expected {
+            ", as expected"
         } else {
-            "the model and the recording differ"
+            ", NOT as expected"
         },
-        if as_expected { "" } else { ", NOT as expected" },
-        grouped(replay.calls),
-        grouped(replay.compared),
+        grouped(outcome.compared),
         grouped(not_modelled),
-        grouped(divergences),
+        grouped(outcome.divergences_total),
     );
-    for (what, count) in &replay.not_modelled {
-        text.push_str(&format!("  not modelled: {what} ({count})\n"));
+    for (why, count) in &outcome.not_modelled {
+        text.push_str(&format!("  not modelled: {why} ({count})\n"));
     }
-    let word = |value: &Option<Value>| {
+    for learned in &outcome.learned {
+        text.push_str(&format!("  line {} shows {}\n", learned.line, learned.what));
+    }
+    for (name, (calls, line)) in &outcome.violations {
+        text.push_str(&format!(
+            "  contract broken: {name}, after {calls} calls, first on line {line}\n"
+        ));
+    }
+    let side = |value: &Option<Value>| {
         value
             .as_ref()
             .map_or("nothing".to_owned(), Value::to_string)
     };
-    for divergence in replay.divergences.iter().take(MOST_SHOWN) {
+    for divergence in &outcome.divergences {
         text.push_str(&format!(
-            "  line {}, section {}: {}: {} is {} on the kernel, {} in the model\n",
+            "  line {} ({}), {}, `{}`: the kernel gave {}, the model gives {}\n",
             divergence.line,
             divergence.section,
             divergence.call,
             divergence.field,
-            word(&divergence.recorded),
-            word(&divergence.modelled),
+            side(&divergence.recorded),
+            side(&divergence.modelled),
         ));
     }
-    if replay.divergences.len() > MOST_SHOWN {
+    let shown = outcome.divergences.len() as u64;
+    if shown < outcome.divergences_total {
         text.push_str(&format!(
-            "  and {} more; --json has them all\n",
-            replay.divergences.len() - MOST_SHOWN
+            "  … and {} more\n",
+            grouped(outcome.divergences_total - shown)
+        ));
+    }
+    Subject {
+        verdict,
+        as_expected,
+        json,
+        text,
+    }
+}
+
+/// Findings that are printed; the document has all of them.
+const MOST_SHOWN: usize = 10;
+
+/// The verdict on a log: the claim is that the kernel and the VMM kept the ring's contract, as far as the log tells.
+///
+/// A defect violates it. Where nothing could be compared, or what was seen may be the log's own fault, the log says
+/// too little: inconclusive.
+fn observed_subject(name: &str, header: &Header, checked: &CheckReport) -> Subject {
+    let defects = checked.has(Weight::Defect);
+    let doubtful = checked.has(Weight::Doubt) || checked.compared == 0;
+    let verdict = match (defects, doubtful) {
+        (true, _) => Verdict::Violated,
+        (false, true) => Verdict::Inconclusive,
+        (false, false) => Verdict::Holds,
+    };
+    let (expected, as_expected) = match &header.expect {
+        None | Some(Expect::Holds) => ("holds", verdict == Verdict::Holds),
+        Some(Expect::Violated(_)) => ("violated", verdict == Verdict::Violated),
+    };
+    let mut json = Map::new();
+    json.insert("trace".into(), name.into());
+    json.insert("kind".into(), "observed".into());
+    json.insert("verdict".into(), verdict.name().into());
+    json.insert("expected".into(), expected.into());
+    json.insert("as_expected".into(), as_expected.into());
+    if defects {
+        json.insert("invariant".into(), "agrees_with_recording".into());
+    }
+    if verdict == Verdict::Inconclusive {
+        json.insert("limit".into(), "what the log tells".into());
+    }
+    json.insert("compared".into(), checked.compared.into());
+    json.insert("not_modelled".into(), checked.not_compared.into());
+    let divergences: u64 = checked
+        .findings
+        .iter()
+        .filter(|finding| finding.weight == Weight::Defect)
+        .count() as u64;
+    json.insert("divergences".into(), divergences.into());
+    json.insert(
+        "check".into(),
+        serde_json::to_value(checked).unwrap_or_default(),
+    );
+    let mut text = format!(
+        "{name}: {}{}\n  {} events compared, {} could not be compared, {} give context\n",
+        match verdict {
+            Verdict::Holds => "the ring's contract was kept, as far as the log tells",
+            Verdict::Violated => "the ring's contract was broken",
+            Verdict::Inconclusive => "the log tells too little",
+        },
+        if as_expected || verdict == Verdict::Inconclusive {
+            ""
+        } else {
+            ", NOT as expected"
+        },
+        grouped(checked.compared),
+        grouped(checked.not_compared),
+        grouped(checked.context),
+    );
+    for finding in checked.findings.iter().take(MOST_SHOWN) {
+        let weight = match finding.weight {
+            Weight::Defect => "defect",
+            Weight::Doubt => "doubt",
+            Weight::Note => "note",
+        };
+        text.push_str(&format!(
+            "  {weight}, line {}: {} ({})\n",
+            finding.line,
+            finding.text,
+            finding.claim.name()
+        ));
+    }
+    if checked.findings.len() > MOST_SHOWN {
+        text.push_str(&format!(
+            "  and {} more; --json has them\n",
+            checked.findings.len() - MOST_SHOWN
+        ));
+    }
+    for (unknown, count) in &checked.unknown {
+        text.push_str(&format!(
+            "  unknown, {} times: {}\n    {}\n",
+            grouped(*count),
+            unknown.name(),
+            unknown.help()
         ));
     }
     Subject {

@@ -122,6 +122,7 @@ fn preamble<R: BufRead>(
                 page_size: Some(page_size),
                 ring_page_offset: Some(ring_page_offset),
                 address_spaces: None,
+                pml: None,
             };
             Ok((section, machine, page_size))
         }

@@ -1,216 +1,230 @@
-//! Replay of a recording: every call performed on the model, every result compared.
+//! Replay of recorded calls: each is made on the model as well, and the two results are compared field by field.
+//!
+//! Streaming: what is kept is the model of the VMs that are open, not the trace.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use dirtysim_model::machine::{Arch, Constants, Kernel};
-use dirtysim_model::mutation::Mutations;
+use dirtysim_model::mutation::{Mutation, Mutations};
+use dirtysim_model::oracle::Invariant;
 use serde_json::Value;
 
-use super::vm::{Host, ModelVm, Refused, Reply, check_extension};
-use crate::trace::call::{Call, CallRow};
-use crate::trace::call_result::CallResult;
-use crate::trace::{self, Complaint, Header, Problem, TraceError, TraceReader};
+use super::model_host::{ModelHost, Modelled, NO_SPACE};
+use crate::trace::call::{Call, CallRow, RecordedCall};
+use crate::trace::call_result::{CallResult, Returned};
+use crate::trace::{Arch, Complaint, Header, Problem, Rows, TraceError};
 
-/// The most VMs that a section may have open at a time.
-const MOST_VMS: usize = 1024;
-
-/// A result on which recording and model differ.
-#[derive(Debug, Clone, PartialEq)]
+/// A field in which a recording and the model differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Divergence {
     /// The line of the trace.
     pub line: u64,
     /// The section that it is in.
     pub section: String,
-    /// The call.
+    /// The call's name.
     pub call: &'static str,
-    /// The field of the result.
+    /// The field of the result; `ret` stands for the errno too.
     pub field: &'static str,
-    /// What the kernel answered.
+    /// What was recorded; none where the field is absent.
     pub recorded: Option<Value>,
-    /// What the model answers.
+    /// What the model gives.
     pub modelled: Option<Value>,
 }
 
-/// What a replay of calls came to.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct CallReplay {
-    /// Calls.
-    pub calls: u64,
-    /// Results compared: fields of calls.
-    pub compared: u64,
-    /// Results that the model does not cover, by what they are.
-    pub not_modelled: BTreeMap<&'static str, u64>,
-    /// Where the two differ, in the order of the lines.
-    pub divergences: Vec<Divergence>,
+/// Something about the recorded machine that its header does not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Learned {
+    /// The line whose result showed it.
+    pub line: u64,
+    /// What, in words.
+    pub what: String,
 }
 
-impl CallReplay {
-    /// Results that the model does not cover.
-    #[must_use]
-    pub fn not_modelled_total(&self) -> u64 {
-        self.not_modelled.values().sum()
+/// What a replay came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplayOutcome {
+    /// Recorded results that were compared.
+    pub compared: u64,
+    /// Recorded results to which the model has no answer, by the reason's name.
+    pub not_modelled: BTreeMap<String, u64>,
+    /// The first [`ReplayOptions::divergences_max`] divergences, in the order of their lines.
+    pub divergences: Vec<Divergence>,
+    /// How many divergences there were.
+    pub divergences_total: u64,
+    /// Contracts of the interface that broke, by name: how many calls left them broken, and the first one's line. A
+    /// recording may abuse its rings on purpose.
+    pub violations: BTreeMap<String, (u64, u64)>,
+    /// What the recording showed of its machine.
+    pub learned: Vec<Learned>,
+}
+
+/// How to replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayOptions {
+    /// Mutations that are switched on besides those of the header.
+    pub mutations: Vec<Mutation>,
+    /// How many divergences are kept.
+    pub divergences_max: usize,
+}
+
+impl Default for ReplayOptions {
+    fn default() -> Self {
+        Self {
+            mutations: Vec::new(),
+            divergences_max: 100,
+        }
     }
 }
 
-/// The host of a recording.
+/// Replays the rows of a trace of kind `call`. `file` is the name that errors show.
 ///
 /// # Errors
-/// A release that is no version number.
-pub fn host_of(header: &Header, file: &str, mutations: Mutations) -> Result<Host, Box<TraceError>> {
-    let complain = |message: String, help: &str| {
-        Complaint {
-            problem: Problem::Header(message),
-            help: help.to_owned(),
-        }
-        .at(file, 1)
+/// A header whose machine the model does not know; a row that cannot be read, or that names what does not exist.
+pub fn replay_calls<R: BufRead>(
+    header: &Header,
+    rows: Rows<R, CallRow>,
+    file: &str,
+    options: &ReplayOptions,
+) -> Result<ReplayOutcome, Box<TraceError>> {
+    let in_header = |complaint: Complaint| complaint.at(file, 1);
+    let header_problem = |message: String, help: &str| Complaint {
+        problem: Problem::Header(message),
+        help: help.to_owned(),
     };
-    let Some(machine) = &header.machine else {
-        return Err(complain(
+    let machine = header.machine.as_ref().ok_or_else(|| {
+        in_header(header_problem(
             "no `machine`".to_owned(),
             "a call trace names the machine that it was recorded on",
-        ));
+        ))
+    })?;
+    let mut mutations = options.mutations.clone();
+    for name in &header.mutations {
+        mutations.push(Mutations::by_name(name).ok_or_else(|| {
+            in_header(header_problem(
+                format!("unknown mutation `{name}`"),
+                "`dirtysim list mutations` shows them",
+            ))
+        })?);
+    }
+    let mut replay = Replay {
+        host: ModelHost::new(machine, &mutations).map_err(in_header)?,
+        outcome: ReplayOutcome::default(),
+        section: String::new(),
+        spaces_unknown: machine.arch == Arch::X86_64 && machine.address_spaces.is_none(),
+        divergences_max: options.divergences_max,
     };
-    let arch = match machine.arch {
-        trace::Arch::X86_64 => Arch::X86,
-        trace::Arch::Arm64 => Arch::Arm64,
-        trace::Arch::Riscv64 => Arch::Riscv,
-        trace::Arch::Loongarch64 => Arch::Loongarch,
-    };
-    let release = machine.kernel.as_deref().unwrap_or_default();
-    let Some(kernel) = kernel_of(release) else {
-        return Err(complain(
-            format!("`machine.kernel` is `{release}`"),
-            "write the kernel's release, as `uname -r` has it: 6.12.117",
-        ));
-    };
-    Ok(Host {
-        arch,
-        kernel,
-        page_bytes: machine.page_size.unwrap_or(4096),
-        ring_offset_pages: machine.ring_page_offset.unwrap_or(64),
-        address_spaces: machine
-            .address_spaces
-            .unwrap_or(Constants::of(arch, false).address_spaces),
-        mutations,
-    })
-}
-
-/// The newest version that the model knows and that is not newer than `release`.
-#[must_use]
-pub fn kernel_of(release: &str) -> Option<Kernel> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let major: u32 = numbers.next()?.parse().ok()?;
-    let minor: u32 = numbers.next()?.parse().ok()?;
-    Some(match (major, minor) {
-        // Behaviours of 6.18 that differ from 6.12's came with 6.14 (PML order) and 6.17 (signals in RESET).
-        (7.., _) => Kernel::V7_2,
-        (6, 17..) => Kernel::V6_18,
-        (6, 2..) => Kernel::V6_12,
-        _ => Kernel::V6_1,
-    })
-}
-
-/// Replays the call trace that `reader` has begun to read.
-///
-/// # Errors
-/// A line that is no call, or that names what is not there.
-pub fn replay<R: BufRead>(
-    reader: TraceReader<R>,
-    file: &str,
-    mutations: Mutations,
-) -> Result<CallReplay, Box<TraceError>> {
-    let host = host_of(reader.header(), file, mutations)?;
-    let mut outcome = CallReplay::default();
-    let mut vms: BTreeMap<u32, ModelVm> = BTreeMap::new();
-    let mut section = String::new();
-    for read in reader.rows::<CallRow>()? {
-        let read = read?;
-        let recorded = match read.row {
-            CallRow::Section(row) => {
-                section = row.section;
-                vms.clear();
-                continue;
+    for located in rows {
+        let located = located?;
+        match &located.row {
+            CallRow::Section(section) => {
+                replay.host.begin_section();
+                replay.section.clone_from(&section.section);
             }
-            CallRow::Call(recorded) => recorded,
+            CallRow::Call(row) => replay
+                .call(located.line, row)
+                .map_err(|complaint| complaint.at(file, located.line))?,
+        }
+    }
+    Ok(replay.outcome)
+}
+
+struct Replay {
+    host: ModelHost,
+    outcome: ReplayOutcome,
+    section: String,
+    /// Whether the number of address spaces is still to be learned.
+    spaces_unknown: bool,
+    divergences_max: usize,
+}
+
+impl Replay {
+    fn call(&mut self, line: u64, row: &RecordedCall) -> Result<(), Complaint> {
+        if self.spaces_unknown {
+            self.learn_spaces(line, row);
+        }
+        let modelled = self.host.perform(row.vm, &row.call)?;
+        for invariant in self.host.broken(row.vm).iter() {
+            self.violated(line, invariant);
+        }
+        match modelled {
+            _ if row.result.is_empty() => {}
+            Modelled::Not(why) => {
+                *self.outcome.not_modelled.entry(why.to_owned()).or_insert(0) += 1;
+            }
+            Modelled::Result(result) => {
+                self.outcome.compared += 1;
+                self.compare(line, row, result);
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, line: u64, row: &RecordedCall, mut modelled: CallResult) {
+        // A field that a recorder may leave out is compared where it did not.
+        if row.result.stop_flags.is_none() {
+            modelled.stop_flags = None;
+        }
+        if row.result.creadr_after.is_none() {
+            modelled.creadr_after = None;
+        }
+        for difference in row.result.differences(&modelled) {
+            self.outcome.divergences_total += 1;
+            if self.outcome.divergences.len() < self.divergences_max {
+                self.outcome.divergences.push(Divergence {
+                    line,
+                    section: self.section.clone(),
+                    call: row.call.name(),
+                    field: difference.field,
+                    recorded: difference.left,
+                    modelled: difference.right,
+                });
+            }
+        }
+    }
+
+    fn violated(&mut self, line: u64, invariant: Invariant) {
+        let entry = self
+            .outcome
+            .violations
+            .entry(invariant.name().to_owned())
+            .or_insert((0, line));
+        entry.0 += 1;
+    }
+
+    /// An x86 kernel with SMM has two address spaces, one without has one, and no header need say which. As long as no
+    /// slot was made in address space 1, GET and CLEAR of one there answer EINVAL where there is no such space and
+    /// ENOENT where there is; any success shows two. What is refused before the number is looked at, or for another
+    /// reason, shows nothing.
+    fn learn_spaces(&mut self, line: u64, row: &RecordedCall) {
+        let (slot, as_id, tells) = match &row.call {
+            Call::GetDirtyLog { slot, as_id, .. } => (*slot, *as_id, true),
+            Call::ClearDirtyLog {
+                slot,
+                as_id,
+                first_page,
+                ..
+            } => (*slot, *as_id, first_page.is_multiple_of(64)),
+            Call::SetUserMemoryRegion { slot, as_id, .. } => (*slot, *as_id, false),
+            _ => return,
         };
-        outcome.calls += 1;
-        let reply = perform(&host, &mut vms, recorded.vm, &recorded.call).map_err(|Refused(message)| {
-            let help = "the calls of a trace are about VMs, vCPUs and slots that calls before them made".to_owned();
-            Complaint { problem: Problem::Row(message), help }.at(file, read.line)
-        })?;
-        match reply {
-            Reply::NotModelled(name) => {
-                *outcome.not_modelled.entry(name).or_insert(0) +=
-                    recorded.result.present().count() as u64;
-            }
-            Reply::Result(modelled) => compare(
-                &mut outcome,
-                read.line,
-                &section,
-                &recorded.call,
-                &recorded.result,
-                &modelled,
-            ),
+        let user_slots = self.host.user_slots();
+        if as_id != 1 || u32::from(slot) >= user_slots {
+            return;
         }
-    }
-    Ok(outcome)
-}
-
-/// Performs a call on the VM that it is about.
-///
-/// # Errors
-/// The call names what is not there.
-pub fn perform(
-    host: &Host,
-    vms: &mut BTreeMap<u32, ModelVm>,
-    vm: Option<u32>,
-    call: &Call,
-) -> Result<Reply, Refused> {
-    match (call, vm) {
-        (Call::CheckExtension { cap }, _) => Ok(Reply::Result(CallResult::returned(
-            check_extension(host, *cap),
-        ))),
-        (Call::CreateVm {}, Some(vm)) => {
-            if vms.len() >= MOST_VMS {
-                return Err(Refused(format!("more than {MOST_VMS} VMs at a time")));
-            }
-            vms.insert(vm, ModelVm::new(*host));
-            Ok(Reply::Result(CallResult::returned(0)))
+        let spaces = match row.result.returned {
+            Some(Returned::Error(NO_SPACE)) if tells => 1,
+            Some(Returned::Error(NO_SPACE)) | None => return,
+            // ENXIO comes before the number is looked at.
+            Some(Returned::Error(crate::trace::Errno::ENXIO)) => return,
+            Some(_) => 2,
+        };
+        self.spaces_unknown = false;
+        if spaces != self.host.address_spaces() {
+            self.host.set_address_spaces(spaces);
         }
-        (Call::CloseVm {}, Some(vm)) => {
-            vms.remove(&vm);
-            Ok(Reply::Result(CallResult::default()))
-        }
-        (_, Some(number)) => match vms.get_mut(&number) {
-            Some(vm) => vm.perform(call),
-            None => Err(Refused(format!("no VM {number}"))),
-        },
-        (Call::End {}, None) => Ok(Reply::Result(CallResult::default())),
-        (_, None) => Err(Refused(format!("`{}` without a `vm`", call.name()))),
-    }
-}
-
-fn compare(
-    outcome: &mut CallReplay,
-    line: u64,
-    section: &str,
-    call: &Call,
-    recorded: &CallResult,
-    modelled: &CallResult,
-) {
-    outcome.compared += recorded.present().count() as u64;
-    if recorded.is_empty() {
-        return;
-    }
-    for difference in recorded.differences(modelled) {
-        outcome.divergences.push(Divergence {
+        self.outcome.learned.push(Learned {
             line,
-            section: section.to_owned(),
-            call: call.name(),
-            field: difference.field,
-            recorded: difference.left,
-            modelled: difference.right,
+            what: format!("address_spaces = {spaces}"),
         });
     }
 }

@@ -1,10 +1,13 @@
 //! Running a trace again: the simulator's own schedules, step by step, and recordings of real kernels, call by call.
-//!
-//! [`calls`] compares a recording with the model; [`vm`] is what performs a call on the model, with the interrupt
-//! controller's part of it in [`its`] and the rules of mapping a ring in [`mmap`]. [`steps`] is for schedules.
 
 pub mod calls;
-pub mod its;
-pub mod mmap;
+mod gic;
+mod guest;
+mod its;
+mod memory;
+mod model_host;
 pub mod steps;
-pub mod vm;
+mod vm;
+
+pub use model_host::{ModelHost, Modelled};
+pub use vm::{GUEST_PAGES_MAX, VCPUS_MAX};

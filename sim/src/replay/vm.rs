@@ -1,850 +1,438 @@
-//! A VM of the model that performs the calls of a trace: each becomes operations of the one transition function, run to
-//! their end with nobody else acting.
+//! One VM of a recording, in the model: a machine that grows as the calls name its slots and vCPUs, and its state.
+//!
+//! A call becomes an operation of thread 0, whose steps are taken to the end with nobody else acting; the model's one
+//! transition function is the only place that knows what an ioctl does.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
+use dirtysim_model::errno::Errno as ModelErrno;
 use dirtysim_model::layout::Large;
-use dirtysim_model::machine::{
-    Arch, CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP,
-    CAP_MANUAL_DIRTY_LOG_PROTECT2, Constants, DIRTY_GFN_BYTES, Kernel, MEM_MAX_PAGES, Machine,
-    RING_MAX_ENTRIES, SlotTemplate, VcpuConfig,
-};
-use dirtysim_model::mutation::Mutations;
-use dirtysim_model::op::{ClearMask, Into, KernelWriter, Op};
+use dirtysim_model::machine::{Arch, MEM_MAX_PAGES, Machine, SlotTemplate, VcpuConfig};
+use dirtysim_model::op::{ClearMask, Into as Collect, KernelWriter, Op};
+use dirtysim_model::oracle::{self, Invariants};
 use dirtysim_model::pages::PageSet;
-use dirtysim_model::ring::{F_DIRTY, RingEntry as _};
 use dirtysim_model::slot::Slot;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Step, apply, for_each_choice};
-use dirtysim_model::thread::{Answer, Thread};
-use dirtysim_model::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
+use dirtysim_model::step::{Actor, Effect, Step, apply, for_each_choice};
+use dirtysim_model::thread::Answer;
 
-use super::its::Its;
-use super::mmap::{Mapping, RingPlace, map_ring};
-use crate::trace::call::{Access, Call, Program, UserData};
+use super::gic::Gic;
+use super::guest::Cursor;
+use super::memory::Memories;
 use crate::trace::call_result::{CallResult, Returned};
-use crate::trace::{Cap, Errno, Exit, RingEntries, RingEntry, Words};
+use crate::trace::{Complaint, Errno, Words};
 
-/// The host that VMs run on, as a trace's header has it.
-#[derive(Debug, Clone, Copy)]
-pub struct Host {
-    /// Architecture.
-    pub arch: Arch,
-    /// Kernel version.
-    pub kernel: Kernel,
-    /// Bytes in a page.
-    pub page_bytes: u64,
-    /// KVM_DIRTY_LOG_PAGE_OFFSET.
-    pub ring_offset_pages: u64,
-    /// Address spaces of a VM.
-    pub address_spaces: u32,
-    /// Wrong behaviours that are switched on.
-    pub mutations: Mutations,
-}
-
-/// What the model says to a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a reply is made and read once a call; boxing it would cost more than it saves"
-)]
-pub enum Reply {
-    /// The result that the model gives.
-    Result(CallResult),
-    /// The model does not cover the call; the name under which it is counted.
-    NotModelled(&'static str),
-}
-
-/// A call that cannot be performed: it names what is not there. The message says what is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused(pub String);
-
-type Performed = Result<Reply, Refused>;
-
-/// The program that a vCPU's guest is in, and how far it is.
-#[derive(Debug, Clone)]
-struct Running {
-    program: Program,
-    /// Accesses begun.
-    begun: u64,
-    retired: u64,
-}
-
-/// A VM.
-#[derive(Debug)]
-pub struct ModelVm {
-    host: Host,
-    machine: Machine,
-    state: State<Large>,
-    /// vCPU ids, by the model's number.
-    vcpu_ids: Vec<u32>,
-    running: Vec<Option<Running>>,
-    /// Names of host memory, in the order of their first use.
-    mems: Vec<String>,
-    /// For each template: its memory and the offset in it, in bytes.
-    behind: Vec<(usize, u64)>,
-    /// What stores left in pages, by host page.
-    values: BTreeMap<u32, u64>,
-    its: Option<Its>,
-    devices: Vec<String>,
-}
-
-/// KVM_MAX_VCPU_IDS, with the number of vCPUs that distributions configure (arch/x86/include/asm/kvm_host.h; arch/arm64: the most that a
-/// GICv3 has, include/kvm/arm_vgic.h).
+/// The most pages of a VM that is replayed (1 TiB of 4 KiB pages).
+pub const GUEST_PAGES_MAX: u64 = 1 << 28;
+/// The most vCPUs of a VM that is replayed.
+pub const VCPUS_MAX: usize = 255;
+/// KVM_MAX_VCPU_IDS with the number of vCPUs that distributions configure (arch/x86/include/asm/kvm_host.h).
 const X86_VCPU_IDS: u32 = 4096;
-/// See [`X86_VCPU_IDS`].
+/// The most vCPUs that a GICv3 has (include/kvm/arm_vgic.h).
 const ARM64_VCPU_IDS: u32 = 512;
 
-/// The largest span of pages that one VM's slots may have taken over time.
-const MOST_FRAMES: u64 = 1 << 32;
+/// A VM of a recording.
+#[derive(Debug)]
+pub(super) struct ModelVm {
+    pub(super) machine: Machine,
+    pub(super) state: State<Large>,
+    /// The host memory behind the slots.
+    pub(super) memories: Memories,
+    /// The vCPUs' ids, in the order of their creation.
+    pub(super) vcpu_ids: Vec<u32>,
+    /// What each vCPU's guest is at.
+    pub(super) cursors: Vec<Option<Cursor>>,
+    /// The interrupt controller.
+    pub(super) gic: Gic,
+    /// Slots that hold the guest's own code and tables, whose bytes no row tells.
+    pub(super) guest_slots: BTreeSet<u16>,
+    /// What the last step of the call meant.
+    effect: Effect,
+}
+
+/// The arguments of KVM_SET_USER_MEMORY_REGION.
+pub(super) struct Region<'a> {
+    /// Combined slot number.
+    pub(super) number: u32,
+    pub(super) flags: u32,
+    pub(super) gpa: u64,
+    pub(super) bytes: u64,
+    pub(super) mem: &'a str,
+    pub(super) mem_offset: u64,
+    pub(super) huge: bool,
+}
+
+/// A result of the trace from an answer of the model.
+pub(super) fn result(answer: Answer) -> CallResult {
+    CallResult {
+        returned: Some(returned(answer)),
+        ..CallResult::default()
+    }
+}
+
+/// The model's errno, in the trace's terms.
+pub(super) fn errno(errno: ModelErrno) -> Errno {
+    Errno::from_number(u32::from(errno as u8))
+        .expect("the trace names every errno that the model answers with")
+}
+
+fn returned(answer: Answer) -> Returned {
+    match answer {
+        Ok(value) => Returned::Value(value),
+        Err(error) => Returned::Error(errno(error)),
+    }
+}
 
 impl ModelVm {
     /// A VM without slots and vCPUs.
-    #[must_use]
-    pub fn new(host: Host) -> Self {
-        let mut machine = Machine::new(host.arch, host.kernel, false);
-        machine.constants = Constants {
-            address_spaces: host.address_spaces,
-            page_bytes: host.page_bytes,
-            ..machine.constants
-        };
-        let page_entries = (host.page_bytes / u64::from(DIRTY_GFN_BYTES)) as u32;
-        machine.constants.ring_min_entries = machine.constants.ring_min_entries.max(page_entries);
-        machine.mutations = host.mutations;
+    pub(super) fn new(machine: &Machine) -> Self {
+        let mut machine = machine.clone();
         machine.programs = vec![Vec::new()];
-        let state = State::new(&machine);
+        machine.frame_lists = vec![Vec::new()];
         Self {
-            host,
+            state: State::new(&machine),
             machine,
-            state,
+            memories: Memories::default(),
             vcpu_ids: Vec::new(),
-            running: Vec::new(),
-            mems: Vec::new(),
-            behind: Vec::new(),
-            values: BTreeMap::new(),
-            its: None,
-            devices: Vec::new(),
+            cursors: Vec::new(),
+            gic: Gic::default(),
+            guest_slots: BTreeSet::new(),
+            effect: Effect::None,
         }
     }
 
-    /// The machine and the state, for the oracle.
-    #[must_use]
-    pub fn model(&self) -> (&Machine, &State<Large>) {
-        (&self.machine, &self.state)
-    }
-
-    /// Performs a call.
-    ///
-    /// # Errors
-    /// The call names a vCPU, a ring or a slot that is not there.
-    pub fn perform(&mut self, call: &Call) -> Performed {
-        let zero = || Ok(Reply::Result(CallResult::returned(0)));
-        match call {
-            Call::EnableCap { cap, flags, args0 } => {
-                let answer = self.ioctl(Op::EnableCap {
-                    cap: cap.number(),
-                    flags: *flags,
-                    args0: *args0,
-                });
-                Ok(result(answer))
-            }
-            Call::CreateVcpu { vcpu } => self.create_vcpu(*vcpu),
-            Call::VcpuInit { vcpu, .. } => self.vcpu(*vcpu).and_then(|_| zero()),
-            Call::SetUserMemoryRegion {
-                slot,
-                as_id,
-                flags,
-                gpa,
-                npages,
-                bytes,
-                mem,
-                mem_offset,
-                ..
-            } => {
-                let number = u32::from(*as_id) << 16 | u32::from(*slot);
-                let bytes = bytes.or_else(|| npages.checked_mul(self.host.page_bytes));
-                let Some(bytes) = bytes else {
-                    return Err(Refused(format!(
-                        "{npages} pages are more bytes than an address has"
-                    )));
-                };
-                self.set_region(number, *flags, *gpa, bytes, mem, *mem_offset)
-            }
-            Call::MmapRing {
-                vcpu,
-                offset_pages,
-                bytes,
-                prot,
-                sharing,
-                touch_byte,
-            } => {
-                let at = self.vcpu(*vcpu)?;
-                let mapping = Mapping {
-                    offset_pages: *offset_pages,
-                    bytes: *bytes,
-                    prot: *prot,
-                    sharing: *sharing,
-                    touch_byte: *touch_byte,
-                };
-                let place = RingPlace {
-                    offset_pages: self.host.ring_offset_pages,
-                    entries: self.state.vcpus[at].ring.size(),
-                    page_bytes: self.host.page_bytes,
-                };
-                Ok(map_ring(&mapping, &place, self.host.kernel)
-                    .map_or(Reply::NotModelled("mmap outside the ring"), Reply::Result))
-            }
-            Call::Run {
-                vcpu,
-                program,
-                resume,
-            } => self.run(*vcpu, program, *resume),
-            Call::RingPeek { vcpu, fetch_index } => {
-                let (entries, stop) = self.unread(*vcpu, *fetch_index, u32::MAX)?;
-                let mut result = entries_result(entries)?;
-                result.stop_flags = Some(stop);
-                Ok(Reply::Result(result))
-            }
-            Call::Harvest {
-                vcpu,
-                fetch_index,
-                max,
-                write_flags,
-            } => self.harvest(*vcpu, *fetch_index, *max, *write_flags),
-            Call::RingRead { vcpu, index, count } => self.ring_read(*vcpu, *index, *count),
-            Call::RingWrite {
-                vcpu,
-                index,
-                flags,
-                slot,
-                offset,
-            } => {
-                let at = self.ring_of(*vcpu)?;
-                let entry = self.state.vcpus[at].ring.entry_mut(*index);
-                if let Some(flags) = flags {
-                    entry.set_flags(*flags as u8);
-                }
-                if let Some(slot) = slot {
-                    entry.set_slot(*slot);
-                }
-                if let Some(offset) = offset {
-                    entry.set_offset(*offset);
-                }
-                Ok(Reply::Result(CallResult::default()))
-            }
-            Call::ResetDirtyRings {} => Ok(result(self.ioctl(Op::ResetRings { signal: false }))),
-            Call::GetDirtyLog {
-                slot,
-                as_id,
-                bad_pointer,
-            } => self.get_dirty_log(u32::from(*as_id) << 16 | u32::from(*slot), *bad_pointer),
-            Call::ClearDirtyLog {
-                slot,
-                as_id,
-                first_page,
-                num_pages,
-                words,
-                bad_pointer,
-                ..
-            } => self.clear_dirty_log(
-                u32::from(*as_id) << 16 | u32::from(*slot),
-                *first_page,
-                *num_pages,
-                words,
-                *bad_pointer,
-            ),
-            Call::CreateDevice { device } => {
-                if self.devices.contains(device) {
-                    return Ok(Reply::NotModelled("a device that is created twice"));
-                }
-                self.devices.push(device.clone());
-                zero()
-            }
-            // Setting the interrupt controller up answers 0 once the device is there; nothing of it touches a dirty log.
-            Call::SetDeviceAttr { device, .. } if self.devices.contains(device) => zero(),
-            Call::RedistRegWrite { .. } if !self.devices.is_empty() => zero(),
-            Call::ItsSetup {
-                slot,
-                device_table_pages,
-                collection_table_pages,
-                pending_table_pages,
-                ..
-            } => {
-                self.its = Some(Its::new(
-                    *slot,
-                    device_table_pages,
-                    collection_table_pages,
-                    pending_table_pages,
-                ));
-                Ok(Reply::Result(CallResult::default()))
-            }
-            Call::ItsRegWrite { reg, value, .. } => {
-                let Some(its) = &mut self.its else {
-                    return Ok(Reply::NotModelled("an ITS register before its_setup"));
-                };
-                let mut result = CallResult::returned(0);
-                if reg == "GITS_CWRITER" {
-                    result.creadr_after = Some(its.carry_out(*value));
-                }
-                Ok(Reply::Result(result))
-            }
-            Call::ItsSaveTables {} => self.its_write(KernelWriter::ItsSave),
-            Call::VgicSavePendingTables {} => self.its_write(KernelWriter::PendingSave),
-            Call::SignalMsi { dev, event } => {
-                let delivered = self.its.as_mut().and_then(|its| its.signal(*dev, *event));
-                Ok(
-                    delivered.map_or(Reply::NotModelled("an MSI that is not mapped"), |ret| {
-                        Reply::Result(CallResult::returned(ret))
-                    }),
-                )
-            }
-            Call::UserWrite { slot, pages, data } => self.user_write(*slot, pages.iter(), data),
-            Call::ReadPage { slot, page } => {
-                let (_, host) = self.page(u32::from(*slot), *page)?;
-                let value = self.values.get(&host).copied().unwrap_or(0);
-                Ok(Reply::Result(CallResult {
-                    value: Some(value),
-                    ..CallResult::default()
-                }))
-            }
-            Call::CheckExtension { cap } => Ok(Reply::Result(CallResult::returned(
-                check_extension(&self.host, *cap),
-            ))),
-            Call::GuestLayout(_) | Call::CloseVm {} | Call::End {} | Call::CreateVm {} => {
-                Ok(Reply::Result(CallResult::returned(0)))
-            }
-            Call::SetDeviceAttr { .. } | Call::RedistRegWrite { .. } => {
-                Ok(Reply::NotModelled("a device that was not created"))
-            }
-            Call::GuestMmio { .. } => {
-                Ok(Reply::NotModelled("device registers written by the guest"))
-            }
-            Call::ItsRegRead { .. } => Ok(Reply::NotModelled("ITS registers read")),
-            Call::ItsReset {} => Ok(Reply::NotModelled("ITS reset")),
-            Call::ItsRestoreTables {} => Ok(Reply::NotModelled("ITS restore")),
-            Call::Copy { .. } | Call::Compare { .. } => {
-                Ok(Reply::NotModelled("the recorder's copies"))
-            }
-        }
-    }
-
-    /// Runs one operation to its end, as an ioctl of a thread with nobody else acting.
-    fn ioctl(&mut self, op: Op) -> Answer {
+    /// Runs one operation to its end, with nobody else acting. A kernel that has crashed answers nothing.
+    pub(super) fn run(&mut self, op: Op) -> Option<Answer> {
         self.machine.programs[0] = vec![op];
         self.machine.look_ahead();
-        self.state.threads[0] = Thread::default();
+        self.state.threads[0].op = 0;
+        self.effect = Effect::None;
         while self.state.threads[0].op == 0 {
-            let actor = Actor::Thread(0);
             let mut next = None;
-            for_each_choice(&self.machine, &self.state, actor, |choice| {
-                next.get_or_insert(choice);
+            for_each_choice(&self.machine, &self.state, Actor::Thread(0), |choice| {
+                next = next.or(Some(choice));
             });
-            let choice =
-                next.expect("an ioctl waits only for vCPUs and threads that run, and none does");
-            apply(&self.machine, &mut self.state, Step { actor, choice });
+            if self.state.crashed {
+                return None;
+            }
+            let choice = next.expect("an operation waits for nobody when nobody else acts");
+            let step = Step {
+                actor: Actor::Thread(0),
+                choice,
+            };
+            let effect = apply(&self.machine, &mut self.state, step);
+            if effect != Effect::None {
+                self.effect = effect;
+            }
         }
-        self.state.threads[0].answer
+        Some(self.state.threads[0].answer)
     }
 
-    fn vcpu(&self, id: u32) -> Result<usize, Refused> {
-        let found = self.vcpu_ids.iter().position(|known| *known == id);
-        found.ok_or_else(|| {
-            Refused(format!(
-                "no vCPU {id}: {} were created",
-                self.vcpu_ids.len()
-            ))
-        })
+    /// The same, as a result with nothing but its return value.
+    pub(super) fn call(&mut self, op: Op) -> CallResult {
+        self.run(op).map_or_else(CallResult::default, result)
     }
 
-    fn ring_of(&self, id: u32) -> Result<usize, Refused> {
-        let at = self.vcpu(id)?;
-        if self.state.vcpus[at].ring.size() == 0 {
-            return Err(Refused(format!(
-                "vCPU {id} has no ring: none was enabled before it was created"
-            )));
+    /// The contracts of the interface that are broken now.
+    pub(super) fn broken(&mut self) -> Invariants {
+        let effect = std::mem::take(&mut self.effect);
+        oracle::contracts(&self.machine, &self.state, effect)
+    }
+
+    /// The index of a vCPU.
+    pub(super) fn vcpu(&self, id: u32) -> Result<usize, Complaint> {
+        self.vcpu_ids
+            .iter()
+            .position(|&known| known == id)
+            .ok_or_else(|| {
+                Complaint::row(
+                    format!("there is no vCPU {id}"),
+                    "a vCPU is made by KVM_CREATE_VCPU before it is named",
+                )
+            })
+    }
+
+    /// The index of a vCPU that has a ring.
+    pub(super) fn ring(&self, id: u32) -> Result<usize, Complaint> {
+        let vcpu = self.vcpu(id)?;
+        if self.state.vcpus[vcpu].ring.size() == 0 {
+            return Err(Complaint::row(
+                format!("vCPU {id} has no ring"),
+                "KVM_ENABLE_CAP makes rings before the vCPU is created",
+            ));
         }
-        Ok(at)
+        Ok(vcpu)
     }
 
-    fn create_vcpu(&mut self, id: u32) -> Performed {
-        // Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu(): the id first; then the architecture, which on arm64
-        // has no more vCPUs once the interrupt controller is there; then an id that is taken.
-        let ids = if self.host.arch == Arch::X86 {
+    /// KVM_CREATE_VCPU: the id first; then the architecture, which on arm64 has no more vCPUs once the interrupt controller
+    /// is there; then an id that is taken. Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu().
+    pub(super) fn create_vcpu(&mut self, id: u32) -> Result<CallResult, Complaint> {
+        let ids = if self.machine.arch == Arch::X86 {
             X86_VCPU_IDS
         } else {
             ARM64_VCPU_IDS
         };
         if id >= ids {
-            return Ok(Reply::Result(CallResult::failed(Errno::EINVAL)));
+            return Ok(CallResult::failed(Errno::EINVAL));
         }
         if self.vcpu_ids.contains(&id) {
-            let errno = if self.devices.is_empty() {
-                Errno::EEXIST
-            } else {
+            let errno = if self.gic.is_there() {
                 Errno::EBUSY
+            } else {
+                Errno::EEXIST
             };
-            return Ok(Reply::Result(CallResult::failed(errno)));
+            return Ok(CallResult::failed(errno));
         }
-        if self.vcpu_ids.len() >= 4096 {
-            return Err(Refused("more vCPUs than KVM_MAX_VCPUS".to_owned()));
+        if self.vcpu_ids.len() == VCPUS_MAX {
+            return Err(Complaint::row(
+                format!("more than {VCPUS_MAX} vCPUs"),
+                "replay takes VMs of at most so many",
+            ));
         }
         self.machine.vcpus.push(VcpuConfig::default());
-        let answer = self.ioctl(Op::CreateVcpu);
         self.vcpu_ids.push(id);
-        self.running.push(None);
-        Ok(result(answer))
+        self.cursors.push(None);
+        Ok(self.call(Op::CreateVcpu))
     }
 
-    fn set_region(
-        &mut self,
-        number: u32,
-        flags: u32,
-        gpa: u64,
-        bytes: u64,
-        mem: &str,
-        mem_offset: u64,
-    ) -> Performed {
-        let mem = self
-            .mems
-            .iter()
-            .position(|known| known == mem)
-            .unwrap_or_else(|| {
-                self.mems.push(mem.to_owned());
-                self.mems.len() - 1
-            });
-        // Memories lie apart in the host's address space.
-        let hva = ((mem as u64 + 1) << 44).wrapping_add(mem_offset);
-        let page = self.host.page_bytes;
-        let gfn = gpa / page;
-        let live = self.state.find_slot(&self.machine, number);
-        let template = match live {
-            Some(slot) => slot,
-            None => self.template(number, bytes / page, gfn, mem, mem_offset, hva)?,
-        };
-        if let Some(known) = self.machine.slots.get_mut(template)
-            && !known.places.contains(&gfn)
-        {
-            if known.places.len() == usize::from(u8::MAX) {
-                return Err(Refused(
-                    "a slot that moved to more than 255 places".to_owned(),
-                ));
-            }
-            known.places.push(gfn);
-        }
-        let op = Op::SetMemoryRegion {
-            slot: number,
-            flags,
-            gpa,
-            bytes,
+    /// KVM_SET_USER_MEMORY_REGION.
+    pub(super) fn set_region(&mut self, region: &Region<'_>) -> Result<CallResult, Complaint> {
+        let page = self.machine.constants.page_bytes;
+        let hva = self.memories.hva(region.mem, region.mem_offset)?;
+        let old = self.state.find_slot(&self.machine, region.number);
+        let op = |template: usize| Op::SetMemoryRegion {
+            slot: region.number,
+            flags: region.flags,
+            gpa: region.gpa,
+            bytes: region.bytes,
             hva,
             template: template as u16,
         };
-        Ok(result(self.ioctl(op)))
-    }
-
-    /// The template for a slot that may be about to be created: one like it that was there before, or a new one.
-    fn template(
-        &mut self,
-        number: u32,
-        npages: u64,
-        gfn: u64,
-        mem: usize,
-        mem_offset: u64,
-        hva: u64,
-    ) -> Result<usize, Refused> {
-        if npages == 0 || npages > MEM_MAX_PAGES {
-            return Ok(0);
-        }
-        let like = |slot: usize| {
-            let known = &self.machine.slots[slot];
-            known.number() == number && u64::from(known.npages) == npages && known.hva == hva
-        };
-        if let Some(slot) = (0..self.machine.slots.len()).find(|slot| like(*slot)) {
-            return Ok(slot);
-        }
-        if self.machine.slots.len() >= usize::from(u16::MAX) {
-            return Err(Refused(
-                "more memslots over time than a trace may have (65535)".to_owned(),
-            ));
-        }
-        let frame = u64::from(self.machine.frames());
-        if frame + npages.next_multiple_of(64) >= MOST_FRAMES {
-            return Err(Refused(format!(
-                "{npages} pages: the slots of this VM would have more than 2^32 pages over time"
-            )));
-        }
-        let page = self.host.page_bytes;
-        // Slots over the same host memory share its pages.
-        let shared =
-            self.machine
-                .slots
-                .iter()
-                .zip(&self.behind)
-                .find_map(|(slot, (other, offset))| {
-                    let inside = *other == mem
-                        && *offset <= mem_offset
-                        && mem_offset + npages * page <= offset + u64::from(slot.npages) * page;
-                    inside.then(|| slot.host + ((mem_offset - offset) / page) as u32)
-                });
-        self.machine.slots.push(SlotTemplate {
-            as_id: number >> 16,
-            id: number & 0xffff,
-            npages: npages as u32,
-            frame: frame as u32,
-            host: shared.unwrap_or(frame as u32),
-            hva,
-            places: vec![gfn],
-            huge: false,
-            name: format!("slot{number}"),
-        });
-        self.behind.push((mem, mem_offset));
-        self.state.slots.push(Slot::default());
-        Ok(self.machine.slots.len() - 1)
-    }
-
-    /// The frame and the host page of a slot's page.
-    fn page(&self, number: u32, page: u64) -> Result<(u32, u32), Refused> {
-        let Some(slot) = self.state.find_slot(&self.machine, number) else {
-            return Err(Refused(format!("no memslot {number}")));
-        };
-        let template = &self.machine.slots[slot];
-        if page >= u64::from(template.npages) {
-            return Err(Refused(format!(
-                "page {page} of memslot {number}, which has {} pages",
-                template.npages
-            )));
-        }
-        Ok((template.frame + page as u32, template.host + page as u32))
-    }
-
-    fn run(&mut self, id: u32, program: &Program, resume: bool) -> Performed {
-        let at = self.vcpu(id)?;
-        if !resume {
-            // The recorder sets the registers anew: an access that had not retired is forgotten.
-            self.state.vcpus[at].frame = NO_FRAME;
-            self.running[at] = Some(Running {
-                program: program.clone(),
-                begun: 0,
-                retired: 0,
-            });
-        }
-        let Some(mut running) = self.running[at].take() else {
-            return Err(Refused(format!("vCPU {id} has no program to resume")));
-        };
-        let before = running.retired;
-        let exit = self.run_guest(at, &mut running)?;
-        let done = exit == ModelExit::Interrupted;
-        let exit = match (exit, self.host.arch) {
-            (ModelExit::DirtyRingFull, _) => Exit::DirtyRingFull,
-            // The guest says that it is done: by port on x86, by MMIO elsewhere.
-            (ModelExit::Interrupted, Arch::X86) => Exit::Io,
-            _ => Exit::Mmio,
-        };
-        let outcome = CallResult {
-            returned: Some(Returned::Value(0)),
-            exit: Some(exit),
-            program_done: Some(done),
-            stores_retired: Some(running.retired - before),
-            stores_retired_total: Some(running.retired),
-            ..CallResult::default()
-        };
-        self.running[at] = Some(running);
-        Ok(Reply::Result(outcome))
-    }
-
-    /// Lets the vCPU run until its program is done or KVM_RUN returns.
-    fn run_guest(&mut self, at: usize, running: &mut Running) -> Result<ModelExit, Refused> {
-        let actor = Actor::Vcpu(at as u8);
-        if at > usize::from(u8::MAX) {
-            return Err(Refused("the model runs the first 256 vCPUs".to_owned()));
-        }
-        let accesses: Vec<(u32, u64)> = running
-            .program
-            .store
-            .iter()
-            .skip(running.begun as usize)
-            .collect();
-        let mut accesses = accesses.into_iter();
-        self.state.guest_runs = true;
-        loop {
-            let v = &self.state.vcpus[at];
-            let (pc, pending) = (v.pc, v.frame);
-            let mut choice = Choice::Advance;
-            match pc {
-                Pc::Guest if pending == NO_FRAME => match accesses.next() {
-                    Some((slot, page)) => {
-                        let (frame, host) = self.page(slot, page)?;
-                        running.begun += 1;
-                        let v = &mut self.state.vcpus[at];
-                        choice = match running.program.access {
-                            Access::Store => {
-                                v.stores = 1;
-                                Choice::Store(frame)
-                            }
-                            Access::Load => {
-                                v.loads = 1;
-                                Choice::Load(frame)
-                            }
-                        };
-                        let _ = host;
-                    }
-                    None => {
-                        // The guest says that it is done, and KVM_RUN returns.
-                        self.state.vcpus[at].kicked = true;
-                        choice = Choice::Leave;
-                    }
-                },
-                _ => {}
+        let Some(slot) = old else {
+            let pages = region.bytes / page;
+            if region.bytes == 0 || pages > MEM_MAX_PAGES || !region.bytes.is_multiple_of(page) {
+                // Refused before anything is made.
+                return Ok(self.call(op(0)));
             }
-            apply(&self.machine, &mut self.state, Step { actor, choice });
-            let v = &self.state.vcpus[at];
-            let begun = match choice {
-                Choice::Store(frame) | Choice::Load(frame) => frame,
-                _ => pending,
-            };
-            if pc == Pc::Guest && begun != NO_FRAME && v.frame == NO_FRAME {
-                running.retired += 1;
-                if running.program.access == Access::Store {
-                    let host = self.machine.host_page(begun);
-                    self.note_value(host, running.program.value, running.program.bytes);
-                }
+            let template = self.insert_slot(region, hva, pages)?;
+            let result = self.call(op(template));
+            if !self.state.slots[template].exists() {
+                self.remove_slot(template);
             }
-            if self.state.vcpus[at].pc == Pc::User {
-                return Ok(self.state.vcpus[at].exit);
-            }
+            return Ok(result);
+        };
+        let gfn = region.gpa / page;
+        let template = &mut self.machine.slots[slot];
+        if !template.places.contains(&gfn) {
+            template.places.push(gfn);
         }
-    }
-
-    /// The first bytes of a page change; the rest of its first eight keep what they were.
-    fn note_value(&mut self, host: u32, value: u64, bytes: u32) {
-        let mask = if bytes >= 8 {
-            u64::MAX
+        let result = self.call(op(slot));
+        if self.state.slots[slot].exists() {
+            let place = usize::from(self.state.slots[slot].place);
+            let places = &mut self.machine.slots[slot].places;
+            *places = vec![places[place]];
+            self.state.slots[slot].place = 0;
         } else {
-            (1 << (8 * bytes)) - 1
-        };
-        let old = self.values.get(&host).copied().unwrap_or(0);
-        self.values.insert(host, old & !mask | value & mask);
+            self.remove_slot(slot);
+        }
+        Ok(result)
     }
 
-    /// Entries with flags 01 from `fetch` on, and the flags at which they end.
-    fn unread(&self, id: u32, fetch: u32, max: u32) -> Result<(Vec<RingEntry>, u32), Refused> {
-        let at = self.ring_of(id)?;
-        let ring = &self.state.vcpus[at].ring;
-        let mut entries = Vec::new();
-        let most = ring.size().min(max);
-        while (entries.len() as u32) < most {
-            let entry = ring.entry(fetch.wrapping_add(entries.len() as u32));
-            if entry.flags() != F_DIRTY {
+    /// A place for a new slot, in the first gap between the others; templates stay in the order of their frames.
+    fn insert_slot(
+        &mut self,
+        region: &Region<'_>,
+        hva: u64,
+        pages: u64,
+    ) -> Result<usize, Complaint> {
+        let too_large = || {
+            Complaint::row(
+                format!("the VM has more than {GUEST_PAGES_MAX} pages"),
+                "replay takes guests of at most so many",
+            )
+        };
+        let used: u64 = self
+            .machine
+            .slots
+            .iter()
+            .map(|slot| u64::from(slot.npages))
+            .sum();
+        if used + pages > GUEST_PAGES_MAX {
+            return Err(too_large());
+        }
+        let npages = pages as u32;
+        let host = self.memories.host(
+            region.mem,
+            region.mem_offset / self.machine.constants.page_bytes,
+            pages,
+        )?;
+        let padded = u64::from(self.machine.padded(npages));
+        let (mut index, mut frame) = (self.machine.slots.len(), 0);
+        for (at, slot) in self.machine.slots.iter().enumerate() {
+            if u64::from(slot.frame) >= frame + padded {
+                index = at;
                 break;
             }
-            entries.push(RingEntry {
-                flags: u32::from(F_DIRTY),
-                slot: entry.slot(),
-                offset: entry.offset(),
-            });
+            frame = u64::from(slot.frame) + u64::from(self.machine.padded(slot.npages));
         }
-        let stop = ring.entry(fetch.wrapping_add(entries.len() as u32)).flags();
-        Ok((entries, u32::from(stop)))
+        // Gaps may add up; the frames still fit 32 bits by far.
+        if frame + padded > 1 << 31 {
+            return Err(too_large());
+        }
+        let template = SlotTemplate {
+            as_id: region.number >> 16,
+            id: region.number & 0xffff,
+            npages,
+            frame: frame as u32,
+            host,
+            hva,
+            places: vec![region.gpa / self.machine.constants.page_bytes],
+            huge: region.huge,
+            name: String::new(),
+        };
+        self.machine.slots.insert(index, template);
+        self.state.slots.insert(index, Slot::default());
+        Ok(index)
     }
 
-    fn harvest(&mut self, id: u32, fetch: u32, max: Option<u32>, write_flags: u32) -> Performed {
-        let (entries, _) = self.unread(id, fetch, max.unwrap_or(u32::MAX))?;
-        let at = self.ring_of(id)?;
-        let ring = &mut self.state.vcpus[at].ring;
-        for index in 0..entries.len() as u32 {
-            ring.entry_mut(fetch.wrapping_add(index))
-                .set_flags(write_flags as u8);
-        }
-        ring.fetch_index = fetch.wrapping_add(entries.len() as u32);
-        entries_result(entries).map(Reply::Result)
+    fn remove_slot(&mut self, index: usize) {
+        self.machine.slots.remove(index);
+        self.state.slots.remove(index);
     }
 
-    fn ring_read(&self, id: u32, index: u32, count: u64) -> Performed {
-        let at = self.ring_of(id)?;
-        let ring = &self.state.vcpus[at].ring;
-        if count > u64::from(RING_MAX_ENTRIES) {
-            return Err(Refused(format!(
-                "{count} entries: a ring has at most {RING_MAX_ENTRIES}"
-            )));
+    /// KVM_GET_DIRTY_LOG: the words are those that the model copied out.
+    pub(super) fn get_log(
+        &mut self,
+        number: u32,
+        bad_pointer: bool,
+    ) -> Result<CallResult, Complaint> {
+        let range = self.slot_range(number);
+        if let Some((frame, padded, _)) = range {
+            self.state.seen.remove_range(frame, padded);
         }
-        let entries: Vec<RingEntry> = (0..count as u32)
-            .map(|position| {
-                let entry = ring.entry(index.wrapping_add(position));
-                RingEntry {
-                    flags: u32::from(entry.flags()),
-                    slot: entry.slot(),
-                    offset: entry.offset(),
-                }
-            })
-            .collect();
-        let entries = RingEntries::collect(entries).map_err(|error| Refused(error.to_string()))?;
-        Ok(Reply::Result(CallResult {
-            entries: Some(entries),
-            ..CallResult::default()
-        }))
-    }
-
-    fn get_dirty_log(&mut self, number: u32, bad_pointer: bool) -> Performed {
-        let slot = self.state.find_slot(&self.machine, number);
-        let answer = self.ioctl(Op::GetDirtyLog {
+        let mut result = self.call(Op::GetDirtyLog {
             slot: number,
-            into: Into::Hand,
+            into: Collect::Pending,
             bad_pointer,
         });
-        let reported = std::mem::take(&mut self.state.threads[0].hand);
-        let mut result = match result(answer) {
-            Reply::Result(result) => result,
-            other => return Ok(other),
-        };
-        let (mut written, mut words) = (0, Words::default());
-        if let (Some(slot), Ok(_)) = (slot, answer) {
-            let template = &self.machine.slots[slot];
-            written = u64::from(template.npages.div_ceil(64));
-            let mut bitmap = Vec::new();
-            let mut next = reported.next(template.host);
-            // By the pages that were reported, not by the length of the slot.
-            while let Some(page) = next {
-                let index = (page - template.host) / 64;
-                bitmap.push((
-                    u64::from(index),
-                    reported.word(template.host + index * 64, 64),
-                ));
-                next = reported.next(template.host + (index + 1) * 64);
-            }
-            for (index, word) in bitmap {
+        let mut words = Words::default();
+        let mut written = 0;
+        if let (Some(Returned::Value(_)), Some((frame, padded, npages))) = (result.returned, range)
+        {
+            let bits = self.machine.constants.word_bits;
+            written = u64::from(npages.div_ceil(bits));
+            let mut at = frame;
+            while let Some(page) = self
+                .state
+                .seen
+                .next(at)
+                .filter(|&page| page < frame + padded)
+            {
+                let index = (page - frame) / bits;
+                let word = self.state.seen.word(frame + index * bits, bits);
                 let run = crate::trace::WordRun {
-                    first: index,
-                    last: index,
+                    first: u64::from(index),
+                    last: u64::from(index),
                     word,
                 };
                 words
                     .push_run(run)
-                    .map_err(|error| Refused(error.to_string()))?;
+                    .map_err(|error| Complaint::row(error.to_string(), "a slot's words ascend"))?;
+                at = frame + (index + 1) * bits;
             }
         }
         result.words_written = Some(written);
         result.words = Some(words);
-        Ok(Reply::Result(result))
+        Ok(result)
     }
 
-    fn clear_dirty_log(
+    /// First frame, padded pages and pages of a slot.
+    fn slot_range(&self, number: u32) -> Option<(u32, u32, u32)> {
+        let slot = &self.machine.slots[self.state.find_slot(&self.machine, number)?];
+        Some((slot.frame, self.machine.padded(slot.npages), slot.npages))
+    }
+
+    /// KVM_CLEAR_DIRTY_LOG. The caller's words are laid where the model keeps user space's copy of the bitmap.
+    pub(super) fn clear_log(
         &mut self,
         number: u32,
         first_page: u64,
         num_pages: u32,
         words: &Words,
+        words_given: u64,
         bad_pointer: bool,
-    ) -> Performed {
-        let slot = self.state.find_slot(&self.machine, number);
-        let mut frames = Vec::new();
-        if let Some(template) = slot.map(|slot| &self.machine.slots[slot]) {
-            let most = u64::from(template.npages);
-            for page in words.iter_pages() {
-                // Bits past the slot's end are not looked at.
-                match first_page.checked_add(page).filter(|page| *page < most) {
-                    Some(page) => frames.push(template.frame + page as u32),
-                    None => break,
+    ) -> Result<CallResult, Complaint> {
+        let bits = u64::from(self.machine.constants.word_bits);
+        if let Some((frame, padded, npages)) = self.slot_range(number) {
+            self.state.seen.remove_range(frame, padded);
+            let end = first_page.saturating_add(u64::from(num_pages));
+            if first_page.is_multiple_of(bits) && end <= u64::from(npages) {
+                let needed = u64::from(num_pages).div_ceil(bits);
+                if words_given < needed && !bad_pointer {
+                    return Err(Complaint::row(
+                        format!(
+                            "the call reads {needed} words, but `words_given` is {words_given}"
+                        ),
+                        "`words_given` is the length of the caller's buffer",
+                    ));
+                }
+                for run in words.runs() {
+                    for index in run.first..=run.last.min(needed.wrapping_sub(1)) {
+                        if index >= needed {
+                            break;
+                        }
+                        let at = u64::from(frame) + first_page + index * bits;
+                        self.state.seen.set_word(at as u32, run.word);
+                    }
                 }
             }
         }
-        self.machine.frame_lists = vec![frames];
-        let op = Op::ClearDirtyLog {
+        Ok(self.call(Op::ClearDirtyLog {
             slot: number,
             first_page,
             num_pages,
-            mask: ClearMask::List(0),
+            mask: ClearMask::Seen,
             bad_pointer,
-        };
-        Ok(result(self.ioctl(op)))
+        }))
     }
 
-    fn its_write(&mut self, writer: KernelWriter) -> Performed {
-        let page_bytes = self.host.page_bytes;
-        let Some(its) = &mut self.its else {
-            return Ok(Reply::NotModelled("a table save before its_setup"));
-        };
-        let slot = u32::from(its.slot());
-        let pages = match writer {
-            KernelWriter::ItsSave => its.save_tables(page_bytes),
-            _ => its.save_pending(page_bytes),
-        };
-        let frames: Result<Vec<u32>, Refused> = pages
-            .into_iter()
-            .map(|page| self.page(slot, page).map(|(frame, _)| frame))
-            .collect();
-        self.machine.frame_lists = vec![frames?];
-        Ok(result(self.ioctl(Op::KernelWrite {
+    /// A kernel writer without a vCPU writes pages of a slot; none where a page is in no slot.
+    pub(super) fn kernel_write(
+        &mut self,
+        writer: KernelWriter,
+        slot: u32,
+        pages: &[u64],
+    ) -> Option<CallResult> {
+        let mut frames = Vec::with_capacity(pages.len());
+        for &page in pages {
+            frames.push(self.frame(slot, page)?);
+        }
+        for &frame in &frames {
+            let host = self.machine.host_page(frame);
+            self.memories.forget(host);
+        }
+        self.machine.frame_lists[0] = frames;
+        Some(self.call(Op::KernelWrite {
             writer,
             frames: 0,
             fails_after: u8::MAX,
-        })))
+        }))
     }
 
-    fn user_write(
-        &mut self,
-        slot: u16,
-        pages: impl Iterator<Item = u64>,
-        data: &UserData,
-    ) -> Performed {
-        for page in pages {
-            let (frame, host) = self.page(u32::from(slot), page)?;
-            // No kernel log sees it.
-            self.ioctl(Op::UserWrite {
-                frame,
-                log: dirtysim_model::machine::WriterLog::None,
-            })
-            .ok();
-            if let UserData::Bytes { value, bytes } = data {
-                self.note_value(host, *value, *bytes);
-            }
-        }
-        if let (
-            UserData::ItsCommands {
-                queue_offset,
-                commands,
-            },
-            Some(its),
-        ) = (data, &mut self.its)
-        {
-            its.queue(*queue_offset, commands);
-        }
-        Ok(Reply::Result(CallResult::default()))
+    /// The frame of a slot's page, if the slot is there and has it.
+    pub(super) fn frame(&self, number: u32, page: u64) -> Option<u32> {
+        let slot = &self.machine.slots[self.state.find_slot(&self.machine, number)?];
+        (page < u64::from(slot.npages)).then(|| slot.frame + page as u32)
     }
-}
 
-/// What an ioctl answered, as a trace has it.
-fn result(answer: Answer) -> Reply {
-    Reply::Result(match answer {
-        Ok(value) => CallResult::returned(value),
-        Err(errno) => {
-            let errno =
-                Errno::from_number(errno as u32).expect("traces know every errno of the model");
-            CallResult::failed(errno)
-        }
-    })
-}
-
-fn entries_result(entries: Vec<RingEntry>) -> Result<CallResult, Refused> {
-    let count = entries.len() as u64;
-    let entries = RingEntries::collect(entries).map_err(|error| Refused(error.to_string()))?;
-    Ok(CallResult {
-        count: Some(count),
-        entries: Some(entries),
-        ..CallResult::default()
-    })
-}
-
-/// KVM_CHECK_EXTENSION. Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_check_extension_generic().
-#[must_use]
-pub fn check_extension(host: &Host, cap: Cap) -> u32 {
-    let ring = RING_MAX_ENTRIES * DIRTY_GFN_BYTES;
-    let has_ring = host.arch.has_ring(host.kernel);
-    match cap.number() {
-        // Only a total store order keeps the older contract.
-        CAP_DIRTY_LOG_RING if has_ring && host.arch == Arch::X86 => ring,
-        CAP_DIRTY_LOG_RING_ACQ_REL if has_ring => ring,
-        CAP_DIRTY_LOG_RING_WITH_BITMAP => u32::from(host.arch.has_ring_with_bitmap(host.kernel)),
-        CAP_MANUAL_DIRTY_LOG_PROTECT2 => host.arch.manual_protect_mask() as u32,
-        _ => 0,
+    /// The host page of a slot's page; the slot is there and has it.
+    pub(super) fn host(&self, number: u32, page: u64) -> Result<u32, Complaint> {
+        let frame = self.frame(number, page).ok_or_else(|| {
+            Complaint::row(
+                format!("slot {number} has no page {page}"),
+                "pages count from the slot's first, and the slot is there",
+            )
+        })?;
+        Ok(self.machine.host_page(frame))
     }
 }

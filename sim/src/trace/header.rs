@@ -99,6 +99,9 @@ pub struct Machine {
     /// Address spaces of a VM, where it is not the architecture's usual number: an x86 kernel built without SMM has 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_spaces: Option<u32>,
+    /// x86: KVM uses the processor's page-modification log. Absent: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pml: Option<bool>,
 }
 
 /// The verdict that a trace must give.
@@ -233,6 +236,14 @@ impl Header {
                 &format!("`page_size` is {page_size} bytes"),
                 "write a power of two from 4096 to 65536",
             );
+        }
+        if let Some(spaces) = self
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.address_spaces)
+            && !(1..=2).contains(&spaces)
+        {
+            return complain(&format!("`address_spaces` is {spaces}"), "write 1 or 2");
         }
         if self.kind == Kind::Call {
             let Some(machine) = &self.machine else {

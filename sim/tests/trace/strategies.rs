@@ -462,6 +462,7 @@ pub(crate) fn header() -> impl Strategy<Value = Header> {
             page_size: Some(1 << shift),
             ring_page_offset: Some(offset),
             address_spaces: (shift % 2 == 0).then_some(1 + shift / 16),
+            pml: (shift % 3 == 0).then_some(shift == 12),
         });
     let expect = prop_oneof![Just(Expect::Holds), text().prop_map(Expect::Violated)];
     (

@@ -79,6 +79,7 @@ impl Kernel {
             page_size: Some(PAGE_BYTES),
             ring_page_offset: Some(RING_PAGE_OFFSET),
             address_spaces: None,
+            pml: None,
         }
     }
 }
