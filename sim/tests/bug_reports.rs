@@ -47,7 +47,8 @@ fn a_failing_run_becomes_a_short_trace_a_mail_a_page_and_a_cause() {
     ));
     assert_eq!(shrunk["shortest"], true);
     assert_eq!(shrunk["invariant"], "no_dirty_page_lost");
-    assert!(shrunk["steps"].as_u64() < shrunk["steps_before"].as_u64());
+    // What `run` leaves is shrunk already; it must not grow.
+    assert!(shrunk["steps"].as_u64() <= shrunk["steps_before"].as_u64());
     let replay = document(&dirtysim(dir, &["replay", "short.jsonl", "--json"]));
     assert_eq!(replay["as_expected"], true);
     assert_eq!(replay["blocks"], shrunk["blocks"]);
