@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 
 use super::report::grouped;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict};
+use crate::observed::{CheckConfig, CheckReport, Weight, check_rows};
 use crate::replay::calls::{self, ReplayOptions, ReplayOutcome};
 use crate::replay::steps::{self, StepReplay};
+use crate::trace::observed::ObservedEvent;
 use crate::trace::{Expect, Header, Kind, TraceReader};
 
 /// Arguments of `dirtysim replay`.
@@ -21,6 +23,22 @@ pub(crate) struct ReplayArgs {
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
+    /// Observed traces: entries of a ring, where the log does not tell
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    ring_entries: Option<u32>,
+    /// Observed traces: entries of a ring in reserve: 64, or 576 on x86 with PML
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    ring_reserved: Option<u32>,
+}
+
+impl ReplayArgs {
+    fn config(&self) -> CheckConfig {
+        CheckConfig {
+            ring_entries: self.ring_entries,
+            ring_reserved: self.ring_reserved,
+            page_size: None,
+        }
+    }
 }
 
 pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
@@ -54,10 +72,14 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
                 let outcome = calls::replay_calls(&header, reader.rows()?, &name, &options)?;
                 call_subject(&name, &header, &outcome)
             }
-            Kind::Observed => {
+            Kind::Observed if !args.mutate.is_empty() => {
                 return Err(CliError(format!(
-                    "{name}: replay of `observed` traces is not part of this program"
+                    "{name}: a mutation of the model has no effect on what a log observed\nhelp: leave --mutate away"
                 )));
+            }
+            Kind::Observed => {
+                let rows = reader.rows::<ObservedEvent>()?;
+                observed_subject(&name, &header, &check_rows(rows, args.config())?)
             }
         };
         subject
@@ -289,6 +311,100 @@ fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> Subject
         text.push_str(&format!(
             "  … and {} more\n",
             grouped(outcome.divergences_total - shown)
+        ));
+    }
+    Subject {
+        verdict,
+        as_expected,
+        json,
+        text,
+    }
+}
+
+/// Findings that are printed; the document has all of them.
+const MOST_SHOWN: usize = 10;
+
+/// The verdict on a log: the claim is that the kernel and the VMM kept the ring's contract, as far as the log tells.
+///
+/// A defect violates it. Where nothing could be compared, or what was seen may be the log's own fault, the log says
+/// too little: inconclusive.
+fn observed_subject(name: &str, header: &Header, checked: &CheckReport) -> Subject {
+    let defects = checked.has(Weight::Defect);
+    let doubtful = checked.has(Weight::Doubt) || checked.compared == 0;
+    let verdict = match (defects, doubtful) {
+        (true, _) => Verdict::Violated,
+        (false, true) => Verdict::Inconclusive,
+        (false, false) => Verdict::Holds,
+    };
+    let (expected, as_expected) = match &header.expect {
+        None | Some(Expect::Holds) => ("holds", verdict == Verdict::Holds),
+        Some(Expect::Violated(_)) => ("violated", verdict == Verdict::Violated),
+    };
+    let mut json = Map::new();
+    json.insert("trace".into(), name.into());
+    json.insert("kind".into(), "observed".into());
+    json.insert("verdict".into(), verdict.name().into());
+    json.insert("expected".into(), expected.into());
+    json.insert("as_expected".into(), as_expected.into());
+    if defects {
+        json.insert("invariant".into(), "agrees_with_recording".into());
+    }
+    if verdict == Verdict::Inconclusive {
+        json.insert("limit".into(), "what the log tells".into());
+    }
+    json.insert("compared".into(), checked.compared.into());
+    json.insert("not_modelled".into(), checked.not_compared.into());
+    let divergences: u64 = checked
+        .findings
+        .iter()
+        .filter(|finding| finding.weight == Weight::Defect)
+        .count() as u64;
+    json.insert("divergences".into(), divergences.into());
+    json.insert(
+        "check".into(),
+        serde_json::to_value(checked).unwrap_or_default(),
+    );
+    let mut text = format!(
+        "{name}: {}{}\n  {} events compared, {} could not be compared, {} give context\n",
+        match verdict {
+            Verdict::Holds => "the ring's contract was kept, as far as the log tells",
+            Verdict::Violated => "the ring's contract was broken",
+            Verdict::Inconclusive => "the log tells too little",
+        },
+        if as_expected || verdict == Verdict::Inconclusive {
+            ""
+        } else {
+            ", NOT as expected"
+        },
+        grouped(checked.compared),
+        grouped(checked.not_compared),
+        grouped(checked.context),
+    );
+    for finding in checked.findings.iter().take(MOST_SHOWN) {
+        let weight = match finding.weight {
+            Weight::Defect => "defect",
+            Weight::Doubt => "doubt",
+            Weight::Note => "note",
+        };
+        text.push_str(&format!(
+            "  {weight}, line {}: {} ({})\n",
+            finding.line,
+            finding.text,
+            finding.claim.name()
+        ));
+    }
+    if checked.findings.len() > MOST_SHOWN {
+        text.push_str(&format!(
+            "  and {} more; --json has them\n",
+            checked.findings.len() - MOST_SHOWN
+        ));
+    }
+    for (unknown, count) in &checked.unknown {
+        text.push_str(&format!(
+            "  unknown, {} times: {}\n    {}\n",
+            grouped(*count),
+            unknown.name(),
+            unknown.help()
         ));
     }
     Subject {

@@ -102,7 +102,7 @@ pub fn plots(bounds: &[Bound]) -> Result<Vec<Plot>, String> {
         },
         Plot {
             name: "states",
-            caption: "How many states the search sees for C1's order, by the bounds: every one of them was visited, and none loses a page.".into(),
+            caption: "How many states the search visits for C1's order, by the bounds: each search was exhausted, and no page is lost.".into(),
             command: "dirtysim check scenarios/bound-*.toml".into(),
             svg: svg(&states_chart(bounds))?,
         },

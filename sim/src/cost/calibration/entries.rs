@@ -43,7 +43,7 @@ pub const ENTRIES: &[Entry] = &[
         unit: "ms",
         source: NSDI,
         inputs_from: InputsFrom::PartlyAssumed,
-        note: "section 6.4: 800 MB, first round at 100 Mbit/s, then 50 Mbit/s above the dirtying rate up to 500 Mbit/s. \
+        note: "after section 6.4, from memory (only the 210 ms were checked): 800 MB, first round at 100 Mbit/s, then 50 Mbit/s above the dirtying rate up to 500 Mbit/s. \
             The writable working set is read off the plot of its rounds before the last: 14.2 MB (the smallest) dirty again \
             after every round, and 2.2 MB/s over the rest. The link carries 870 Mbit/s, the server's own throughput in \
             section 6.3; the last copy is assumed to go at that speed. Suspend and restart as fitted to Quake 3",
@@ -57,7 +57,7 @@ pub const ENTRIES: &[Entry] = &[
         unit: "ms",
         source: NSDI,
         inputs_from: InputsFrom::PartlyAssumed,
-        note: "section 6.5: 64 MB, the same rates. Working sets off the plot of its rounds: 1 MB dirty again after every round, 4 MB/s over 55 MB. \
+        note: "after section 6.5, from memory (only the 60 ms were checked): 64 MB, the same rates. Working sets off the plot of its rounds: 1 MB dirty again after every round, 4 MB/s over 55 MB. \
             XEN_2005_SUSPEND_NS is fitted to this figure",
         used_for_fitting: true,
         simulate: || downtime_ms(&quake()),
@@ -68,8 +68,8 @@ pub const ENTRIES: &[Entry] = &[
         published: 3500,
         unit: "ms",
         source: NSDI,
-        inputs_from: InputsFrom::Published,
-        note: "section 6.6: 512 MB, 256 MB of them written constantly, 500 Mbit/s at the most, for the last copy too",
+        inputs_from: InputsFrom::PartlyAssumed,
+        note: "after section 6.6, from memory: 512 MB, 256 MB of them written constantly, 500 Mbit/s at the most, for the last copy too",
         used_for_fitting: false,
         simulate: || downtime_ms(&diabolical()),
     },
