@@ -503,7 +503,8 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
                 // A store to a read-only slot is user space's business: KVM_RUN returns with an MMIO exit.
                 return fail_access(state, vcpu);
             }
-            let logging = slot.is_some_and(|slot| state.logs(slot));
+            // What is mapped read-only is not marked: a load of a read-only slot leaves no record.
+            let logging = slot.is_some_and(|slot| state.logs(slot) && !state.slots[slot].readonly);
             let v = &mut state.vcpus[vcpu];
             // s390 does not mark at faults: GET collects what the leaves say.
             v.logging = logging
