@@ -10,7 +10,7 @@
 //! - moves its actor on in straight-line code, so that no cycle has such steps alone.
 //!
 //! "Later" has an end: a vCPU that is inside KVM_RUN holds every thread back at its next `wait-vcpus-stopped`. What
-//! threads can do before it is a [`Window`].
+//! threads can do before it is a window (`Window`).
 //!
 //! What a rule reads and writes stands beside it. A mutation withdraws all of them: they were argued for the kernel as
 //! it is, and a reduction must not excuse a mutant; and none is argued for s390, whose leaves are its log. A second VMM thread withdraws those of threads.

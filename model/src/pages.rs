@@ -1,7 +1,7 @@
 //! Page sets: one abstraction for every "which pages" of the model.
 //!
 //! The transition function is written once over [`PageSet`] and names no concrete set. The searches use the
-//! [`Inline`] ones, plain data that is cheap to copy, hash and compare; replay of recorded calls uses [`Sparse`],
+//! inline ones ([`Inline16`], [`Inline64`]), plain data that is cheap to copy, hash and compare; replay of recorded calls uses [`Sparse`],
 //! whose memory grows with the pages that were touched and not with the size of the guest.
 
 use alloc::boxed::Box;

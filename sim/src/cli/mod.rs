@@ -1,6 +1,6 @@
 //! What only the binary needs: arguments in, text and documents out, exit codes.
 //!
-//! A command is a file: its arguments, and a function from them to a [`Report`]. Exit codes: 0 as expected, 1 not as
+//! A command is a file: its arguments, and a function from them to a report. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage or bad input, 3 inconclusive.
 
 mod blame;

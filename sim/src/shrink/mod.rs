@@ -1,8 +1,8 @@
 //! Shrinking: the shortest schedule with the same violation.
 //!
 //! Length is counted in blocks (maximal runs of consecutive steps of one actor), then in steps. A schedule is first made
-//! smaller by trial ([`local`]: drop actors, blocks and steps, merge blocks, lower page numbers), replayed each time from
-//! the start; then, where the states fit the budget, a search ([`search`]) bounded by that length finds the shortest one
+//! smaller by trial (`local`: drop actors, blocks and steps, merge blocks, lower page numbers), replayed each time from
+//! the start; then, where the states fit the budget, a search (`search`) bounded by that length finds the shortest one
 //! there is, so that the result no longer depends on where it began. Where they do not fit, what is left is 1-minimal:
 //! no step can be dropped and no block can be moved to another of its actor without losing the violation.
 //!
