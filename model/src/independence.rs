@@ -158,6 +158,23 @@ impl Window {
         }
     }
 
+    fn bits(self) -> u64 {
+        [
+            self.anything,
+            self.resets,
+            self.locks_mmu,
+            self.changes_slots,
+            self.resumes,
+            self.acknowledges,
+            self.harvests,
+            self.reads_bitmap,
+            self.stops,
+            self.writes_memory,
+        ]
+        .into_iter()
+        .fold(0, |bits, bit| bits << 1 | u64::from(bit))
+    }
+
     fn join(&mut self, other: Self) {
         self.anything |= other.anything;
         self.resets |= other.resets;
@@ -263,31 +280,76 @@ impl Rules {
         if self.enabled == 0 || state.finished || state.crashed {
             return None;
         }
-        let mut window = Window::default();
-        for (thread, windows) in state.threads.iter().zip(&self.windows) {
-            window.join(windows[usize::from(thread.op).min(windows.len() - 1)]);
+        let window = self.window(state);
+        let vcpus = (0..state.vcpus.len()).map(|vcpu| Actor::Vcpu(vcpu as u8));
+        // Rules for threads are for one thread.
+        vcpus.chain([Actor::Thread(0)]).find_map(|actor| {
+            self.choice_in(machine, state, actor, window)
+                .map(|choice| Step { actor, choice })
+        })
+    }
+
+    /// The choice of one actor that may be taken alone. It depends on what the actor's step depends on, and on
+    /// [`Rules::context`].
+    #[must_use]
+    pub fn local_choice<L: Layout>(
+        &self,
+        machine: &Machine,
+        state: &State<L>,
+        actor: Actor,
+    ) -> Option<Choice> {
+        if self.enabled == 0 || state.finished || state.crashed {
+            return None;
         }
-        for vcpu in 0..state.vcpus.len() {
-            let rule = vcpu_rule(machine, state, vcpu, window);
-            if rule.is_some_and(|rule| self.has(rule)) {
+        self.choice_in(machine, state, actor, self.window(state))
+    }
+
+    /// What the rules for vCPUs read of the threads, as bits; `ops` are the operations that the threads are at.
+    #[must_use]
+    #[inline]
+    pub fn context(&self, ops: impl IntoIterator<Item = usize>) -> u64 {
+        if self.enabled == 0 {
+            return 0;
+        }
+        self.window_at(ops).bits()
+    }
+
+    fn window<L: Layout>(&self, state: &State<L>) -> Window {
+        self.window_at(state.threads.iter().map(|thread| usize::from(thread.op)))
+    }
+
+    #[inline]
+    fn window_at(&self, ops: impl IntoIterator<Item = usize>) -> Window {
+        let mut window = Window::default();
+        for (op, windows) in ops.into_iter().zip(&self.windows) {
+            window.join(windows[op.min(windows.len() - 1)]);
+        }
+        window
+    }
+
+    #[inline]
+    fn choice_in<L: Layout>(
+        &self,
+        machine: &Machine,
+        state: &State<L>,
+        actor: Actor,
+        window: Window,
+    ) -> Option<Choice> {
+        let (rule, choice) = match actor {
+            Actor::Vcpu(vcpu) => {
+                let rule = vcpu_rule(machine, state, usize::from(vcpu), window)?;
                 // Rules for vCPUs speak of vCPUs with a single choice, and each says which.
-                let choice = if rule == Some(Rule::LeaveGuest) {
+                let choice = if rule == Rule::LeaveGuest {
                     Choice::Leave
                 } else {
                     Choice::Advance
                 };
-                return Some(Step {
-                    actor: Actor::Vcpu(vcpu as u8),
-                    choice,
-                });
+                (rule, choice)
             }
-        }
-        // Rules for threads are for one thread.
-        let (rule, choice) = thread_rule(machine, state)?;
-        self.has(rule).then_some(Step {
-            actor: Actor::Thread(0),
-            choice,
-        })
+            Actor::Thread(0) => thread_rule(machine, state)?,
+            Actor::Thread(_) | Actor::Device(_) => return None,
+        };
+        self.has(rule).then_some(choice)
     }
 }
 

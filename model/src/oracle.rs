@@ -2,6 +2,8 @@
 //!
 //! It shares no code with the ioctls and reads no mutation, so that a mutated kernel cannot excuse itself.
 
+pub mod parts;
+
 use crate::ioctl::kernel_write;
 use crate::layout::Layout;
 use crate::machine::{Arch, Machine, WriterLog};
@@ -325,26 +327,31 @@ impl Accounts {
 /// Whether some thread has still a copy of all memory to begin.
 #[inline]
 fn full_copy_ahead<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
-    state.threads.iter().enumerate().any(|(index, thread)| {
-        // A full copy that has begun counts page by page.
-        machine
-            .ahead(
-                index,
-                usize::from(thread.op) + usize::from(thread.stage > 0),
-            )
-            .full_copy
-    })
+    (0..state.threads.len()).any(|thread| begins_full_copy(machine, state, thread))
+}
+
+/// Whether a thread has still a copy of all memory to begin.
+#[inline]
+fn begins_full_copy<L: Layout>(machine: &Machine, state: &State<L>, thread: usize) -> bool {
+    let t = &state.threads[thread];
+    // A full copy that has begun counts page by page.
+    let at = usize::from(t.op) + usize::from(t.stage > 0);
+    machine.ahead(thread, at).full_copy
+}
+
+/// Whether the bits in the scratch half were taken by a GET of the thread that has not copied them out.
+fn holds_scratch<L: Layout>(machine: &Machine, state: &State<L>, thread: usize) -> bool {
+    usize::from(state.slots_lock) == thread + 1
+        && matches!(
+            current_op(machine, state, thread),
+            Some(Op::GetDirtyLog { .. })
+        )
+        && crate::ioctl::get_dirty_log::holds_scratch(state.threads[thread].stage)
 }
 
 /// Whether the bits in the scratch half were taken by a GET that has not copied them out.
 fn scratch_is_get<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
-    let Some(thread) = usize::from(state.slots_lock).checked_sub(1) else {
-        return false;
-    };
-    matches!(
-        current_op(machine, state, thread),
-        Some(Op::GetDirtyLog { .. })
-    ) && crate::ioctl::get_dirty_log::holds_scratch(state.threads[thread].stage)
+    (0..state.threads.len()).any(|thread| holds_scratch(machine, state, thread))
 }
 
 /// Calls `found` with each frame of `set`, and nothing else: frames and host pages are kept apart by type of use.
@@ -367,76 +374,84 @@ fn subtract_frames<S: PageSet>(machine: &Machine, aliased: bool, left: &mut S, f
 /// The host pages of `left` for which nobody accounts.
 #[inline]
 fn unaccounted<L: Layout>(machine: &Machine, state: &State<L>, mut left: L::Set) -> L::Set {
-    left.subtract(&state.pending);
-    left.subtract(&state.own_log);
-    for &host in &machine.always_dirty {
-        left.remove(host);
-    }
-    for thread in state.threads.iter() {
-        left.subtract(&thread.hand);
-    }
-    if left.is_empty() {
-        return left;
-    }
     let aliased = machine.aliased();
-    subtract_frames(machine, aliased, &mut left, &state.bitmap);
-    if left.is_empty() {
-        return left;
-    }
-    for vcpu in state.vcpus.iter() {
-        for entry in vcpu.ring.entries.iter() {
-            if entry.flags() == F_DIRTY
-                && let Some(host) = entry_host(machine, state, entry)
-            {
-                left.remove(host);
-            }
+    subtract_vm(machine, state, aliased, &mut left);
+    for vcpu in 0..state.vcpus.len() {
+        if left.is_empty() {
+            return left;
         }
-    }
-    if left.is_empty() {
-        return left;
-    }
-    rarely_accounted(machine, state, left, aliased)
-}
-
-/// The accounts that matter seldom, apart so that the common path stays small.
-#[cold]
-fn rarely_accounted<L: Layout>(
-    machine: &Machine,
-    state: &State<L>,
-    mut left: L::Set,
-    aliased: bool,
-) -> L::Set {
-    if full_copy_ahead(machine, state) {
-        return L::Set::default();
-    }
-    if machine.arch == Arch::S390 {
-        subtract_frames(machine, aliased, &mut left, &state.dirty_bit);
-    }
-    if scratch_is_get(machine, state) {
-        subtract_frames(machine, aliased, &mut left, &state.scratch);
-    }
-    for (index, vcpu) in state.vcpus.iter().enumerate() {
-        for &frame in vcpu.pml.iter() {
-            left.remove(machine.host_page(frame));
-        }
-        if let Some(frame) = vcpu_steps::owes_mark(machine, state, index) {
-            // The fault of a huge mapping owes every page of it.
-            left.remove(machine.host_page(frame));
-        }
-    }
-    for device in state.devices.iter() {
-        subtract_frames(machine, aliased, &mut left, &device.log);
-        subtract_frames(machine, aliased, &mut left, &device.unlogged);
+        subtract_vcpu(machine, state, vcpu, &mut left);
     }
     for thread in 0..state.threads.len() {
-        if let Some(frame) = owed_by_thread(machine, state, thread) {
-            left.remove(machine.host_page(frame));
+        if left.is_empty() {
+            return left;
         }
+        subtract_thread(machine, state, aliased, thread, &mut left);
     }
     if left.is_empty() {
         left
     } else {
         live_only(machine, state, left)
+    }
+}
+
+/// Takes out what VM-wide records account for: the pages to copy, bitmaps, the VMM's log, devices' logs.
+#[inline]
+fn subtract_vm<L: Layout>(machine: &Machine, state: &State<L>, aliased: bool, left: &mut L::Set) {
+    left.subtract(&state.pending);
+    left.subtract(&state.own_log);
+    for &host in &machine.always_dirty {
+        left.remove(host);
+    }
+    subtract_frames(machine, aliased, left, &state.bitmap);
+    if machine.arch == Arch::S390 {
+        subtract_frames(machine, aliased, left, &state.dirty_bit);
+    }
+    for device in state.devices.iter() {
+        subtract_frames(machine, aliased, left, &device.log);
+        subtract_frames(machine, aliased, left, &device.unlogged);
+    }
+}
+
+/// Takes out what a vCPU accounts for: unread entries of its ring, its PML buffer, a mark that it owes.
+#[inline]
+fn subtract_vcpu<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usize, left: &mut L::Set) {
+    let v = &state.vcpus[vcpu];
+    for entry in v.ring.entries.iter() {
+        if entry.flags() == F_DIRTY
+            && let Some(host) = entry_host(machine, state, entry)
+        {
+            left.remove(host);
+        }
+    }
+    for &frame in v.pml.iter() {
+        left.remove(machine.host_page(frame));
+    }
+    if let Some(frame) = vcpu_steps::owes_mark(machine, state, vcpu) {
+        left.remove(machine.host_page(frame));
+    }
+}
+
+/// Takes out what a thread accounts for: what it has in hand or in the scratch half, a mark that it owes, a full copy
+/// that it has still to begin.
+#[inline]
+fn subtract_thread<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    aliased: bool,
+    thread: usize,
+    left: &mut L::Set,
+) {
+    if begins_full_copy(machine, state, thread) {
+        left.clear();
+        return;
+    }
+    left.subtract(&state.threads[thread].hand);
+    if holds_scratch(machine, state, thread) {
+        subtract_frames(machine, aliased, left, &state.scratch);
+    }
+    if let Some(frame) = owed_by_thread(machine, state, thread) {
+        left.remove(machine.host_page(frame));
     }
 }
 
@@ -561,45 +576,62 @@ pub fn unarmed<L: Layout>(machine: &Machine, state: &State<L>) -> L::Set {
     let none = L::Set::default();
     let could_run = state.guest_runs || !state.vcpus_stopped();
     let rearming = state.slots_lock != 0
-        || (0..state.threads.len()).any(|thread| {
-            state.threads[thread].stage != 0
-                && matches!(
-                    current_op(machine, state, thread),
-                    Some(Op::ResetRings { .. })
-                )
-        });
+        || (0..state.threads.len()).any(|thread| in_reset(machine, state, thread));
     if !could_run || rearming || state.vcpus.is_empty() {
         return none;
     }
-    let mut exposed = state.writable.clone();
-    if machine.has_dirty_bits() {
-        for frame in state.writable.iter() {
-            if !state.dirty_bit.contains(frame) {
-                exposed.remove(frame);
-            }
-        }
-    }
+    let mut open = open_leaves(machine, state);
     for vcpu in state.vcpus.iter() {
-        exposed.union(&vcpu.tlb);
+        open.union(&vcpu.tlb);
     }
-    if exposed.is_empty() {
+    if open.is_empty() {
         return none;
     }
-    for (template, slot) in machine.slots.iter().zip(state.slots.iter()) {
-        if !(slot.logging && slot.life == Life::Live) {
-            exposed.remove_range(template.frame, template.npages);
-        }
-    }
-    if machine.aliased() {
-        let mut hosts = L::Set::default();
-        for_frames(&exposed, |frame| hosts.insert(machine.host_page(frame)));
-        exposed = hosts;
-    }
+    let exposed = logged_hosts(machine, state, open);
     if exposed.is_empty() {
         none
     } else {
         unaccounted(machine, state, exposed)
     }
+}
+
+/// Whether a thread is inside RESET.
+fn in_reset<L: Layout>(machine: &Machine, state: &State<L>, thread: usize) -> bool {
+    state.threads[thread].stage != 0
+        && matches!(
+            current_op(machine, state, thread),
+            Some(Op::ResetRings { .. })
+        )
+}
+
+/// The frames whose leaves let a store through unseen.
+#[inline]
+fn open_leaves<L: Layout>(machine: &Machine, state: &State<L>) -> L::Set {
+    let mut open = state.writable.clone();
+    if machine.has_dirty_bits() {
+        for frame in state.writable.iter() {
+            if !state.dirty_bit.contains(frame) {
+                open.remove(frame);
+            }
+        }
+    }
+    open
+}
+
+/// The host pages behind those of `frames` whose slots log.
+#[inline]
+fn logged_hosts<L: Layout>(machine: &Machine, state: &State<L>, mut frames: L::Set) -> L::Set {
+    for (template, slot) in machine.slots.iter().zip(state.slots.iter()) {
+        if !(slot.logging && slot.life == Life::Live) {
+            frames.remove_range(template.frame, template.npages);
+        }
+    }
+    if !machine.aliased() {
+        return frames;
+    }
+    let mut hosts = L::Set::default();
+    for_frames(&frames, |frame| hosts.insert(machine.host_page(frame)));
+    hosts
 }
 
 /// Checks what must be true after a step that had `effect`.
@@ -652,52 +684,60 @@ pub fn contracts<L: Layout>(machine: &Machine, state: &State<L>, effect: Effect)
 }
 
 fn check_rings<L: Layout>(machine: &Machine, state: &State<L>, broken: &mut Invariants) {
-    for (index, vcpu) in state.vcpus.iter().enumerate() {
-        let ring = &vcpu.ring;
-        let size = ring.size();
-        // A push shows its entry and then moves its index; in between, harvest and RESET may already be past it.
-        let pushes = (1..4).contains(&vcpu.push);
-        let shown = pushes && ring.entry(ring.dirty_index).flags() != 0;
-        let passed = pushes && ring.used() == u32::MAX;
-        let used = ring.used().wrapping_add(u32::from(shown || passed));
-        if used > size {
-            broken.insert(Invariant::RingNeverOverflows);
-            continue;
-        }
-        if used == 0 && ring.dirty_index == ring.fetch_index && vcpu.push == 0 {
-            continue;
-        }
-        let harvested = ring.fetch_index.wrapping_sub(ring.reset_index);
-        for position in 0..used {
-            let flags = ring.entry(ring.reset_index.wrapping_add(position)).flags();
-            let right = if position < harvested {
-                flags & F_RESET != 0
-            } else {
-                flags == F_DIRTY
-            };
-            // RESET frees an entry and then moves its index.
-            let in_work = position == 0 && flags == 0 && reset_works_at(machine, state, index);
-            if !right && !in_work {
-                broken.insert(Invariant::DirtyGfnFollowsLifecycle);
-            }
-        }
-        for position in used..size {
-            if ring.entry(ring.reset_index.wrapping_add(position)).flags() != 0 {
-                broken.insert(Invariant::DirtyGfnFollowsLifecycle);
-            }
-        }
+    for vcpu in 0..state.vcpus.len() {
+        let in_work =
+            || (0..state.threads.len()).any(|thread| resets_ring_of(machine, state, thread, vcpu));
+        broken.union(check_ring(state, vcpu, in_work));
     }
 }
 
-fn reset_works_at<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usize) -> bool {
-    (0..state.threads.len()).any(|thread| {
-        state.threads[thread].stage != 0
-            && state.threads[thread].index as usize == vcpu
-            && matches!(
-                current_op(machine, state, thread),
-                Some(Op::ResetRings { .. })
-            )
-    })
+/// Checks one vCPU's ring; `in_work` tells whether RESET is at it, which frees an entry before it moves its index.
+#[inline]
+fn check_ring<L: Layout>(state: &State<L>, vcpu: usize, in_work: impl Fn() -> bool) -> Invariants {
+    let mut broken = Invariants::NONE;
+    let v = &state.vcpus[vcpu];
+    let ring = &v.ring;
+    let size = ring.size();
+    // A push shows its entry and then moves its index; in between, harvest and RESET may already be past it.
+    let pushes = (1..4).contains(&v.push);
+    let shown = pushes && ring.entry(ring.dirty_index).flags() != 0;
+    let passed = pushes && ring.used() == u32::MAX;
+    let used = ring.used().wrapping_add(u32::from(shown || passed));
+    if used > size {
+        broken.insert(Invariant::RingNeverOverflows);
+        return broken;
+    }
+    if used == 0 && ring.dirty_index == ring.fetch_index && v.push == 0 {
+        return broken;
+    }
+    let harvested = ring.fetch_index.wrapping_sub(ring.reset_index);
+    for position in 0..used {
+        let flags = ring.entry(ring.reset_index.wrapping_add(position)).flags();
+        let right = if position < harvested {
+            flags & F_RESET != 0
+        } else {
+            flags == F_DIRTY
+        };
+        if !right && !(position == 0 && flags == 0 && in_work()) {
+            broken.insert(Invariant::DirtyGfnFollowsLifecycle);
+        }
+    }
+    for position in used..size {
+        if ring.entry(ring.reset_index.wrapping_add(position)).flags() != 0 {
+            broken.insert(Invariant::DirtyGfnFollowsLifecycle);
+        }
+    }
+    broken
+}
+
+/// Whether a thread is in RESET at a vCPU's ring.
+fn resets_ring_of<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    thread: usize,
+    vcpu: usize,
+) -> bool {
+    in_reset(machine, state, thread) && state.threads[thread].index as usize == vcpu
 }
 
 fn tlb_is_flushed<L: Layout>(machine: &Machine, state: &State<L>) -> bool {

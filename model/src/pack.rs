@@ -10,6 +10,7 @@
 use alloc::vec::Vec;
 
 use crate::errno::Errno;
+use crate::footprint::{Reach, resume_ahead};
 use crate::layout::Layout;
 use crate::machine::Machine;
 use crate::mutation::Mutation;
@@ -211,18 +212,14 @@ impl Touched {
                 };
             }
         };
-        let threads = 1 << index;
-        let vcpus = if machine.mutations.is_empty() {
-            match current_op(machine, state, index) {
-                Some(Op::Copy | Op::CopyAll | Op::KernelWrite { .. } | Op::Publish) => 0,
-                Some(Op::Harvest { way, .. }) if *way == crate::op::HarvestWay::Right => {
-                    1 << state.threads[index].index.min(31)
-                }
-                _ => u32::MAX,
-            }
-        } else {
-            u32::MAX
+        let thread = &state.threads[index];
+        let vcpus = match Reach::of_thread(machine, current_op(machine, state, index), thread.stage)
+        {
+            Reach::Own | Reach::Control => 0,
+            Reach::IndexedVcpu => 1 << thread.index.min(31),
+            Reach::Gate | Reach::Everything => u32::MAX,
         };
+        let threads = 1 << index;
         Self { vcpus, threads }
     }
 }
@@ -233,6 +230,9 @@ trait Codec {
     const ENCODES: bool;
     /// One field of at most 64 bits.
     fn bits(&mut self, value: &mut u64, width: u32);
+    /// The fields from here on, up to the next call, tell where a vCPU is and what it waits for; or they do not.
+    #[inline(always)]
+    fn control(&mut self, _tells: bool) {}
 
     #[inline(always)]
     fn u8(&mut self, value: &mut u8, width: u32) {
@@ -360,15 +360,49 @@ impl Codec for Counter {
     }
 }
 
+/// Where in a section the control fields are.
+struct ControlMask {
+    words: Vec<u64>,
+    at: u32,
+    tells: bool,
+}
+
+impl Codec for ControlMask {
+    const ENCODES: bool = true;
+    fn bits(&mut self, _value: &mut u64, width: u32) {
+        for bit in self.at..self.at + width {
+            if self.tells {
+                self.words[bit as usize / 64] |= 1 << (bit % 64);
+            }
+        }
+        self.at += width;
+    }
+    fn control(&mut self, tells: bool) {
+        self.tells = tells;
+    }
+}
+
 /// How the states of a machine are packed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packing {
     widths: Widths,
     bits: u32,
     vm_words: usize,
+    vcpus: usize,
     vcpu_words: usize,
     thread_words: usize,
     words: usize,
+}
+
+/// Where a thread is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ThreadPlace {
+    /// The operation of its program.
+    pub op: u16,
+    /// The step within it.
+    pub stage: u8,
+    /// The word, vCPU or list element that it is at.
+    pub index: u32,
 }
 
 impl Packing {
@@ -397,6 +431,7 @@ impl Packing {
             widths,
             bits: vm.0 + vcpu * vcpus as u32 + thread * threads as u32,
             vm_words: in_words(vm.0),
+            vcpus,
             vcpu_words: in_words(vcpu),
             thread_words: in_words(thread),
             words: in_words(vm.0) + in_words(vcpu) * vcpus + in_words(thread) * threads,
@@ -420,6 +455,47 @@ impl Packing {
     pub fn vcpu(&self, vcpu: usize) -> core::ops::Range<usize> {
         let first = self.vm_words + vcpu * self.vcpu_words;
         first..first + self.vcpu_words
+    }
+
+    /// Where in a packed state the words of a thread are.
+    #[must_use]
+    pub fn thread(&self, thread: usize) -> core::ops::Range<usize> {
+        let first = self.vm_words + self.vcpus * self.vcpu_words + thread * self.thread_words;
+        first..first + self.thread_words
+    }
+
+    /// Words of the VM-wide section, which comes first.
+    #[must_use]
+    pub fn vm_words(&self) -> usize {
+        self.vm_words
+    }
+
+    /// The bits of a vCPU's section that tell where it is, why it left last, and whether it was signalled or waits: what
+    /// [`Reach::Control`] reads.
+    #[must_use]
+    pub fn control_mask<L: Layout>(&self, machine: &Machine, template: &State<L>) -> Vec<u64> {
+        let mut mask = ControlMask {
+            words: alloc::vec![0; self.vcpu_words],
+            at: 0,
+            tells: false,
+        };
+        if self.vcpus > 0 {
+            walk_vcpu(machine, &self.widths, &mut template.clone(), 0, &mut mask);
+        }
+        mask.words
+    }
+
+    /// Where a thread is, from its section: operation, stage, index. They are its first fields.
+    #[must_use]
+    #[inline]
+    pub fn thread_place(&self, section: &[u64]) -> ThreadPlace {
+        let mut decoder = Decoder {
+            words: section,
+            at: 0,
+        };
+        let mut place = ThreadPlace::default();
+        walk_place(&self.widths, &mut place, &mut decoder);
+        place
     }
 
     /// Writes `state` into `words`, as many as [`Packing::words`]. What nobody can read any more is cleared in `state`.
@@ -568,11 +644,10 @@ fn walk_slot<C: Codec>(w: &Widths, slot: &mut Slot, c: &mut C) {
 fn is_out_for_good<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usize) -> bool {
     state.vcpus[vcpu].pc == Pc::User
         && !state.guest_runs
-        && !(0..state.threads.len()).any(|thread| {
-            machine
-                .ahead(thread, usize::from(state.threads[thread].op))
-                .resume
-        })
+        && !resume_ahead(
+            machine,
+            state.threads.iter().map(|thread| usize::from(thread.op)),
+        )
 }
 
 #[inline]
@@ -596,7 +671,9 @@ fn walk_vcpu<L: Layout, C: Codec>(
     }
     let v = &mut state.vcpus[index];
     let mut pc = v.pc as u8;
+    c.control(true);
     c.u8(&mut pc, 4);
+    c.control(false);
     if !C::ENCODES {
         v.pc = Pc::ALL[usize::from(pc).min(Pc::ALL.len() - 1)];
     } else {
@@ -627,14 +704,20 @@ fn walk_vcpu<L: Layout, C: Codec>(
         c.u8(&mut v.steal, w.budget);
     }
     let mut exit = v.exit as u8;
+    c.control(true);
     c.u8(&mut exit, 2);
+    c.control(false);
     if !C::ENCODES {
         v.exit = Exit::ALL[usize::from(exit)];
     }
     c.flag(&mut v.request);
+    c.control(true);
     c.flag(&mut v.kicked);
+    c.control(false);
     c.flag(&mut v.resched);
+    c.control(true);
     c.flag(&mut v.waits);
+    c.control(false);
     c.set(&mut v.tlb, w.frames);
     if w.pml {
         walk_pml(machine, w, v, c);
@@ -752,6 +835,15 @@ fn walk_slot_number<C: Codec>(w: &Widths, number: &mut u32, c: &mut C) {
     *number = (space as u32) << 16 | id as u32;
 }
 
+#[inline(always)]
+fn walk_place<C: Codec>(w: &Widths, place: &mut ThreadPlace, c: &mut C) {
+    let mut op = u32::from(place.op);
+    c.u32(&mut op, w.op);
+    place.op = op as u16;
+    c.u8(&mut place.stage, 4);
+    c.u32(&mut place.index, w.index);
+}
+
 #[inline]
 fn walk_thread<L: Layout, C: Codec>(
     machine: &Machine,
@@ -780,11 +872,13 @@ fn walk_thread<L: Layout, C: Codec>(
         }
     }
     let t = &mut state.threads[index];
-    let mut op = u32::from(t.op);
-    c.u32(&mut op, w.op);
-    t.op = op as u16;
-    c.u8(&mut t.stage, 4);
-    c.u32(&mut t.index, w.index);
+    let mut place = ThreadPlace {
+        op: t.op,
+        stage: t.stage,
+        index: t.index,
+    };
+    walk_place(w, &mut place, c);
+    (t.op, t.stage, t.index) = (place.op, place.stage, place.index);
     let most = low_bits(w.count) as u32;
     t.count = t.count.min(most);
     t.freed = t.freed.min(most);

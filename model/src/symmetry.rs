@@ -115,22 +115,29 @@ impl Symmetry {
         self.classes.is_empty() && !self.vcpus
     }
 
+    /// Whether pages, and whether vCPUs, may be exchanged in states whose threads are at these operations and stages.
+    #[must_use]
+    #[inline]
+    pub fn applies(&self, threads: impl Iterator<Item = (usize, u8)>) -> (bool, bool) {
+        let mut pages = !self.classes.is_empty();
+        let mut vcpus = self.vcpus;
+        if pages || vcpus {
+            for (index, (op, stage)) in threads.enumerate() {
+                pages &= op >= self.pages_from[index];
+                vcpus &= op >= self.vcpus_from[index] && stage == 0;
+            }
+        }
+        (pages, vcpus)
+    }
+
     /// Replaces `state` by the representative of those that it can be exchanged with; whether it was another.
     #[inline]
     pub fn canonical<L: Layout>(&self, machine: &Machine, state: &mut State<L>) -> bool {
-        if self.is_none() {
-            return false;
-        }
-        let reached = |from: &[usize]| {
+        let (pages, vcpus) = self.applies(
             state
                 .threads
                 .iter()
-                .zip(from)
-                .all(|(thread, from)| usize::from(thread.op) >= *from)
-        };
-        let (vcpus, pages) = (
-            self.vcpus && reached(&self.vcpus_from) && state.threads.iter().all(|t| t.stage == 0),
-            !self.classes.is_empty() && reached(&self.pages_from),
+                .map(|thread| (usize::from(thread.op), thread.stage)),
         );
         let mut changed = false;
         if vcpus && !state.vcpus.is_sorted_by_key(control) {

@@ -103,16 +103,157 @@ impl Seen {
     /// Notes what `step`, possible in `state`, is about to do.
     #[inline]
     pub fn note<L: Layout>(&mut self, machine: &Machine, state: &State<L>, step: Step) {
+        let mut facts = Facts::of_step(machine, state, step);
+        if facts.asks_threads() {
+            for thread in 0..state.threads.len() {
+                facts.join(Facts::of_thread(machine, state, thread));
+            }
+        }
+        if facts.asks_rings() {
+            for vcpu in 0..state.vcpus.len() {
+                facts.join(Facts::of_vcpu(state, vcpu));
+            }
+        }
+        self.add(facts);
+    }
+
+    /// Adds what follows from the facts of a state and of some of its steps.
+    #[inline(always)]
+    pub fn add(&mut self, facts: Facts) {
+        self.0 |= facts.seen.0;
+        for (claim, needs) in CROSSED {
+            self.insert(claim, facts.crossing & needs == needs);
+        }
+    }
+}
+
+/// What a step, a vCPU or a thread contributes to what is seen: claims of its own, and halves of claims that speak of
+/// two actors at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    seen: Seen,
+    crossing: u16,
+}
+
+/// A step: a store goes through a TLB.
+const HITS: u16 = 1 << 0;
+/// A step: of a GET, with pages in the bitmap.
+const GETS: u16 = 1 << 1;
+/// A step: of a harvest.
+const HARVESTS: u16 = 1 << 2;
+/// A step: of a RESET.
+const RESETS: u16 = 1 << 3;
+/// A thread is inside GET.
+const IN_GET: u16 = 1 << 4;
+/// A thread is inside RESET, with a batch that is not re-armed.
+const IN_BATCH: u16 = 1 << 5;
+/// A ring has an entry that is not free.
+const RING_USED: u16 = 1 << 6;
+/// A ring has an entry that is dirty.
+const RING_DIRTY: u16 = 1 << 7;
+/// A ring has an entry that was harvested.
+const RING_HARVESTED: u16 = 1 << 8;
+
+/// The claims that speak of two actors, with their halves.
+const CROSSED: [(Sometimes, u16); 5] = [
+    (Sometimes::StoreDuringGet, HITS | IN_GET),
+    (Sometimes::StoreDuringReset, HITS | IN_BATCH),
+    (Sometimes::RingAndBitmap, GETS | RING_USED),
+    (Sometimes::Harvested, HARVESTS | RING_DIRTY),
+    (Sometimes::EntryReset, RESETS | RING_HARVESTED),
+];
+
+impl Facts {
+    /// Adds another's.
+    #[inline(always)]
+    pub fn join(&mut self, other: Self) {
+        self.seen.union(other.seen);
+        self.crossing |= other.crossing;
+    }
+
+    /// Whether a half is there whose other half is a thread's.
+    fn asks_threads(self) -> bool {
+        self.crossing & HITS != 0
+    }
+
+    /// Whether a half is there whose other half is a ring's.
+    fn asks_rings(self) -> bool {
+        self.crossing & (GETS | HARVESTS | RESETS) != 0
+    }
+
+    /// As a word, for a table.
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        u64::from(self.seen.0) | u64::from(self.crossing) << 32
+    }
+
+    /// From that word.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_word(word: u64) -> Self {
+        Self {
+            seen: Seen(word as u32),
+            crossing: (word >> 32) as u16,
+        }
+    }
+
+    fn insert(&mut self, claim: Sometimes, yes: bool) {
+        self.seen.insert(claim, yes);
+    }
+
+    fn half(&mut self, half: u16, yes: bool) {
+        if yes {
+            self.crossing |= half;
+        }
+    }
+
+    /// What a vCPU's ring contributes to the claims of others' steps.
+    #[must_use]
+    pub fn of_vcpu<L: Layout>(state: &State<L>, vcpu: usize) -> Self {
+        let mut facts = Self::default();
+        for entry in state.vcpus[vcpu].ring.entries.iter() {
+            let flags = entry.flags();
+            facts.half(RING_USED, flags != 0);
+            facts.half(RING_DIRTY, flags == F_DIRTY);
+            facts.half(RING_HARVESTED, flags & F_RESET != 0);
+        }
+        facts
+    }
+
+    /// What a thread contributes to the claims of others' steps.
+    #[must_use]
+    pub fn of_thread<L: Layout>(machine: &Machine, state: &State<L>, thread: usize) -> Self {
+        let mut facts = Self::default();
+        let t = &state.threads[thread];
+        if t.stage != 0 {
+            match machine.programs[thread].get(usize::from(t.op)) {
+                Some(Op::GetDirtyLog { .. }) => facts.half(IN_GET, true),
+                Some(Op::ResetRings { .. }) => facts.half(IN_BATCH, t.batch.mask != 0),
+                _ => {}
+            }
+        }
+        facts
+    }
+
+    /// What a step contributes by itself.
+    #[must_use]
+    #[inline]
+    pub fn of_step<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> Self {
+        let mut facts = Self::default();
         match step.actor {
-            Actor::Vcpu(vcpu) => self.note_vcpu(machine, state, usize::from(vcpu), step.choice),
-            Actor::Thread(thread) => self.note_thread(machine, state, usize::from(thread)),
-            Actor::Device(_) => self.insert(
+            Actor::Vcpu(vcpu) => {
+                facts.note_vcpu(machine, state, usize::from(vcpu), step.choice);
+            }
+            Actor::Thread(thread) => facts.note_thread(machine, state, usize::from(thread)),
+            Actor::Device(_) => facts.insert(
                 Sometimes::DeviceWrote,
                 matches!(step.choice, Choice::Page(_)),
             ),
         }
+        facts
     }
 
+    #[inline]
     fn note_vcpu<L: Layout>(
         &mut self,
         machine: &Machine,
@@ -141,20 +282,10 @@ impl Seen {
         let armed =
             !state.writable.contains(frame) || (machine.pml && !state.dirty_bit.contains(frame));
         self.insert(Sometimes::StaleTlbStore, armed);
-        for (index, thread) in state.threads.iter().enumerate() {
-            if thread.stage == 0 {
-                continue;
-            }
-            match machine.programs[index].get(usize::from(thread.op)) {
-                Some(Op::GetDirtyLog { .. }) => self.insert(Sometimes::StoreDuringGet, true),
-                Some(Op::ResetRings { .. }) => {
-                    self.insert(Sometimes::StoreDuringReset, thread.batch.mask != 0);
-                }
-                _ => {}
-            }
-        }
+        self.half(HITS, true);
     }
 
+    #[inline]
     fn note_thread<L: Layout>(&mut self, machine: &Machine, state: &State<L>, thread: usize) {
         let t = &state.threads[thread];
         match machine.programs[thread].get(usize::from(t.op)) {
@@ -162,31 +293,12 @@ impl Seen {
             Some(Op::GetDirtyLog { .. }) => {
                 let dirty = !state.bitmap.is_empty();
                 self.insert(Sometimes::BitmapHadPages, dirty);
-                let ring = dirty
-                    && state
-                        .vcpus
-                        .iter()
-                        .any(|v| v.ring.entries.iter().any(|entry| entry.flags() != 0));
-                self.insert(Sometimes::RingAndBitmap, ring);
+                self.half(GETS, dirty);
             }
-            Some(Op::Harvest { .. }) => {
-                let unread = state
-                    .vcpus
-                    .iter()
-                    .any(|v| v.ring.entries.iter().any(|entry| entry.flags() == F_DIRTY));
-                self.insert(Sometimes::Harvested, unread);
-            }
-            Some(Op::ResetRings { .. }) => {
-                let harvested = state.vcpus.iter().any(|v| {
-                    v.ring
-                        .entries
-                        .iter()
-                        .any(|entry| entry.flags() & F_RESET != 0)
-                });
-                self.insert(Sometimes::EntryReset, harvested);
-            }
+            Some(Op::Harvest { .. }) => self.half(HARVESTS, true),
+            Some(Op::ResetRings { .. }) => self.half(RESETS, true),
             Some(Op::ClearDirtyLog { .. }) => {
-                self.insert(Sometimes::BitsCleared, !state.bitmap.is_empty())
+                self.insert(Sometimes::BitsCleared, !state.bitmap.is_empty());
             }
             Some(Op::Resume) => self.insert(Sometimes::GuestRanOn, !state.guest_runs),
             _ => {}

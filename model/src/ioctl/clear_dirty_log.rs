@@ -11,13 +11,13 @@ use crate::state::State;
 use crate::step::Effect;
 
 const ENTER: u8 = 0;
-const KICK: u8 = 1;
+pub(crate) const KICK: u8 = 1;
 const COPY_IN: u8 = 2;
 const LOCK: u8 = 3;
 const TAKE: u8 = 4;
-const REARM: u8 = 5;
+pub(crate) const REARM: u8 = 5;
 const UNLOCK: u8 = 6;
-const FLUSH: u8 = 7;
+pub(crate) const FLUSH: u8 = 7;
 const RETURN: u8 = 8;
 
 pub(crate) fn ready<L: Layout>(state: &State<L>, thread: usize) -> bool {

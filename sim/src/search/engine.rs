@@ -10,8 +10,9 @@ use dirtysim_model::pack::Packing;
 use dirtysim_model::state::State;
 use dirtysim_model::symmetry::Symmetry;
 
-use super::level::{Block, Job, Outcome, Stop, expand};
-use super::table::{Table, collision_probability, fingerprint};
+use super::level::{Block, Desk, Job, Outcome, Stop, expand};
+use super::sections::Sections;
+use super::table::{Table, collision_probability};
 use super::{
     Coverage, Limit, Options, Progress, Reduced, Report, TooLarge, Verdict, Violation, Watch,
     memory, path,
@@ -30,7 +31,7 @@ pub(super) struct Found {
 pub(super) struct Search<'a, L: Layout> {
     pub(super) machine: &'a Machine,
     pub(super) start: &'a State<L>,
-    pub(super) packing: Packing,
+    pub(super) sections: Sections,
     pub(super) symmetry: Symmetry,
     pub(super) rules: Rules,
     pub(super) target: Option<Invariant>,
@@ -42,10 +43,12 @@ pub(super) struct Search<'a, L: Layout> {
 impl<L: Layout> Search<'_, L> {
     /// The first state, packed.
     pub(super) fn first(&self) -> Vec<u64> {
-        let mut words = vec![0; self.packing.words()];
+        let mut words = vec![0; self.sections.packing().words()];
         let mut start = self.start.clone();
         self.symmetry.canonical(self.machine, &mut start);
-        self.packing.pack(self.machine, &mut start, &mut words);
+        self.sections
+            .packing()
+            .pack(self.machine, &mut start, &mut words);
         words
     }
 }
@@ -78,10 +81,11 @@ pub(super) struct Passed {
 
 /// Runs one pass.
 pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Passed {
-    let stride = search.packing.words();
+    let stride = search.sections.packing().words();
+    let desks = Desk::all();
     let mut table = Table::new(0);
     let mut level = vec![Block::of(search.first())];
-    table.insert(fingerprint(&level[0].words));
+    table.insert(search.sections.fingerprint(&level[0].words));
     table.add_len(1);
     let mut passed = Passed {
         limit: None,
@@ -109,7 +113,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
         };
         let mut job = Job::new(level, passed.depth, frontier, kept_bytes, keeps);
         let outcome = loop {
-            match expand(search, &mut table, &mut job) {
+            match expand(search, &mut table, &mut job, &desks) {
                 Stop::Done => break None,
                 Stop::Full => {
                     let slots = table.grown_slots(job.slack(search));
@@ -194,7 +198,7 @@ pub(super) fn search<L: Layout>(
     let mut search = Search {
         machine,
         start,
-        packing: Packing::new(machine, start),
+        sections: Sections::new(machine, start, Packing::new(machine, start)),
         symmetry: Symmetry::of(machine, start, wanted.pages, wanted.vcpus),
         rules: Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0),
         target,
@@ -251,7 +255,7 @@ pub(super) fn search<L: Layout>(
         seen: passed.seen,
         collision_probability: collision_probability(passed.states),
         reduced,
-        state_bits: search.packing.bits(),
+        state_bits: search.sections.packing().bits(),
         peak_bytes: passed.peak_bytes,
     })
 }

@@ -9,8 +9,11 @@
 
 mod engine;
 mod level;
+mod memo;
 pub mod memory;
 mod path;
+mod representative;
+mod sections;
 mod table;
 
 use std::time::Duration;

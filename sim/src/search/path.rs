@@ -111,7 +111,10 @@ fn step_to<L: Layout>(search: &Search<'_, L>, state: &State<L>, target: &[u64]) 
             let mut after = state.clone();
             apply(machine, &mut after, step);
             search.symmetry.canonical(machine, &mut after);
-            search.packing.pack(machine, &mut after, &mut bits);
+            search
+                .sections
+                .packing()
+                .pack(machine, &mut after, &mut bits);
             if bits == target {
                 found = Some(step);
             }
@@ -138,14 +141,17 @@ fn in_level<L: Layout, R: Send>(
     level: &[Block],
     look: impl Fn(&State<L>, &[u64]) -> Option<R> + Sync,
 ) -> Vec<R> {
-    let stride = search.packing.words();
+    let stride = search.sections.packing().words();
     level
         .par_iter()
         .flat_map_iter(|block| {
             let mut state = search.start.clone();
             let mut answers = Vec::new();
             for words in block.words.chunks_exact(stride) {
-                search.packing.unpack(search.machine, words, &mut state);
+                search
+                    .sections
+                    .packing()
+                    .unpack(search.machine, words, &mut state);
                 answers.extend(look(&state, words));
             }
             answers

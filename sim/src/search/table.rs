@@ -129,35 +129,6 @@ impl Table {
     }
 }
 
-/// A 128-bit product folded to 64 bits.
-#[inline(always)]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
-}
-
-/// Digits of pi and e as keys: nothing up the sleeve.
-const KEYS: [u64; 4] = [
-    0x243f_6a88_85a3_08d3,
-    0x1319_8a2e_0370_7344,
-    0xb7e1_5162_8aed_2a6a,
-    0xbf71_5880_9cf4_f3c7,
-];
-
-/// The fingerprint of a packed state, never 0.
-#[inline(always)]
-pub(crate) fn fingerprint(words: &[u64]) -> u64 {
-    let mut sum = KEYS[3];
-    let mut pairs = words.chunks_exact(2);
-    for pair in &mut pairs {
-        sum = fold(pair[0] ^ KEYS[0] ^ sum, pair[1] ^ KEYS[1]).wrapping_add(sum.rotate_left(29));
-    }
-    if let [last] = pairs.remainder() {
-        sum = fold(last ^ KEYS[0] ^ sum, KEYS[1]).wrapping_add(sum.rotate_left(29));
-    }
-    fold(sum ^ KEYS[2], KEYS[3]).max(1)
-}
-
 /// An upper bound of the probability that two of `states` different states had the same fingerprint, if fingerprints
 /// were drawn at random from 2^64 - 1.
 pub(crate) fn collision_probability(states: u64) -> f64 {
@@ -168,11 +139,12 @@ pub(crate) fn collision_probability(states: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::sections::section_hash;
 
     #[test]
     fn a_grown_table_has_exactly_what_was_inserted() {
         let mut table = Table::new(0);
-        let key = |n: u64| fingerprint(&[n, 7]);
+        let key = |n: u64| section_hash(0, &[n, 7]).max(1);
         for n in 0..150_000 {
             assert!(table.insert(key(n)), "{n} is new");
         }
@@ -183,21 +155,6 @@ mod tests {
         }
         for n in 150_000..160_000 {
             assert!(table.insert_shared(key(n)), "{n} is new");
-        }
-    }
-
-    #[test]
-    fn one_bit_of_a_state_changes_about_half_of_its_fingerprint() {
-        for words in [1, 2, 3, 4, 5] {
-            let mut differing = 0;
-            let base = vec![0x0123_4567_89ab_cdef_u64; words];
-            for bit in 0..words * 64 {
-                let mut other = base.clone();
-                other[bit / 64] ^= 1 << (bit % 64);
-                differing += (fingerprint(&base) ^ fingerprint(&other)).count_ones();
-            }
-            let mean = f64::from(differing) / (words * 64) as f64;
-            assert!((30.0..34.0).contains(&mean), "{words} words: {mean}");
         }
     }
 }
