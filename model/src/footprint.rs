@@ -4,10 +4,12 @@
 //! and one for each thread: see [`crate::pack`]. Most steps need two or three of them, and a search that knows which can
 //! answer "what does this actor do next?" from those alone, once for all the states that have them in common.
 //!
-//! Every actor may read and write the VM-wide section and its own. What a vCPU or a device reads besides is nothing,
-//! with one exception: a vCPU outside KVM_RUN that will never enter again is packed without what only running could
-//! use, and whether it will depends on what lies ahead of the threads ([`resume_ahead`]). What a thread reads besides
-//! depends on its operation and the step within ([`Reach::of_thread`]).
+//! An actor may read and write its own section, and write the VM-wide one; of that it reads the fields that
+//! [`Fields::of_vcpu`] and its siblings name. What it writes of others is a bit set or a bit cleared, whatever the bit was
+//! before. What a vCPU or a device depends on besides is nothing, with one exception: a vCPU outside KVM_RUN that will
+//! never enter again is packed without what only running could use, and whether it will depends on what lies ahead of the
+//! threads ([`resume_ahead`]). What a thread depends on besides depends on its operation and the step within
+//! ([`Reach::of_thread`]).
 //!
 //! A mutation may read or write anything, so that with one nothing is promised.
 
@@ -16,18 +18,125 @@ use crate::machine::{Arch, Machine};
 use crate::op::{HarvestWay, Op};
 use crate::vmm::harvest;
 
-/// What the next step of a thread reads or writes besides the VM-wide section and its own, from the narrowest on.
+/// Kinds of fields of a section.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fields(u16);
+
+impl Fields {
+    /// VM-wide: memslots, capabilities, locks, whether the guest runs, whether all is over. Of a vCPU: all but its
+    /// control.
+    pub const REST: Self = Self(1 << 0);
+    /// The leaves: present, writable, dirty, huge.
+    pub const LEAVES: Self = Self(1 << 1);
+    /// The live bitmaps.
+    pub const BITMAP: Self = Self(1 << 2);
+    /// Their scratch halves.
+    pub const SCRATCH: Self = Self(1 << 3);
+    /// User space's copy of the bitmaps.
+    pub const SEEN: Self = Self(1 << 4);
+    /// What is stale, with the ghosts of reports.
+    pub const STALE: Self = Self(1 << 5);
+    /// The pages to copy.
+    pub const PENDING: Self = Self(1 << 6);
+    /// The pages that were sent.
+    pub const SENT: Self = Self(1 << 7);
+    /// The VMM's own log.
+    pub const OWN_LOG: Self = Self(1 << 8);
+    /// The devices.
+    pub const DEVICES: Self = Self(1 << 9);
+    /// Of a vCPU: where it is, why it left last, whether it was signalled or waits.
+    pub const CONTROL: Self = Self(1 << 10);
+    /// All of them.
+    pub const ALL: Self = Self(u16::MAX);
+
+    /// Whether these include any of `other`.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The VM-wide fields that a vCPU's choices and steps read. What they write besides: a page becomes stale, its bit is
+    /// set.
+    #[must_use]
+    pub const fn of_vcpu() -> Self {
+        Self::REST.and(Self::LEAVES)
+    }
+
+    /// Those that a device's read. What they write besides: a page becomes stale, the VMM's log has it.
+    #[must_use]
+    pub const fn of_device() -> Self {
+        Self::REST.and(Self::DEVICES)
+    }
+
+    /// Those that a thread's read, at an operation.
+    #[must_use]
+    pub fn of_thread(machine: &Machine, op: Option<&Op>) -> Self {
+        let rest = Self::REST;
+        let Some(op) = op else {
+            return rest;
+        };
+        // Re-arming clears bits of the leaves, and looks at them only to find huge ones.
+        let rearms = if machine.arch == Arch::S390 || machine.slots.iter().any(|slot| slot.huge) {
+            rest.and(Self::LEAVES)
+        } else {
+            rest
+        };
+        match op {
+            Op::Harvest { .. }
+            | Op::KernelWrite { .. }
+            | Op::Publish
+            | Op::PublishSlot { .. }
+            | Op::TakeAll
+            | Op::Kick { .. }
+            | Op::WaitKicked
+            | Op::WaitStopped
+            | Op::WaitRingFull
+            | Op::WaitRunning
+            | Op::Resume
+            | Op::AckRingFull
+            | Op::Lock(_)
+            | Op::Unlock(_)
+            | Op::OnError { .. }
+            | Op::MayFail => rest,
+            Op::ResetRings { .. } => rearms,
+            Op::GetDirtyLog { .. } => rearms.and(Self::BITMAP).and(Self::SCRATCH),
+            Op::ClearDirtyLog { .. } => rearms.and(Self::BITMAP).and(Self::SCRATCH).and(Self::SEEN),
+            Op::Copy | Op::CopyAll | Op::CopyList { .. } if !machine.track_spurious => {
+                rest.and(Self::PENDING)
+            }
+            Op::Again { .. } => rest.and(Self::PENDING),
+            Op::CollectOwnLog => rest.and(Self::OWN_LOG),
+            Op::DeviceStart(_) | Op::DeviceStop(_) | Op::DeviceDrain(_) | Op::DeviceSync(_) => {
+                rest.and(Self::DEVICES)
+            }
+            // The end is where what is stale is looked at.
+            Op::Checkpoint | Op::Finish { .. } => rest.and(Self::STALE).and(Self::PENDING),
+            _ => Self::ALL,
+        }
+    }
+}
+
+/// What the next step of a thread reads or writes of the vCPUs, from the narrowest on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
     /// Nothing.
     Own,
     /// The section of the vCPU at the thread's index.
     IndexedVcpu,
-    /// Where each vCPU is, why it left last, and whether it was signalled or waits; it writes none of it.
+    /// It reads each vCPU's [`Fields::CONTROL`].
     Control,
-    /// The same while it has no step; everything once it has one.
+    /// It changes each vCPU's section by itself, in a way that depends on that section alone and not on the other vCPUs;
+    /// it reads none of them for anything else.
+    EachVcpu,
+    /// As [`Reach::Control`] for whether it has a step, as [`Reach::EachVcpu`] for what the step does.
     Gate,
-    /// Everything.
+    /// Everything, the other threads included.
     Everything,
 }
 
@@ -35,7 +144,7 @@ impl Reach {
     /// The reach of a thread at a stage of its operation.
     #[must_use]
     pub fn of_thread(machine: &Machine, op: Option<&Op>, stage: u8) -> Self {
-        use Reach::{Control, Everything, Gate, IndexedVcpu, Own};
+        use Reach::{Control, EachVcpu, Everything, Gate, IndexedVcpu, Own};
         if !machine.mutations.is_empty() {
             return Everything;
         }
@@ -44,27 +153,29 @@ impl Reach {
         };
         // RISC-V's re-arming flushes TLBs at once.
         let rearms = if machine.arch == Arch::Riscv {
-            Everything
+            EachVcpu
         } else {
             Own
         };
+        let alone = machine.programs.len() == 1;
         match *op {
             Op::GetDirtyLog { .. } => match stage {
                 get_dirty_log::KICK => IndexedVcpu,
                 get_dirty_log::REARM => rearms,
-                get_dirty_log::FLUSH | get_dirty_log::COLLECT => Everything,
+                get_dirty_log::FLUSH | get_dirty_log::COLLECT => EachVcpu,
                 _ => Own,
             },
             Op::ClearDirtyLog { .. } => match stage {
                 clear_dirty_log::KICK => IndexedVcpu,
                 clear_dirty_log::REARM => rearms,
-                clear_dirty_log::FLUSH => Everything,
+                clear_dirty_log::FLUSH => EachVcpu,
                 _ => Own,
             },
             Op::ResetRings { .. } => match stage {
                 reset_rings::ENTER | reset_rings::UNLOCK | reset_rings::RETURN => Own,
+                // After it the next ring is looked at, where there is one.
                 reset_rings::REARM if machine.arch == Arch::Riscv => Everything,
-                reset_rings::FLUSH => Everything,
+                reset_rings::FLUSH => EachVcpu,
                 _ => IndexedVcpu,
             },
             Op::KernelWrite { writer, .. } => {
@@ -80,16 +191,18 @@ impl Reach {
             // Whether a report was spurious depends on every other account of the page.
             Op::Copy | Op::CopyAll | Op::CopyList { .. } if machine.track_spurious => Everything,
             // The first signal of a stop ends the guest's running, which every vCPU that is outside shows.
-            Op::Kick { stop: true } => Everything,
+            Op::Kick { stop: true } => EachVcpu,
             Op::Kick { stop: false } => IndexedVcpu,
             Op::WaitKicked | Op::WaitRingFull | Op::WaitRunning => Control,
-            Op::WaitStopped => Gate,
+            // Whether the guest is retired depends on the other threads.
+            Op::WaitStopped if alone => Gate,
+            Op::WaitStopped => Everything,
+            // A jump may leave a resumption behind, which every vCPU that is outside shows.
             Op::OnError { .. } | Op::Again { .. } if resumes(machine) => Everything,
+            Op::Resume | Op::AckRingFull => EachVcpu,
             Op::EnableCap { .. }
             | Op::CreateVcpu
             | Op::SetMemoryRegion { .. }
-            | Op::Resume
-            | Op::AckRingFull
             | Op::JoinThread(_) => Everything,
             Op::Publish
             | Op::Copy

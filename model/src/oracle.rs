@@ -12,7 +12,7 @@ use crate::pages::PageSet;
 use crate::ring::{F_DIRTY, F_RESET, RingEntry};
 use crate::slot::Life;
 use crate::state::State;
-use crate::step::Effect;
+use crate::step::{Effect, ResetCount};
 use crate::thread_steps::current_op;
 use crate::vcpu::NO_FRAME;
 use crate::vcpu_steps;
@@ -638,7 +638,7 @@ fn logged_hosts<L: Layout>(machine: &Machine, state: &State<L>, mut frames: L::S
 #[inline]
 #[must_use]
 pub fn check<L: Layout>(machine: &Machine, state: &State<L>, effect: Effect) -> Invariants {
-    let mut broken = Invariants::NONE;
+    let mut broken = contracts(machine, state, effect);
     if !stale_unaccounted(machine, state).is_empty() {
         broken.insert(Invariant::StalePageIsAccountedFor);
     }
@@ -653,7 +653,35 @@ pub fn check<L: Layout>(machine: &Machine, state: &State<L>, effect: Effect) -> 
     {
         broken.insert(Invariant::NoDirtyPageLost);
     }
-    broken.union(contracts(machine, state, effect));
+    broken
+}
+
+/// Checks what `effect` alone claims of the state after the step: what is not said of every state.
+#[must_use]
+pub fn check_effect<L: Layout>(machine: &Machine, state: &State<L>, effect: Effect) -> Invariants {
+    let mut broken = Invariants::NONE;
+    match effect {
+        Effect::None => {}
+        Effect::Claim { postcopy } => {
+            if !lost(machine, state, postcopy).is_empty() {
+                broken.insert(Invariant::NoDirtyPageLost);
+            }
+        }
+        Effect::Returned { reset } => {
+            broken = check_count(reset);
+            if !tlb_is_flushed(machine, state) {
+                broken.insert(Invariant::TlbIsFlushedOnReturn);
+            }
+        }
+    }
+    broken
+}
+
+fn check_count(reset: Option<ResetCount>) -> Invariants {
+    let mut broken = Invariants::NONE;
+    if reset.is_some_and(|count| count.told != count.freed) {
+        broken.insert(Invariant::ResetCountEqualsHarvested);
+    }
     broken
 }
 
@@ -662,20 +690,15 @@ pub fn check<L: Layout>(machine: &Machine, state: &State<L>, effect: Effect) -> 
 #[inline]
 #[must_use]
 pub fn contracts<L: Layout>(machine: &Machine, state: &State<L>, effect: Effect) -> Invariants {
-    let mut broken = Invariants::NONE;
+    let mut broken = match effect {
+        Effect::Returned { .. } => check_effect(machine, state, effect),
+        Effect::None | Effect::Claim { .. } => Invariants::NONE,
+    };
     if state.caps.ring_entries != 0 {
         check_rings(machine, state, &mut broken);
     }
     if state.crashed {
         broken.insert(Invariant::NothingCrashes);
-    }
-    if let Effect::Returned { reset } = effect {
-        if reset.is_some_and(|count| count.told != count.freed) {
-            broken.insert(Invariant::ResetCountEqualsHarvested);
-        }
-        if !tlb_is_flushed(machine, state) {
-            broken.insert(Invariant::TlbIsFlushedOnReturn);
-        }
     }
     if !bitmap_ends(machine, state) {
         broken.insert(Invariant::BitmapEndsAtNpages);
@@ -741,26 +764,31 @@ fn resets_ring_of<L: Layout>(
 }
 
 fn tlb_is_flushed<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
-    let others = (0..state.threads.len()).any(|thread| {
-        state.threads[thread].stage != 0
-            && matches!(
-                current_op(machine, state, thread),
-                Some(
-                    Op::GetDirtyLog { .. }
-                        | Op::ClearDirtyLog { .. }
-                        | Op::ResetRings { .. }
-                        | Op::SetMemoryRegion { .. }
-                )
+    (0..state.threads.len()).any(|thread| owes_flush(machine, state, thread))
+        || (0..state.vcpus.len()).all(|vcpu| !tlb_is_stale(machine, state, vcpu))
+}
+
+/// Whether a thread is in an ioctl that may still flush TLBs.
+fn owes_flush<L: Layout>(machine: &Machine, state: &State<L>, thread: usize) -> bool {
+    state.threads[thread].stage != 0
+        && matches!(
+            current_op(machine, state, thread),
+            Some(
+                Op::GetDirtyLog { .. }
+                    | Op::ClearDirtyLog { .. }
+                    | Op::ResetRings { .. }
+                    | Op::SetMemoryRegion { .. }
             )
-    });
-    others
-        || state.vcpus.iter().all(|vcpu| {
-            vcpu.tlb.iter().all(|frame| {
-                let open = state.writable.contains(frame)
-                    && (!machine.has_dirty_bits() || state.dirty_bit.contains(frame));
-                open || !state.present.contains(frame)
-            })
-        })
+        )
+}
+
+/// Whether a vCPU's TLB lets a store through that its leaf would not.
+fn tlb_is_stale<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usize) -> bool {
+    state.vcpus[vcpu].tlb.iter().any(|frame| {
+        let open = state.writable.contains(frame)
+            && (!machine.has_dirty_bits() || state.dirty_bit.contains(frame));
+        !open && state.present.contains(frame)
+    })
 }
 
 fn bitmap_ends<L: Layout>(machine: &Machine, state: &State<L>) -> bool {

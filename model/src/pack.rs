@@ -10,7 +10,7 @@
 use alloc::vec::Vec;
 
 use crate::errno::Errno;
-use crate::footprint::{Reach, resume_ahead};
+use crate::footprint::{Fields, Reach, resume_ahead};
 use crate::layout::Layout;
 use crate::machine::Machine;
 use crate::mutation::Mutation;
@@ -217,7 +217,7 @@ impl Touched {
         {
             Reach::Own | Reach::Control => 0,
             Reach::IndexedVcpu => 1 << thread.index.min(31),
-            Reach::Gate | Reach::Everything => u32::MAX,
+            Reach::EachVcpu | Reach::Gate | Reach::Everything => u32::MAX,
         };
         let threads = 1 << index;
         Self { vcpus, threads }
@@ -230,9 +230,9 @@ trait Codec {
     const ENCODES: bool;
     /// One field of at most 64 bits.
     fn bits(&mut self, value: &mut u64, width: u32);
-    /// The fields from here on, up to the next call, tell where a vCPU is and what it waits for; or they do not.
+    /// What the fields are from here on, up to the next call.
     #[inline(always)]
-    fn control(&mut self, _tells: bool) {}
+    fn begin(&mut self, _kind: Fields) {}
 
     #[inline(always)]
     fn u8(&mut self, value: &mut u8, width: u32) {
@@ -360,25 +360,37 @@ impl Codec for Counter {
     }
 }
 
-/// Where in a section the control fields are.
-struct ControlMask {
+/// Where in a section fields of some kinds are.
+struct FieldMask {
+    wanted: Fields,
     words: Vec<u64>,
     at: u32,
-    tells: bool,
+    inside: bool,
 }
 
-impl Codec for ControlMask {
+impl FieldMask {
+    fn new(wanted: Fields, words: usize) -> Self {
+        Self {
+            wanted,
+            words: alloc::vec![0; words],
+            at: 0,
+            inside: wanted.has(Fields::REST),
+        }
+    }
+}
+
+impl Codec for FieldMask {
     const ENCODES: bool = true;
     fn bits(&mut self, _value: &mut u64, width: u32) {
         for bit in self.at..self.at + width {
-            if self.tells {
+            if self.inside {
                 self.words[bit as usize / 64] |= 1 << (bit % 64);
             }
         }
         self.at += width;
     }
-    fn control(&mut self, tells: bool) {
-        self.tells = tells;
+    fn begin(&mut self, kind: Fields) {
+        self.inside = self.wanted.has(kind);
     }
 }
 
@@ -470,18 +482,21 @@ impl Packing {
         self.vm_words
     }
 
-    /// The bits of a vCPU's section that tell where it is, why it left last, and whether it was signalled or waits: what
-    /// [`Reach::Control`] reads.
+    /// The bits of a vCPU's section that [`Fields::CONTROL`] names.
     #[must_use]
     pub fn control_mask<L: Layout>(&self, machine: &Machine, template: &State<L>) -> Vec<u64> {
-        let mut mask = ControlMask {
-            words: alloc::vec![0; self.vcpu_words],
-            at: 0,
-            tells: false,
-        };
+        let mut mask = FieldMask::new(Fields::CONTROL, self.vcpu_words);
         if self.vcpus > 0 {
             walk_vcpu(machine, &self.widths, &mut template.clone(), 0, &mut mask);
         }
+        mask.words
+    }
+
+    /// The bits of the VM-wide section that fields of these kinds have.
+    #[must_use]
+    pub fn vm_mask<L: Layout>(&self, template: &State<L>, fields: Fields) -> Vec<u64> {
+        let mut mask = FieldMask::new(fields, self.vm_words);
+        walk_vm(&self.widths, &mut template.clone(), &mut mask);
         mask.words
     }
 
@@ -571,6 +586,7 @@ fn walk_vm<L: Layout, C: Codec>(w: &Widths, state: &mut State<L>, c: &mut C) {
             walk_slot(w, slot, c);
         }
     }
+    c.begin(Fields::LEAVES);
     c.set(&mut state.present, frames);
     c.set(&mut state.writable, frames);
     if w.dirty_bits {
@@ -579,23 +595,32 @@ fn walk_vm<L: Layout, C: Codec>(w: &Widths, state: &mut State<L>, c: &mut C) {
     if w.huge {
         c.set(&mut state.huge, frames);
     }
+    c.begin(Fields::BITMAP);
     c.set(&mut state.bitmap, frames);
+    c.begin(Fields::SCRATCH);
     c.set(&mut state.scratch, frames);
     if w.seen {
+        c.begin(Fields::SEEN);
         c.set(&mut state.seen, frames);
     }
+    c.begin(Fields::STALE);
     c.set(&mut state.stale, frames);
+    c.begin(Fields::PENDING);
     c.set(&mut state.pending, frames);
     if w.sent {
+        c.begin(Fields::SENT);
         c.set(&mut state.sent, frames);
     }
     if w.own_log {
+        c.begin(Fields::OWN_LOG);
         c.set(&mut state.own_log, frames);
     }
     if w.ghost {
+        c.begin(Fields::STALE);
         c.set(&mut state.written, frames);
         c.set(&mut state.spurious, frames);
     }
+    c.begin(Fields::REST);
     c.u8(&mut state.slots_lock, 3);
     c.flag(&mut state.mmu_lock_write);
     c.u8(&mut state.mmu_lock_vcpus, 3);
@@ -617,6 +642,7 @@ fn walk_vm<L: Layout, C: Codec>(w: &Widths, state: &mut State<L>, c: &mut C) {
         c.u8(&mut state.caps.manual_protect, 2);
     }
     if w.devices {
+        c.begin(Fields::DEVICES);
         for device in state.devices.iter_mut() {
             c.flag(&mut device.runs);
             c.flag(&mut device.started);
@@ -671,9 +697,9 @@ fn walk_vcpu<L: Layout, C: Codec>(
     }
     let v = &mut state.vcpus[index];
     let mut pc = v.pc as u8;
-    c.control(true);
+    c.begin(Fields::CONTROL);
     c.u8(&mut pc, 4);
-    c.control(false);
+    c.begin(Fields::REST);
     if !C::ENCODES {
         v.pc = Pc::ALL[usize::from(pc).min(Pc::ALL.len() - 1)];
     } else {
@@ -704,20 +730,20 @@ fn walk_vcpu<L: Layout, C: Codec>(
         c.u8(&mut v.steal, w.budget);
     }
     let mut exit = v.exit as u8;
-    c.control(true);
+    c.begin(Fields::CONTROL);
     c.u8(&mut exit, 2);
-    c.control(false);
+    c.begin(Fields::REST);
     if !C::ENCODES {
         v.exit = Exit::ALL[usize::from(exit)];
     }
     c.flag(&mut v.request);
-    c.control(true);
+    c.begin(Fields::CONTROL);
     c.flag(&mut v.kicked);
-    c.control(false);
+    c.begin(Fields::REST);
     c.flag(&mut v.resched);
-    c.control(true);
+    c.begin(Fields::CONTROL);
     c.flag(&mut v.waits);
-    c.control(false);
+    c.begin(Fields::REST);
     c.set(&mut v.tlb, w.frames);
     if w.pml {
         walk_pml(machine, w, v, c);

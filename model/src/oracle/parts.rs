@@ -1,22 +1,24 @@
 //! The claims about a state, taken apart by sections.
 //!
-//! What [`super::check`] says of a state follows from what each vCPU and each thread contributes, each together with the
-//! VM-wide part of the state. A search that meets the same contribution in many states computes it once, joins what it
-//! knows, and asks for the verdict. The pieces are the oracle's own; only how they are put together stands here, and
-//! wherever assertions are on, the search compares it with [`super::check`] in every state.
+//! What [`super::check`] says of a state follows from what its VM-wide section, each vCPU and each thread contribute. A
+//! search that meets the same contribution in many states computes it once, joins what it knows, and asks for the
+//! verdict. The pieces are the oracle's own; only how they are put together stands here, and wherever assertions are on,
+//! the search compares it with the oracle in every state and at every step.
 //!
-//! Not here: claims about a step ([`crate::step::Effect`]), and machines of more than 64 pages.
+//! Not here: machines of more than 64 pages or 8 vCPUs or threads.
 
 use super::{
-    Invariant, Invariants, begins_full_copy, bitmap_ends, check_ring, in_reset, live_only,
-    logged_hosts, open_leaves, resets_ring_of, subtract_thread, subtract_vcpu, subtract_vm,
+    Invariant, Invariants, begins_full_copy, bitmap_ends, check_count, check_ring, in_reset,
+    live_only, logged_hosts, lost, open_leaves, owes_flush, resets_ring_of, subtract_thread,
+    subtract_vcpu, subtract_vm, tlb_is_stale,
 };
 use crate::layout::Layout;
 use crate::machine::Machine;
 use crate::pages::PageSet;
 use crate::state::State;
+use crate::step::Effect;
 
-/// What one vCPU or thread contributes, or several joined.
+/// What one section contributes, or several joined.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
     /// Stale host pages that none of these accounts for.
@@ -37,6 +39,10 @@ pub struct Part {
     could_run: bool,
     /// An ioctl is re-arming.
     rearms: bool,
+    /// Some vCPU's TLB lets a store through that its leaf would not.
+    stale_tlb: bool,
+    /// Threads in an ioctl that may still flush TLBs.
+    owe_flush: u8,
 }
 
 impl Part {
@@ -51,19 +57,40 @@ impl Part {
         resets: 0,
         could_run: false,
         rearms: false,
+        stale_tlb: false,
+        owe_flush: 0,
     };
 
-    /// What a vCPU contributes.
+    /// What the VM-wide section contributes.
+    #[must_use]
+    pub fn of_vm<L: Layout>(machine: &Machine, state: &State<L>) -> Self {
+        let aliased = machine.aliased();
+        let mut stale = live_only(machine, state, state.stale.clone());
+        subtract_vm(machine, state, aliased, &mut stale);
+        let mut part = Self::holding::<L>(|left| subtract_vm(machine, state, aliased, left));
+        part.stale = word(&stale);
+        part.open = word(&logged_hosts(machine, state, open_leaves(machine, state)));
+        part.rearms = state.slots_lock != 0;
+        if state.crashed {
+            part.broken.insert(Invariant::NothingCrashes);
+        }
+        if !bitmap_ends(machine, state) {
+            part.broken.insert(Invariant::BitmapEndsAtNpages);
+        }
+        if machine.track_spurious && !state.spurious.is_empty() {
+            part.broken.insert(Invariant::NoSpuriousDirtyPage);
+        }
+        part
+    }
+
+    /// What a vCPU contributes; it reads the leaves and the memslots besides.
     #[must_use]
     pub fn of_vcpu<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usize) -> Self {
-        let mut part = Self::with(machine, state, |left| {
-            subtract_vcpu(machine, state, vcpu, left);
-        });
+        let mut part = Self::holding::<L>(|left| subtract_vcpu(machine, state, vcpu, left));
         let v = &state.vcpus[vcpu];
-        let mut open = open_leaves(machine, state);
-        open.union(&v.tlb);
-        part.open = word(&logged_hosts(machine, state, open));
+        part.open = word(&logged_hosts(machine, state, v.tlb.clone()));
         part.could_run = state.guest_runs || !v.is_stopped();
+        part.stale_tlb = tlb_is_stale(machine, state, vcpu);
         if state.caps.ring_entries != 0 {
             let bit = |broken: Invariants| {
                 u8::from(broken.has(Invariant::DirtyGfnFollowsLifecycle)) << vcpu
@@ -78,51 +105,36 @@ impl Part {
         part
     }
 
-    /// What a thread contributes.
+    /// What a thread contributes; in GET it reads the bitmap's scratch half besides.
     #[must_use]
     pub fn of_thread<L: Layout>(machine: &Machine, state: &State<L>, thread: usize) -> Self {
         let aliased = machine.aliased();
-        let mut part = Self::with(machine, state, |left| {
-            subtract_thread(machine, state, aliased, thread, left);
-        });
+        let mut part =
+            Self::holding::<L>(|left| subtract_thread(machine, state, aliased, thread, left));
         if begins_full_copy(machine, state, thread) {
             part.held = u64::MAX;
+            part.stale = 0;
         }
-        part.rearms |= in_reset(machine, state, thread);
+        part.rearms = in_reset(machine, state, thread);
+        part.owe_flush = u8::from(owes_flush(machine, state, thread)) << thread;
         for vcpu in 0..state.vcpus.len() {
             part.resets |= u8::from(resets_ring_of(machine, state, thread, vcpu)) << vcpu;
         }
         part
     }
 
-    /// The VM-wide part, and what `subtract` takes out besides.
-    fn with<L: Layout>(
-        machine: &Machine,
-        state: &State<L>,
-        subtract: impl Fn(&mut L::Set),
-    ) -> Self {
-        let mut part = Self::NEUTRAL;
-        let unaccounted = |mut left: L::Set| {
-            subtract_vm(machine, state, machine.aliased(), &mut left);
-            subtract(&mut left);
-            left
-        };
-        let stale = unaccounted(state.stale.clone());
-        part.stale = word(&live_only(machine, state, stale));
+    /// A part that accounts for what `subtract` takes out.
+    fn holding<L: Layout>(subtract: impl FnOnce(&mut L::Set)) -> Self {
         let mut all = L::Set::default();
         all.set_word(0, u64::MAX);
-        part.held = !word(&unaccounted(all));
-        part.rearms = state.slots_lock != 0;
-        if state.crashed {
-            part.broken.insert(Invariant::NothingCrashes);
+        let every = word(&all);
+        subtract(&mut all);
+        let held = every & !word(&all);
+        Self {
+            held,
+            stale: !held,
+            ..Self::NEUTRAL
         }
-        if !bitmap_ends(machine, state) {
-            part.broken.insert(Invariant::BitmapEndsAtNpages);
-        }
-        if machine.track_spurious && !state.spurious.is_empty() {
-            part.broken.insert(Invariant::NoSpuriousDirtyPage);
-        }
-        part
     }
 
     /// Both together.
@@ -141,10 +153,12 @@ impl Part {
             resets: self.resets | other.resets,
             could_run: self.could_run | other.could_run,
             rearms: self.rearms | other.rearms,
+            stale_tlb: self.stale_tlb | other.stale_tlb,
+            owe_flush: self.owe_flush | other.owe_flush,
         }
     }
 
-    /// What is broken in a state whose vCPUs and threads are all joined here.
+    /// What is broken in a state whose sections are all joined here.
     #[inline(always)]
     #[must_use]
     pub fn verdict(self) -> Invariants {
@@ -174,7 +188,9 @@ impl Part {
                 | u64::from(self.disordered_in_reset) << 24
                 | u64::from(self.resets) << 32
                 | u64::from(self.could_run) << 40
-                | u64::from(self.rearms) << 41,
+                | u64::from(self.rearms) << 41
+                | u64::from(self.stale_tlb) << 42
+                | u64::from(self.owe_flush) << 48,
         ]
     }
 
@@ -193,6 +209,67 @@ impl Part {
             resets: (rest >> 32) as u8,
             could_run: rest >> 40 & 1 != 0,
             rearms: rest >> 41 & 1 != 0,
+            stale_tlb: rest >> 42 & 1 != 0,
+            owe_flush: (rest >> 48) as u8,
+        }
+    }
+}
+
+/// What a step of a thread claims, as far as the step itself tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Claimed {
+    /// What it broke, whatever the vCPUs say.
+    broken: Invariants,
+    /// TLBs must be flushed now.
+    flushed: bool,
+}
+
+impl Claimed {
+    /// What `effect` claims, where `after` is the state after the step; it reads what is stale, what is pending, and
+    /// memslots.
+    #[must_use]
+    pub fn of<L: Layout>(machine: &Machine, after: &State<L>, effect: Effect) -> Self {
+        let mut claimed = Self::default();
+        match effect {
+            Effect::None => {}
+            Effect::Claim { postcopy } => {
+                if !lost(machine, after, postcopy).is_empty() {
+                    claimed.broken.insert(Invariant::NoDirtyPageLost);
+                }
+            }
+            Effect::Returned { reset } => {
+                claimed.broken = check_count(reset);
+                claimed.flushed = true;
+            }
+        }
+        claimed
+    }
+
+    /// What is broken by the step of `thread` from a state whose sections are all joined in `before`. Returning from an
+    /// ioctl changes neither leaves nor TLBs.
+    #[inline(always)]
+    #[must_use]
+    pub fn verdict(self, before: Part, thread: usize) -> Invariants {
+        let mut broken = self.broken;
+        if self.flushed && before.stale_tlb && before.owe_flush & !(1 << thread) == 0 {
+            broken.insert(Invariant::TlbIsFlushedOnReturn);
+        }
+        broken
+    }
+
+    /// As a word, for a table.
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        u64::from(self.broken.bits()) | u64::from(self.flushed) << 16
+    }
+
+    /// From that word.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_word(word: u64) -> Self {
+        Self {
+            broken: Invariants::from_bits(word as u16),
+            flushed: word >> 16 & 1 != 0,
         }
     }
 }

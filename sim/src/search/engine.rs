@@ -10,8 +10,9 @@ use dirtysim_model::pack::Packing;
 use dirtysim_model::state::State;
 use dirtysim_model::symmetry::Symmetry;
 
-use super::level::{Block, Desk, Job, Outcome, Stop, expand};
+use super::level::{Block, Desk, Job, Outcome, RecordLayout, Stop, expand};
 use super::sections::Sections;
+use super::source::Source;
 use super::table::{Table, collision_probability};
 use super::{
     Coverage, Limit, Options, Progress, Reduced, Report, TooLarge, Verdict, Violation, Watch,
@@ -41,15 +42,33 @@ pub(super) struct Search<'a, L: Layout> {
 }
 
 impl<L: Layout> Search<'_, L> {
-    /// The first state, packed.
-    pub(super) fn first(&self) -> Vec<u64> {
-        let mut words = vec![0; self.sections.packing().words()];
-        let mut start = self.start.clone();
-        self.symmetry.canonical(self.machine, &mut start);
-        self.sections
-            .packing()
-            .pack(self.machine, &mut start, &mut words);
-        words
+    /// The transition function, for states as words.
+    pub(super) fn source(&self) -> Source<'_, L> {
+        Source {
+            machine: self.machine,
+            sections: &self.sections,
+            rules: &self.rules,
+            start: self.start,
+        }
+    }
+
+    pub(super) fn record_layout(&self) -> RecordLayout {
+        RecordLayout::new(
+            self.sections.packing().words(),
+            self.sections.actors().len(),
+        )
+    }
+
+    /// The words of the representative of a state.
+    pub(super) fn representative(&self, mut state: State<L>) -> Vec<u64> {
+        // Exchanged is what is in its normal form: what nobody can read decides nothing.
+        let words = self.source().pack(&mut state);
+        let mut state = self.source().unpack(&words);
+        if self.symmetry.canonical(self.machine, &mut state) {
+            self.source().pack(&mut state)
+        } else {
+            words
+        }
     }
 }
 
@@ -81,11 +100,13 @@ pub(super) struct Passed {
 
 /// Runs one pass.
 pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Passed {
-    let stride = search.sections.packing().words();
+    let layout = search.record_layout();
     let desks = Desk::all();
     let mut table = Table::new(0);
-    let mut level = vec![Block::of(search.first())];
-    table.insert(search.sections.fingerprint(&level[0].words));
+    let first = search.representative(search.start.clone());
+    let fingerprint = search.sections.fingerprint(&first);
+    let mut level = vec![Block::first(layout, &first, fingerprint)];
+    table.insert(fingerprint);
     table.add_len(1);
     let mut passed = Passed {
         limit: None,
@@ -99,7 +120,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
     };
     let mut kept_bytes = 0;
     loop {
-        let frontier: u64 = level.iter().map(|block| block.states(stride)).sum();
+        let frontier: u64 = level.iter().map(|block| block.states(layout)).sum();
         let keeps = match &mut which {
             Pass::Levels { depth, kept } => {
                 kept_bytes += level.iter().map(Block::bytes).sum::<u64>();
@@ -175,7 +196,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
         level = next;
         let progress = Progress {
             states: passed.states,
-            frontier: level.iter().map(|block| block.states(stride)).sum(),
+            frontier: level.iter().map(|block| block.states(layout)).sum(),
             depth: passed.depth,
             bytes: passed.peak_bytes,
         };

@@ -7,14 +7,13 @@ use std::time::Instant;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::oracle::parts::Part;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
-use dirtysim_model::pack::Touched;
-use dirtysim_model::state::State;
 use dirtysim_model::step::{Actor, Choice, Effect, Step, apply};
 
 use super::engine::Search;
-use super::memo::{Entry, Memo, Source, Successor};
+use super::memo::{EntryAt, Memo, Successor};
 use super::representative::{Known, Replaced, Representative};
-use super::sections::never_zero;
+use super::sections::{hash_words, never_zero};
+use super::source::Source;
 use super::table::Table;
 use super::{Limit, Progress};
 use crate::run::is_stuck;
@@ -29,23 +28,72 @@ const PARALLEL_STATES: u64 = 4 * BLOCK_STATES as u64;
 /// Successors that a state has at most, more or less: how much room the table keeps for a block.
 const TYPICAL_SUCCESSORS: usize = 8;
 
-/// Packed states, one after the other.
+/// States, one after the other, each a [`Record`].
 #[derive(Clone, Debug)]
 pub(super) struct Block {
-    pub(super) words: Vec<u64>,
+    records: Vec<u64>,
+    /// Who knows the entries in the records: a worker and its memo's generation.
+    owner: (usize, u32),
 }
 
 impl Block {
-    pub(super) fn of(words: Vec<u64>) -> Self {
-        Self { words }
+    /// The first state of a search.
+    pub(super) fn first(layout: RecordLayout, words: &[u64], fingerprint: u64) -> Self {
+        let mut records = words.to_vec();
+        records.resize(layout.len(), 0);
+        records[layout.words] = fingerprint;
+        Self {
+            records,
+            owner: (usize::MAX, 0),
+        }
     }
 
-    pub(super) fn states(&self, stride: usize) -> u64 {
-        (self.words.len() / stride) as u64
+    pub(super) fn states(&self, layout: RecordLayout) -> u64 {
+        (self.records.len() / layout.len()) as u64
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.words.capacity() as u64 * 8
+        self.records.capacity() as u64 * 8
+    }
+
+    /// The packed states.
+    pub(super) fn packed(&self, layout: RecordLayout) -> impl Iterator<Item = &[u64]> {
+        self.records
+            .chunks_exact(layout.len())
+            .map(move |record| &record[..layout.words])
+    }
+}
+
+/// What a record has: a packed state, its fingerprint, and for the VM-wide section and each actor where its entry is in
+/// the memo of the block's owner, two to a word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecordLayout {
+    words: usize,
+    entries: usize,
+}
+
+impl RecordLayout {
+    pub(super) fn new(words: usize, actors: usize) -> Self {
+        Self {
+            words,
+            entries: 1 + actors,
+        }
+    }
+
+    fn len(self) -> usize {
+        self.words + 1 + self.entries.div_ceil(2)
+    }
+
+    #[inline(always)]
+    fn entry(self, record: &[u64], index: usize) -> EntryAt {
+        (record[self.words + 1 + index / 2] >> (index % 2 * 32)) as EntryAt
+    }
+
+    #[inline(always)]
+    fn set_entry(self, record: &mut [u64], index: usize, at: EntryAt) {
+        let word = &mut record[self.words + 1 + index / 2];
+        let shift = index % 2 * 32;
+        *word = *word & !(0xffff_ffff << shift) | u64::from(at) << shift;
     }
 }
 
@@ -129,9 +177,15 @@ impl Job {
         (rayon::current_num_threads() + 1) * BLOCK_STATES * TYPICAL_SUCCESSORS
     }
 
-    fn take(&self) -> Option<Block> {
+    /// A block for a worker, one of its own if there is one.
+    fn take(&self, worker: usize) -> Option<Block> {
         // A poisoned lock means that another worker has panicked, which ends the search anyway.
-        self.todo.lock().ok()?.pop()
+        let mut todo = self.todo.lock().ok()?;
+        let own = todo.iter().rposition(|block| block.owner.0 == worker);
+        match own {
+            Some(index) => Some(todo.swap_remove(index)),
+            None => todo.pop(),
+        }
     }
 
     fn put_back(&self, block: Block) {
@@ -174,11 +228,12 @@ pub(super) fn expand<L: Layout>(
     let shared: &Table = table;
     let threads = rayon::current_num_threads();
     let results: Vec<(Outcome, Option<Limit>)> = if threads == 1 || job.frontier < PARALLEL_STATES {
-        vec![Worker::new(search, shared, job, slack).run::<false>(&mut desk(0))]
+        vec![Worker::new(search, shared, job, slack, 0).run::<false>(&mut desk(0))]
     } else {
         let job: &Job = job;
         rayon::broadcast(|worker| {
-            Worker::new(search, shared, job, slack).run::<true>(&mut desk(worker.index()))
+            let index = worker.index();
+            Worker::new(search, shared, job, slack, index).run::<true>(&mut desk(index))
         })
     };
     let mut limit = None;
@@ -196,7 +251,7 @@ pub(super) fn expand<L: Layout>(
 /// A successor that is to be looked up.
 #[derive(Clone, Copy)]
 struct Candidate {
-    /// Where its state's words begin in the block; its own, where it was made by hand.
+    /// Where its state's record begins in the block.
     parent: u32,
     how: How,
 }
@@ -206,7 +261,7 @@ struct Candidate {
 enum How {
     /// Those of its state, with sections from the memo.
     Memo(Successor),
-    /// From here on among the words that were made by hand.
+    /// From here on among the words that were made.
     Words(u32),
 }
 
@@ -217,14 +272,12 @@ struct Worker<'a, L: Layout> {
     table: &'a Table,
     job: &'a Job,
     slack: usize,
-    stride: usize,
+    layout: RecordLayout,
     outcome: Outcome,
     actors: Vec<Actor>,
-    /// For each actor, what it does in the state in work.
-    entries: Vec<Entry>,
-    /// The state in work, where it was unpacked.
-    state: State<L>,
-    unpacked: bool,
+    /// The number of this worker.
+    index: usize,
+    owner: (usize, u32),
     choices: Vec<Choice>,
     open: Vec<u64>,
     made: Vec<u64>,
@@ -237,25 +290,24 @@ struct Worker<'a, L: Layout> {
 }
 
 impl<'a, L: Layout> Worker<'a, L> {
-    fn new(search: &'a Search<'a, L>, table: &'a Table, job: &'a Job, slack: usize) -> Self {
-        let stride = search.sections.packing().words();
+    fn new(
+        search: &'a Search<'a, L>,
+        table: &'a Table,
+        job: &'a Job,
+        slack: usize,
+        index: usize,
+    ) -> Self {
         Self {
             search,
-            source: Source {
-                machine: search.machine,
-                sections: &search.sections,
-                rules: &search.rules,
-                start: search.start,
-            },
+            source: search.source(),
             table,
             job,
             slack,
-            stride,
+            layout: search.record_layout(),
             outcome: Outcome::default(),
             actors: search.sections.actors(),
-            entries: Vec::new(),
-            state: search.start.clone(),
-            unpacked: false,
+            index,
+            owner: (index, 0),
             choices: Vec::new(),
             open: Vec::new(),
             made: Vec::new(),
@@ -269,19 +321,20 @@ impl<'a, L: Layout> Worker<'a, L> {
 
     fn run<const SHARED: bool>(mut self, desk: &mut Desk) -> (Outcome, Option<Limit>) {
         let mut limit = None;
-        while let Some(block) = self.job.take() {
+        while let Some(mut block) = self.job.take(self.index) {
             limit = self.limit_reached();
             if limit.is_some() || self.table.is_short_of(self.slack) {
                 self.job.put_back(block);
                 break;
             }
-            desk.memo.make_room();
-            for at in (0..block.words.len()).step_by(self.stride) {
-                self.expand_state(
-                    &mut desk.memo,
-                    &block.words[at..at + self.stride],
-                    at as u32,
-                );
+            let owner = (self.index, desk.memo.make_room());
+            if owner != self.owner {
+                self.close_block();
+                self.owner = owner;
+            }
+            let known = block.owner == owner;
+            for at in (0..block.records.len()).step_by(self.layout.len()) {
+                self.expand_state(&mut desk.memo, &mut block.records, at, known);
                 if self.fingerprints.len() >= BATCH {
                     self.flush::<SHARED>(desk, &block);
                 }
@@ -316,53 +369,78 @@ impl<'a, L: Layout> Worker<'a, L> {
         (!(search.watch)(&progress)).then_some(Limit::Interrupt)
     }
 
-    /// Checks a state and finds its successors.
+    /// Checks the state whose record begins at `at` and finds its successors. `known`: the entries in the record are
+    /// those of this worker's memo.
     #[inline]
-    fn expand_state(&mut self, memo: &mut Memo, words: &[u64], parent: u32) {
-        let sections = &self.search.sections;
-        self.unpacked = false;
-        let vm = sections.hash(words, sections.vm());
-        let mut sum = vm;
-        let context = sections.context(self.source.rules, words);
-        self.entries.clear();
+    fn expand_state(&mut self, memo: &mut Memo, records: &mut [u64], at: usize, known: bool) {
+        let layout = self.layout;
+        let record = &mut records[at..at + layout.len()];
+        let (parent, sum) = (at as u32, record[layout.words]);
         let mut part = Part::NEUTRAL;
         let mut facts = Facts::default();
         let mut alone = None;
-        for index in 0..self.actors.len() {
-            let actor = self.actors[index];
-            let own = sections.own(actor);
-            let hash = if own.is_empty() {
-                0
+        for index in 0..layout.entries {
+            let mut entry = if known {
+                layout.entry(record, index)
             } else {
-                sections.hash(words, own)
+                0
             };
-            sum = sum.wrapping_add(hash);
-            let entry = memo.entry(&self.source, words, actor, [vm, hash], context);
-            part = part.join(memo.part(entry));
-            facts.join(memo.context_facts(entry));
-            if alone.is_none()
-                && (memo.is_local(entry)
-                    || (memo.is_by_hand(entry) && self.is_local_by_hand(words, actor)))
-            {
-                alone = Some(index);
+            if entry == 0 {
+                let words = &record[..layout.words];
+                entry = match index.checked_sub(1) {
+                    None => memo.vm_entry(&self.source, words),
+                    Some(actor) => memo.entry(&self.source, words, self.actors[actor]),
+                };
+                layout.set_entry(record, index, entry);
             }
-            self.entries.push(entry);
+            part = part.join(memo.part(entry));
+            if let Some(actor) = index.checked_sub(1) {
+                facts.join(memo.context_facts(entry));
+                if alone.is_none()
+                    && (memo.is_local(entry)
+                        || (memo.is_by_hand(entry)
+                            && self.is_local_by_hand(&record[..layout.words], actor)))
+                {
+                    alone = Some(actor);
+                }
+            }
         }
+        let record = &*record;
+        let words = &record[..layout.words];
         let broken = part.verdict();
-        debug_assert_eq!(broken, self.check(words), "the parts of a verdict are it");
+        debug_assert_eq!(
+            broken,
+            oracle::check(
+                self.search.machine,
+                &self.source.unpack(words),
+                Effect::None
+            ),
+            "the parts of a verdict are the verdict"
+        );
         self.outcome.broken_at.union(broken);
         let before = self.fingerprints.len();
-        let taken = alone.map_or(0..self.actors.len(), |index| index..index + 1);
+        let taken = alone.map_or(0..self.actors.len(), |actor| actor..actor + 1);
         for index in taken {
-            let (actor, entry) = (self.actors[index], self.entries[index]);
+            let actor = self.actors[index];
+            let entry = layout.entry(record, 1 + index);
             if memo.is_by_hand(entry) {
-                facts.join(self.take_by_hand(words, actor));
+                facts.join(self.take_by_hand(words, parent, actor));
                 continue;
             }
             facts.join(memo.step_facts(entry));
-            let successors = memo.successors(&self.source, words, actor, entry);
-            for index in 0..successors.count {
-                let (successor, difference) = memo.successor(successors, index);
+            if let Actor::Thread(thread) = actor {
+                let claimed = memo.claimed(entry);
+                let broken = claimed.verdict(part, usize::from(thread));
+                self.outcome.broken_after.union(broken);
+            }
+            if memo.changes_each_vcpu(entry) {
+                self.change_each_vcpu(memo, words, parent, sum, actor, entry);
+                continue;
+            }
+            for successor in memo.successors(&self.source, words, actor, entry) {
+                let difference = memo
+                    .difference(successor)
+                    .wrapping_add(self.vm_difference(memo, words, successor));
                 self.fingerprints
                     .push(never_zero(sum.wrapping_add(difference)));
                 self.candidates.push(Candidate {
@@ -374,69 +452,95 @@ impl<'a, L: Layout> Worker<'a, L> {
         self.outcome.seen.add(facts);
         let taken = self.fingerprints.len() - before;
         self.outcome.transitions += taken as u64;
-        if taken == 0 {
-            self.unpack(words);
-            if is_stuck(self.search.machine, &self.state) {
-                self.outcome
-                    .broken_at
-                    .insert(Invariant::MigrationMakesProgress);
-            }
+        if taken == 0 && is_stuck(self.search.machine, &self.source.unpack(words)) {
+            self.outcome
+                .broken_at
+                .insert(Invariant::MigrationMakesProgress);
         }
     }
 
-    fn unpack(&mut self, words: &[u64]) {
-        if !self.unpacked {
-            let packing = self.search.sections.packing();
-            packing.unpack(self.search.machine, words, &mut self.state);
-            self.unpacked = true;
+    /// What a successor's VM-wide section adds to the fingerprint.
+    #[inline(always)]
+    fn vm_difference(&self, memo: &Memo, words: &[u64], successor: Successor) -> u64 {
+        let sections = &self.search.sections;
+        let vm = sections.vm();
+        if vm
+            .clone()
+            .all(|index| memo.vm_word(successor, sections, index, words[index]) == words[index])
+        {
+            return 0;
         }
+        let after = vm
+            .clone()
+            .map(|index| memo.vm_word(successor, sections, index, words[index]));
+        hash_words(vm.start, after).wrapping_sub(sections.hash(words, vm))
     }
 
-    /// What the oracle says of a state.
-    fn check(&mut self, words: &[u64]) -> Invariants {
-        self.unpack(words);
-        oracle::check(self.search.machine, &self.state, Effect::None)
+    /// The one successor of a step that changes each vCPU's section by itself.
+    fn change_each_vcpu(
+        &mut self,
+        memo: &mut Memo,
+        words: &[u64],
+        parent: u32,
+        sum: u64,
+        actor: Actor,
+        entry: EntryAt,
+    ) {
+        let sections = &self.search.sections;
+        let mut made = words.to_vec();
+        let mut sum = sum;
+        for vcpu in 0..sections.vcpus() {
+            let (difference, section) = memo.response(&self.source, words, actor, vcpu);
+            sum = sum.wrapping_add(difference);
+            made[sections.vcpu(vcpu)].copy_from_slice(section);
+        }
+        let successors = memo.successors(&self.source, words, actor, entry);
+        for successor in successors {
+            sum = sum
+                .wrapping_add(memo.difference(successor))
+                .wrapping_add(self.vm_difference(memo, words, successor));
+            memo.write(sections, successor, &mut made);
+        }
+        self.push_made(&made, parent, never_zero(sum));
+    }
+
+    fn push_made(&mut self, words: &[u64], parent: u32, fingerprint: u64) {
+        self.fingerprints.push(fingerprint);
+        self.candidates.push(Candidate {
+            parent,
+            how: How::Words(self.made.len() as u32),
+        });
+        self.made.extend_from_slice(words);
     }
 
     /// Whether an actor whose steps are taken by hand has one that may be taken alone.
-    fn is_local_by_hand(&mut self, words: &[u64], actor: Actor) -> bool {
-        self.unpack(words);
-        let rules = self.source.rules;
-        rules
-            .local_choice(self.search.machine, &self.state, actor)
+    fn is_local_by_hand(&mut self, words: &[u64], actor: usize) -> bool {
+        let state = self.source.unpack(words);
+        self.source
+            .choices(&state, self.actors[actor], &mut self.choices)
             .is_some()
     }
 
     /// Takes an actor's steps by the transition function; what they contribute to what is seen.
-    fn take_by_hand(&mut self, words: &[u64], actor: Actor) -> Facts {
-        self.unpack(words);
+    fn take_by_hand(&mut self, words: &[u64], parent: u32, actor: Actor) -> Facts {
         let machine = self.search.machine;
-        let sections = &self.search.sections;
+        let state = self.source.unpack(words);
         let mut facts = Facts::default();
-        self.source.choices(&self.state, actor, &mut self.choices);
-        for &choice in &self.choices {
+        let mut choices = std::mem::take(&mut self.choices);
+        self.source.choices(&state, actor, &mut choices);
+        for &choice in &choices {
             let step = Step { actor, choice };
-            facts.join(Facts::of_step(machine, &self.state, step));
-            let touched = Touched::by(machine, &self.state, step);
-            let mut after = self.state.clone();
+            facts.join(Facts::of_step(machine, &state, step));
+            let mut after = state.clone();
             let effect = apply(machine, &mut after, step);
-            if effect != Effect::None {
-                self.outcome
-                    .broken_after
-                    .union(oracle::check(machine, &after, effect));
-            }
-            let at = self.made.len();
-            self.made.extend_from_slice(words);
-            let made = &mut self.made[at..];
-            sections
-                .packing()
-                .pack_touched(machine, &mut after, touched, made);
-            self.fingerprints.push(sections.fingerprint(made));
-            self.candidates.push(Candidate {
-                parent: 0,
-                how: How::Words(at as u32),
-            });
+            self.outcome
+                .broken_after
+                .union(oracle::check_effect(machine, &after, effect));
+            let made = self.source.pack(&mut after);
+            let fingerprint = self.search.sections.fingerprint(&made);
+            self.push_made(&made, parent, fingerprint);
         }
+        self.choices = choices;
         facts
     }
 
@@ -445,20 +549,35 @@ impl<'a, L: Layout> Worker<'a, L> {
     fn write(&self, memo: &Memo, block: &Block, candidate: Candidate, out: &mut Vec<u64>) {
         match candidate.how {
             How::Words(at) => {
-                out.extend_from_slice(&self.made[at as usize..at as usize + self.stride]);
+                out.extend_from_slice(&self.made[at as usize..at as usize + self.layout.words]);
             }
             How::Memo(successor) => {
                 let at = out.len();
                 let parent = candidate.parent as usize;
-                out.extend_from_slice(&block.words[parent..parent + self.stride]);
-                memo.write(&self.source, successor, &mut out[at..]);
+                let words = &block.records[parent..parent + self.layout.words];
+                out.extend_from_slice(words);
+                memo.write(&self.search.sections, successor, &mut out[at..]);
+                debug_assert!(
+                    self.is_successor(words, successor.actor(), &out[at..]),
+                    "a successor from the memo is one of the transition function"
+                );
             }
         }
     }
 
+    /// Whether a step of `actor` leads from a state to another.
+    fn is_successor(&self, from: &[u64], actor: Actor, to: &[u64]) -> bool {
+        let state = self.source.unpack(from);
+        let mut choices = Vec::new();
+        self.source.choices(&state, actor, &mut choices);
+        choices
+            .into_iter()
+            .any(|choice| self.source.after(&state, Step { actor, choice }).1 == to)
+    }
+
     /// Puts representatives in the place of candidates.
     fn represent(&mut self, desk: &mut Desk, block: &Block) {
-        let mut words = Vec::with_capacity(self.stride);
+        let mut words = Vec::with_capacity(self.layout.words);
         for index in 0..self.candidates.len() {
             words.clear();
             self.write(&desk.memo, block, self.candidates[index], &mut words);
@@ -471,10 +590,7 @@ impl<'a, L: Layout> Worker<'a, L> {
                 Replaced::Known => self.fingerprints[index] = 0,
                 Replaced::Other => {
                     self.fingerprints[index] = self.search.sections.fingerprint(&words);
-                    self.candidates[index] = Candidate {
-                        parent: 0,
-                        how: How::Words(self.made.len() as u32),
-                    };
+                    self.candidates[index].how = How::Words(self.made.len() as u32);
                     self.made.extend_from_slice(&words);
                 }
             }
@@ -487,7 +603,6 @@ impl<'a, L: Layout> Worker<'a, L> {
             self.represent(desk, block);
         }
         self.touched ^= self.table.touch(&self.fingerprints);
-        let mut open = std::mem::take(&mut self.open);
         for index in 0..self.fingerprints.len() {
             let fingerprint = self.fingerprints[index];
             let new = fingerprint != 0
@@ -498,32 +613,105 @@ impl<'a, L: Layout> Worker<'a, L> {
                 };
             if new {
                 self.inserted += 1;
-                if open.capacity() == 0 {
-                    open.reserve_exact(BLOCK_STATES * self.stride);
-                }
-                self.write(&desk.memo, block, self.candidates[index], &mut open);
-                if open.len() == BLOCK_STATES * self.stride {
-                    close(&mut open, &mut self.outcome.next, self.job);
-                }
+                self.record(&mut desk.memo, block, self.candidates[index], fingerprint);
             }
         }
-        self.open = open;
         self.fingerprints.clear();
         self.candidates.clear();
         self.made.clear();
     }
 
+    /// Appends the record of a new state to the next level.
+    #[inline]
+    fn record(&mut self, memo: &mut Memo, block: &Block, candidate: Candidate, fingerprint: u64) {
+        let layout = self.layout;
+        let mut open = std::mem::take(&mut self.open);
+        if open.capacity() == 0 {
+            open.reserve_exact(BLOCK_STATES * layout.len());
+        }
+        let at = open.len();
+        self.write(memo, block, candidate, &mut open);
+        open.push(fingerprint);
+        open.resize(at + layout.len(), 0);
+        let parent = candidate.parent as usize;
+        let parent = &block.records[parent..parent + layout.len()];
+        self.carry(memo, parent, &mut open[at..]);
+        if let How::Memo(successor) = candidate.how
+            && let Actor::Vcpu(vcpu) = successor.actor()
+        {
+            // What a vCPU does next depends on what it depended on and on what it did.
+            let mut next = memo.next(successor);
+            if next == 0 {
+                next = memo.entry(
+                    &self.source,
+                    &open[at..at + layout.words],
+                    successor.actor(),
+                );
+                memo.set_next(successor, next);
+            }
+            layout.set_entry(&mut open[at..], 1 + usize::from(vcpu), next);
+        }
+        if open.len() == BLOCK_STATES * layout.len() {
+            close(&mut open, self.owner, &mut self.outcome.next, self.job);
+        }
+        self.open = open;
+    }
+
+    /// Fills in the entries of a state that still stand after the step from its parent.
+    #[inline]
+    fn carry(&self, memo: &Memo, parent: &[u64], record: &mut [u64]) {
+        let layout = self.layout;
+        let sections = &self.search.sections;
+        let (old, new) = (&parent[..layout.words], layout.words);
+        let changed = |section: std::ops::Range<usize>, record: &[u64]| {
+            old[section.clone()] != record[section]
+        };
+        let vm = sections.vm();
+        if !changed(vm.clone(), record) {
+            layout.set_entry(record, 0, layout.entry(parent, 0));
+        }
+        let mut vcpus = 0_u64;
+        let mut control = false;
+        for vcpu in 0..sections.vcpus() {
+            let section = sections.vcpu(vcpu);
+            if changed(section.clone(), record) {
+                vcpus |= 1 << vcpu;
+                control |= section
+                    .zip(sections.control())
+                    .any(|(index, mask)| (old[index] ^ record[index]) & mask != 0);
+            }
+        }
+        let same_context = !sections.any_thread_changed(old, &record[..new])
+            || self.source.context(old) == self.source.context(&record[..new]);
+        for (index, &actor) in self.actors.iter().enumerate() {
+            let own_changed = match actor {
+                Actor::Vcpu(vcpu) => !same_context || vcpus >> vcpu & 1 != 0,
+                _ => changed(sections.own(actor), record),
+            };
+            if own_changed {
+                continue;
+            }
+            let entry = layout.entry(parent, 1 + index);
+            let bits = vm.clone().map(|index| old[index] ^ record[index]);
+            if memo.stands(entry, bits, vcpus, control) {
+                layout.set_entry(record, 1 + index, entry);
+            }
+        }
+    }
+
     fn close_block(&mut self) {
         if !self.open.is_empty() {
             self.open.shrink_to_fit();
-            close(&mut self.open, &mut self.outcome.next, self.job);
+            close(&mut self.open, self.owner, &mut self.outcome.next, self.job);
         }
-        debug_assert!(!self.job.keeps || self.fingerprints.is_empty());
     }
 }
 
-fn close(open: &mut Vec<u64>, next: &mut Vec<Block>, job: &Job) {
-    let block = Block::of(std::mem::take(open));
+fn close(open: &mut Vec<u64>, owner: (usize, u32), next: &mut Vec<Block>, job: &Job) {
+    let block = Block {
+        records: std::mem::take(open),
+        owner,
+    };
     job.bytes.fetch_add(block.bytes(), Relaxed);
     next.push(block);
 }

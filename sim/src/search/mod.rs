@@ -14,6 +14,7 @@ pub mod memory;
 mod path;
 mod representative;
 mod sections;
+mod source;
 mod table;
 
 use std::time::Duration;

@@ -104,18 +104,12 @@ fn predecessor<L: Layout>(
 /// The first step from `state` to a state whose bits are `target`.
 fn step_to<L: Layout>(search: &Search<'_, L>, state: &State<L>, target: &[u64]) -> Option<Step> {
     let machine = search.machine;
-    let mut bits = vec![0; target.len()];
     let mut found = None;
     for_each_step(machine, state, |step| {
         if found.is_none() {
             let mut after = state.clone();
             apply(machine, &mut after, step);
-            search.symmetry.canonical(machine, &mut after);
-            search
-                .sections
-                .packing()
-                .pack(machine, &mut after, &mut bits);
-            if bits == target {
+            if search.representative(after) == target {
                 found = Some(step);
             }
         }
@@ -141,13 +135,13 @@ fn in_level<L: Layout, R: Send>(
     level: &[Block],
     look: impl Fn(&State<L>, &[u64]) -> Option<R> + Sync,
 ) -> Vec<R> {
-    let stride = search.sections.packing().words();
+    let layout = search.record_layout();
     level
         .par_iter()
         .flat_map_iter(|block| {
             let mut state = search.start.clone();
             let mut answers = Vec::new();
-            for words in block.words.chunks_exact(stride) {
+            for words in block.packed(layout) {
                 search
                     .sections
                     .packing()

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use dirtysim_model::footprint::Reach;
+use dirtysim_model::footprint::{Fields, Reach};
 use dirtysim_model::independence::Rules;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
@@ -20,8 +20,16 @@ pub(super) struct Sections {
     vcpus: Vec<Range<usize>>,
     threads: Vec<Range<usize>>,
     devices: usize,
-    /// The fields of a vCPU's section that [`Reach::Control`] reads.
+    /// The bits of a vCPU's section that [`Reach::Control`] reads.
     control: Vec<u64>,
+    /// The bits of the VM-wide section that are in use.
+    used: Vec<u64>,
+    /// Those that vCPUs read.
+    vcpu_mask: Vec<u64>,
+    /// Those that devices read.
+    device_mask: Vec<u64>,
+    /// By thread and operation, those that it reads.
+    thread_masks: Vec<Vec<Vec<u64>>>,
     /// By thread, operation and stage.
     reaches: Vec<Vec<[Reach; STAGES]>>,
     /// By thread and operation: whether the guest may be let run again.
@@ -46,6 +54,12 @@ const KEYS: [u64; 4] = [
 /// What the words of a section hash to; `first` is where the section begins.
 #[inline(always)]
 pub(super) fn section_hash(first: usize, words: &[u64]) -> u64 {
+    hash_words(first, words.iter().copied())
+}
+
+/// As [`section_hash`], of words that lie nowhere.
+#[inline(always)]
+pub(super) fn hash_words(first: usize, words: impl Iterator<Item = u64>) -> u64 {
     let mut sum = KEYS[3].wrapping_mul(2 * first as u64 + 1);
     for word in words {
         sum = fold(word ^ KEYS[0] ^ sum, KEYS[1]).wrapping_add(sum.rotate_left(29));
@@ -57,6 +71,7 @@ impl Sections {
     pub(super) fn new<L: Layout>(machine: &Machine, start: &State<L>, packing: Packing) -> Self {
         let threads = start.threads.len();
         let by_op = |thread: usize| 0..=machine.programs[thread].len();
+        let mask = |fields: Fields| packing.vm_mask(start, fields);
         Self {
             packing,
             vm: 0..packing.vm_words(),
@@ -66,6 +81,19 @@ impl Sections {
             threads: (0..threads).map(|thread| packing.thread(thread)).collect(),
             devices: start.devices.len(),
             control: packing.control_mask(machine, start),
+            used: mask(Fields::ALL),
+            vcpu_mask: mask(Fields::of_vcpu()),
+            device_mask: mask(Fields::of_device()),
+            thread_masks: (0..threads)
+                .map(|thread| {
+                    by_op(thread)
+                        .map(|op| {
+                            let op = machine.programs[thread].get(op);
+                            mask(Fields::of_thread(machine, op))
+                        })
+                        .collect()
+                })
+                .collect(),
             reaches: (0..threads)
                 .map(|thread| {
                     by_op(thread)
@@ -138,8 +166,52 @@ impl Sections {
         (0..self.threads.len()).map(|thread| self.place(words, thread))
     }
 
-    pub(super) fn reach(&self, thread: usize, place: ThreadPlace) -> Reach {
-        self.reaches[thread][usize::from(place.op)][usize::from(place.stage)]
+    /// What an actor's next step depends on of the vCPUs.
+    #[inline]
+    pub(super) fn reach(&self, words: &[u64], actor: Actor) -> Reach {
+        match actor {
+            Actor::Thread(thread) => {
+                let place = self.place(words, usize::from(thread));
+                self.reaches[usize::from(thread)][usize::from(place.op)][usize::from(place.stage)]
+            }
+            Actor::Vcpu(_) | Actor::Device(_) => Reach::Own,
+        }
+    }
+
+    /// The vCPU at a thread's index.
+    #[inline]
+    pub(super) fn indexed_vcpu(&self, words: &[u64], actor: Actor) -> usize {
+        match actor {
+            Actor::Thread(thread) => self.place(words, usize::from(thread)).index as usize,
+            Actor::Vcpu(_) | Actor::Device(_) => 0,
+        }
+    }
+
+    /// The bits of the VM-wide section that an actor's next step reads.
+    #[inline]
+    pub(super) fn mask(&self, words: &[u64], actor: Actor) -> &[u64] {
+        match actor {
+            Actor::Vcpu(_) => &self.vcpu_mask,
+            Actor::Device(_) => &self.device_mask,
+            Actor::Thread(thread) => {
+                let place = self.place(words, usize::from(thread));
+                &self.thread_masks[usize::from(thread)][usize::from(place.op)]
+            }
+        }
+    }
+
+    /// The bits of the VM-wide section that are in use.
+    pub(super) fn used(&self) -> &[u64] {
+        &self.used
+    }
+
+    /// An actor's number among its kind.
+    pub(super) fn code(&self, actor: Actor) -> u64 {
+        match actor {
+            Actor::Vcpu(number) | Actor::Thread(number) | Actor::Device(number) => {
+                u64::from(number)
+            }
+        }
     }
 
     /// What vCPUs' steps, their packing and the rules for them read of the threads.
@@ -148,6 +220,14 @@ impl Sections {
         let ops = || self.places(words).map(|place| usize::from(place.op));
         let resumes = ops().zip(&self.resumes).any(|(op, resumes)| resumes[op]);
         rules.context(ops()) << 1 | u64::from(resumes)
+    }
+
+    /// Whether some thread's section differs.
+    #[inline]
+    pub(super) fn any_thread_changed(&self, old: &[u64], new: &[u64]) -> bool {
+        self.threads
+            .iter()
+            .any(|section| old[section.clone()] != new[section.clone()])
     }
 
     /// The fingerprint of a packed state: the sum of its sections' hashes, so that a step that changes some sections

@@ -1,0 +1,66 @@
+//! The transition function for states as words: where everything that a search knows of steps comes from.
+
+use dirtysim_model::independence::Rules;
+use dirtysim_model::layout::Layout;
+use dirtysim_model::machine::Machine;
+use dirtysim_model::state::State;
+use dirtysim_model::step::{Actor, Choice, Effect, Step, apply, for_each_choice};
+
+use super::sections::Sections;
+
+/// A machine, how its states are packed, and what a search leaves out.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a, L: Layout> {
+    pub(super) machine: &'a Machine,
+    pub(super) sections: &'a Sections,
+    pub(super) rules: &'a Rules,
+    /// A template for states.
+    pub(super) start: &'a State<L>,
+}
+
+impl<L: Layout> Source<'_, L> {
+    /// The choices of an actor that a search takes: the one that may be taken alone, which is the answer, or all.
+    pub(super) fn choices(
+        &self,
+        state: &State<L>,
+        actor: Actor,
+        choices: &mut Vec<Choice>,
+    ) -> Option<Choice> {
+        choices.clear();
+        let local = self.rules.local_choice(self.machine, state, actor);
+        match local {
+            Some(choice) => choices.push(choice),
+            None => for_each_choice(self.machine, state, actor, |choice| choices.push(choice)),
+        }
+        local
+    }
+
+    /// What vCPUs' steps and their packing read of the threads.
+    #[inline]
+    pub(super) fn context(&self, words: &[u64]) -> u64 {
+        self.sections.context(self.rules, words)
+    }
+
+    pub(super) fn unpack(&self, words: &[u64]) -> State<L> {
+        let mut state = self.start.clone();
+        self.sections
+            .packing()
+            .unpack(self.machine, words, &mut state);
+        state
+    }
+
+    /// The words of a state, which is put into its normal form.
+    pub(super) fn pack(&self, state: &mut State<L>) -> Vec<u64> {
+        let packing = self.sections.packing();
+        let mut words = vec![0; packing.words()];
+        packing.pack(self.machine, state, &mut words);
+        words
+    }
+
+    /// The effect of a step, and the words of the state after it.
+    pub(super) fn after(&self, state: &State<L>, step: Step) -> (Effect, Vec<u64>) {
+        let mut after = state.clone();
+        let effect = apply(self.machine, &mut after, step);
+        (effect, self.pack(&mut after))
+    }
+}
