@@ -46,6 +46,8 @@ impl Fields {
     pub const DEVICES: Self = Self(1 << 9);
     /// Of a vCPU: where it is, why it left last, whether it was signalled or waits.
     pub const CONTROL: Self = Self(1 << 10);
+    /// mmu_lock.
+    pub const MMU_LOCK: Self = Self(1 << 11);
     /// All of them.
     pub const ALL: Self = Self(u16::MAX);
 
@@ -65,7 +67,7 @@ impl Fields {
     /// set.
     #[must_use]
     pub const fn of_vcpu() -> Self {
-        Self::REST.and(Self::LEAVES)
+        Self::REST.and(Self::LEAVES).and(Self::MMU_LOCK)
     }
 
     /// Those that a device's read. What they write besides: a page becomes stale, the VMM's log has it.
@@ -74,9 +76,9 @@ impl Fields {
         Self::REST.and(Self::DEVICES)
     }
 
-    /// Those that a thread's read, at an operation.
+    /// Those that a thread's read, at a stage of its operation.
     #[must_use]
-    pub fn of_thread(machine: &Machine, op: Option<&Op>) -> Self {
+    pub fn of_thread(machine: &Machine, op: Option<&Op>, stage: u8) -> Self {
         let rest = Self::REST;
         let Some(op) = op else {
             return rest;
@@ -86,6 +88,17 @@ impl Fields {
             rest.and(Self::LEAVES)
         } else {
             rest
+        };
+        let waits_for_mmu_lock = match op {
+            Op::GetDirtyLog { .. } => stage == get_dirty_log::LOCK,
+            Op::ClearDirtyLog { .. } => stage == clear_dirty_log::LOCK,
+            Op::ResetRings { .. } => stage == reset_rings::REARM,
+            _ => false,
+        };
+        let rearms = if waits_for_mmu_lock {
+            rearms.and(Self::MMU_LOCK)
+        } else {
+            rearms
         };
         match op {
             Op::Harvest { .. }

@@ -622,8 +622,10 @@ fn walk_vm<L: Layout, C: Codec>(w: &Widths, state: &mut State<L>, c: &mut C) {
     }
     c.begin(Fields::REST);
     c.u8(&mut state.slots_lock, 3);
+    c.begin(Fields::MMU_LOCK);
     c.flag(&mut state.mmu_lock_write);
     c.u8(&mut state.mmu_lock_vcpus, 3);
+    c.begin(Fields::REST);
     c.flag(&mut state.vcpu_mutexes);
     if w.locks {
         c.u8(&mut state.user_locks, 8);

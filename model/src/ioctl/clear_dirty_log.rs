@@ -13,7 +13,7 @@ use crate::step::Effect;
 const ENTER: u8 = 0;
 pub(crate) const KICK: u8 = 1;
 const COPY_IN: u8 = 2;
-const LOCK: u8 = 3;
+pub(crate) const LOCK: u8 = 3;
 const TAKE: u8 = 4;
 pub(crate) const REARM: u8 = 5;
 const UNLOCK: u8 = 6;

@@ -121,18 +121,14 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
     let mut kept_bytes = 0;
     loop {
         let frontier: u64 = level.iter().map(|block| block.states(layout)).sum();
-        let keeps = match &mut which {
-            Pass::Levels { depth, kept } => {
-                kept_bytes += level.iter().map(Block::bytes).sum::<u64>();
-                kept.push(level.clone());
-                if passed.depth == *depth {
-                    return passed;
-                }
-                true
+        if let Pass::Levels { depth, kept } = &mut which {
+            kept_bytes += level.iter().map(Block::bytes).sum::<u64>();
+            kept.push(level.clone());
+            if passed.depth == *depth {
+                return passed;
             }
-            Pass::Verdict { .. } => false,
-        };
-        let mut job = Job::new(level, passed.depth, frontier, kept_bytes, keeps);
+        }
+        let mut job = Job::new(level, passed.depth, frontier, kept_bytes);
         let outcome = loop {
             match expand(search, &mut table, &mut job, &desks) {
                 Stop::Done => break None,

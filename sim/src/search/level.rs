@@ -21,6 +21,8 @@ use crate::sometimes::{Facts, Seen};
 
 /// States of a full block.
 const BLOCK_STATES: usize = 2048;
+/// So many states before its turn a state's entries are brought into the cache.
+const AHEAD: usize = 4;
 /// Successors that are looked up together.
 const BATCH: usize = 96;
 /// Levels below so many states are not worth waking threads for.
@@ -141,17 +143,10 @@ pub(super) struct Job {
     /// Bytes of the blocks of this level that are left, and of those of the next one.
     bytes: AtomicU64,
     kept_bytes: u64,
-    keeps: bool,
 }
 
 impl Job {
-    pub(super) fn new(
-        level: Vec<Block>,
-        depth: u32,
-        frontier: u64,
-        kept_bytes: u64,
-        keeps: bool,
-    ) -> Self {
+    pub(super) fn new(level: Vec<Block>, depth: u32, frontier: u64, kept_bytes: u64) -> Self {
         let bytes = level.iter().map(Block::bytes).sum();
         Self {
             todo: Mutex::new(level),
@@ -160,7 +155,6 @@ impl Job {
             frontier,
             bytes: AtomicU64::new(bytes),
             kept_bytes,
-            keeps,
         }
     }
 
@@ -334,6 +328,9 @@ impl<'a, L: Layout> Worker<'a, L> {
             }
             let known = block.owner == owner;
             for at in (0..block.records.len()).step_by(self.layout.len()) {
+                if known {
+                    self.look_ahead(&desk.memo, &block.records, at);
+                }
                 self.expand_state(&mut desk.memo, &mut block.records, at, known);
                 if self.fingerprints.len() >= BATCH {
                     self.flush::<SHARED>(desk, &block);
@@ -367,6 +364,18 @@ impl<'a, L: Layout> Worker<'a, L> {
             bytes,
         };
         (!(search.watch)(&progress)).then_some(Limit::Interrupt)
+    }
+
+    /// Brings the entries of a state a few records on into the cache.
+    #[inline(always)]
+    fn look_ahead(&mut self, memo: &Memo, records: &[u64], at: usize) {
+        let layout = self.layout;
+        let at = at + AHEAD * layout.len();
+        if let Some(record) = records.get(at..at + layout.len()) {
+            for index in 0..layout.entries {
+                self.touched ^= memo.touch(layout.entry(record, index));
+            }
+        }
     }
 
     /// Checks the state whose record begins at `at` and finds its successors. `known`: the entries in the record are
@@ -636,20 +645,21 @@ impl<'a, L: Layout> Worker<'a, L> {
         let parent = candidate.parent as usize;
         let parent = &block.records[parent..parent + layout.len()];
         self.carry(memo, parent, &mut open[at..]);
-        if let How::Memo(successor) = candidate.how
-            && let Actor::Vcpu(vcpu) = successor.actor()
-        {
-            // What a vCPU does next depends on what it depended on and on what it did.
+        if let How::Memo(successor) = candidate.how {
+            let actor = successor.actor();
+            let words = &open[at..at + layout.words];
             let mut next = memo.next(successor);
-            if next == 0 {
-                next = memo.entry(
-                    &self.source,
-                    &open[at..at + layout.words],
-                    successor.actor(),
-                );
+            if next == 0
+                && self
+                    .search
+                    .sections
+                    .next_is_determined(parent, actor, words)
+            {
+                next = memo.entry(&self.source, words, actor);
                 memo.set_next(successor, next);
             }
-            layout.set_entry(&mut open[at..], 1 + usize::from(vcpu), next);
+            let index = 1 + self.search.sections.number(actor);
+            layout.set_entry(&mut open[at..], index, next);
         }
         if open.len() == BLOCK_STATES * layout.len() {
             close(&mut open, self.owner, &mut self.outcome.next, self.job);

@@ -120,7 +120,12 @@ impl Memo {
                 break;
             }
             let at = found as u32;
-            if found & !0xffff_ffff == tag && self.arena[at as usize..].starts_with(&self.key) {
+            if found & !0xffff_ffff == tag
+                && self.arena[at as usize..]
+                    .iter()
+                    .zip(&self.key)
+                    .all(|(old, new)| old == new)
+            {
                 debug_assert!(
                     {
                         let mut anew = self.begin_entry();
@@ -261,6 +266,14 @@ impl Memo {
     #[inline(always)]
     fn body(&self, at: EntryAt) -> &[u64] {
         &self.arena[self.body_at(at)..]
+    }
+
+    /// Brings an entry into the cache; answers something that depends on it, so that the loads are made.
+    #[inline(always)]
+    pub(super) fn touch(&self, at: EntryAt) -> u64 {
+        let at = at as usize;
+        let near = self.arena.get(at).copied().unwrap_or(0);
+        near ^ self.arena.get(at + 8).copied().unwrap_or(0)
     }
 
     /// What the entry contributes to the verdict on the state.

@@ -28,8 +28,8 @@ pub(super) struct Sections {
     vcpu_mask: Vec<u64>,
     /// Those that devices read.
     device_mask: Vec<u64>,
-    /// By thread and operation, those that it reads.
-    thread_masks: Vec<Vec<Vec<u64>>>,
+    /// By thread, operation and stage, those that it reads.
+    thread_masks: Vec<Vec<[Vec<u64>; STAGES]>>,
     /// By thread, operation and stage.
     reaches: Vec<Vec<[Reach; STAGES]>>,
     /// By thread and operation: whether the guest may be let run again.
@@ -89,7 +89,9 @@ impl Sections {
                     by_op(thread)
                         .map(|op| {
                             let op = machine.programs[thread].get(op);
-                            mask(Fields::of_thread(machine, op))
+                            std::array::from_fn(|stage| {
+                                mask(Fields::of_thread(machine, op, stage as u8))
+                            })
                         })
                         .collect()
                 })
@@ -140,6 +142,16 @@ impl Sections {
             .collect()
     }
 
+    /// An actor's place among [`Sections::actors`].
+    #[inline(always)]
+    pub(super) fn number(&self, actor: Actor) -> usize {
+        match actor {
+            Actor::Vcpu(vcpu) => usize::from(vcpu),
+            Actor::Thread(thread) => self.vcpus.len() + usize::from(thread),
+            Actor::Device(device) => self.vcpus.len() + self.threads.len() + usize::from(device),
+        }
+    }
+
     /// The words of an actor's own section; a device's is the VM-wide one.
     pub(super) fn own(&self, actor: Actor) -> Range<usize> {
         match actor {
@@ -154,7 +166,7 @@ impl Sections {
     }
 
     /// Where a thread is in a packed state.
-    #[inline]
+    #[inline(always)]
     pub(super) fn place(&self, words: &[u64], thread: usize) -> ThreadPlace {
         self.packing
             .thread_place(&words[self.threads[thread].clone()])
@@ -164,6 +176,27 @@ impl Sections {
     #[inline]
     pub(super) fn places<'a>(&'a self, words: &'a [u64]) -> impl Iterator<Item = ThreadPlace> + 'a {
         (0..self.threads.len()).map(|thread| self.place(words, thread))
+    }
+
+    /// Whether what an actor depends on after its step is determined by what it depended on before, and the step.
+    #[inline]
+    pub(super) fn next_is_determined(&self, before: &[u64], actor: Actor, after: &[u64]) -> bool {
+        if let Actor::Vcpu(_) = actor {
+            return true;
+        }
+        let within = match self.reach(after, actor) {
+            Reach::Own | Reach::EachVcpu | Reach::Everything => true,
+            Reach::IndexedVcpu => {
+                self.reach(before, actor) == Reach::IndexedVcpu
+                    && self.indexed_vcpu(before, actor) == self.indexed_vcpu(after, actor)
+            }
+            Reach::Control | Reach::Gate => false,
+        };
+        let masks = self.mask(before, actor).iter().zip(self.mask(after, actor));
+        within
+            && masks
+                .into_iter()
+                .all(|(before, after)| after & !before == 0)
     }
 
     /// What an actor's next step depends on of the vCPUs.
@@ -196,6 +229,7 @@ impl Sections {
             Actor::Thread(thread) => {
                 let place = self.place(words, usize::from(thread));
                 &self.thread_masks[usize::from(thread)][usize::from(place.op)]
+                    [usize::from(place.stage)]
             }
         }
     }
