@@ -16,6 +16,7 @@
 use crate::ioctl::{clear_dirty_log, get_dirty_log, reset_rings};
 use crate::machine::{Arch, Machine};
 use crate::op::{HarvestWay, Op};
+use crate::vcpu::Pc;
 use crate::vmm::harvest;
 
 /// Kinds of fields of a section.
@@ -23,8 +24,7 @@ use crate::vmm::harvest;
 pub struct Fields(u16);
 
 impl Fields {
-    /// VM-wide: memslots, capabilities, locks, whether the guest runs, whether all is over. Of a vCPU: all but its
-    /// control.
+    /// VM-wide: memslots, capabilities, the vCPUs' mutexes, whether all is over. Of a vCPU: all but its control.
     pub const REST: Self = Self(1 << 0);
     /// The leaves: present, writable, dirty, huge.
     pub const LEAVES: Self = Self(1 << 1);
@@ -48,6 +48,10 @@ impl Fields {
     pub const CONTROL: Self = Self(1 << 10);
     /// mmu_lock.
     pub const MMU_LOCK: Self = Self(1 << 11);
+    /// slots_lock, user space's locks, sends that may still fail: what no vCPU looks at.
+    pub const LOCKS: Self = Self(1 << 12);
+    /// Whether the guest may run.
+    pub const GUEST_RUNS: Self = Self(1 << 13);
     /// All of them.
     pub const ALL: Self = Self(u16::MAX);
 
@@ -63,11 +67,16 @@ impl Fields {
         Self(self.0 | other.0)
     }
 
-    /// The VM-wide fields that a vCPU's choices and steps read. What they write besides: a page becomes stale, its bit is
-    /// set.
+    /// The VM-wide fields that a vCPU's choices and steps read, the leaves apart: [`frames_of_vcpu`] tells whose. What they
+    /// write besides: a page becomes stale, its bit is set.
     #[must_use]
-    pub const fn of_vcpu() -> Self {
-        Self::REST.and(Self::LEAVES).and(Self::MMU_LOCK)
+    pub const fn of_vcpu(pc: Pc) -> Self {
+        match pc {
+            Pc::Fault => Self::REST.and(Self::MMU_LOCK),
+            // Outside, or about to be: see `resume_ahead`.
+            Pc::User | Pc::Exit => Self::REST.and(Self::GUEST_RUNS),
+            _ => Self::REST,
+        }
     }
 
     /// Those that a device's read. What they write besides: a page becomes stale, the VMM's log has it.
@@ -79,7 +88,7 @@ impl Fields {
     /// Those that a thread's read, at a stage of its operation.
     #[must_use]
     pub fn of_thread(machine: &Machine, op: Option<&Op>, stage: u8) -> Self {
-        let rest = Self::REST;
+        let rest = Self::REST.and(Self::LOCKS).and(Self::GUEST_RUNS);
         let Some(op) = op else {
             return rest;
         };
@@ -249,6 +258,30 @@ impl Reach {
             | Op::Finish { .. } => Own,
         }
     }
+}
+
+/// What tells which leaves a vCPU's next step reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VcpuPlace {
+    /// Where its thread is.
+    pub pc: Pc,
+    /// The frame of the access that has not retired, if there is one.
+    pub frame: Option<u32>,
+    /// Whether it may begin another access.
+    pub has_budget: bool,
+    /// The frames in its TLB, one bit each.
+    pub tlb: u64,
+}
+
+/// The frames whose leaves a vCPU's choices and steps, and the claims about its TLB, read: one bit each.
+#[must_use]
+#[inline]
+pub fn frames_of_vcpu(has_huge: bool, place: VcpuPlace) -> u64 {
+    let may_begin = place.pc == Pc::Guest && place.frame.is_none() && place.has_budget;
+    if has_huge || may_begin {
+        return u64::MAX;
+    }
+    place.frame.map_or(0, |frame| 1 << (frame % 64)) | place.tlb
 }
 
 /// Whether some thread lets the guest run again.

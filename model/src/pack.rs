@@ -10,7 +10,7 @@
 use alloc::vec::Vec;
 
 use crate::errno::Errno;
-use crate::footprint::{Fields, Reach, resume_ahead};
+use crate::footprint::{Fields, Reach, VcpuPlace, resume_ahead};
 use crate::layout::Layout;
 use crate::machine::Machine;
 use crate::mutation::Mutation;
@@ -233,6 +233,9 @@ trait Codec {
     /// What the fields are from here on, up to the next call.
     #[inline(always)]
     fn begin(&mut self, _kind: Fields) {}
+    /// The next field is this one.
+    #[inline(always)]
+    fn next_is(&mut self, _field: Field) {}
 
     #[inline(always)]
     fn u8(&mut self, value: &mut u8, width: u32) {
@@ -360,6 +363,47 @@ impl Codec for Counter {
     }
 }
 
+/// A field of a vCPU's section that can be read without the others.
+#[derive(Clone, Copy)]
+enum Field {
+    Frame,
+    Stores,
+    Loads,
+    Tlb,
+}
+
+/// Where in a section some fields begin.
+#[derive(Default)]
+struct Finder {
+    at: u32,
+    places: VcpuFields,
+}
+
+impl Codec for Finder {
+    const ENCODES: bool = true;
+    fn bits(&mut self, _value: &mut u64, width: u32) {
+        self.at += width;
+    }
+    fn next_is(&mut self, field: Field) {
+        let place = match field {
+            Field::Frame => &mut self.places.frame,
+            Field::Stores => &mut self.places.stores,
+            Field::Loads => &mut self.places.loads,
+            Field::Tlb => &mut self.places.tlb,
+        };
+        *place = self.at;
+    }
+}
+
+/// Where in a vCPU's section some fields begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct VcpuFields {
+    frame: u32,
+    stores: u32,
+    loads: u32,
+    tlb: u32,
+}
+
 /// Where in a section fields of some kinds are.
 struct FieldMask {
     wanted: Fields,
@@ -399,6 +443,7 @@ impl Codec for FieldMask {
 pub struct Packing {
     widths: Widths,
     bits: u32,
+    vcpu_fields: VcpuFields,
     vm_words: usize,
     vcpus: usize,
     vcpu_words: usize,
@@ -431,6 +476,10 @@ impl Packing {
             walk_vcpu(machine, &widths, &mut state, index, &mut counter);
             vcpu = vcpu.max(counter.0);
         }
+        let mut finder = Finder::default();
+        if !state.vcpus.is_empty() {
+            walk_vcpu(machine, &widths, &mut state, 0, &mut finder);
+        }
         let mut thread = 0;
         for index in 0..state.threads.len() {
             let mut counter = Counter(0);
@@ -442,6 +491,7 @@ impl Packing {
         Self {
             widths,
             bits: vm.0 + vcpu * vcpus as u32 + thread * threads as u32,
+            vcpu_fields: finder.places,
             vm_words: in_words(vm.0),
             vcpus,
             vcpu_words: in_words(vcpu),
@@ -490,6 +540,64 @@ impl Packing {
             walk_vcpu(machine, &self.widths, &mut template.clone(), 0, &mut mask);
         }
         mask.words
+    }
+
+    /// What tells which leaves a vCPU's next step reads, from its section.
+    #[must_use]
+    #[inline]
+    pub fn vcpu_place(&self, section: &[u64]) -> VcpuPlace {
+        let read = |at: u32, width: u32| {
+            let mut value = 0;
+            Decoder { words: section, at }.bits(&mut value, width);
+            value
+        };
+        let (w, fields) = (&self.widths, self.vcpu_fields);
+        let frame = read(fields.frame, w.frame_index);
+        let loads = w.loads && read(fields.loads, w.budget) > 0;
+        VcpuPlace {
+            pc: Pc::ALL[(read(0, 4) as usize).min(Pc::ALL.len() - 1)],
+            frame: frame.checked_sub(1).map(|frame| frame as u32),
+            has_budget: loads || read(fields.stores, w.budget) > 0,
+            tlb: read(fields.tlb, w.frames),
+        }
+    }
+
+    /// The bits of the VM-wide section that a frame's leaf has.
+    #[must_use]
+    pub fn leaf_mask<L: Layout>(&self, template: &State<L>, frame: u32) -> Vec<u64> {
+        let mut state = template.clone();
+        let words = |state: &mut State<L>| {
+            let mut words = alloc::vec![0; self.vm_words];
+            let mut encoder = Encoder::new(&mut words);
+            walk_vm(&self.widths, state, &mut encoder);
+            encoder.finish();
+            words
+        };
+        for set in [
+            &mut state.present,
+            &mut state.writable,
+            &mut state.dirty_bit,
+            &mut state.huge,
+        ] {
+            set.clear();
+        }
+        let without = words(&mut state);
+        for set in [
+            &mut state.present,
+            &mut state.writable,
+            &mut state.dirty_bit,
+            &mut state.huge,
+        ] {
+            set.insert(frame);
+        }
+        let with = words(&mut state);
+        with.iter().zip(&without).map(|(a, b)| a ^ b).collect()
+    }
+
+    /// Frames that a packed state has.
+    #[must_use]
+    pub fn frames(&self) -> u32 {
+        self.widths.frames
     }
 
     /// The bits of the VM-wide section that fields of these kinds have.
@@ -620,20 +728,23 @@ fn walk_vm<L: Layout, C: Codec>(w: &Widths, state: &mut State<L>, c: &mut C) {
         c.set(&mut state.written, frames);
         c.set(&mut state.spurious, frames);
     }
-    c.begin(Fields::REST);
+    c.begin(Fields::LOCKS);
     c.u8(&mut state.slots_lock, 3);
     c.begin(Fields::MMU_LOCK);
     c.flag(&mut state.mmu_lock_write);
     c.u8(&mut state.mmu_lock_vcpus, 3);
     c.begin(Fields::REST);
     c.flag(&mut state.vcpu_mutexes);
+    c.begin(Fields::GUEST_RUNS);
+    c.flag(&mut state.guest_runs);
+    c.begin(Fields::LOCKS);
     if w.locks {
         c.u8(&mut state.user_locks, 8);
     }
-    c.flag(&mut state.guest_runs);
     if w.failures {
         c.u8(&mut state.send_failures, w.budget);
     }
+    c.begin(Fields::REST);
     c.flag(&mut state.finished);
     c.flag(&mut state.crashed);
     if w.vcpu_setup {
@@ -718,15 +829,18 @@ fn walk_vcpu<L: Layout, C: Codec>(
     }
     c.u8(&mut v.stage, 3);
     c.u8(&mut v.push, 3);
+    c.next_is(Field::Frame);
     c.frame(&mut v.frame, w.frame_index);
     if w.loads {
         c.flag(&mut v.load);
+        c.next_is(Field::Loads);
         c.u8(&mut v.loads, w.budget);
     }
     c.flag(&mut v.fast);
     c.flag(&mut v.was_absent);
     c.flag(&mut v.logging);
     c.flag(&mut v.old_slots);
+    c.next_is(Field::Stores);
     c.u8(&mut v.stores, w.budget);
     if w.steal {
         c.u8(&mut v.steal, w.budget);
@@ -746,6 +860,7 @@ fn walk_vcpu<L: Layout, C: Codec>(
     c.begin(Fields::CONTROL);
     c.flag(&mut v.waits);
     c.begin(Fields::REST);
+    c.next_is(Field::Tlb);
     c.set(&mut v.tlb, w.frames);
     if w.pml {
         walk_pml(machine, w, v, c);

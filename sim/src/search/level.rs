@@ -647,18 +647,16 @@ impl<'a, L: Layout> Worker<'a, L> {
         self.carry(memo, parent, &mut open[at..]);
         if let How::Memo(successor) = candidate.how {
             let actor = successor.actor();
-            let words = &open[at..at + layout.words];
-            let mut next = memo.next(successor);
-            if next == 0
-                && self
-                    .search
-                    .sections
-                    .next_is_determined(parent, actor, words)
-            {
-                next = memo.entry(&self.source, words, actor);
-                memo.set_next(successor, next);
-            }
             let index = 1 + self.search.sections.number(actor);
+            let mut next = memo.next(successor);
+            if next == 0 {
+                let words = &open[at..at + layout.words];
+                let before = layout.entry(parent, index);
+                next = memo.entry(&self.source, words, actor);
+                if memo.determines_next(before, &self.search.sections, actor, words) {
+                    memo.set_next(successor, next);
+                }
+            }
             layout.set_entry(&mut open[at..], index, next);
         }
         if open.len() == BLOCK_STATES * layout.len() {

@@ -188,8 +188,7 @@ impl Memo {
             Actor::Thread(thread) => u64::from(thread) << 2 | 1,
             Actor::Device(device) => u64::from(device) << 2 | 2,
         });
-        let mask = sections.mask(words, actor);
-        key.extend(words.iter().zip(mask).map(|(word, mask)| word & mask));
+        masked_vm(sections, words, actor, key);
         key.extend_from_slice(&words[sections.own(actor)]);
         match sections.reach(words, actor) {
             Reach::Own | Reach::EachVcpu | Reach::Everything => {}
@@ -228,8 +227,7 @@ impl Memo {
         let key = &mut self.key;
         key.clear();
         key.push(source.context(words) << 16 | (vcpu as u64) << 8 | sections.code(actor) << 2 | 3);
-        let mask = sections.mask(words, actor);
-        key.extend(words.iter().zip(mask).map(|(word, mask)| word & mask));
+        masked_vm(sections, words, actor, key);
         key.extend_from_slice(&words[sections.own(actor)]);
         key.extend_from_slice(&words[section.clone()]);
         let hash = section_hash(1, key);
@@ -334,6 +332,29 @@ impl Memo {
             && vm.zip(&body[MASK..]).all(|(bits, mask)| bits & mask == 0)
     }
 
+    /// Whether what an actor depends on after a step is determined by what it depended on before, at `at`, and by the step.
+    pub(super) fn determines_next(
+        &self,
+        at: EntryAt,
+        sections: &Sections,
+        actor: Actor,
+        after: &[u64],
+    ) -> bool {
+        let body = self.body(at);
+        let within = match sections.reach(after, actor) {
+            Reach::Own | Reach::EachVcpu | Reach::Everything => true,
+            Reach::IndexedVcpu => body[DEPENDS] >> sections.indexed_vcpu(after, actor) & 1 != 0,
+            Reach::Control | Reach::Gate => false,
+        };
+        let mut mask = Vec::new();
+        sections.mask(after, actor, &mut mask);
+        within
+            && mask
+                .iter()
+                .zip(&body[MASK..])
+                .all(|(after, before)| after & !before == 0)
+    }
+
     /// The successors of an entry that is not by hand.
     #[inline(always)]
     pub(super) fn successors<'m, L: Layout>(
@@ -408,6 +429,16 @@ impl Memo {
     }
 }
 
+/// Appends what an actor's next step reads of the VM-wide section.
+#[inline]
+fn masked_vm(sections: &Sections, words: &[u64], actor: Actor, key: &mut Vec<u64>) {
+    let at = key.len();
+    sections.mask(words, actor, key);
+    for (bits, word) in key[at..].iter_mut().zip(words) {
+        *bits &= word;
+    }
+}
+
 /// Words of one successor.
 #[inline(always)]
 fn stride(sections: &Sections, actor: Actor, vcpu: Option<u8>) -> usize {
@@ -435,7 +466,8 @@ fn is_same(sections: &Sections, words: &[u64], actor: Actor, old: &[u64], new: &
 fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: Actor, entry: &mut Vec<u64>) {
     let (machine, sections) = (source.machine, source.sections);
     let vm = sections.vm();
-    let mask = sections.mask(words, actor);
+    let mut mask = Vec::new();
+    sections.mask(words, actor, &mut mask);
     // What is not read: all 0, and all 1.
     let [mut zeros, mut ones] = [words.to_vec(), words.to_vec()];
     for index in vm.clone() {
@@ -473,7 +505,7 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: Actor, entry: &
     let body = entry.len();
     entry.extend(part.to_words());
     entry.extend([0, context.to_word(), 0, depends]);
-    entry.extend_from_slice(mask);
+    entry.extend_from_slice(&mask);
     let mut choices = Vec::new();
     let local = source.choices(&state, actor, &mut choices).is_some();
     let by_hand =

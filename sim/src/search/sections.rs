@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use dirtysim_model::footprint::{Fields, Reach};
+use dirtysim_model::footprint::{Fields, Reach, frames_of_vcpu};
 use dirtysim_model::independence::Rules;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::pack::{Packing, ThreadPlace};
 use dirtysim_model::state::State;
 use dirtysim_model::step::Actor;
+use dirtysim_model::vcpu::Pc;
 
 /// Stages that a thread's operation has at most: they are packed in 4 bits.
 const STAGES: usize = 16;
@@ -24,8 +25,11 @@ pub(super) struct Sections {
     control: Vec<u64>,
     /// The bits of the VM-wide section that are in use.
     used: Vec<u64>,
-    /// Those that vCPUs read.
-    vcpu_mask: Vec<u64>,
+    /// Those that vCPUs read, by where they are, leaves apart.
+    vcpu_masks: [Vec<u64>; Pc::ALL.len()],
+    /// By frame, those that its leaf has.
+    leaves: Vec<Vec<u64>>,
+    has_huge: bool,
     /// Those that devices read.
     device_mask: Vec<u64>,
     /// By thread, operation and stage, those that it reads.
@@ -82,7 +86,11 @@ impl Sections {
             devices: start.devices.len(),
             control: packing.control_mask(machine, start),
             used: mask(Fields::ALL),
-            vcpu_mask: mask(Fields::of_vcpu()),
+            vcpu_masks: Pc::ALL.map(|pc| mask(Fields::of_vcpu(pc))),
+            leaves: (0..packing.frames())
+                .map(|frame| packing.leaf_mask(start, frame))
+                .collect(),
+            has_huge: machine.slots.iter().any(|slot| slot.huge),
             device_mask: mask(Fields::of_device()),
             thread_masks: (0..threads)
                 .map(|thread| {
@@ -178,27 +186,6 @@ impl Sections {
         (0..self.threads.len()).map(|thread| self.place(words, thread))
     }
 
-    /// Whether what an actor depends on after its step is determined by what it depended on before, and the step.
-    #[inline]
-    pub(super) fn next_is_determined(&self, before: &[u64], actor: Actor, after: &[u64]) -> bool {
-        if let Actor::Vcpu(_) = actor {
-            return true;
-        }
-        let within = match self.reach(after, actor) {
-            Reach::Own | Reach::EachVcpu | Reach::Everything => true,
-            Reach::IndexedVcpu => {
-                self.reach(before, actor) == Reach::IndexedVcpu
-                    && self.indexed_vcpu(before, actor) == self.indexed_vcpu(after, actor)
-            }
-            Reach::Control | Reach::Gate => false,
-        };
-        let masks = self.mask(before, actor).iter().zip(self.mask(after, actor));
-        within
-            && masks
-                .into_iter()
-                .all(|(before, after)| after & !before == 0)
-    }
-
     /// What an actor's next step depends on of the vCPUs.
     #[inline]
     pub(super) fn reach(&self, words: &[u64], actor: Actor) -> Reach {
@@ -220,16 +207,32 @@ impl Sections {
         }
     }
 
-    /// The bits of the VM-wide section that an actor's next step reads.
+    /// Appends the bits of the VM-wide section that an actor's next step reads.
     #[inline]
-    pub(super) fn mask(&self, words: &[u64], actor: Actor) -> &[u64] {
+    pub(super) fn mask(&self, words: &[u64], actor: Actor, out: &mut Vec<u64>) {
         match actor {
-            Actor::Vcpu(_) => &self.vcpu_mask,
-            Actor::Device(_) => &self.device_mask,
+            Actor::Vcpu(vcpu) => {
+                let section = &words[self.vcpus[usize::from(vcpu)].clone()];
+                let place = self.packing.vcpu_place(section);
+                let at = out.len();
+                out.extend_from_slice(&self.vcpu_masks[place.pc as usize]);
+                let mut frames = frames_of_vcpu(self.has_huge, place);
+                if self.leaves.len() < 64 {
+                    frames &= (1 << self.leaves.len()) - 1;
+                }
+                while frames != 0 {
+                    let leaf = &self.leaves[frames.trailing_zeros() as usize];
+                    for (word, leaf) in out[at..].iter_mut().zip(leaf) {
+                        *word |= leaf;
+                    }
+                    frames &= frames - 1;
+                }
+            }
+            Actor::Device(_) => out.extend_from_slice(&self.device_mask),
             Actor::Thread(thread) => {
                 let place = self.place(words, usize::from(thread));
-                &self.thread_masks[usize::from(thread)][usize::from(place.op)]
-                    [usize::from(place.stage)]
+                let masks = &self.thread_masks[usize::from(thread)][usize::from(place.op)];
+                out.extend_from_slice(&masks[usize::from(place.stage)]);
             }
         }
     }
