@@ -10,8 +10,9 @@ use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::step::{Actor, Choice, Effect, Step, apply};
 
 use super::engine::Search;
+use super::known::Known;
 use super::memo::{EntryAt, Memo, Successor};
-use super::representative::{Known, Replaced, Representative};
+use super::representative::Representative;
 use super::sections::{hash_words, never_zero};
 use super::source::Source;
 use super::table::Table;
@@ -331,7 +332,7 @@ impl<'a, L: Layout> Worker<'a, L> {
                 if known {
                     self.look_ahead(&desk.memo, &block.records, at);
                 }
-                self.expand_state(&mut desk.memo, &mut block.records, at, known);
+                self.expand_state(desk, &mut block.records, at, known);
                 if self.fingerprints.len() >= BATCH {
                     self.flush::<SHARED>(desk, &block);
                 }
@@ -381,7 +382,8 @@ impl<'a, L: Layout> Worker<'a, L> {
     /// Checks the state whose record begins at `at` and finds its successors. `known`: the entries in the record are
     /// those of this worker's memo.
     #[inline]
-    fn expand_state(&mut self, memo: &mut Memo, records: &mut [u64], at: usize, known: bool) {
+    fn expand_state(&mut self, desk: &mut Desk, records: &mut [u64], at: usize, known: bool) {
+        let memo = &mut desk.memo;
         let layout = self.layout;
         let record = &mut records[at..at + layout.len()];
         let (parent, sum) = (at as u32, record[layout.words]);
@@ -427,13 +429,14 @@ impl<'a, L: Layout> Worker<'a, L> {
             "the parts of a verdict are the verdict"
         );
         self.outcome.broken_at.union(broken);
-        let before = self.fingerprints.len();
+        let mut steps = 0;
         let taken = alone.map_or(0..self.actors.len(), |actor| actor..actor + 1);
         for index in taken {
             let actor = self.actors[index];
             let entry = layout.entry(record, 1 + index);
             if memo.is_by_hand(entry) {
                 facts.join(self.take_by_hand(words, parent, actor));
+                steps += self.choices.len();
                 continue;
             }
             facts.join(memo.step_facts(entry));
@@ -444,24 +447,27 @@ impl<'a, L: Layout> Worker<'a, L> {
             }
             if memo.changes_each_vcpu(entry) {
                 self.change_each_vcpu(memo, words, parent, sum, actor, entry);
+                steps += 1;
                 continue;
             }
             for successor in memo.successors(&self.source, words, actor, entry) {
                 let difference = memo
                     .difference(successor)
                     .wrapping_add(self.vm_difference(memo, words, successor));
-                self.fingerprints
-                    .push(never_zero(sum.wrapping_add(difference)));
-                self.candidates.push(Candidate {
-                    parent,
-                    how: How::Memo(successor),
-                });
+                steps += 1;
+                let fingerprint = never_zero(sum.wrapping_add(difference));
+                if !desk.known.meets(fingerprint) {
+                    self.fingerprints.push(fingerprint);
+                    self.candidates.push(Candidate {
+                        parent,
+                        how: How::Memo(successor),
+                    });
+                }
             }
         }
         self.outcome.seen.add(facts);
-        let taken = self.fingerprints.len() - before;
-        self.outcome.transitions += taken as u64;
-        if taken == 0 && is_stuck(self.search.machine, &self.source.unpack(words)) {
+        self.outcome.transitions += steps as u64;
+        if steps == 0 && is_stuck(self.search.machine, &self.source.unpack(words)) {
             self.outcome
                 .broken_at
                 .insert(Invariant::MigrationMakesProgress);
@@ -585,23 +591,15 @@ impl<'a, L: Layout> Worker<'a, L> {
     }
 
     /// Puts representatives in the place of candidates.
-    fn represent(&mut self, desk: &mut Desk, block: &Block) {
+    fn represent(&mut self, memo: &Memo, block: &Block) {
         let mut words = Vec::with_capacity(self.layout.words);
         for index in 0..self.candidates.len() {
             words.clear();
-            self.write(&desk.memo, block, self.candidates[index], &mut words);
-            let fingerprint = self.fingerprints[index];
-            match self
-                .representative
-                .replace(self.search, &mut desk.known, fingerprint, &mut words)
-            {
-                Replaced::Itself => {}
-                Replaced::Known => self.fingerprints[index] = 0,
-                Replaced::Other => {
-                    self.fingerprints[index] = self.search.sections.fingerprint(&words);
-                    self.candidates[index].how = How::Words(self.made.len() as u32);
-                    self.made.extend_from_slice(&words);
-                }
+            self.write(memo, block, self.candidates[index], &mut words);
+            if self.representative.replace(self.search, &mut words) {
+                self.fingerprints[index] = self.search.sections.fingerprint(&words);
+                self.candidates[index].how = How::Words(self.made.len() as u32);
+                self.made.extend_from_slice(&words);
             }
         }
     }
@@ -609,17 +607,16 @@ impl<'a, L: Layout> Worker<'a, L> {
     /// Looks the candidates up; what is new joins the next level.
     fn flush<const SHARED: bool>(&mut self, desk: &mut Desk, block: &Block) {
         if !self.representative.is_trivial() {
-            self.represent(desk, block);
+            self.represent(&desk.memo, block);
         }
         self.touched ^= self.table.touch(&self.fingerprints);
         for index in 0..self.fingerprints.len() {
             let fingerprint = self.fingerprints[index];
-            let new = fingerprint != 0
-                && if SHARED {
-                    self.table.insert_shared(fingerprint)
-                } else {
-                    self.table.insert(fingerprint)
-                };
+            let new = if SHARED {
+                self.table.insert_shared(fingerprint)
+            } else {
+                self.table.insert(fingerprint)
+            };
             if new {
                 self.inserted += 1;
                 self.record(&mut desk.memo, block, self.candidates[index], fingerprint);

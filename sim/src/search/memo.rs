@@ -16,14 +16,13 @@ use dirtysim_model::layout::Layout;
 use dirtysim_model::oracle::parts::{Claimed, Part};
 use dirtysim_model::step::{Actor, Effect, Step, apply};
 
+use super::index::Index;
 use super::sections::{Sections, section_hash};
 use super::source::Source;
 use crate::sometimes::Facts;
 
 /// Words of the table of entries, 32 MiB: a memo that has filled them starts anew.
 const ARENA_WORDS: usize = 1 << 22;
-/// Slots of the index, a power of two; it is never more than half full.
-const INDEX_SLOTS: usize = 1 << 18;
 
 /// The steps must be taken by the transition function, state by state: they depend on more than the key.
 const BY_HAND: u64 = 1 << 0;
@@ -54,6 +53,14 @@ const ON_CONTROL: u64 = 1 << 32;
 const NEXT: usize = 1;
 const SET: usize = 2;
 
+/// What an entry is about.
+#[derive(Clone, Copy)]
+enum Kind {
+    Vm,
+    Actor,
+    Response,
+}
+
 /// Where an entry is in a memo, counted from 1; 0: not known.
 pub(super) type EntryAt = u32;
 
@@ -74,9 +81,8 @@ impl Successor {
 
 /// A table of what actors do.
 pub(super) struct Memo {
-    /// 32 bits of a hash, then an [`EntryAt`]; 0: empty.
-    index: Vec<u64>,
-    entries: usize,
+    /// By kind of entry.
+    indices: [Index; 3],
     arena: Vec<u64>,
     key: Vec<u64>,
     generation: u32,
@@ -85,8 +91,7 @@ pub(super) struct Memo {
 impl Memo {
     pub(super) fn new() -> Self {
         Self {
-            index: vec![0; INDEX_SLOTS],
-            entries: 0,
+            indices: [(); 3].map(|()| Index::new()),
             arena: Vec::new(),
             key: Vec::new(),
             generation: 1,
@@ -95,10 +100,9 @@ impl Memo {
 
     /// Forgets everything if there is too much of it; entries of other generations are void.
     pub(super) fn make_room(&mut self) -> u32 {
-        if self.arena.len() > ARENA_WORDS || self.entries > INDEX_SLOTS / 2 {
+        if self.arena.len() > ARENA_WORDS {
             self.arena.clear();
-            self.index.fill(0);
-            self.entries = 0;
+            self.indices = [(); 3].map(|()| Index::new());
             self.generation += 1;
         }
         self.generation
@@ -108,39 +112,29 @@ impl Memo {
     #[inline]
     fn find(
         &mut self,
+        kind: Kind,
         hash: u64,
         fill: impl Fn(&mut Vec<u64>),
         is_right: impl Fn(&[u64], &[u64]) -> bool,
     ) -> EntryAt {
-        let mut slot = (hash >> 40) as usize & (INDEX_SLOTS - 1);
-        let tag = hash << 32;
-        loop {
-            let found = self.index[slot];
-            if found == 0 {
-                break;
-            }
-            let at = found as u32;
-            if found & !0xffff_ffff == tag
-                && self.arena[at as usize..]
-                    .iter()
-                    .zip(&self.key)
-                    .all(|(old, new)| old == new)
-            {
-                debug_assert!(
-                    {
-                        let mut anew = self.begin_entry();
-                        fill(&mut anew);
-                        is_right(&self.arena[at as usize - 1..], &anew)
-                    },
-                    "an entry depends on its key alone"
-                );
-                return at;
-            }
-            slot = (slot + 1) & (INDEX_SLOTS - 1);
+        let index = &self.indices[kind as usize];
+        let found = index.find(hash, |at| {
+            let words = &self.arena[at as usize..];
+            words.iter().zip(&self.key).all(|(old, new)| old == new)
+        });
+        if let Some(at) = found {
+            debug_assert!(
+                {
+                    let mut anew = self.begin_entry();
+                    fill(&mut anew);
+                    is_right(&self.arena[at as usize - 1..], &anew)
+                },
+                "an entry depends on its key alone"
+            );
+            return at;
         }
         let at = self.arena.len() as u32 + 1;
-        self.index[slot] = tag | u64::from(at);
-        self.entries += 1;
+        self.indices[kind as usize].insert(hash, at);
         let mut entry = self.begin_entry();
         fill(&mut entry);
         self.arena.append(&mut entry);
@@ -159,9 +153,9 @@ impl Memo {
         let vm = source.sections.vm();
         let hash = source.sections.hash(words, vm.clone());
         self.key.clear();
-        self.key.push(3);
         self.key.extend_from_slice(&words[vm]);
         self.find(
+            Kind::Vm,
             hash,
             |entry| {
                 let part = Part::of_vm(source.machine, &source.unpack(words));
@@ -182,12 +176,11 @@ impl Memo {
         let sections = source.sections;
         let key = &mut self.key;
         key.clear();
-        // The last two bits tell what kind of entry it is.
-        key.push(match actor {
-            Actor::Vcpu(vcpu) => source.context(words) << 16 | u64::from(vcpu) << 2,
-            Actor::Thread(thread) => u64::from(thread) << 2 | 1,
-            Actor::Device(device) => u64::from(device) << 2 | 2,
-        });
+        let context = match actor {
+            Actor::Vcpu(_) => source.context(words),
+            Actor::Thread(_) | Actor::Device(_) => 0,
+        };
+        key.push(context << 16 | sections.number(actor) as u64);
         masked_vm(sections, words, actor, key);
         key.extend_from_slice(&words[sections.own(actor)]);
         match sections.reach(words, actor) {
@@ -206,6 +199,7 @@ impl Memo {
         }
         let hash = section_hash(0, key);
         self.find(
+            Kind::Actor,
             hash,
             |entry| fill(source, words, actor, entry),
             |old, new| is_same(sections, words, actor, old, new),
@@ -226,12 +220,13 @@ impl Memo {
         let section = sections.vcpu(vcpu);
         let key = &mut self.key;
         key.clear();
-        key.push(source.context(words) << 16 | (vcpu as u64) << 8 | sections.code(actor) << 2 | 3);
+        key.push(source.context(words) << 16 | (vcpu as u64) << 8 | sections.number(actor) as u64);
         masked_vm(sections, words, actor, key);
         key.extend_from_slice(&words[sections.own(actor)]);
         key.extend_from_slice(&words[section.clone()]);
-        let hash = section_hash(1, key);
+        let hash = section_hash(0, key);
         let at = self.find(
+            Kind::Response,
             hash,
             |entry| {
                 let state = source.unpack(words);

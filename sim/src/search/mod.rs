@@ -8,6 +8,8 @@
 //! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
 
 mod engine;
+mod index;
+mod known;
 mod level;
 mod memo;
 pub mod memory;

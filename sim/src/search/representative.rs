@@ -5,39 +5,6 @@ use dirtysim_model::state::State;
 
 use super::engine::Search;
 
-/// Fingerprints that are remembered, a power of two: 256 KiB.
-const KNOWN: usize = 1 << 15;
-
-/// States whose representative was looked up lately: most successors were some other state's before.
-pub(super) struct Known {
-    fingerprints: Vec<u64>,
-}
-
-impl Known {
-    pub(super) fn new() -> Self {
-        Self {
-            fingerprints: vec![0; KNOWN],
-        }
-    }
-
-    /// Whether the state was looked up lately; from now on it was.
-    #[inline]
-    fn meets(&mut self, fingerprint: u64) -> bool {
-        let place = &mut self.fingerprints[(fingerprint >> 40) as usize % KNOWN];
-        std::mem::replace(place, fingerprint) == fingerprint
-    }
-}
-
-/// What a state is replaced by.
-pub(super) enum Replaced {
-    /// It represents itself.
-    Itself,
-    /// By a state that was looked up before.
-    Known,
-    /// By the words that were written.
-    Other,
-}
-
 /// Finds representatives.
 pub(super) struct Representative<L: Layout> {
     state: State<L>,
@@ -57,31 +24,22 @@ impl<L: Layout> Representative<L> {
         self.none
     }
 
-    /// Replaces `words` by those of the representative.
+    /// Replaces `words` by those of the representative; whether it is another state.
     #[inline]
-    pub(super) fn replace(
-        &mut self,
-        search: &Search<'_, L>,
-        known: &mut Known,
-        fingerprint: u64,
-        words: &mut [u64],
-    ) -> Replaced {
+    pub(super) fn replace(&mut self, search: &Search<'_, L>, words: &mut [u64]) -> bool {
         let places = search.sections.places(words);
         let applies = search
             .symmetry
             .applies(places.map(|place| (usize::from(place.op), place.stage)));
         if applies == (false, false) {
-            return Replaced::Itself;
-        }
-        if known.meets(fingerprint) {
-            return Replaced::Known;
+            return false;
         }
         let packing = search.sections.packing();
         packing.unpack(search.machine, words, &mut self.state);
         if !search.symmetry.canonical(search.machine, &mut self.state) {
-            return Replaced::Itself;
+            return false;
         }
         packing.pack(search.machine, &mut self.state, words);
-        Replaced::Other
+        true
     }
 }

@@ -242,15 +242,6 @@ impl Sections {
         &self.used
     }
 
-    /// An actor's number among its kind.
-    pub(super) fn code(&self, actor: Actor) -> u64 {
-        match actor {
-            Actor::Vcpu(number) | Actor::Thread(number) | Actor::Device(number) => {
-                u64::from(number)
-            }
-        }
-    }
-
     /// What vCPUs' steps, their packing and the rules for them read of the threads.
     #[inline]
     pub(super) fn context(&self, rules: &Rules, words: &[u64]) -> u64 {

@@ -1,0 +1,69 @@
+//! Where the entries of a memo are: hashes to places, no larger than it has to be, so that it stays in the cache.
+
+/// Slots of an empty index, a power of two.
+const LEAST_SLOTS: usize = 1 << 10;
+
+/// An open-addressing index; a slot is the hash's upper half, then a place counted from 1; 0: empty.
+pub(super) struct Index {
+    slots: Vec<u64>,
+    len: usize,
+}
+
+const PLACE: u64 = 0xffff_ffff;
+
+impl Index {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: vec![0; LEAST_SLOTS],
+            len: 0,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.slots.len() as u64 * 8
+    }
+
+    /// The half of a hash that slots keep tells where to look, so that they can be moved.
+    #[inline(always)]
+    fn start(&self, hash: u64) -> usize {
+        (hash >> 32) as usize & (self.slots.len() - 1)
+    }
+
+    /// The place among those with this hash that is the one.
+    #[inline(always)]
+    pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut slot = self.start(hash);
+        loop {
+            let found = self.slots[slot];
+            if found == 0 {
+                return None;
+            }
+            if (found ^ hash) & !PLACE == 0 && is_it(found as u32) {
+                return Some(found as u32);
+            }
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// Adds a place, not 0.
+    pub(super) fn insert(&mut self, hash: u64, place: u32) {
+        if self.len * 2 >= self.slots.len() {
+            let doubled = vec![0; self.slots.len() * 2];
+            for slot in std::mem::replace(&mut self.slots, doubled) {
+                if slot != 0 {
+                    self.put(slot);
+                }
+            }
+        }
+        self.len += 1;
+        self.put(hash & !PLACE | u64::from(place));
+    }
+
+    fn put(&mut self, value: u64) {
+        let mut slot = self.start(value);
+        while self.slots[slot] != 0 {
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+        self.slots[slot] = value;
+    }
+}
