@@ -121,8 +121,10 @@ impl Seen {
     #[inline(always)]
     pub fn add(&mut self, facts: Facts) {
         self.0 |= facts.seen.0;
-        for (claim, needs) in CROSSED {
-            self.insert(claim, facts.crossing & needs == needs);
+        if self.0 & ALL_CROSSED != ALL_CROSSED {
+            for (claim, needs) in CROSSED {
+                self.insert(claim, facts.crossing & needs == needs);
+            }
         }
     }
 }
@@ -163,7 +165,21 @@ const CROSSED: [(Sometimes, u16); 5] = [
     (Sometimes::EntryReset, RESETS | RING_HARVESTED),
 ];
 
+/// The claims of [`CROSSED`], as a [`Seen`] has them.
+const ALL_CROSSED: u32 = {
+    let mut all = 0;
+    let mut index = 0;
+    while index < CROSSED.len() {
+        all |= 1 << CROSSED[index].0 as u8;
+        index += 1;
+    }
+    all
+};
+
 impl Facts {
+    /// In a word, the halves begin at this bit.
+    pub(crate) const CROSSING: u32 = 32;
+
     /// Adds another's.
     #[inline(always)]
     pub fn join(&mut self, other: Self) {
@@ -181,10 +197,10 @@ impl Facts {
         self.crossing & (GETS | HARVESTS | RESETS) != 0
     }
 
-    /// As a word, for a table.
+    /// As a word of 48 bits, for a table. Words are joined by `|`.
     #[must_use]
     pub fn to_word(self) -> u64 {
-        u64::from(self.seen.0) | u64::from(self.crossing) << 32
+        u64::from(self.seen.0) | u64::from(self.crossing) << Self::CROSSING
     }
 
     /// From that word.
@@ -193,7 +209,7 @@ impl Facts {
     pub fn from_word(word: u64) -> Self {
         Self {
             seen: Seen(word as u32),
-            crossing: (word >> 32) as u16,
+            crossing: (word >> Self::CROSSING) as u16,
         }
     }
 

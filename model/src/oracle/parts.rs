@@ -18,7 +18,7 @@ use crate::pages::PageSet;
 use crate::state::State;
 use crate::step::Effect;
 
-/// What one section contributes, or several joined.
+/// What one section contributes, or several joined: words, so that joining them is four operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
     /// Stale host pages that none of these accounts for.
@@ -27,23 +27,26 @@ pub struct Part {
     open: u64,
     /// Host pages that one of these accounts for.
     held: u64,
-    /// What is broken whatever the others say.
-    broken: Invariants,
-    /// vCPUs whose ring is out of order unless RESET is at it.
-    disordered: u8,
-    /// vCPUs whose ring is out of order even so.
-    disordered_in_reset: u8,
-    /// vCPUs whose ring RESET is at.
-    resets: u8,
-    /// Some vCPU is in KVM_RUN or may enter it.
-    could_run: bool,
-    /// An ioctl is re-arming.
-    rearms: bool,
-    /// Some vCPU's TLB lets a store through that its leaf would not.
-    stale_tlb: bool,
-    /// Threads in an ioctl that may still flush TLBs.
-    owe_flush: u8,
+    /// The rest, as bits: see the constants.
+    bits: u64,
 }
+
+/// What is broken whatever the others say: [`Invariants::bits`].
+const BROKEN: u64 = 0xffff;
+/// From this bit on, vCPUs whose ring is out of order unless RESET is at it.
+const DISORDERED: u32 = 16;
+/// From this bit on, vCPUs whose ring is out of order even so.
+const DISORDERED_IN_RESET: u32 = 24;
+/// From this bit on, vCPUs whose ring RESET is at.
+const RESETS: u32 = 32;
+/// From this bit on, threads in an ioctl that may still flush TLBs.
+const OWE_FLUSH: u32 = 40;
+/// Some vCPU is in KVM_RUN or may enter it.
+const COULD_RUN: u64 = 1 << 48;
+/// An ioctl is re-arming.
+const REARMS: u64 = 1 << 49;
+/// Some vCPU's TLB lets a store through that its leaf would not.
+const STALE_TLB: u64 = 1 << 50;
 
 impl Part {
     /// Contributes nothing: where a join begins.
@@ -51,14 +54,7 @@ impl Part {
         stale: u64::MAX,
         open: 0,
         held: 0,
-        broken: Invariants::NONE,
-        disordered: 0,
-        disordered_in_reset: 0,
-        resets: 0,
-        could_run: false,
-        rearms: false,
-        stale_tlb: false,
-        owe_flush: 0,
+        bits: 0,
     };
 
     /// What the VM-wide section contributes.
@@ -70,16 +66,17 @@ impl Part {
         let mut part = Self::holding::<L>(|left| subtract_vm(machine, state, aliased, left));
         part.stale = word(&stale);
         part.open = word(&logged_hosts(machine, state, open_leaves(machine, state)));
-        part.rearms = state.slots_lock != 0;
+        let mut broken = Invariants::NONE;
         if state.crashed {
-            part.broken.insert(Invariant::NothingCrashes);
+            broken.insert(Invariant::NothingCrashes);
         }
         if !bitmap_ends(machine, state) {
-            part.broken.insert(Invariant::BitmapEndsAtNpages);
+            broken.insert(Invariant::BitmapEndsAtNpages);
         }
         if machine.track_spurious && !state.spurious.is_empty() {
-            part.broken.insert(Invariant::NoSpuriousDirtyPage);
+            broken.insert(Invariant::NoSpuriousDirtyPage);
         }
+        part.bits = u64::from(broken.bits()) | flag(state.slots_lock != 0, REARMS);
         part
     }
 
@@ -89,18 +86,23 @@ impl Part {
         let mut part = Self::holding::<L>(|left| subtract_vcpu(machine, state, vcpu, left));
         let v = &state.vcpus[vcpu];
         part.open = word(&logged_hosts(machine, state, v.tlb.clone()));
-        part.could_run = state.guest_runs || !v.is_stopped();
-        part.stale_tlb = tlb_is_stale(machine, state, vcpu);
+        part.bits = flag(state.guest_runs || !v.is_stopped(), COULD_RUN)
+            | flag(tlb_is_stale(machine, state, vcpu), STALE_TLB);
         if state.caps.ring_entries != 0 {
-            let bit = |broken: Invariants| {
-                u8::from(broken.has(Invariant::DirtyGfnFollowsLifecycle)) << vcpu
+            let disordered = |broken: Invariants, from: u32| {
+                flag(
+                    broken.has(Invariant::DirtyGfnFollowsLifecycle),
+                    1 << (from + vcpu as u32),
+                )
             };
+            let mut broken = Invariants::NONE;
             let idle = check_ring(state, vcpu, || false);
             if idle.has(Invariant::RingNeverOverflows) {
-                part.broken.insert(Invariant::RingNeverOverflows);
+                broken.insert(Invariant::RingNeverOverflows);
             }
-            part.disordered = bit(idle);
-            part.disordered_in_reset = bit(check_ring(state, vcpu, || true));
+            part.bits |= u64::from(broken.bits())
+                | disordered(idle, DISORDERED)
+                | disordered(check_ring(state, vcpu, || true), DISORDERED_IN_RESET);
         }
         part
     }
@@ -115,10 +117,14 @@ impl Part {
             part.held = u64::MAX;
             part.stale = 0;
         }
-        part.rearms = in_reset(machine, state, thread);
-        part.owe_flush = u8::from(owes_flush(machine, state, thread)) << thread;
+        part.bits = flag(in_reset(machine, state, thread), REARMS)
+            | flag(
+                owes_flush(machine, state, thread),
+                1 << (OWE_FLUSH + thread as u32),
+            );
         for vcpu in 0..state.vcpus.len() {
-            part.resets |= u8::from(resets_ring_of(machine, state, thread, vcpu)) << vcpu;
+            let resets = resets_ring_of(machine, state, thread, vcpu);
+            part.bits |= flag(resets, 1 << (RESETS + vcpu as u32));
         }
         part
     }
@@ -141,20 +147,11 @@ impl Part {
     #[inline(always)]
     #[must_use]
     pub fn join(self, other: Self) -> Self {
-        let mut broken = self.broken;
-        broken.union(other.broken);
         Self {
             stale: self.stale & other.stale,
             open: self.open | other.open,
             held: self.held | other.held,
-            broken,
-            disordered: self.disordered | other.disordered,
-            disordered_in_reset: self.disordered_in_reset | other.disordered_in_reset,
-            resets: self.resets | other.resets,
-            could_run: self.could_run | other.could_run,
-            rearms: self.rearms | other.rearms,
-            stale_tlb: self.stale_tlb | other.stale_tlb,
-            owe_flush: self.owe_flush | other.owe_flush,
+            bits: self.bits | other.bits,
         }
     }
 
@@ -162,15 +159,25 @@ impl Part {
     #[inline(always)]
     #[must_use]
     pub fn verdict(self) -> Invariants {
-        let mut broken = self.broken;
+        let suspicious = BROKEN | 0xff << DISORDERED | 0xff << DISORDERED_IN_RESET;
+        if self.stale | self.open & !self.held | self.bits & suspicious == 0 {
+            return Invariants::NONE;
+        }
+        self.careful_verdict()
+    }
+
+    #[cold]
+    fn careful_verdict(self) -> Invariants {
+        let mut broken = Invariants::from_bits((self.bits & BROKEN) as u16);
         if self.stale != 0 {
             broken.insert(Invariant::StalePageIsAccountedFor);
         }
-        if self.could_run && !self.rearms && self.open & !self.held != 0 {
+        if self.bits & (COULD_RUN | REARMS) == COULD_RUN && self.open & !self.held != 0 {
             broken.insert(Invariant::UnrecordedPageIsArmed);
         }
-        let disordered = self.disordered & !self.resets | self.disordered_in_reset & self.resets;
-        if disordered != 0 {
+        let byte = |from: u32| self.bits >> from & 0xff;
+        let resets = byte(RESETS);
+        if byte(DISORDERED) & !resets | byte(DISORDERED_IN_RESET) & resets != 0 {
             broken.insert(Invariant::DirtyGfnFollowsLifecycle);
         }
         broken
@@ -179,38 +186,18 @@ impl Part {
     /// As words, for a table.
     #[must_use]
     pub fn to_words(self) -> [u64; 4] {
-        [
-            self.stale,
-            self.open,
-            self.held,
-            u64::from(self.broken.bits())
-                | u64::from(self.disordered) << 16
-                | u64::from(self.disordered_in_reset) << 24
-                | u64::from(self.resets) << 32
-                | u64::from(self.could_run) << 40
-                | u64::from(self.rearms) << 41
-                | u64::from(self.stale_tlb) << 42
-                | u64::from(self.owe_flush) << 48,
-        ]
+        [self.stale, self.open, self.held, self.bits]
     }
 
     /// From those words.
     #[inline(always)]
     #[must_use]
-    pub fn from_words(words: [u64; 4]) -> Self {
-        let rest = words[3];
+    pub fn from_words([stale, open, held, bits]: [u64; 4]) -> Self {
         Self {
-            stale: words[0],
-            open: words[1],
-            held: words[2],
-            broken: Invariants::from_bits(rest as u16),
-            disordered: (rest >> 16) as u8,
-            disordered_in_reset: (rest >> 24) as u8,
-            resets: (rest >> 32) as u8,
-            could_run: rest >> 40 & 1 != 0,
-            rearms: rest >> 41 & 1 != 0,
-            stale_tlb: rest >> 42 & 1 != 0,
-            owe_flush: (rest >> 48) as u8,
+            stale,
+            open,
+            held,
+            bits,
         }
     }
 }
@@ -251,7 +238,8 @@ impl Claimed {
     #[must_use]
     pub fn verdict(self, before: Part, thread: usize) -> Invariants {
         let mut broken = self.broken;
-        if self.flushed && before.stale_tlb && before.owe_flush & !(1 << thread) == 0 {
+        let others = before.bits >> OWE_FLUSH & 0xff & !(1 << thread);
+        if self.flushed && before.bits & STALE_TLB != 0 && others == 0 {
             broken.insert(Invariant::TlbIsFlushedOnReturn);
         }
         broken
@@ -272,6 +260,10 @@ impl Claimed {
             flushed: word >> 16 & 1 != 0,
         }
     }
+}
+
+fn flag(yes: bool, bit: u64) -> u64 {
+    if yes { bit } else { 0 }
 }
 
 /// A set of at most 64 pages as a word.

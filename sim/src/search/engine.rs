@@ -53,10 +53,7 @@ impl<L: Layout> Search<'_, L> {
     }
 
     pub(super) fn record_layout(&self) -> RecordLayout {
-        RecordLayout::new(
-            self.sections.packing().words(),
-            self.sections.actors().len(),
-        )
+        RecordLayout::new(self.sections.packing().words(), self.sections.actors())
     }
 
     /// The words of the representative of a state.

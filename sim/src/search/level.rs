@@ -13,7 +13,7 @@ use super::engine::Search;
 use super::known::Known;
 use super::memo::{EntryAt, Memo, Successor};
 use super::representative::Representative;
-use super::sections::{hash_words, never_zero};
+use super::sections::{Sections, hash_words, never_zero};
 use super::source::Source;
 use super::table::Table;
 use super::{Limit, Progress};
@@ -217,20 +217,24 @@ pub(super) fn expand<L: Layout>(
     job: &mut Job,
     desks: &[Mutex<Desk>],
 ) -> Stop {
-    // A desk is one worker's; a poisoned lock means that it panicked, which has ended the search already.
-    let desk = |index: usize| desks[index].lock().unwrap_or_else(PoisonError::into_inner);
     let slack = job.slack(search);
-    let shared: &Table = table;
-    let threads = rayon::current_num_threads();
-    let results: Vec<(Outcome, Option<Limit>)> = if threads == 1 || job.frontier < PARALLEL_STATES {
-        vec![Worker::new(search, shared, job, slack, 0).run::<false>(&mut desk(0))]
-    } else {
-        let job: &Job = job;
-        rayon::broadcast(|worker| {
-            let index = worker.index();
-            Worker::new(search, shared, job, slack, index).run::<true>(&mut desk(index))
-        })
+    let table: &Table = table;
+    let work = |job: &Job, index: usize, shared: bool| {
+        // A desk is one worker's; a poisoned lock means that it panicked, which has ended the search already.
+        let mut desk = desks[index].lock().unwrap_or_else(PoisonError::into_inner);
+        if search.sections.are_words() {
+            Worker::<L, true>::new(search, table, job, slack, index).run(&mut desk, shared)
+        } else {
+            Worker::<L, false>::new(search, table, job, slack, index).run(&mut desk, shared)
+        }
     };
+    let results: Vec<(Outcome, Option<Limit>)> =
+        if rayon::current_num_threads() == 1 || job.frontier < PARALLEL_STATES {
+            vec![work(job, 0, false)]
+        } else {
+            let job: &Job = job;
+            rayon::broadcast(|worker| work(job, worker.index(), true))
+        };
     let mut limit = None;
     for (outcome, stopped) in results {
         job.outcome.join(outcome);
@@ -246,6 +250,7 @@ pub(super) fn expand<L: Layout>(
 /// A successor that is to be looked up.
 #[derive(Clone, Copy)]
 struct Candidate {
+    fingerprint: u64,
     /// Where its state's record begins in the block.
     parent: u32,
     how: How,
@@ -260,31 +265,29 @@ enum How {
     Words(u32),
 }
 
-/// One thread's work on a level.
-struct Worker<'a, L: Layout> {
+/// One thread's work on a level. `ONE`: every section of a packed state is one word.
+struct Worker<'a, L: Layout, const ONE: bool> {
     search: &'a Search<'a, L>,
     source: Source<'a, L>,
+    sections: &'a Sections,
     table: &'a Table,
     job: &'a Job,
     slack: usize,
     layout: RecordLayout,
     outcome: Outcome,
-    actors: Vec<Actor>,
-    /// The number of this worker.
-    index: usize,
+    /// The number of this worker, and its memo's generation.
     owner: (usize, u32),
     choices: Vec<Choice>,
     open: Vec<u64>,
     made: Vec<u64>,
     candidates: Vec<Candidate>,
-    fingerprints: Vec<u64>,
     representative: Representative<L>,
     inserted: u64,
-    /// Keeps the loads of [`Table::touch`] alive.
+    /// Keeps loads alive that are made only to bring something into the cache.
     touched: u64,
 }
 
-impl<'a, L: Layout> Worker<'a, L> {
+impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
     fn new(
         search: &'a Search<'a, L>,
         table: &'a Table,
@@ -295,34 +298,32 @@ impl<'a, L: Layout> Worker<'a, L> {
         Self {
             search,
             source: search.source(),
+            sections: &search.sections,
             table,
             job,
             slack,
             layout: search.record_layout(),
             outcome: Outcome::default(),
-            actors: search.sections.actors(),
-            index,
             owner: (index, 0),
             choices: Vec::new(),
             open: Vec::new(),
             made: Vec::new(),
             candidates: Vec::with_capacity(2 * BATCH),
-            fingerprints: Vec::with_capacity(2 * BATCH),
             representative: Representative::new(search),
             inserted: 0,
             touched: 0,
         }
     }
 
-    fn run<const SHARED: bool>(mut self, desk: &mut Desk) -> (Outcome, Option<Limit>) {
+    fn run(mut self, desk: &mut Desk, shared: bool) -> (Outcome, Option<Limit>) {
         let mut limit = None;
-        while let Some(mut block) = self.job.take(self.index) {
+        while let Some(mut block) = self.job.take(self.owner.0) {
             limit = self.limit_reached();
             if limit.is_some() || self.table.is_short_of(self.slack) {
                 self.job.put_back(block);
                 break;
             }
-            let owner = (self.index, desk.memo.make_room());
+            let owner = (self.owner.0, desk.memo.make_room());
             if owner != self.owner {
                 self.close_block();
                 self.owner = owner;
@@ -333,11 +334,11 @@ impl<'a, L: Layout> Worker<'a, L> {
                     self.look_ahead(&desk.memo, &block.records, at);
                 }
                 self.expand_state(desk, &mut block.records, at, known);
-                if self.fingerprints.len() >= BATCH {
-                    self.flush::<SHARED>(desk, &block);
+                if self.candidates.len() >= BATCH {
+                    self.flush(&mut desk.memo, &block, shared);
                 }
             }
-            self.flush::<SHARED>(desk, &block);
+            self.flush(&mut desk.memo, &block, shared);
             self.table.add_len(std::mem::take(&mut self.inserted));
             self.job.bytes.fetch_sub(block.bytes(), Relaxed);
         }
@@ -381,15 +382,16 @@ impl<'a, L: Layout> Worker<'a, L> {
 
     /// Checks the state whose record begins at `at` and finds its successors. `known`: the entries in the record are
     /// those of this worker's memo.
-    #[inline]
+    #[inline(always)]
     fn expand_state(&mut self, desk: &mut Desk, records: &mut [u64], at: usize, known: bool) {
-        let memo = &mut desk.memo;
         let layout = self.layout;
+        let memo = &mut desk.memo;
         let record = &mut records[at..at + layout.len()];
-        let (parent, sum) = (at as u32, record[layout.words]);
+        let sum = record[layout.words];
         let mut part = Part::NEUTRAL;
-        let mut facts = Facts::default();
-        let mut alone = None;
+        let mut facts = 0;
+        let mut steps_facts = 0;
+        let mut special = false;
         for index in 0..layout.entries {
             let mut entry = if known {
                 layout.entry(record, index)
@@ -399,22 +401,16 @@ impl<'a, L: Layout> Worker<'a, L> {
             if entry == 0 {
                 let words = &record[..layout.words];
                 entry = match index.checked_sub(1) {
-                    None => memo.vm_entry(&self.source, words),
-                    Some(actor) => memo.entry(&self.source, words, self.actors[actor]),
+                    None => memo.vm_entry::<L, ONE>(&self.source, words),
+                    Some(actor) => memo.entry(&self.source, words, actor),
                 };
                 layout.set_entry(record, index, entry);
             }
-            part = part.join(memo.part(entry));
-            if let Some(actor) = index.checked_sub(1) {
-                facts.join(memo.context_facts(entry));
-                if alone.is_none()
-                    && (memo.is_local(entry)
-                        || (memo.is_by_hand(entry)
-                            && self.is_local_by_hand(&record[..layout.words], actor)))
-                {
-                    alone = Some(actor);
-                }
-            }
+            let (first, its_part, of_steps, of_context) = memo.head(entry);
+            part = part.join(its_part);
+            special |= first.is_special();
+            steps_facts |= of_steps;
+            facts |= of_context;
         }
         let record = &*record;
         let words = &record[..layout.words];
@@ -429,121 +425,160 @@ impl<'a, L: Layout> Worker<'a, L> {
             "the parts of a verdict are the verdict"
         );
         self.outcome.broken_at.union(broken);
-        let mut steps = 0;
-        let taken = alone.map_or(0..self.actors.len(), |actor| actor..actor + 1);
-        for index in taken {
-            let actor = self.actors[index];
-            let entry = layout.entry(record, 1 + index);
-            if memo.is_by_hand(entry) {
-                facts.join(self.take_by_hand(words, parent, actor));
-                steps += self.choices.len();
-                continue;
-            }
-            facts.join(memo.step_facts(entry));
-            if let Actor::Thread(thread) = actor {
-                let claimed = memo.claimed(entry);
-                let broken = claimed.verdict(part, usize::from(thread));
-                self.outcome.broken_after.union(broken);
-            }
-            if memo.changes_each_vcpu(entry) {
-                self.change_each_vcpu(memo, words, parent, sum, actor, entry);
-                steps += 1;
-                continue;
-            }
-            for successor in memo.successors(&self.source, words, actor, entry) {
-                let difference = memo
-                    .difference(successor)
-                    .wrapping_add(self.vm_difference(memo, words, successor));
-                steps += 1;
-                let fingerprint = never_zero(sum.wrapping_add(difference));
-                if !desk.known.meets(fingerprint) {
-                    self.fingerprints.push(fingerprint);
-                    self.candidates.push(Candidate {
-                        parent,
-                        how: How::Memo(successor),
-                    });
-                }
+        let before = self.outcome.transitions;
+        let parent = at as u32;
+        if special {
+            facts |= self.take_special(desk, record, parent, part);
+        } else {
+            facts |= steps_facts;
+            for actor in 0..layout.entries - 1 {
+                self.take(desk, record, parent, actor, sum, part);
             }
         }
-        self.outcome.seen.add(facts);
-        self.outcome.transitions += steps as u64;
-        if steps == 0 && is_stuck(self.search.machine, &self.source.unpack(words)) {
+        self.outcome.seen.add(Facts::from_word(facts));
+        if self.outcome.transitions == before
+            && is_stuck(
+                self.search.machine,
+                &self.source.unpack(&record[..layout.words]),
+            )
+        {
             self.outcome
                 .broken_at
                 .insert(Invariant::MigrationMakesProgress);
         }
     }
 
+    /// Takes an actor's steps from its entry.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        desk: &mut Desk,
+        record: &[u64],
+        parent: u32,
+        actor: usize,
+        sum: u64,
+        part: Part,
+    ) {
+        let entry = self.layout.entry(record, 1 + actor);
+        if let Some(claimed) = desk.memo.first(entry).claimed()
+            && let Actor::Thread(thread) = self.sections.actor(actor)
+        {
+            let broken = claimed.verdict(part, usize::from(thread));
+            self.outcome.broken_after.union(broken);
+        }
+        for successor in desk.memo.successors::<ONE>(self.sections, actor, entry) {
+            self.outcome.transitions += 1;
+            let difference = desk
+                .memo
+                .difference(successor)
+                .wrapping_add(self.vm_difference(&desk.memo, record, successor));
+            let fingerprint = never_zero(sum.wrapping_add(difference));
+            if !desk.known.meets(fingerprint) {
+                self.candidates.push(Candidate {
+                    fingerprint,
+                    parent,
+                    how: How::Memo(successor),
+                });
+            }
+        }
+    }
+
+    /// Takes the steps of a state of which some may be taken alone, or by hand, or change each vCPU; the facts of those
+    /// that were taken.
+    fn take_special(&mut self, desk: &mut Desk, record: &[u64], parent: u32, part: Part) -> u64 {
+        let layout = self.layout;
+        let words = &record[..layout.words];
+        let sum = record[layout.words];
+        let actors = layout.entries - 1;
+        let alone = (0..actors).find(|&actor| {
+            let first = desk.memo.first(layout.entry(record, 1 + actor));
+            first.is_local() || (first.is_by_hand() && self.is_local_by_hand(words, actor))
+        });
+        let mut facts = 0;
+        for actor in alone.map_or(0..actors, |actor| actor..actor + 1) {
+            let entry = layout.entry(record, 1 + actor);
+            let (first, _, of_steps, _) = desk.memo.head(entry);
+            if first.is_by_hand() {
+                facts |= self.take_by_hand(words, parent, actor).to_word();
+                continue;
+            }
+            facts |= of_steps;
+            if first.changes_each_vcpu() {
+                self.change_each_vcpu(&mut desk.memo, record, parent, actor, entry);
+            } else {
+                self.take(desk, record, parent, actor, sum, part);
+            }
+        }
+        facts
+    }
+
     /// What a successor's VM-wide section adds to the fingerprint.
     #[inline(always)]
     fn vm_difference(&self, memo: &Memo, words: &[u64], successor: Successor) -> u64 {
-        let sections = &self.search.sections;
-        let vm = sections.vm();
-        if vm
-            .clone()
-            .all(|index| memo.vm_word(successor, sections, index, words[index]) == words[index])
-        {
+        let vm = self.sections.vm::<ONE>();
+        let after =
+            |index: usize| memo.vm_word::<ONE>(self.sections, successor, index, words[index]);
+        if vm.clone().all(|index| after(index) == words[index]) {
             return 0;
         }
-        let after = vm
-            .clone()
-            .map(|index| memo.vm_word(successor, sections, index, words[index]));
-        hash_words(vm.start, after).wrapping_sub(sections.hash(words, vm))
+        hash_words(0, vm.clone().map(after)).wrapping_sub(self.sections.hash(words, vm))
     }
 
     /// The one successor of a step that changes each vCPU's section by itself.
     fn change_each_vcpu(
         &mut self,
         memo: &mut Memo,
-        words: &[u64],
+        record: &[u64],
         parent: u32,
-        sum: u64,
-        actor: Actor,
+        actor: usize,
         entry: EntryAt,
     ) {
-        let sections = &self.search.sections;
-        let mut made = words.to_vec();
-        let mut sum = sum;
-        for vcpu in 0..sections.vcpus() {
+        let words = &record[..self.layout.words];
+        let mut sum = record[self.layout.words];
+        let at = self.made.len();
+        self.made.extend_from_slice(words);
+        let made = &mut self.made[at..];
+        for vcpu in 0..self.sections.vcpus() {
             let (difference, section) = memo.response(&self.source, words, actor, vcpu);
             sum = sum.wrapping_add(difference);
-            made[sections.vcpu(vcpu)].copy_from_slice(section);
+            made[self.sections.own::<ONE>(vcpu)].copy_from_slice(section);
         }
-        let successors = memo.successors(&self.source, words, actor, entry);
-        for successor in successors {
+        let successor = memo.successors::<ONE>(self.sections, actor, entry).next();
+        if let Some(successor) = successor {
+            memo.write::<ONE>(self.sections, successor, made);
             sum = sum
                 .wrapping_add(memo.difference(successor))
                 .wrapping_add(self.vm_difference(memo, words, successor));
-            memo.write(sections, successor, &mut made);
         }
-        self.push_made(&made, parent, never_zero(sum));
-    }
-
-    fn push_made(&mut self, words: &[u64], parent: u32, fingerprint: u64) {
-        self.fingerprints.push(fingerprint);
+        debug_assert!(
+            self.is_successor(words, actor, &self.made[at..]),
+            "a step that changes each vCPU changes it by itself"
+        );
+        self.outcome.transitions += 1;
         self.candidates.push(Candidate {
+            fingerprint: never_zero(sum),
             parent,
-            how: How::Words(self.made.len() as u32),
+            how: How::Words(at as u32),
         });
-        self.made.extend_from_slice(words);
     }
 
     /// Whether an actor whose steps are taken by hand has one that may be taken alone.
     fn is_local_by_hand(&mut self, words: &[u64], actor: usize) -> bool {
         let state = self.source.unpack(words);
         self.source
-            .choices(&state, self.actors[actor], &mut self.choices)
+            .choices(&state, self.sections.actor(actor), &mut self.choices)
             .is_some()
     }
 
     /// Takes an actor's steps by the transition function; what they contribute to what is seen.
-    fn take_by_hand(&mut self, words: &[u64], parent: u32, actor: Actor) -> Facts {
+    fn take_by_hand(&mut self, words: &[u64], parent: u32, actor: usize) -> Facts {
         let machine = self.search.machine;
+        let actor = self.sections.actor(actor);
         let state = self.source.unpack(words);
         let mut facts = Facts::default();
-        let mut choices = std::mem::take(&mut self.choices);
-        self.source.choices(&state, actor, &mut choices);
-        for &choice in &choices {
+        self.source.choices(&state, actor, &mut self.choices);
+        self.outcome.transitions += self.choices.len() as u64;
+        for &choice in &self.choices {
             let step = Step { actor, choice };
             facts.join(Facts::of_step(machine, &state, step));
             let mut after = state.clone();
@@ -552,16 +587,19 @@ impl<'a, L: Layout> Worker<'a, L> {
                 .broken_after
                 .union(oracle::check_effect(machine, &after, effect));
             let made = self.source.pack(&mut after);
-            let fingerprint = self.search.sections.fingerprint(&made);
-            self.push_made(&made, parent, fingerprint);
+            self.candidates.push(Candidate {
+                fingerprint: self.sections.fingerprint(&made),
+                parent,
+                how: How::Words(self.made.len() as u32),
+            });
+            self.made.extend(made);
         }
-        self.choices = choices;
         facts
     }
 
     /// Writes a candidate's words at the end of `out`.
-    #[inline]
-    fn write(&self, memo: &Memo, block: &Block, candidate: Candidate, out: &mut Vec<u64>) {
+    #[inline(always)]
+    fn write(&self, memo: &Memo, block: &Block, candidate: &Candidate, out: &mut Vec<u64>) {
         match candidate.how {
             How::Words(at) => {
                 out.extend_from_slice(&self.made[at as usize..at as usize + self.layout.words]);
@@ -571,23 +609,24 @@ impl<'a, L: Layout> Worker<'a, L> {
                 let parent = candidate.parent as usize;
                 let words = &block.records[parent..parent + self.layout.words];
                 out.extend_from_slice(words);
-                memo.write(&self.search.sections, successor, &mut out[at..]);
+                memo.write::<ONE>(self.sections, successor, &mut out[at..]);
                 debug_assert!(
-                    self.is_successor(words, successor.actor(), &out[at..]),
+                    self.is_successor(words, usize::from(successor.actor), &out[at..]),
                     "a successor from the memo is one of the transition function"
                 );
             }
         }
     }
 
-    /// Whether a step of `actor` leads from a state to another.
-    fn is_successor(&self, from: &[u64], actor: Actor, to: &[u64]) -> bool {
+    /// Whether a step of an actor leads from a state to another.
+    fn is_successor(&self, from: &[u64], actor: usize, to: &[u64]) -> bool {
         let state = self.source.unpack(from);
+        let actor = self.sections.actor(actor);
         let mut choices = Vec::new();
         self.source.choices(&state, actor, &mut choices);
         choices
             .into_iter()
-            .any(|choice| self.source.after(&state, Step { actor, choice }).1 == to)
+            .any(|choice| self.source.after(&state, Step { actor, choice }) == to)
     }
 
     /// Puts representatives in the place of candidates.
@@ -595,41 +634,44 @@ impl<'a, L: Layout> Worker<'a, L> {
         let mut words = Vec::with_capacity(self.layout.words);
         for index in 0..self.candidates.len() {
             words.clear();
-            self.write(memo, block, self.candidates[index], &mut words);
+            self.write(memo, block, &self.candidates[index], &mut words);
             if self.representative.replace(self.search, &mut words) {
-                self.fingerprints[index] = self.search.sections.fingerprint(&words);
-                self.candidates[index].how = How::Words(self.made.len() as u32);
+                let candidate = &mut self.candidates[index];
+                candidate.fingerprint = self.sections.fingerprint(&words);
+                candidate.how = How::Words(self.made.len() as u32);
                 self.made.extend_from_slice(&words);
             }
         }
     }
 
     /// Looks the candidates up; what is new joins the next level.
-    fn flush<const SHARED: bool>(&mut self, desk: &mut Desk, block: &Block) {
+    fn flush(&mut self, memo: &mut Memo, block: &Block, shared: bool) {
         if !self.representative.is_trivial() {
-            self.represent(&desk.memo, block);
+            self.represent(memo, block);
         }
-        self.touched ^= self.table.touch(&self.fingerprints);
-        for index in 0..self.fingerprints.len() {
-            let fingerprint = self.fingerprints[index];
-            let new = if SHARED {
-                self.table.insert_shared(fingerprint)
+        for candidate in &self.candidates {
+            self.touched ^= self.table.touch(candidate.fingerprint);
+        }
+        let candidates = std::mem::take(&mut self.candidates);
+        for candidate in &candidates {
+            let new = if shared {
+                self.table.insert_shared(candidate.fingerprint)
             } else {
-                self.table.insert(fingerprint)
+                self.table.insert(candidate.fingerprint)
             };
             if new {
                 self.inserted += 1;
-                self.record(&mut desk.memo, block, self.candidates[index], fingerprint);
+                self.record(memo, block, candidate);
             }
         }
-        self.fingerprints.clear();
+        self.candidates = candidates;
         self.candidates.clear();
         self.made.clear();
     }
 
     /// Appends the record of a new state to the next level.
-    #[inline]
-    fn record(&mut self, memo: &mut Memo, block: &Block, candidate: Candidate, fingerprint: u64) {
+    #[inline(always)]
+    fn record(&mut self, memo: &mut Memo, block: &Block, candidate: &Candidate) {
         let layout = self.layout;
         let mut open = std::mem::take(&mut self.open);
         if open.capacity() == 0 {
@@ -637,24 +679,24 @@ impl<'a, L: Layout> Worker<'a, L> {
         }
         let at = open.len();
         self.write(memo, block, candidate, &mut open);
-        open.push(fingerprint);
+        open.push(candidate.fingerprint);
         open.resize(at + layout.len(), 0);
         let parent = candidate.parent as usize;
         let parent = &block.records[parent..parent + layout.len()];
-        self.carry(memo, parent, &mut open[at..]);
+        let record = &mut open[at..];
+        self.carry(memo, parent, record);
         if let How::Memo(successor) = candidate.how {
-            let actor = successor.actor();
-            let index = 1 + self.search.sections.number(actor);
+            let actor = usize::from(successor.actor);
             let mut next = memo.next(successor);
             if next == 0 {
-                let words = &open[at..at + layout.words];
-                let before = layout.entry(parent, index);
+                let words = &record[..layout.words];
+                let before = layout.entry(parent, 1 + actor);
                 next = memo.entry(&self.source, words, actor);
-                if memo.determines_next(before, &self.search.sections, actor, words) {
+                if memo.determines_next(before, self.sections, actor, words) {
                     memo.set_next(successor, next);
                 }
             }
-            layout.set_entry(&mut open[at..], index, next);
+            layout.set_entry(record, 1 + actor, next);
         }
         if open.len() == BLOCK_STATES * layout.len() {
             close(&mut open, self.owner, &mut self.outcome.next, self.job);
@@ -663,43 +705,45 @@ impl<'a, L: Layout> Worker<'a, L> {
     }
 
     /// Fills in the entries of a state that still stand after the step from its parent.
-    #[inline]
+    #[inline(always)]
     fn carry(&self, memo: &Memo, parent: &[u64], record: &mut [u64]) {
         let layout = self.layout;
-        let sections = &self.search.sections;
-        let (old, new) = (&parent[..layout.words], layout.words);
-        let changed = |section: std::ops::Range<usize>, record: &[u64]| {
-            old[section.clone()] != record[section]
+        let sections = self.sections;
+        let vm = sections.vm::<ONE>();
+        let differs = |record: &[u64], mut section: std::ops::Range<usize>| {
+            section.any(|index| parent[index] != record[index])
         };
-        let vm = sections.vm();
-        if !changed(vm.clone(), record) {
+        if !differs(record, vm.clone()) {
             layout.set_entry(record, 0, layout.entry(parent, 0));
         }
         let mut vcpus = 0_u64;
         let mut control = false;
         for vcpu in 0..sections.vcpus() {
-            let section = sections.vcpu(vcpu);
-            if changed(section.clone(), record) {
+            let section = sections.own::<ONE>(vcpu);
+            if differs(record, section.clone()) {
                 vcpus |= 1 << vcpu;
                 control |= section
                     .zip(sections.control())
-                    .any(|(index, mask)| (old[index] ^ record[index]) & mask != 0);
+                    .any(|(index, mask)| (parent[index] ^ record[index]) & mask != 0);
             }
         }
-        let same_context = !sections.any_thread_changed(old, &record[..new])
-            || self.source.context(old) == self.source.context(&record[..new]);
-        for (index, &actor) in self.actors.iter().enumerate() {
-            let own_changed = match actor {
-                Actor::Vcpu(vcpu) => !same_context || vcpus >> vcpu & 1 != 0,
-                _ => changed(sections.own(actor), record),
+        let words = 0..layout.words;
+        let same_context = !sections
+            .any_thread_changed(&parent[words.clone()], &record[words.clone()])
+            || self.source.context(&parent[words.clone()]) == self.source.context(&record[words]);
+        for actor in 0..layout.entries - 1 {
+            let changed = if actor < sections.vcpus() {
+                !same_context || vcpus >> actor & 1 != 0
+            } else {
+                differs(record, sections.own::<ONE>(actor))
             };
-            if own_changed {
+            if changed {
                 continue;
             }
-            let entry = layout.entry(parent, 1 + index);
-            let bits = vm.clone().map(|index| old[index] ^ record[index]);
-            if memo.stands(entry, bits, vcpus, control) {
-                layout.set_entry(record, 1 + index, entry);
+            let entry = layout.entry(parent, 1 + actor);
+            let bits = vm.clone().map(|index| parent[index] ^ record[index]);
+            if memo.stands(entry, vcpus, control, bits) {
+                layout.set_entry(record, 1 + actor, entry);
             }
         }
     }

@@ -24,28 +24,33 @@ use crate::sometimes::Facts;
 /// Words of the table of entries, 32 MiB: a memo that has filled them starts anew.
 const ARENA_WORDS: usize = 1 << 22;
 
+// An entry is a key, five words that every entry has, and a body. The first word has the bits below; then come four of a
+// part.
+
 /// The steps must be taken by the transition function, state by state: they depend on more than the key.
 const BY_HAND: u64 = 1 << 0;
 /// The only successor may be taken alone.
 const LOCAL: u64 = 1 << 1;
 /// The step changes each vCPU's section besides, by itself: see [`Memo::response`].
 const EACH_VCPU: u64 = 1 << 2;
-/// In the first word: successors from this bit on, 16 bits.
-const COUNT_AT: u32 = 8;
-/// In the first word: words of the key from this bit on, 8 bits.
-const KEY_LEN_AT: u32 = 24;
+/// Every vCPU's control is in the key.
+const ON_CONTROL: u64 = 1 << 3;
+/// From this bit on, 8 bits: the vCPU whose section is in the key and that the step changes with its own, plus 1.
+const WITH_VCPU: u32 = 8;
+/// From this bit on, 8 bits: words of the key.
+const KEY_LEN: u32 = 16;
+/// From this bit on, 16 bits: successors.
+const COUNT: u32 = 24;
+/// From this bit on: [`Claimed::to_word`].
+const CLAIMED: u32 = 40;
 
-// An entry is its first word, the key, and a body:
-const PART: usize = 0;
-const STEP_FACTS: usize = 4;
-const CONTEXT_FACTS: usize = 5;
-const CLAIMED: usize = 6;
-/// The vCPUs whose sections the entry depends on, a bit each; [`ON_CONTROL`].
-const DEPENDS: usize = 7;
-/// The bits of the VM-wide section that it depends on, then the successors.
-const MASK: usize = 8;
-/// It depends on every vCPU's control.
-const ON_CONTROL: u64 = 1 << 32;
+/// Words of an entry that every entry has.
+const HEAD: usize = 5;
+// The body of an actor's entry: facts, the bits of the VM-wide section that are in the key, then the successors. Facts are
+// those of the actor's steps, and from this bit on the halves that it contributes to others' steps.
+const CONTEXT: u32 = 48;
+const FACTS: usize = HEAD;
+const MASK: usize = HEAD + 1;
 
 // A successor: what its own section, and a vCPU's that it changes with it, add to the fingerprint; the entry of the actor
 // in the state after it, where that is known; bits of the VM-wide section that are set, and those that are kept; the
@@ -61,22 +66,68 @@ enum Kind {
     Response,
 }
 
-/// Where an entry is in a memo, counted from 1; 0: not known.
+/// Where an entry is in a memo; 0: not known.
 pub(super) type EntryAt = u32;
+
+/// What an entry says first.
+#[derive(Clone, Copy)]
+pub(super) struct First(u64);
+
+impl First {
+    /// Whether the steps must be taken by the transition function.
+    #[inline(always)]
+    pub(super) fn is_by_hand(self) -> bool {
+        self.0 & BY_HAND != 0
+    }
+
+    /// Whether the only successor may be taken alone.
+    #[inline(always)]
+    pub(super) fn is_local(self) -> bool {
+        self.0 & LOCAL != 0
+    }
+
+    /// Whether there is something about the steps that most do not have.
+    #[inline(always)]
+    pub(super) fn is_special(self) -> bool {
+        self.0 & (BY_HAND | LOCAL | EACH_VCPU) != 0
+    }
+
+    /// Whether the step changes each vCPU's section by itself.
+    #[inline(always)]
+    pub(super) fn changes_each_vcpu(self) -> bool {
+        self.0 & EACH_VCPU != 0
+    }
+
+    /// What the actor's step claims, if it claims anything.
+    #[inline(always)]
+    pub(super) fn claimed(self) -> Option<Claimed> {
+        let word = self.0 >> CLAIMED;
+        (word != 0).then(|| Claimed::from_word(word))
+    }
+
+    #[inline(always)]
+    fn count(self) -> u32 {
+        (self.0 >> COUNT) as u32 & 0xffff
+    }
+
+    /// The vCPU whose section the step changes with its own, plus 1.
+    #[inline(always)]
+    fn with_vcpu(self) -> u8 {
+        (self.0 >> WITH_VCPU) as u8
+    }
+
+    fn key_len(self) -> usize {
+        (self.0 >> KEY_LEN & 0xff) as usize
+    }
+}
 
 /// One successor in a memo.
 #[derive(Clone, Copy)]
 pub(super) struct Successor {
     at: u32,
-    actor: Actor,
-    /// A vCPU whose section a thread's step changes as well.
-    vcpu: Option<u8>,
-}
-
-impl Successor {
-    pub(super) fn actor(self) -> Actor {
-        self.actor
-    }
+    pub(super) actor: u8,
+    /// A vCPU whose section a thread's step changes as well, plus 1.
+    with_vcpu: u8,
 }
 
 /// A table of what actors do.
@@ -98,6 +149,11 @@ impl Memo {
         }
     }
 
+    pub(super) fn bytes(&self) -> u64 {
+        let indices: u64 = self.indices.iter().map(Index::bytes).sum();
+        indices + self.arena.capacity() as u64 * 8
+    }
+
     /// Forgets everything if there is too much of it; entries of other generations are void.
     pub(super) fn make_room(&mut self) -> u32 {
         if self.arena.len() > ARENA_WORDS {
@@ -108,132 +164,120 @@ impl Memo {
         self.generation
     }
 
-    /// The entry for the key in work, made by `fill` if it is new.
+    /// The entry for the key in work, appended by `fill` if it is new.
     #[inline]
     fn find(
         &mut self,
         kind: Kind,
-        hash: u64,
         fill: impl Fn(&mut Vec<u64>),
         is_right: impl Fn(&[u64], &[u64]) -> bool,
     ) -> EntryAt {
-        let index = &self.indices[kind as usize];
-        let found = index.find(hash, |at| {
-            let words = &self.arena[at as usize..];
-            words.iter().zip(&self.key).all(|(old, new)| old == new)
+        let hash = section_hash(0, &self.key);
+        let len = self.key.len();
+        let found = self.indices[kind as usize].find(hash, |at| {
+            let at = at as usize;
+            First(self.arena[at]).key_len() == len
+                && self.arena[at - len..at]
+                    .iter()
+                    .zip(&self.key)
+                    .all(|(old, new)| old == new)
         });
         if let Some(at) = found {
             debug_assert!(
                 {
-                    let mut anew = self.begin_entry();
+                    let mut anew = vec![(len as u64) << KEY_LEN];
                     fill(&mut anew);
-                    is_right(&self.arena[at as usize - 1..], &anew)
+                    is_right(&self.arena[at as usize..], &anew)
                 },
                 "an entry depends on its key alone"
             );
             return at;
         }
-        let at = self.arena.len() as u32 + 1;
-        self.indices[kind as usize].insert(hash, at);
-        let mut entry = self.begin_entry();
+        self.arena.extend_from_slice(&self.key);
+        let at = self.arena.len() as EntryAt;
+        let mut entry = vec![(len as u64) << KEY_LEN];
         fill(&mut entry);
         self.arena.append(&mut entry);
+        self.indices[kind as usize].insert(hash, at);
         at
-    }
-
-    fn begin_entry(&self) -> Vec<u64> {
-        let mut entry = vec![(self.key.len() as u64) << KEY_LEN_AT];
-        entry.extend_from_slice(&self.key);
-        entry
     }
 
     /// The entry for the VM-wide section: what it contributes.
     #[inline]
-    pub(super) fn vm_entry<L: Layout>(&mut self, source: &Source<'_, L>, words: &[u64]) -> EntryAt {
-        let vm = source.sections.vm();
-        let hash = source.sections.hash(words, vm.clone());
+    pub(super) fn vm_entry<L: Layout, const ONE: bool>(
+        &mut self,
+        source: &Source<'_, L>,
+        words: &[u64],
+    ) -> EntryAt {
         self.key.clear();
-        self.key.extend_from_slice(&words[vm]);
+        self.key
+            .extend_from_slice(&words[source.sections.vm::<ONE>()]);
         self.find(
             Kind::Vm,
-            hash,
             |entry| {
                 let part = Part::of_vm(source.machine, &source.unpack(words));
                 entry.extend(part.to_words());
+                entry.push(0);
             },
             |old, new| old.starts_with(new),
         )
     }
 
-    /// The entry for what `actor` does in the state of `words`.
-    #[inline]
+    /// The entry for what an actor does in the state of `words`.
     pub(super) fn entry<L: Layout>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
-        actor: Actor,
+        actor: usize,
     ) -> EntryAt {
         let sections = source.sections;
         let key = &mut self.key;
-        key.clear();
-        let context = match actor {
-            Actor::Vcpu(_) => source.context(words),
-            Actor::Thread(_) | Actor::Device(_) => 0,
-        };
-        key.push(context << 16 | sections.number(actor) as u64);
-        masked_vm(sections, words, actor, key);
-        key.extend_from_slice(&words[sections.own(actor)]);
+        begin_key(source, words, actor, key);
         match sections.reach(words, actor) {
-            Reach::Own | Reach::EachVcpu | Reach::Everything => {}
-            Reach::IndexedVcpu => {
-                let vcpu = sections.indexed_vcpu(words, actor);
-                key.extend_from_slice(&words[sections.vcpu(vcpu)]);
+            (Reach::Own | Reach::EachVcpu | Reach::Everything, _) => {}
+            (Reach::IndexedVcpu, vcpu) => {
+                key.extend_from_slice(&words[sections.own::<false>(vcpu)]);
             }
-            Reach::Control | Reach::Gate => {
+            (Reach::Control | Reach::Gate, _) => {
                 for vcpu in 0..sections.vcpus() {
-                    let section = &words[sections.vcpu(vcpu)];
+                    let section = &words[sections.own::<false>(vcpu)];
                     let bits = section.iter().zip(sections.control());
                     key.extend(bits.map(|(word, mask)| word & mask));
                 }
             }
         }
-        let hash = section_hash(0, key);
         self.find(
             Kind::Actor,
-            hash,
             |entry| fill(source, words, actor, entry),
-            |old, new| is_same(sections, words, actor, old, new),
+            |old, new| is_same(sections, actor, old, new),
         )
     }
 
-    /// What the only step of `actor` makes of a vCPU's section, where it changes each by itself: how that changes the
+    /// What the only step of an actor makes of a vCPU's section, where it changes each by itself: how that changes the
     /// fingerprint, and the section.
-    #[inline]
     pub(super) fn response<L: Layout>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
-        actor: Actor,
+        actor: usize,
         vcpu: usize,
     ) -> (u64, &[u64]) {
         let sections = source.sections;
-        let section = sections.vcpu(vcpu);
+        let section = sections.own::<false>(vcpu);
         let key = &mut self.key;
-        key.clear();
-        key.push(source.context(words) << 16 | (vcpu as u64) << 8 | sections.number(actor) as u64);
-        masked_vm(sections, words, actor, key);
-        key.extend_from_slice(&words[sections.own(actor)]);
+        begin_key(source, words, actor, key);
+        key.push(vcpu as u64);
+        key.push(source.context(words));
         key.extend_from_slice(&words[section.clone()]);
-        let hash = section_hash(0, key);
         let at = self.find(
             Kind::Response,
-            hash,
             |entry| {
                 let state = source.unpack(words);
+                let actor = sections.actor(actor);
                 let mut choices = Vec::new();
                 source.choices(&state, actor, &mut choices);
                 let choice = choices[0];
-                let after = source.after(&state, Step { actor, choice }).1;
+                let after = source.after(&state, Step { actor, choice });
                 let difference = sections
                     .hash(&after, section.clone())
                     .wrapping_sub(sections.hash(words, section.clone()));
@@ -242,89 +286,51 @@ impl Memo {
             },
             |old, new| old.starts_with(new),
         );
-        let body = self.body(at);
+        let body = &self.arena[at as usize + 1..];
         (body[0], &body[1..1 + section.len()])
     }
 
-    #[inline(always)]
-    fn first(&self, at: EntryAt) -> u64 {
-        self.arena[at as usize - 1]
-    }
-
-    #[inline(always)]
-    fn body_at(&self, at: EntryAt) -> usize {
-        at as usize + (self.first(at) >> KEY_LEN_AT & 0xff) as usize
-    }
-
-    #[inline(always)]
-    fn body(&self, at: EntryAt) -> &[u64] {
-        &self.arena[self.body_at(at)..]
-    }
-
-    /// Brings an entry into the cache; answers something that depends on it, so that the loads are made.
+    /// Brings an entry into the cache; answers something that depends on it, so that the load is made.
     #[inline(always)]
     pub(super) fn touch(&self, at: EntryAt) -> u64 {
-        let at = at as usize;
-        let near = self.arena.get(at).copied().unwrap_or(0);
-        near ^ self.arena.get(at + 8).copied().unwrap_or(0)
+        self.arena.get(at as usize).copied().unwrap_or(0)
     }
 
-    /// What the entry contributes to the verdict on the state.
+    /// What an entry says first, what it contributes to the verdict on the state, and facts: as words, those of the
+    /// actor's steps and those that it contributes to others'.
     #[inline(always)]
-    pub(super) fn part(&self, at: EntryAt) -> Part {
-        let words = &self.body(at)[PART..PART + 4];
-        Part::from_words([words[0], words[1], words[2], words[3]])
+    pub(super) fn head(&self, at: EntryAt) -> (First, Part, u64, u64) {
+        let words = &self.arena[at as usize..][..HEAD + 1];
+        let part = Part::from_words([words[1], words[2], words[3], words[4]]);
+        let facts = words[FACTS];
+        let context = facts >> CONTEXT << Facts::CROSSING;
+        (First(words[0]), part, facts & ((1 << CONTEXT) - 1), context)
     }
 
-    /// What the actor's steps contribute to what is seen.
+    /// What an entry says first.
     #[inline(always)]
-    pub(super) fn step_facts(&self, at: EntryAt) -> Facts {
-        Facts::from_word(self.body(at)[STEP_FACTS])
+    pub(super) fn first(&self, at: EntryAt) -> First {
+        First(self.arena[at as usize])
     }
 
-    /// What the actor contributes to what others' steps show.
-    #[inline(always)]
-    pub(super) fn context_facts(&self, at: EntryAt) -> Facts {
-        Facts::from_word(self.body(at)[CONTEXT_FACTS])
-    }
-
-    /// What the actor's step claims.
-    #[inline(always)]
-    pub(super) fn claimed(&self, at: EntryAt) -> Claimed {
-        Claimed::from_word(self.body(at)[CLAIMED])
-    }
-
-    /// Whether the steps must be taken by the transition function.
-    #[inline(always)]
-    pub(super) fn is_by_hand(&self, at: EntryAt) -> bool {
-        self.first(at) & BY_HAND != 0
-    }
-
-    /// Whether the only successor may be taken alone.
-    #[inline(always)]
-    pub(super) fn is_local(&self, at: EntryAt) -> bool {
-        self.first(at) & LOCAL != 0
-    }
-
-    /// Whether the step changes each vCPU's section by itself.
-    #[inline(always)]
-    pub(super) fn changes_each_vcpu(&self, at: EntryAt) -> bool {
-        self.first(at) & EACH_VCPU != 0
-    }
-
-    /// Whether an entry still stands where these bits of the VM-wide section, these vCPUs, and some vCPU's control were
-    /// changed.
+    /// Whether an entry still stands where these vCPUs (a bit each), some vCPU's control, and these bits of the VM-wide
+    /// section were changed.
     #[inline(always)]
     pub(super) fn stands(
         &self,
         at: EntryAt,
-        vm: impl Iterator<Item = u64>,
         vcpus: u64,
         control: bool,
+        mut vm: impl Iterator<Item = u64>,
     ) -> bool {
-        let body = self.body(at);
-        body[DEPENDS] & (vcpus | if control { ON_CONTROL } else { 0 }) == 0
-            && vm.zip(&body[MASK..]).all(|(bits, mask)| bits & mask == 0)
+        let entry = &self.arena[at as usize..];
+        let first = First(entry[0]);
+        // No vCPU: bit 0.
+        let with = vcpus << 1 >> first.with_vcpu() & u64::from(first.with_vcpu() != 0);
+        let mut masks = entry[MASK..].iter();
+        with == 0
+            && !(control && first.0 & ON_CONTROL != 0)
+            && vm.all(|bits| masks.next().is_some_and(|mask| bits & mask == 0))
     }
 
     /// Whether what an actor depends on after a step is determined by what it depended on before, at `at`, and by the step.
@@ -332,45 +338,40 @@ impl Memo {
         &self,
         at: EntryAt,
         sections: &Sections,
-        actor: Actor,
+        actor: usize,
         after: &[u64],
     ) -> bool {
-        let body = self.body(at);
+        let entry = &self.arena[at as usize..];
         let within = match sections.reach(after, actor) {
-            Reach::Own | Reach::EachVcpu | Reach::Everything => true,
-            Reach::IndexedVcpu => body[DEPENDS] >> sections.indexed_vcpu(after, actor) & 1 != 0,
-            Reach::Control | Reach::Gate => false,
+            (Reach::Own | Reach::EachVcpu | Reach::Everything, _) => true,
+            (Reach::IndexedVcpu, vcpu) => usize::from(First(entry[0]).with_vcpu()) == vcpu + 1,
+            (Reach::Control | Reach::Gate, _) => false,
         };
         let mut mask = Vec::new();
         sections.mask(after, actor, &mut mask);
         within
             && mask
                 .iter()
-                .zip(&body[MASK..])
+                .zip(&entry[MASK..])
                 .all(|(after, before)| after & !before == 0)
     }
 
     /// The successors of an entry that is not by hand.
     #[inline(always)]
-    pub(super) fn successors<'m, L: Layout>(
-        &'m self,
-        source: &Source<'_, L>,
-        words: &[u64],
-        actor: Actor,
+    pub(super) fn successors<const ONE: bool>(
+        &self,
+        sections: &Sections,
+        actor: usize,
         at: EntryAt,
-    ) -> impl Iterator<Item = Successor> + use<'m, L> {
-        let sections = source.sections;
-        let count = (self.first(at) >> COUNT_AT & 0xffff) as u32;
-        let vcpu = match sections.reach(words, actor) {
-            Reach::IndexedVcpu => Some(sections.indexed_vcpu(words, actor) as u8),
-            _ => None,
-        };
-        let stride = stride(sections, actor, vcpu) as u32;
-        let first = (self.body_at(at) + MASK + sections.vm().len()) as u32;
-        (0..count).map(move |index| Successor {
-            at: first + index * stride,
-            actor,
-            vcpu,
+    ) -> impl Iterator<Item = Successor> + use<ONE> {
+        let first = self.first(at);
+        let with_vcpu = first.with_vcpu();
+        let stride = stride::<ONE>(sections, actor, with_vcpu) as u32;
+        let begin = at + (MASK + sections.vm::<ONE>().len()) as u32;
+        (0..first.count()).map(move |index| Successor {
+            at: begin + index * stride,
+            actor: actor as u8,
+            with_vcpu,
         })
     }
 
@@ -380,17 +381,17 @@ impl Memo {
         self.arena[successor.at as usize]
     }
 
-    /// The successor's VM-wide section, from its state's.
+    /// A word of the successor's VM-wide section, from its state's.
     #[inline(always)]
-    pub(super) fn vm_word(
+    pub(super) fn vm_word<const ONE: bool>(
         &self,
-        successor: Successor,
         sections: &Sections,
+        successor: Successor,
         index: usize,
         word: u64,
     ) -> u64 {
         let set = successor.at as usize + SET + index;
-        word & self.arena[set + sections.vm().len()] | self.arena[set]
+        word & self.arena[set + sections.vm::<ONE>().len()] | self.arena[set]
     }
 
     /// The entry of the successor's own actor, where it is known.
@@ -405,62 +406,71 @@ impl Memo {
     }
 
     /// Writes a successor's sections over those of its state.
-    #[inline]
-    pub(super) fn write(&self, sections: &Sections, successor: Successor, words: &mut [u64]) {
-        for index in sections.vm() {
-            words[index] = self.vm_word(successor, sections, index, words[index]);
+    #[inline(always)]
+    pub(super) fn write<const ONE: bool>(
+        &self,
+        sections: &Sections,
+        successor: Successor,
+        words: &mut [u64],
+    ) {
+        for index in sections.vm::<ONE>() {
+            words[index] = self.vm_word::<ONE>(sections, successor, index, words[index]);
         }
-        let mut at = successor.at as usize + SET + 2 * sections.vm().len();
-        let vcpu = successor.vcpu.map(|vcpu| sections.vcpu(usize::from(vcpu)));
-        for section in [Some(sections.own(successor.actor)), vcpu]
-            .into_iter()
-            .flatten()
-        {
+        let mut at = successor.at as usize + SET + 2 * sections.vm::<ONE>().len();
+        let mut put = |section: std::ops::Range<usize>| {
             for word in &mut words[section] {
                 *word = self.arena[at];
                 at += 1;
             }
+        };
+        put(sections.own::<ONE>(usize::from(successor.actor)));
+        if successor.with_vcpu != 0 {
+            put(sections.own::<ONE>(usize::from(successor.with_vcpu) - 1));
         }
     }
 }
 
-/// Appends what an actor's next step reads of the VM-wide section.
+/// Begins a key: the actor, what its vCPU's steps read of the threads, what it reads of the VM-wide section, its own.
 #[inline]
-fn masked_vm(sections: &Sections, words: &[u64], actor: Actor, key: &mut Vec<u64>) {
-    let at = key.len();
+fn begin_key<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, key: &mut Vec<u64>) {
+    let sections = source.sections;
+    key.clear();
+    let context = match sections.actor(actor) {
+        Actor::Vcpu(_) => source.context(words),
+        Actor::Thread(_) | Actor::Device(_) => 0,
+    };
+    key.push(context << 16 | actor as u64);
     sections.mask(words, actor, key);
-    for (bits, word) in key[at..].iter_mut().zip(words) {
+    for (bits, word) in key[1..].iter_mut().zip(words) {
         *bits &= word;
     }
+    key.extend_from_slice(&words[sections.own::<false>(actor)]);
 }
 
 /// Words of one successor.
 #[inline(always)]
-fn stride(sections: &Sections, actor: Actor, vcpu: Option<u8>) -> usize {
-    SET + 2 * sections.vm().len()
-        + sections.own(actor).len()
-        + vcpu.map_or(0, |vcpu| sections.vcpu(usize::from(vcpu)).len())
+fn stride<const ONE: bool>(sections: &Sections, actor: usize, with_vcpu: u8) -> usize {
+    let vcpu = match with_vcpu {
+        0 => 0,
+        vcpu => sections.own::<ONE>(usize::from(vcpu) - 1).len(),
+    };
+    SET + 2 * sections.vm::<ONE>().len() + sections.own::<ONE>(actor).len() + vcpu
 }
 
 /// Whether two entries for the same key say the same, whatever is known of the entries that follow.
-fn is_same(sections: &Sections, words: &[u64], actor: Actor, old: &[u64], new: &[u64]) -> bool {
-    let vcpu = match sections.reach(words, actor) {
-        Reach::IndexedVcpu => Some(sections.indexed_vcpu(words, actor) as u8),
-        _ => None,
-    };
-    let body = 1 + (new[0] >> KEY_LEN_AT & 0xff) as usize;
-    let first = body + MASK + sections.vm().len();
-    let stride = stride(sections, actor, vcpu);
+fn is_same(sections: &Sections, actor: usize, old: &[u64], new: &[u64]) -> bool {
+    let stride = stride::<false>(sections, actor, First(new[0]).with_vcpu());
+    let first = MASK + sections.vm::<false>().len();
     new.iter()
         .zip(old)
         .enumerate()
         .all(|(at, (new, old))| new == old || (at >= first && (at - first) % stride == NEXT))
 }
 
-/// Appends the body of the entry for `actor` in the state of `words`.
-fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: Actor, entry: &mut Vec<u64>) {
+/// Appends to its first word the rest of the entry for an actor in the state of `words`.
+fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &mut Vec<u64>) {
     let (machine, sections) = (source.machine, source.sections);
-    let vm = sections.vm();
+    let vm = sections.vm::<false>();
     let mut mask = Vec::new();
     sections.mask(words, actor, &mut mask);
     // What is not read: all 0, and all 1.
@@ -470,7 +480,7 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: Actor, entry: &
         ones[index] |= !mask[index] & sections.used()[index];
     }
     let [state, other] = [source.unpack(&zeros), source.unpack(&ones)];
-    let (part, context) = match actor {
+    let (part, context) = match sections.actor(actor) {
         Actor::Vcpu(vcpu) => {
             let vcpu = usize::from(vcpu);
             (
@@ -487,21 +497,22 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: Actor, entry: &
         }
         Actor::Device(_) => (Part::NEUTRAL, Facts::default()),
     };
-    let reach = sections.reach(words, actor);
-    let (vcpu, depends) = match reach {
-        Reach::IndexedVcpu => {
-            let vcpu = sections.indexed_vcpu(words, actor);
-            (Some(vcpu as u8), 1 << vcpu)
-        }
-        Reach::Control | Reach::Gate => (None, ON_CONTROL),
-        Reach::Own | Reach::EachVcpu | Reach::Everything => (None, 0),
+    let (reach, indexed) = sections.reach(words, actor);
+    let with_vcpu = match reach {
+        Reach::IndexedVcpu => indexed as u8 + 1,
+        _ => 0,
     };
+    entry[0] |= u64::from(with_vcpu) << WITH_VCPU;
+    if matches!(reach, Reach::Control | Reach::Gate) {
+        entry[0] |= ON_CONTROL;
+    }
     let each = matches!(reach, Reach::EachVcpu | Reach::Gate);
-    let body = entry.len();
     entry.extend(part.to_words());
-    entry.extend([0, context.to_word(), 0, depends]);
+    entry.push(context.to_word() >> Facts::CROSSING << CONTEXT);
     entry.extend_from_slice(&mask);
     let mut choices = Vec::new();
+    let number = actor;
+    let actor = sections.actor(actor);
     let local = source.choices(&state, actor, &mut choices).is_some();
     let by_hand =
         reach == Reach::Everything || !machine.mutations.is_empty() || (each && choices.len() > 1);
@@ -510,37 +521,37 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: Actor, entry: &
         return;
     }
     let mut facts = Facts::default();
-    let mut claimed = Claimed::default();
     for &choice in &choices {
         let step = Step { actor, choice };
         facts.join(Facts::of_step(machine, &state, step));
         let mut after = state.clone();
         let effect = apply(machine, &mut after, step);
         if effect != Effect::None {
-            claimed = Claimed::of(machine, &after, effect);
+            entry[0] |= Claimed::of(machine, &after, effect).to_word() << CLAIMED;
         }
         let from_zeros = source.pack(&mut after);
-        let from_ones = source.after(&other, step).1;
+        let from_ones = source.after(&other, step);
         let at = entry.len();
         entry.extend([0, 0]);
-        entry.extend(vm.clone().map(|index| from_zeros[index]));
+        entry.extend_from_slice(&from_zeros[vm.clone()]);
         // What both give is given whatever the bit was before.
-        entry.extend(
-            vm.clone()
-                .map(|index| from_ones[index] & !from_zeros[index] & !mask[index]),
-        );
-        let vcpu = vcpu.map(|vcpu| sections.vcpu(usize::from(vcpu)));
-        for section in [Some(sections.own(actor)), vcpu].into_iter().flatten() {
-            let difference = sections
-                .hash(&from_zeros, section.clone())
-                .wrapping_sub(sections.hash(words, section.clone()));
-            entry[at] = entry[at].wrapping_add(if section.is_empty() { 0 } else { difference });
-            entry.extend_from_slice(&from_zeros[section]);
+        let kept = |index: usize| from_ones[index] & !from_zeros[index] & !mask[index];
+        entry.extend(vm.clone().map(kept));
+        let mut put = |section: std::ops::Range<usize>| {
+            if !section.is_empty() {
+                entry[at] = entry[at]
+                    .wrapping_add(sections.hash(&from_zeros, section.clone()))
+                    .wrapping_sub(sections.hash(words, section.clone()));
+                entry.extend_from_slice(&from_zeros[section]);
+            }
+        };
+        put(sections.own::<false>(number));
+        if with_vcpu != 0 {
+            put(sections.own::<false>(indexed));
         }
     }
-    entry[body + STEP_FACTS] = facts.to_word();
-    entry[body + CLAIMED] = claimed.to_word();
-    entry[0] |= (choices.len() as u64) << COUNT_AT;
+    entry[FACTS] |= facts.to_word();
+    entry[0] |= (choices.len() as u64) << COUNT;
     if local {
         entry[0] |= LOCAL;
     }

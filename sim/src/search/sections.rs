@@ -14,13 +14,17 @@ use dirtysim_model::vcpu::Pc;
 /// Stages that a thread's operation has at most: they are packed in 4 bits.
 const STAGES: usize = 16;
 
-/// The sections of the packed states of one search.
+/// The sections of the packed states of one search: the VM-wide one, then each vCPU's, then each thread's.
+///
+/// Actors are known by number: vCPUs first, then threads, then devices. Functions with a parameter `ONE` are for the
+/// innermost loops: with it, every section is one word, which the caller has asked [`Sections::are_words`].
 pub(super) struct Sections {
     packing: Packing,
     vm: Range<usize>,
-    vcpus: Vec<Range<usize>>,
-    threads: Vec<Range<usize>>,
-    devices: usize,
+    /// By actor; a device has none.
+    own: Vec<Range<usize>>,
+    vcpus: usize,
+    threads: usize,
     /// The bits of a vCPU's section that [`Reach::Control`] reads.
     control: Vec<u64>,
     /// The bits of the VM-wide section that are in use.
@@ -79,11 +83,13 @@ impl Sections {
         Self {
             packing,
             vm: 0..packing.vm_words(),
-            vcpus: (0..start.vcpus.len())
+            own: (0..start.vcpus.len())
                 .map(|vcpu| packing.vcpu(vcpu))
+                .chain((0..threads).map(|thread| packing.thread(thread)))
+                .chain((0..start.devices.len()).map(|_| 0..0))
                 .collect(),
-            threads: (0..threads).map(|thread| packing.thread(thread)).collect(),
-            devices: start.devices.len(),
+            vcpus: start.vcpus.len(),
+            threads,
             control: packing.control_mask(machine, start),
             used: mask(Fields::ALL),
             vcpu_masks: Pc::ALL.map(|pc| mask(Fields::of_vcpu(pc))),
@@ -128,44 +134,46 @@ impl Sections {
         &self.packing
     }
 
-    pub(super) fn vm(&self) -> Range<usize> {
-        self.vm.clone()
+    /// Whether every section is one word.
+    pub(super) fn are_words(&self) -> bool {
+        self.packing.words() == 1 + self.vcpus + self.threads
     }
 
-    pub(super) fn vcpu(&self, vcpu: usize) -> Range<usize> {
-        self.vcpus[vcpu].clone()
-    }
-
-    pub(super) fn vcpus(&self) -> usize {
-        self.vcpus.len()
-    }
-
-    /// Every actor, in the order of the steps.
-    pub(super) fn actors(&self) -> Vec<Actor> {
-        let numbers = |count: usize| 0..count as u8;
-        numbers(self.vcpus.len())
-            .map(Actor::Vcpu)
-            .chain(numbers(self.threads.len()).map(Actor::Thread))
-            .chain(numbers(self.devices).map(Actor::Device))
-            .collect()
-    }
-
-    /// An actor's place among [`Sections::actors`].
     #[inline(always)]
-    pub(super) fn number(&self, actor: Actor) -> usize {
-        match actor {
-            Actor::Vcpu(vcpu) => usize::from(vcpu),
-            Actor::Thread(thread) => self.vcpus.len() + usize::from(thread),
-            Actor::Device(device) => self.vcpus.len() + self.threads.len() + usize::from(device),
+    pub(super) fn vm<const ONE: bool>(&self) -> Range<usize> {
+        if ONE { 0..1 } else { self.vm.clone() }
+    }
+
+    /// An actor's own section.
+    #[inline(always)]
+    pub(super) fn own<const ONE: bool>(&self, actor: usize) -> Range<usize> {
+        if !ONE {
+            self.own[actor].clone()
+        } else if actor < self.vcpus + self.threads {
+            1 + actor..2 + actor
+        } else {
+            0..0
         }
     }
 
-    /// The words of an actor's own section; a device's is the VM-wide one.
-    pub(super) fn own(&self, actor: Actor) -> Range<usize> {
-        match actor {
-            Actor::Vcpu(vcpu) => self.vcpus[usize::from(vcpu)].clone(),
-            Actor::Thread(thread) => self.threads[usize::from(thread)].clone(),
-            Actor::Device(_) => 0..0,
+    pub(super) fn vcpus(&self) -> usize {
+        self.vcpus
+    }
+
+    /// Actors that there are.
+    pub(super) fn actors(&self) -> usize {
+        self.own.len()
+    }
+
+    /// The actor of a number.
+    #[inline(always)]
+    pub(super) fn actor(&self, number: usize) -> Actor {
+        if number < self.vcpus {
+            Actor::Vcpu(number as u8)
+        } else if number < self.vcpus + self.threads {
+            Actor::Thread((number - self.vcpus) as u8)
+        } else {
+            Actor::Device((number - self.vcpus - self.threads) as u8)
         }
     }
 
@@ -177,42 +185,35 @@ impl Sections {
     #[inline(always)]
     pub(super) fn place(&self, words: &[u64], thread: usize) -> ThreadPlace {
         self.packing
-            .thread_place(&words[self.threads[thread].clone()])
+            .thread_place(&words[self.own[self.vcpus + thread].clone()])
     }
 
     /// Where every thread is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn places<'a>(&'a self, words: &'a [u64]) -> impl Iterator<Item = ThreadPlace> + 'a {
-        (0..self.threads.len()).map(|thread| self.place(words, thread))
+        (0..self.threads).map(|thread| self.place(words, thread))
     }
 
-    /// What an actor's next step depends on of the vCPUs.
+    /// What an actor's next step depends on of the vCPUs, and the vCPU at its index.
     #[inline]
-    pub(super) fn reach(&self, words: &[u64], actor: Actor) -> Reach {
-        match actor {
+    pub(super) fn reach(&self, words: &[u64], actor: usize) -> (Reach, usize) {
+        match self.actor(actor) {
             Actor::Thread(thread) => {
-                let place = self.place(words, usize::from(thread));
-                self.reaches[usize::from(thread)][usize::from(place.op)][usize::from(place.stage)]
+                let thread = usize::from(thread);
+                let place = self.place(words, thread);
+                let reach = self.reaches[thread][usize::from(place.op)][usize::from(place.stage)];
+                (reach, place.index as usize)
             }
-            Actor::Vcpu(_) | Actor::Device(_) => Reach::Own,
-        }
-    }
-
-    /// The vCPU at a thread's index.
-    #[inline]
-    pub(super) fn indexed_vcpu(&self, words: &[u64], actor: Actor) -> usize {
-        match actor {
-            Actor::Thread(thread) => self.place(words, usize::from(thread)).index as usize,
-            Actor::Vcpu(_) | Actor::Device(_) => 0,
+            Actor::Vcpu(_) | Actor::Device(_) => (Reach::Own, 0),
         }
     }
 
     /// Appends the bits of the VM-wide section that an actor's next step reads.
     #[inline]
-    pub(super) fn mask(&self, words: &[u64], actor: Actor, out: &mut Vec<u64>) {
-        match actor {
+    pub(super) fn mask(&self, words: &[u64], actor: usize, out: &mut Vec<u64>) {
+        match self.actor(actor) {
             Actor::Vcpu(vcpu) => {
-                let section = &words[self.vcpus[usize::from(vcpu)].clone()];
+                let section = &words[self.own[usize::from(vcpu)].clone()];
                 let place = self.packing.vcpu_place(section);
                 let at = out.len();
                 out.extend_from_slice(&self.vcpu_masks[place.pc as usize]);
@@ -251,18 +252,16 @@ impl Sections {
     }
 
     /// Whether some thread's section differs.
-    #[inline]
+    #[inline(always)]
     pub(super) fn any_thread_changed(&self, old: &[u64], new: &[u64]) -> bool {
-        self.threads
-            .iter()
-            .any(|section| old[section.clone()] != new[section.clone()])
+        let first = self.own[self.vcpus].start;
+        old[first..] != new[first..]
     }
 
     /// The fingerprint of a packed state: the sum of its sections' hashes, so that a step that changes some sections
     /// changes it by a difference.
-    #[inline]
     pub(super) fn fingerprint(&self, words: &[u64]) -> u64 {
-        let sections = self.vcpus.iter().chain(&self.threads);
+        let sections = self.own.iter().filter(|section| !section.is_empty());
         let sum = sections.fold(self.hash(words, self.vm.clone()), |sum, section| {
             sum.wrapping_add(self.hash(words, section.clone()))
         });

@@ -4,7 +4,7 @@ use dirtysim_model::independence::Rules;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Effect, Step, apply, for_each_choice};
+use dirtysim_model::step::{Actor, Choice, Step, apply, for_each_choice};
 
 use super::sections::Sections;
 
@@ -57,10 +57,10 @@ impl<L: Layout> Source<'_, L> {
         words
     }
 
-    /// The effect of a step, and the words of the state after it.
-    pub(super) fn after(&self, state: &State<L>, step: Step) -> (Effect, Vec<u64>) {
+    /// The words of the state after a step.
+    pub(super) fn after(&self, state: &State<L>, step: Step) -> Vec<u64> {
         let mut after = state.clone();
-        let effect = apply(self.machine, &mut after, step);
-        (effect, self.pack(&mut after))
+        apply(self.machine, &mut after, step);
+        self.pack(&mut after)
     }
 }
