@@ -304,25 +304,22 @@ impl Rules {
         self.choice_in(machine, state, actor, self.window(state))
     }
 
-    /// What the rules for vCPUs read of the threads, as bits; `ops` are the operations that the threads are at.
+    /// What the rules for vCPUs read of a thread that is at an operation, as bits; those of several threads are joined by
+    /// `|`.
     #[must_use]
-    #[inline]
-    pub fn context(&self, ops: impl IntoIterator<Item = usize>) -> u64 {
+    pub fn context(&self, thread: usize, op: usize) -> u64 {
         if self.enabled == 0 {
             return 0;
         }
-        self.window_at(ops).bits()
-    }
-
-    fn window<L: Layout>(&self, state: &State<L>) -> Window {
-        self.window_at(state.threads.iter().map(|thread| usize::from(thread.op)))
+        let windows = &self.windows[thread];
+        windows[op.min(windows.len() - 1)].bits()
     }
 
     #[inline]
-    fn window_at(&self, ops: impl IntoIterator<Item = usize>) -> Window {
+    fn window<L: Layout>(&self, state: &State<L>) -> Window {
         let mut window = Window::default();
-        for (op, windows) in ops.into_iter().zip(&self.windows) {
-            window.join(windows[op.min(windows.len() - 1)]);
+        for (thread, windows) in state.threads.iter().zip(&self.windows) {
+            window.join(windows[usize::from(thread.op).min(windows.len() - 1)]);
         }
         window
     }

@@ -62,6 +62,9 @@ struct Widths {
     resets: bool,
 }
 
+/// Bits of a thread's stage.
+const STAGE_BITS: u32 = 4;
+
 /// Bits that hold the numbers up to `max`.
 fn bits_for(max: u64) -> u32 {
     64 - max.leading_zeros()
@@ -608,17 +611,16 @@ impl Packing {
         mask.words
     }
 
-    /// Where a thread is, from its section: operation, stage, index. They are its first fields.
+    /// Where a thread is, from its section: operation, stage, index. They are its first fields, in its first word.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn thread_place(&self, section: &[u64]) -> ThreadPlace {
-        let mut decoder = Decoder {
-            words: section,
-            at: 0,
-        };
-        let mut place = ThreadPlace::default();
-        walk_place(&self.widths, &mut place, &mut decoder);
-        place
+        let (word, w) = (section[0], &self.widths);
+        ThreadPlace {
+            op: (word & low_bits(w.op)) as u16,
+            stage: (word >> w.op & low_bits(STAGE_BITS)) as u8,
+            index: (word >> (w.op + STAGE_BITS) & low_bits(w.index)) as u32,
+        }
     }
 
     /// Writes `state` into `words`, as many as [`Packing::words`]. What nobody can read any more is cleared in `state`.
@@ -983,7 +985,7 @@ fn walk_place<C: Codec>(w: &Widths, place: &mut ThreadPlace, c: &mut C) {
     let mut op = u32::from(place.op);
     c.u32(&mut op, w.op);
     place.op = op as u16;
-    c.u8(&mut place.stage, 4);
+    c.u8(&mut place.stage, STAGE_BITS);
     c.u32(&mut place.index, w.index);
 }
 

@@ -209,12 +209,14 @@ pub(super) fn search<L: Layout>(
     watch: Watch<'_>,
 ) -> Result<Report, TooLarge> {
     let wanted = options.reductions;
+    let packing = Packing::new(machine, start);
+    let rules = Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0);
     let mut search = Search {
         machine,
         start,
-        sections: Sections::new(machine, start, Packing::new(machine, start)),
+        sections: Sections::new(machine, start, packing, &rules),
         symmetry: Symmetry::of(machine, start, wanted.pages, wanted.vcpus),
-        rules: Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0),
+        rules,
         target,
         limit_bytes: options
             .max_memory_bytes
@@ -238,6 +240,7 @@ pub(super) fn search<L: Layout>(
     // A path is as short as can be only where every interleaving is looked at; exchanging pages changes no length.
     // Exchanging vCPUs leaves some states apart that could be exchanged, so that the way back could not be followed.
     search.rules = Rules::none();
+    search.sections = Sections::new(machine, start, packing, &search.rules);
     search.symmetry = Symmetry::of(machine, start, wanted.pages, false);
     let violation = passed.found.map(|found| {
         let steps = options

@@ -8,13 +8,13 @@ const KNOWN: usize = 1 << 14;
 
 /// Fingerprints of states that were looked up lately.
 pub(super) struct Known {
-    fingerprints: Vec<u64>,
+    fingerprints: Box<[u64; KNOWN]>,
 }
 
 impl Known {
     pub(super) fn new() -> Self {
         Self {
-            fingerprints: vec![0; KNOWN],
+            fingerprints: Box::new([0; KNOWN]),
         }
     }
 

@@ -68,12 +68,15 @@ impl Block {
 }
 
 /// What a record has: a packed state, its fingerprint, and for the VM-wide section and each actor where its entry is in
-/// the memo of the block's owner, two to a word.
+/// the memo of the block's owner.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecordLayout {
     words: usize,
     entries: usize,
 }
+
+/// With where an entry is: it was the one before a step that changed what it depends on.
+const OLD: u64 = 1 << 32;
 
 impl RecordLayout {
     pub(super) fn new(words: usize, actors: usize) -> Self {
@@ -84,19 +87,13 @@ impl RecordLayout {
     }
 
     fn len(self) -> usize {
-        self.words + 1 + self.entries.div_ceil(2)
+        self.words + 1 + self.entries
     }
 
+    /// Where the entries begin.
     #[inline(always)]
-    fn entry(self, record: &[u64], index: usize) -> EntryAt {
-        (record[self.words + 1 + index / 2] >> (index % 2 * 32)) as EntryAt
-    }
-
-    #[inline(always)]
-    fn set_entry(self, record: &mut [u64], index: usize, at: EntryAt) {
-        let word = &mut record[self.words + 1 + index / 2];
-        let shift = index % 2 * 32;
-        *word = *word & !(0xffff_ffff << shift) | u64::from(at) << shift;
+    fn entries_at(self) -> usize {
+        self.words + 1
     }
 }
 
@@ -374,8 +371,8 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         let layout = self.layout;
         let at = at + AHEAD * layout.len();
         if let Some(record) = records.get(at..at + layout.len()) {
-            for index in 0..layout.entries {
-                self.touched ^= memo.touch(layout.entry(record, index));
+            for entry in &record[layout.entries_at()..] {
+                self.touched ^= memo.touch(*entry as EntryAt);
             }
         }
     }
@@ -392,21 +389,23 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         let mut facts = 0;
         let mut steps_facts = 0;
         let mut special = false;
-        for index in 0..layout.entries {
-            let mut entry = if known {
-                layout.entry(record, index)
-            } else {
-                0
-            };
-            if entry == 0 {
-                let words = &record[..layout.words];
-                entry = match index.checked_sub(1) {
-                    None => memo.vm_entry::<L, ONE>(&self.source, words),
-                    Some(actor) => memo.entry(&self.source, words, actor),
+        let (words, rest) = record.split_at_mut(layout.words);
+        let entries = &mut rest[1..];
+        if !known {
+            entries.fill(0);
+        }
+        for (index, entry) in entries.iter_mut().enumerate() {
+            if *entry == 0 || *entry & OLD != 0 {
+                let old = *entry as EntryAt;
+                let found = match (index.checked_sub(1), old) {
+                    (None, 0) => memo.vm_entry::<L, ONE>(&self.source, words),
+                    (None, _) => memo.vm_entry_after::<L, ONE>(&self.source, words, old),
+                    (Some(actor), 0) => memo.entry(&self.source, words, actor),
+                    (Some(actor), _) => memo.entry_after::<L, ONE>(&self.source, words, actor, old),
                 };
-                layout.set_entry(record, index, entry);
+                *entry = u64::from(found);
             }
-            let (first, its_part, of_steps, of_context) = memo.head(entry);
+            let (first, its_part, of_steps, of_context) = memo.head(*entry as EntryAt);
             part = part.join(its_part);
             special |= first.is_special();
             steps_facts |= of_steps;
@@ -459,7 +458,7 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         sum: u64,
         part: Part,
     ) {
-        let entry = self.layout.entry(record, 1 + actor);
+        let entry = record[self.layout.entries_at() + 1 + actor] as EntryAt;
         if let Some(claimed) = desk.memo.first(entry).claimed()
             && let Actor::Thread(thread) = self.sections.actor(actor)
         {
@@ -491,12 +490,13 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         let sum = record[layout.words];
         let actors = layout.entries - 1;
         let alone = (0..actors).find(|&actor| {
-            let first = desk.memo.first(layout.entry(record, 1 + actor));
+            let entry = record[layout.entries_at() + 1 + actor];
+            let first = desk.memo.first(entry as EntryAt);
             first.is_local() || (first.is_by_hand() && self.is_local_by_hand(words, actor))
         });
         let mut facts = 0;
         for actor in alone.map_or(0..actors, |actor| actor..actor + 1) {
-            let entry = layout.entry(record, 1 + actor);
+            let entry = record[layout.entries_at() + 1 + actor] as EntryAt;
             let (first, _, of_steps, _) = desk.memo.head(entry);
             if first.is_by_hand() {
                 facts |= self.take_by_hand(words, parent, actor).to_word();
@@ -539,7 +539,8 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         self.made.extend_from_slice(words);
         let made = &mut self.made[at..];
         for vcpu in 0..self.sections.vcpus() {
-            let (difference, section) = memo.response(&self.source, words, actor, vcpu);
+            let (difference, section) =
+                memo.response::<L, ONE>(&self.source, words, actor, entry, vcpu);
             sum = sum.wrapping_add(difference);
             made[self.sections.own::<ONE>(vcpu)].copy_from_slice(section);
         }
@@ -686,17 +687,9 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         let record = &mut open[at..];
         self.carry(memo, parent, record);
         if let How::Memo(successor) = candidate.how {
-            let actor = usize::from(successor.actor);
-            let mut next = memo.next(successor);
-            if next == 0 {
-                let words = &record[..layout.words];
-                let before = layout.entry(parent, 1 + actor);
-                next = memo.entry(&self.source, words, actor);
-                if memo.determines_next(before, self.sections, actor, words) {
-                    memo.set_next(successor, next);
-                }
-            }
-            layout.set_entry(record, 1 + actor, next);
+            let (words, rest) = record.split_at_mut(layout.words);
+            let next = memo.next::<L, ONE>(&self.source, words, successor);
+            rest[2 + usize::from(successor.actor)] = u64::from(next);
         }
         if open.len() == BLOCK_STATES * layout.len() {
             close(&mut open, self.owner, &mut self.outcome.next, self.job);
@@ -713,9 +706,9 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         let differs = |record: &[u64], mut section: std::ops::Range<usize>| {
             section.any(|index| parent[index] != record[index])
         };
-        if !differs(record, vm.clone()) {
-            layout.set_entry(record, 0, layout.entry(parent, 0));
-        }
+        let at = layout.entries_at();
+        let old = if differs(record, vm.clone()) { OLD } else { 0 };
+        record[at] = parent[at] | old;
         let mut vcpus = 0_u64;
         let mut control = false;
         for vcpu in 0..sections.vcpus() {
@@ -730,7 +723,7 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         let words = 0..layout.words;
         let same_context = !sections
             .any_thread_changed(&parent[words.clone()], &record[words.clone()])
-            || self.source.context(&parent[words.clone()]) == self.source.context(&record[words]);
+            || sections.context(&parent[words.clone()]) == sections.context(&record[words]);
         for actor in 0..layout.entries - 1 {
             let changed = if actor < sections.vcpus() {
                 !same_context || vcpus >> actor & 1 != 0
@@ -740,11 +733,10 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
             if changed {
                 continue;
             }
-            let entry = layout.entry(parent, 1 + actor);
+            let entry = parent[at + 1 + actor];
             let bits = vm.clone().map(|index| parent[index] ^ record[index]);
-            if memo.stands(entry, vcpus, control, bits) {
-                layout.set_entry(record, 1 + actor, entry);
-            }
+            let stands = memo.stands(entry as EntryAt, vcpus, control, bits);
+            record[at + 1 + actor] = if stands { entry } else { entry | OLD };
         }
     }
 

@@ -50,10 +50,12 @@ const HEAD: usize = 5;
 // those of the actor's steps, and from this bit on the halves that it contributes to others' steps.
 const CONTEXT: u32 = 48;
 const FACTS: usize = HEAD;
-const MASK: usize = HEAD + 1;
+/// The entry that came last in the place of this one, where something that is in the key had changed.
+const OTHER: usize = HEAD + 1;
+const MASK: usize = HEAD + 2;
 
 // A successor: what its own section, and a vCPU's that it changes with it, add to the fingerprint; the entry of the actor
-// in the state after it, where that is known; bits of the VM-wide section that are set, and those that are kept; the
+// that was found last in a state after it; bits of the VM-wide section that are set, and those that are kept; the
 // own section; the vCPU's.
 const NEXT: usize = 1;
 const SET: usize = 2;
@@ -217,10 +219,113 @@ impl Memo {
             |entry| {
                 let part = Part::of_vm(source.machine, &source.unpack(words));
                 entry.extend(part.to_words());
-                entry.push(0);
+                entry.extend([0, 0]);
             },
-            |old, new| old.starts_with(new),
+            |old, new| old[..OTHER] == new[..OTHER],
         )
+    }
+
+    /// The entry for the VM-wide section, where `other` was it before a step.
+    #[inline(always)]
+    pub(super) fn vm_entry_after<L: Layout, const ONE: bool>(
+        &mut self,
+        source: &Source<'_, L>,
+        words: &[u64],
+        other: EntryAt,
+    ) -> EntryAt {
+        let place = other as usize + OTHER;
+        let near = self.arena[place] as usize;
+        let vm = source.sections.vm::<ONE>();
+        if near != 0 && self.arena[near - vm.len()..near] == words[vm] {
+            return near as EntryAt;
+        }
+        let found = self.vm_entry::<L, ONE>(source, words);
+        self.arena[place] = u64::from(found);
+        found
+    }
+
+    /// The entry for what an actor does in the state of `words`, where `other` was it before another's step.
+    #[inline(always)]
+    pub(super) fn entry_after<L: Layout, const ONE: bool>(
+        &mut self,
+        source: &Source<'_, L>,
+        words: &[u64],
+        actor: usize,
+        other: EntryAt,
+    ) -> EntryAt {
+        self.entry_near::<L, ONE>(source, words, actor, other as usize + OTHER)
+    }
+
+    /// The entry for what an actor does in the state of `words` after its step to `successor`.
+    #[inline(always)]
+    pub(super) fn next<L: Layout, const ONE: bool>(
+        &mut self,
+        source: &Source<'_, L>,
+        words: &[u64],
+        successor: Successor,
+    ) -> EntryAt {
+        let actor = usize::from(successor.actor);
+        self.entry_near::<L, ONE>(source, words, actor, successor.at as usize + NEXT)
+    }
+
+    /// The entry for what an actor does in the state of `words`: most often the one that was found last at `place`.
+    #[inline(always)]
+    fn entry_near<L: Layout, const ONE: bool>(
+        &mut self,
+        source: &Source<'_, L>,
+        words: &[u64],
+        actor: usize,
+        place: usize,
+    ) -> EntryAt {
+        let near = self.arena[place] as EntryAt;
+        if near != 0 && self.is_for::<ONE>(near, source.sections, words, actor) {
+            return near;
+        }
+        let found = self.entry(source, words, actor);
+        self.arena[place] = u64::from(found);
+        found
+    }
+
+    /// Whether an entry is the one for an actor in the state of `words`.
+    #[inline(always)]
+    fn is_for<const ONE: bool>(
+        &self,
+        at: EntryAt,
+        sections: &Sections,
+        words: &[u64],
+        actor: usize,
+    ) -> bool {
+        let at = at as usize;
+        let first = First(self.arena[at]);
+        let key = &self.arena[at - first.key_len()..at];
+        let mut same = key[0] == key_begin(sections, words, actor);
+        let vm = sections.vm::<ONE>();
+        let mask = &self.arena[at + MASK..at + MASK + vm.len()];
+        for index in vm.clone() {
+            same &= words[index] & mask[index] == key[1 + index];
+        }
+        let mut next = 1 + vm.len();
+        for index in sections.own::<ONE>(actor) {
+            same &= words[index] == key[next];
+            next += 1;
+        }
+        if !same {
+            return false;
+        }
+        // The own section is the same, and so is what else is in the key.
+        if first.with_vcpu() != 0 {
+            let section = sections.own::<ONE>(usize::from(first.with_vcpu()) - 1);
+            return key[next..] == words[section];
+        }
+        if first.0 & ON_CONTROL != 0 {
+            for vcpu in 0..sections.vcpus() {
+                for (index, mask) in sections.own::<ONE>(vcpu).zip(sections.control()) {
+                    same &= words[index] & mask == key[next];
+                    next += 1;
+                }
+            }
+        }
+        same
     }
 
     /// The entry for what an actor does in the state of `words`.
@@ -232,7 +337,7 @@ impl Memo {
     ) -> EntryAt {
         let sections = source.sections;
         let key = &mut self.key;
-        begin_key(source, words, actor, key);
+        begin_key(sections, words, actor, key);
         match sections.reach(words, actor) {
             (Reach::Own | Reach::EachVcpu | Reach::Everything, _) => {}
             (Reach::IndexedVcpu, vcpu) => {
@@ -253,22 +358,23 @@ impl Memo {
         )
     }
 
-    /// What the only step of an actor makes of a vCPU's section, where it changes each by itself: how that changes the
-    /// fingerprint, and the section.
-    pub(super) fn response<L: Layout>(
+    /// What the only step of the actor whose entry is at `entry` makes of a vCPU's section, where it changes each by
+    /// itself: how that changes the fingerprint, and the section.
+    #[inline]
+    pub(super) fn response<L: Layout, const ONE: bool>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
         actor: usize,
+        entry: EntryAt,
         vcpu: usize,
     ) -> (u64, &[u64]) {
         let sections = source.sections;
-        let section = sections.own::<false>(vcpu);
-        let key = &mut self.key;
-        begin_key(source, words, actor, key);
-        key.push(vcpu as u64);
-        key.push(source.context(words));
-        key.extend_from_slice(&words[section.clone()]);
+        let section = sections.own::<ONE>(vcpu);
+        self.key.clear();
+        self.key.push(u64::from(entry) << 32 | vcpu as u64);
+        self.key.push(sections.context(words));
+        self.key.extend_from_slice(&words[section.clone()]);
         let at = self.find(
             Kind::Response,
             |entry| {
@@ -333,29 +439,6 @@ impl Memo {
             && vm.all(|bits| masks.next().is_some_and(|mask| bits & mask == 0))
     }
 
-    /// Whether what an actor depends on after a step is determined by what it depended on before, at `at`, and by the step.
-    pub(super) fn determines_next(
-        &self,
-        at: EntryAt,
-        sections: &Sections,
-        actor: usize,
-        after: &[u64],
-    ) -> bool {
-        let entry = &self.arena[at as usize..];
-        let within = match sections.reach(after, actor) {
-            (Reach::Own | Reach::EachVcpu | Reach::Everything, _) => true,
-            (Reach::IndexedVcpu, vcpu) => usize::from(First(entry[0]).with_vcpu()) == vcpu + 1,
-            (Reach::Control | Reach::Gate, _) => false,
-        };
-        let mut mask = Vec::new();
-        sections.mask(after, actor, &mut mask);
-        within
-            && mask
-                .iter()
-                .zip(&entry[MASK..])
-                .all(|(after, before)| after & !before == 0)
-    }
-
     /// The successors of an entry that is not by hand.
     #[inline(always)]
     pub(super) fn successors<const ONE: bool>(
@@ -394,17 +477,6 @@ impl Memo {
         word & self.arena[set + sections.vm::<ONE>().len()] | self.arena[set]
     }
 
-    /// The entry of the successor's own actor, where it is known.
-    #[inline(always)]
-    pub(super) fn next(&self, successor: Successor) -> EntryAt {
-        self.arena[successor.at as usize + NEXT] as EntryAt
-    }
-
-    /// From now on it is known.
-    pub(super) fn set_next(&mut self, successor: Successor, at: EntryAt) {
-        self.arena[successor.at as usize + NEXT] = u64::from(at);
-    }
-
     /// Writes a successor's sections over those of its state.
     #[inline(always)]
     pub(super) fn write<const ONE: bool>(
@@ -430,16 +502,22 @@ impl Memo {
     }
 }
 
-/// Begins a key: the actor, what its vCPU's steps read of the threads, what it reads of the VM-wide section, its own.
-#[inline]
-fn begin_key<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, key: &mut Vec<u64>) {
-    let sections = source.sections;
-    key.clear();
-    let context = match sections.actor(actor) {
-        Actor::Vcpu(_) => source.context(words),
-        Actor::Thread(_) | Actor::Device(_) => 0,
+/// The first word of a key: the actor, and what a vCPU's steps read of the threads.
+#[inline(always)]
+fn key_begin(sections: &Sections, words: &[u64], actor: usize) -> u64 {
+    let context = if actor < sections.vcpus() {
+        sections.context(words)
+    } else {
+        0
     };
-    key.push(context << 16 | actor as u64);
+    context << 16 | actor as u64
+}
+
+/// Begins a key: its first word, what the actor reads of the VM-wide section, its own.
+#[inline]
+fn begin_key(sections: &Sections, words: &[u64], actor: usize, key: &mut Vec<u64>) {
+    key.clear();
+    key.push(key_begin(sections, words, actor));
     sections.mask(words, actor, key);
     for (bits, word) in key[1..].iter_mut().zip(words) {
         *bits &= word;
@@ -461,10 +539,9 @@ fn stride<const ONE: bool>(sections: &Sections, actor: usize, with_vcpu: u8) -> 
 fn is_same(sections: &Sections, actor: usize, old: &[u64], new: &[u64]) -> bool {
     let stride = stride::<false>(sections, actor, First(new[0]).with_vcpu());
     let first = MASK + sections.vm::<false>().len();
-    new.iter()
-        .zip(old)
-        .enumerate()
-        .all(|(at, (new, old))| new == old || (at >= first && (at - first) % stride == NEXT))
+    new.iter().zip(old).enumerate().all(|(at, (new, old))| {
+        new == old || at == OTHER || (at >= first && (at - first) % stride == NEXT)
+    })
 }
 
 /// Appends to its first word the rest of the entry for an actor in the state of `words`.
@@ -508,7 +585,7 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
     }
     let each = matches!(reach, Reach::EachVcpu | Reach::Gate);
     entry.extend(part.to_words());
-    entry.push(context.to_word() >> Facts::CROSSING << CONTEXT);
+    entry.extend([context.to_word() >> Facts::CROSSING << CONTEXT, 0]);
     entry.extend_from_slice(&mask);
     let mut choices = Vec::new();
     let number = actor;

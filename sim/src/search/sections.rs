@@ -40,8 +40,8 @@ pub(super) struct Sections {
     thread_masks: Vec<Vec<[Vec<u64>; STAGES]>>,
     /// By thread, operation and stage.
     reaches: Vec<Vec<[Reach; STAGES]>>,
-    /// By thread and operation: whether the guest may be let run again.
-    resumes: Vec<Vec<bool>>,
+    /// By thread and operation: what the rules for vCPUs read of it, then whether the guest may be let run again.
+    contexts: Vec<Vec<u64>>,
 }
 
 /// A 128-bit product folded to 64 bits.
@@ -76,7 +76,12 @@ pub(super) fn hash_words(first: usize, words: impl Iterator<Item = u64>) -> u64 
 }
 
 impl Sections {
-    pub(super) fn new<L: Layout>(machine: &Machine, start: &State<L>, packing: Packing) -> Self {
+    pub(super) fn new<L: Layout>(
+        machine: &Machine,
+        start: &State<L>,
+        packing: Packing,
+        rules: &Rules,
+    ) -> Self {
         let threads = start.threads.len();
         let by_op = |thread: usize| 0..=machine.programs[thread].len();
         let mask = |fields: Fields| packing.vm_mask(start, fields);
@@ -120,10 +125,13 @@ impl Sections {
                         .collect()
                 })
                 .collect(),
-            resumes: (0..threads)
+            contexts: (0..threads)
                 .map(|thread| {
                     by_op(thread)
-                        .map(|op| machine.ahead(thread, op).resume)
+                        .map(|op| {
+                            let resumes = machine.ahead(thread, op).resume;
+                            rules.context(thread, op) << 1 | u64::from(resumes)
+                        })
                         .collect()
                 })
                 .collect(),
@@ -244,11 +252,13 @@ impl Sections {
     }
 
     /// What vCPUs' steps, their packing and the rules for them read of the threads.
-    #[inline]
-    pub(super) fn context(&self, rules: &Rules, words: &[u64]) -> u64 {
-        let ops = || self.places(words).map(|place| usize::from(place.op));
-        let resumes = ops().zip(&self.resumes).any(|(op, resumes)| resumes[op]);
-        rules.context(ops()) << 1 | u64::from(resumes)
+    #[inline(always)]
+    pub(super) fn context(&self, words: &[u64]) -> u64 {
+        self.places(words)
+            .zip(&self.contexts)
+            .fold(0, |context, (place, by_op)| {
+                context | by_op[usize::from(place.op)]
+            })
     }
 
     /// Whether some thread's section differs.

@@ -35,12 +35,6 @@ impl<L: Layout> Source<'_, L> {
         local
     }
 
-    /// What vCPUs' steps and their packing read of the threads.
-    #[inline]
-    pub(super) fn context(&self, words: &[u64]) -> u64 {
-        self.sections.context(self.rules, words)
-    }
-
     pub(super) fn unpack(&self, words: &[u64]) -> State<L> {
         let mut state = self.start.clone();
         self.sections
