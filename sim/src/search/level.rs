@@ -13,7 +13,7 @@ use super::engine::Search;
 use super::known::Known;
 use super::memo::{EntryAt, Memo, Successor};
 use super::representative::Representative;
-use super::sections::{Sections, hash_words, never_zero};
+use super::sections::{Sections, never_zero};
 use super::source::Source;
 use super::table::Table;
 use super::{Limit, Progress};
@@ -88,6 +88,19 @@ impl RecordLayout {
 
     fn len(self) -> usize {
         self.words + 1 + self.entries
+    }
+
+    /// The same, where the compiler is to know the numbers: see [`Sections`].
+    #[inline(always)]
+    fn of<const N: usize>(self) -> Self {
+        if N > 0 {
+            Self {
+                words: N,
+                entries: N,
+            }
+        } else {
+            self
+        }
     }
 
     /// Where the entries begin.
@@ -219,10 +232,12 @@ pub(super) fn expand<L: Layout>(
     let work = |job: &Job, index: usize, shared: bool| {
         // A desk is one worker's; a poisoned lock means that it panicked, which has ended the search already.
         let mut desk = desks[index].lock().unwrap_or_else(PoisonError::into_inner);
-        if search.sections.are_words() {
-            Worker::<L, true>::new(search, table, job, slack, index).run(&mut desk, shared)
-        } else {
-            Worker::<L, false>::new(search, table, job, slack, index).run(&mut desk, shared)
+        // The numbers of vCPUs and threads that scenarios have most often.
+        match search.sections.words() {
+            Some(3) => Worker::<L, 3>::new(search, table, job, slack, index).run(&mut desk, shared),
+            Some(4) => Worker::<L, 4>::new(search, table, job, slack, index).run(&mut desk, shared),
+            Some(5) => Worker::<L, 5>::new(search, table, job, slack, index).run(&mut desk, shared),
+            _ => Worker::<L, 0>::new(search, table, job, slack, index).run(&mut desk, shared),
         }
     };
     let results: Vec<(Outcome, Option<Limit>)> =
@@ -262,8 +277,8 @@ enum How {
     Words(u32),
 }
 
-/// One thread's work on a level. `ONE`: every section of a packed state is one word.
-struct Worker<'a, L: Layout, const ONE: bool> {
+/// One thread's work on a level; `N` is as in [`Sections`].
+struct Worker<'a, L: Layout, const N: usize> {
     search: &'a Search<'a, L>,
     source: Source<'a, L>,
     sections: &'a Sections,
@@ -275,16 +290,20 @@ struct Worker<'a, L: Layout, const ONE: bool> {
     /// The number of this worker, and its memo's generation.
     owner: (usize, u32),
     choices: Vec<Choice>,
+    /// The records of the next level's block in work, and how many words of them are in use.
     open: Vec<u64>,
+    used: usize,
     made: Vec<u64>,
     candidates: Vec<Candidate>,
     representative: Representative<L>,
     inserted: u64,
+    /// The facts that were added last.
+    facts: u64,
     /// Keeps loads alive that are made only to bring something into the cache.
     touched: u64,
 }
 
-impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
+impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     fn new(
         search: &'a Search<'a, L>,
         table: &'a Table,
@@ -304,10 +323,12 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
             owner: (index, 0),
             choices: Vec::new(),
             open: Vec::new(),
+            used: 0,
             made: Vec::new(),
             candidates: Vec::with_capacity(2 * BATCH),
             representative: Representative::new(search),
             inserted: 0,
+            facts: 0,
             touched: 0,
         }
     }
@@ -368,10 +389,10 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
     /// Brings the entries of a state a few records on into the cache.
     #[inline(always)]
     fn look_ahead(&mut self, memo: &Memo, records: &[u64], at: usize) {
-        let layout = self.layout;
+        let layout = self.layout.of::<N>();
         let at = at + AHEAD * layout.len();
         if let Some(record) = records.get(at..at + layout.len()) {
-            for entry in &record[layout.entries_at()..] {
+            for entry in &record[layout.entries_at()..layout.len()] {
                 self.touched ^= memo.touch(*entry as EntryAt);
             }
         }
@@ -381,10 +402,9 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
     /// those of this worker's memo.
     #[inline(always)]
     fn expand_state(&mut self, desk: &mut Desk, records: &mut [u64], at: usize, known: bool) {
-        let layout = self.layout;
+        let layout = self.layout.of::<N>();
         let memo = &mut desk.memo;
         let record = &mut records[at..at + layout.len()];
-        let sum = record[layout.words];
         let mut part = Part::NEUTRAL;
         let mut facts = 0;
         let mut steps_facts = 0;
@@ -398,10 +418,10 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
             if *entry == 0 || *entry & OLD != 0 {
                 let old = *entry as EntryAt;
                 let found = match (index.checked_sub(1), old) {
-                    (None, 0) => memo.vm_entry::<L, ONE>(&self.source, words),
-                    (None, _) => memo.vm_entry_after::<L, ONE>(&self.source, words, old),
+                    (None, 0) => memo.vm_entry::<L, N>(&self.source, words),
+                    (None, _) => memo.vm_entry_after::<L, N>(&self.source, words, old),
                     (Some(actor), 0) => memo.entry(&self.source, words, actor),
-                    (Some(actor), _) => memo.entry_after::<L, ONE>(&self.source, words, actor, old),
+                    (Some(actor), _) => memo.entry_after::<L, N>(&self.source, words, actor, old),
                 };
                 *entry = u64::from(found);
             }
@@ -431,10 +451,13 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         } else {
             facts |= steps_facts;
             for actor in 0..layout.entries - 1 {
-                self.take(desk, record, parent, actor, sum, part);
+                self.take(desk, record, parent, actor, part);
             }
         }
-        self.outcome.seen.add(Facts::from_word(facts));
+        if facts != self.facts {
+            self.facts = facts;
+            self.outcome.seen.add(Facts::from_word(facts));
+        }
         if self.outcome.transitions == before
             && is_stuck(
                 self.search.machine,
@@ -449,28 +472,22 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
 
     /// Takes an actor's steps from its entry.
     #[inline(always)]
-    fn take(
-        &mut self,
-        desk: &mut Desk,
-        record: &[u64],
-        parent: u32,
-        actor: usize,
-        sum: u64,
-        part: Part,
-    ) {
-        let entry = record[self.layout.entries_at() + 1 + actor] as EntryAt;
-        if let Some(claimed) = desk.memo.first(entry).claimed()
+    fn take(&mut self, desk: &mut Desk, record: &[u64], parent: u32, actor: usize, part: Part) {
+        let layout = self.layout.of::<N>();
+        let sum = record[layout.words];
+        let entries = &record[layout.entries_at()..layout.entries_at() + layout.entries];
+        let (vm, entry) = (entries[0] as EntryAt, entries[1 + actor] as EntryAt);
+        let memo = &desk.memo;
+        if let Some(claimed) = memo.first(entry).claimed()
             && let Actor::Thread(thread) = self.sections.actor(actor)
         {
             let broken = claimed.verdict(part, usize::from(thread));
             self.outcome.broken_after.union(broken);
         }
-        for successor in desk.memo.successors::<ONE>(self.sections, actor, entry) {
+        for successor in memo.successors::<N>(self.sections, actor, entry) {
             self.outcome.transitions += 1;
-            let difference = desk
-                .memo
-                .difference(successor)
-                .wrapping_add(self.vm_difference(&desk.memo, record, successor));
+            let words = &record[..layout.words];
+            let difference = memo.difference::<N>(self.sections, successor, words, vm);
             let fingerprint = never_zero(sum.wrapping_add(difference));
             if !desk.known.meets(fingerprint) {
                 self.candidates.push(Candidate {
@@ -485,9 +502,8 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
     /// Takes the steps of a state of which some may be taken alone, or by hand, or change each vCPU; the facts of those
     /// that were taken.
     fn take_special(&mut self, desk: &mut Desk, record: &[u64], parent: u32, part: Part) -> u64 {
-        let layout = self.layout;
+        let layout = self.layout.of::<N>();
         let words = &record[..layout.words];
-        let sum = record[layout.words];
         let actors = layout.entries - 1;
         let alone = (0..actors).find(|&actor| {
             let entry = record[layout.entries_at() + 1 + actor];
@@ -506,22 +522,10 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
             if first.changes_each_vcpu() {
                 self.change_each_vcpu(&mut desk.memo, record, parent, actor, entry);
             } else {
-                self.take(desk, record, parent, actor, sum, part);
+                self.take(desk, record, parent, actor, part);
             }
         }
         facts
-    }
-
-    /// What a successor's VM-wide section adds to the fingerprint.
-    #[inline(always)]
-    fn vm_difference(&self, memo: &Memo, words: &[u64], successor: Successor) -> u64 {
-        let vm = self.sections.vm::<ONE>();
-        let after =
-            |index: usize| memo.vm_word::<ONE>(self.sections, successor, index, words[index]);
-        if vm.clone().all(|index| after(index) == words[index]) {
-            return 0;
-        }
-        hash_words(0, vm.clone().map(after)).wrapping_sub(self.sections.hash(words, vm))
     }
 
     /// The one successor of a step that changes each vCPU's section by itself.
@@ -533,23 +537,23 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         actor: usize,
         entry: EntryAt,
     ) {
-        let words = &record[..self.layout.words];
-        let mut sum = record[self.layout.words];
+        let layout = self.layout.of::<N>();
+        let words = &record[..layout.words];
+        let mut sum = record[layout.words];
         let at = self.made.len();
         self.made.extend_from_slice(words);
         let made = &mut self.made[at..];
         for vcpu in 0..self.sections.vcpus() {
             let (difference, section) =
-                memo.response::<L, ONE>(&self.source, words, actor, entry, vcpu);
+                memo.response::<L, N>(&self.source, words, actor, entry, vcpu);
             sum = sum.wrapping_add(difference);
-            made[self.sections.own::<ONE>(vcpu)].copy_from_slice(section);
+            made[self.sections.own::<N>(vcpu)].copy_from_slice(section);
         }
-        let successor = memo.successors::<ONE>(self.sections, actor, entry).next();
+        let successor = memo.successors::<N>(self.sections, actor, entry).next();
         if let Some(successor) = successor {
-            memo.write::<ONE>(self.sections, successor, made);
-            sum = sum
-                .wrapping_add(memo.difference(successor))
-                .wrapping_add(self.vm_difference(memo, words, successor));
+            memo.write::<N>(self.sections, successor, made);
+            let vm = record[layout.entries_at()] as EntryAt;
+            sum = sum.wrapping_add(memo.difference::<N>(self.sections, successor, words, vm));
         }
         debug_assert!(
             self.is_successor(words, actor, &self.made[at..]),
@@ -598,21 +602,22 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         facts
     }
 
-    /// Writes a candidate's words at the end of `out`.
+    /// Writes a candidate's words.
     #[inline(always)]
-    fn write(&self, memo: &Memo, block: &Block, candidate: &Candidate, out: &mut Vec<u64>) {
+    fn write(&self, memo: &Memo, block: &Block, candidate: &Candidate, out: &mut [u64]) {
+        let words = self.layout.of::<N>().words;
+        let out = &mut out[..words];
         match candidate.how {
             How::Words(at) => {
-                out.extend_from_slice(&self.made[at as usize..at as usize + self.layout.words]);
+                out.copy_from_slice(&self.made[at as usize..at as usize + words]);
             }
             How::Memo(successor) => {
-                let at = out.len();
                 let parent = candidate.parent as usize;
-                let words = &block.records[parent..parent + self.layout.words];
-                out.extend_from_slice(words);
-                memo.write::<ONE>(self.sections, successor, &mut out[at..]);
+                let from = &block.records[parent..parent + words];
+                out.copy_from_slice(from);
+                memo.write::<N>(self.sections, successor, out);
                 debug_assert!(
-                    self.is_successor(words, usize::from(successor.actor), &out[at..]),
+                    self.is_successor(from, usize::from(successor.actor), out),
                     "a successor from the memo is one of the transition function"
                 );
             }
@@ -632,9 +637,8 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
 
     /// Puts representatives in the place of candidates.
     fn represent(&mut self, memo: &Memo, block: &Block) {
-        let mut words = Vec::with_capacity(self.layout.words);
+        let mut words = vec![0; self.layout.words];
         for index in 0..self.candidates.len() {
-            words.clear();
             self.write(memo, block, &self.candidates[index], &mut words);
             if self.representative.replace(self.search, &mut words) {
                 let candidate = &mut self.candidates[index];
@@ -673,36 +677,36 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
     /// Appends the record of a new state to the next level.
     #[inline(always)]
     fn record(&mut self, memo: &mut Memo, block: &Block, candidate: &Candidate) {
-        let layout = self.layout;
-        let mut open = std::mem::take(&mut self.open);
-        if open.capacity() == 0 {
-            open.reserve_exact(BLOCK_STATES * layout.len());
+        let layout = self.layout.of::<N>();
+        if self.open.is_empty() {
+            self.open.resize(BLOCK_STATES * layout.len(), 0);
+            self.used = 0;
         }
-        let at = open.len();
-        self.write(memo, block, candidate, &mut open);
-        open.push(candidate.fingerprint);
-        open.resize(at + layout.len(), 0);
+        let mut open = std::mem::take(&mut self.open);
+        let record = &mut open[self.used..self.used + layout.len()];
+        self.used += layout.len();
+        self.write(memo, block, candidate, record);
+        record[layout.words] = candidate.fingerprint;
         let parent = candidate.parent as usize;
         let parent = &block.records[parent..parent + layout.len()];
-        let record = &mut open[at..];
         self.carry(memo, parent, record);
         if let How::Memo(successor) = candidate.how {
             let (words, rest) = record.split_at_mut(layout.words);
-            let next = memo.next::<L, ONE>(&self.source, words, successor);
+            let next = memo.next::<L, N>(&self.source, words, successor);
             rest[2 + usize::from(successor.actor)] = u64::from(next);
         }
-        if open.len() == BLOCK_STATES * layout.len() {
-            close(&mut open, self.owner, &mut self.outcome.next, self.job);
-        }
         self.open = open;
+        if self.used == self.open.len() {
+            self.close_block();
+        }
     }
 
     /// Fills in the entries of a state that still stand after the step from its parent.
     #[inline(always)]
     fn carry(&self, memo: &Memo, parent: &[u64], record: &mut [u64]) {
-        let layout = self.layout;
+        let layout = self.layout.of::<N>();
         let sections = self.sections;
-        let vm = sections.vm::<ONE>();
+        let vm = sections.vm::<N>();
         let differs = |record: &[u64], mut section: std::ops::Range<usize>| {
             section.any(|index| parent[index] != record[index])
         };
@@ -712,7 +716,7 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
         let mut vcpus = 0_u64;
         let mut control = false;
         for vcpu in 0..sections.vcpus() {
-            let section = sections.own::<ONE>(vcpu);
+            let section = sections.own::<N>(vcpu);
             if differs(record, section.clone()) {
                 vcpus |= 1 << vcpu;
                 control |= section
@@ -728,7 +732,7 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
             let changed = if actor < sections.vcpus() {
                 !same_context || vcpus >> actor & 1 != 0
             } else {
-                differs(record, sections.own::<ONE>(actor))
+                differs(record, sections.own::<N>(actor))
             };
             if changed {
                 continue;
@@ -741,18 +745,17 @@ impl<'a, L: Layout, const ONE: bool> Worker<'a, L, ONE> {
     }
 
     fn close_block(&mut self) {
-        if !self.open.is_empty() {
-            self.open.shrink_to_fit();
-            close(&mut self.open, self.owner, &mut self.outcome.next, self.job);
+        if self.used > 0 {
+            let mut records = std::mem::take(&mut self.open);
+            records.truncate(self.used);
+            records.shrink_to_fit();
+            self.used = 0;
+            let block = Block {
+                records,
+                owner: self.owner,
+            };
+            self.job.bytes.fetch_add(block.bytes(), Relaxed);
+            self.outcome.next.push(block);
         }
     }
-}
-
-fn close(open: &mut Vec<u64>, owner: (usize, u32), next: &mut Vec<Block>, job: &Job) {
-    let block = Block {
-        records: std::mem::take(open),
-        owner,
-    };
-    job.bytes.fetch_add(block.bytes(), Relaxed);
-    next.push(block);
 }

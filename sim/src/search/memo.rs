@@ -17,7 +17,7 @@ use dirtysim_model::oracle::parts::{Claimed, Part};
 use dirtysim_model::step::{Actor, Effect, Step, apply};
 
 use super::index::Index;
-use super::sections::{Sections, section_hash};
+use super::sections::{Sections, hash_words, section_hash};
 use super::source::Source;
 use crate::sometimes::Facts;
 
@@ -53,6 +53,8 @@ const FACTS: usize = HEAD;
 /// The entry that came last in the place of this one, where something that is in the key had changed.
 const OTHER: usize = HEAD + 1;
 const MASK: usize = HEAD + 2;
+/// In the entry of the VM-wide section: its hash.
+const VM_HASH: usize = HEAD + 2;
 
 // A successor: what its own section, and a vCPU's that it changes with it, add to the fingerprint; the entry of the actor
 // that was found last in a state after it; bits of the VM-wide section that are set, and those that are kept; the
@@ -206,20 +208,20 @@ impl Memo {
 
     /// The entry for the VM-wide section: what it contributes.
     #[inline]
-    pub(super) fn vm_entry<L: Layout, const ONE: bool>(
+    pub(super) fn vm_entry<L: Layout, const N: usize>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
     ) -> EntryAt {
         self.key.clear();
         self.key
-            .extend_from_slice(&words[source.sections.vm::<ONE>()]);
+            .extend_from_slice(&words[source.sections.vm::<N>()]);
         self.find(
             Kind::Vm,
             |entry| {
                 let part = Part::of_vm(source.machine, &source.unpack(words));
                 entry.extend(part.to_words());
-                entry.extend([0, 0]);
+                entry.extend([0, 0, section_hash(0, &words[source.sections.vm::<N>()])]);
             },
             |old, new| old[..OTHER] == new[..OTHER],
         )
@@ -227,7 +229,7 @@ impl Memo {
 
     /// The entry for the VM-wide section, where `other` was it before a step.
     #[inline(always)]
-    pub(super) fn vm_entry_after<L: Layout, const ONE: bool>(
+    pub(super) fn vm_entry_after<L: Layout, const N: usize>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
@@ -235,42 +237,42 @@ impl Memo {
     ) -> EntryAt {
         let place = other as usize + OTHER;
         let near = self.arena[place] as usize;
-        let vm = source.sections.vm::<ONE>();
+        let vm = source.sections.vm::<N>();
         if near != 0 && self.arena[near - vm.len()..near] == words[vm] {
             return near as EntryAt;
         }
-        let found = self.vm_entry::<L, ONE>(source, words);
+        let found = self.vm_entry::<L, N>(source, words);
         self.arena[place] = u64::from(found);
         found
     }
 
     /// The entry for what an actor does in the state of `words`, where `other` was it before another's step.
     #[inline(always)]
-    pub(super) fn entry_after<L: Layout, const ONE: bool>(
+    pub(super) fn entry_after<L: Layout, const N: usize>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
         actor: usize,
         other: EntryAt,
     ) -> EntryAt {
-        self.entry_near::<L, ONE>(source, words, actor, other as usize + OTHER)
+        self.entry_near::<L, N>(source, words, actor, other as usize + OTHER)
     }
 
     /// The entry for what an actor does in the state of `words` after its step to `successor`.
     #[inline(always)]
-    pub(super) fn next<L: Layout, const ONE: bool>(
+    pub(super) fn next<L: Layout, const N: usize>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
         successor: Successor,
     ) -> EntryAt {
         let actor = usize::from(successor.actor);
-        self.entry_near::<L, ONE>(source, words, actor, successor.at as usize + NEXT)
+        self.entry_near::<L, N>(source, words, actor, successor.at as usize + NEXT)
     }
 
     /// The entry for what an actor does in the state of `words`: most often the one that was found last at `place`.
     #[inline(always)]
-    fn entry_near<L: Layout, const ONE: bool>(
+    fn entry_near<L: Layout, const N: usize>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
@@ -278,7 +280,7 @@ impl Memo {
         place: usize,
     ) -> EntryAt {
         let near = self.arena[place] as EntryAt;
-        if near != 0 && self.is_for::<ONE>(near, source.sections, words, actor) {
+        if near != 0 && self.is_for::<N>(near, source.sections, words, actor) {
             return near;
         }
         let found = self.entry(source, words, actor);
@@ -288,7 +290,7 @@ impl Memo {
 
     /// Whether an entry is the one for an actor in the state of `words`.
     #[inline(always)]
-    fn is_for<const ONE: bool>(
+    fn is_for<const N: usize>(
         &self,
         at: EntryAt,
         sections: &Sections,
@@ -299,13 +301,13 @@ impl Memo {
         let first = First(self.arena[at]);
         let key = &self.arena[at - first.key_len()..at];
         let mut same = key[0] == key_begin(sections, words, actor);
-        let vm = sections.vm::<ONE>();
+        let vm = sections.vm::<N>();
         let mask = &self.arena[at + MASK..at + MASK + vm.len()];
         for index in vm.clone() {
             same &= words[index] & mask[index] == key[1 + index];
         }
         let mut next = 1 + vm.len();
-        for index in sections.own::<ONE>(actor) {
+        for index in sections.own::<N>(actor) {
             same &= words[index] == key[next];
             next += 1;
         }
@@ -314,12 +316,12 @@ impl Memo {
         }
         // The own section is the same, and so is what else is in the key.
         if first.with_vcpu() != 0 {
-            let section = sections.own::<ONE>(usize::from(first.with_vcpu()) - 1);
+            let section = sections.own::<N>(usize::from(first.with_vcpu()) - 1);
             return key[next..] == words[section];
         }
         if first.0 & ON_CONTROL != 0 {
             for vcpu in 0..sections.vcpus() {
-                for (index, mask) in sections.own::<ONE>(vcpu).zip(sections.control()) {
+                for (index, mask) in sections.own::<N>(vcpu).zip(sections.control()) {
                     same &= words[index] & mask == key[next];
                     next += 1;
                 }
@@ -341,11 +343,11 @@ impl Memo {
         match sections.reach(words, actor) {
             (Reach::Own | Reach::EachVcpu | Reach::Everything, _) => {}
             (Reach::IndexedVcpu, vcpu) => {
-                key.extend_from_slice(&words[sections.own::<false>(vcpu)]);
+                key.extend_from_slice(&words[sections.own::<0>(vcpu)]);
             }
             (Reach::Control | Reach::Gate, _) => {
                 for vcpu in 0..sections.vcpus() {
-                    let section = &words[sections.own::<false>(vcpu)];
+                    let section = &words[sections.own::<0>(vcpu)];
                     let bits = section.iter().zip(sections.control());
                     key.extend(bits.map(|(word, mask)| word & mask));
                 }
@@ -361,7 +363,7 @@ impl Memo {
     /// What the only step of the actor whose entry is at `entry` makes of a vCPU's section, where it changes each by
     /// itself: how that changes the fingerprint, and the section.
     #[inline]
-    pub(super) fn response<L: Layout, const ONE: bool>(
+    pub(super) fn response<L: Layout, const N: usize>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
@@ -370,7 +372,7 @@ impl Memo {
         vcpu: usize,
     ) -> (u64, &[u64]) {
         let sections = source.sections;
-        let section = sections.own::<ONE>(vcpu);
+        let section = sections.own::<N>(vcpu);
         self.key.clear();
         self.key.push(u64::from(entry) << 32 | vcpu as u64);
         self.key.push(sections.context(words));
@@ -406,7 +408,7 @@ impl Memo {
     /// actor's steps and those that it contributes to others'.
     #[inline(always)]
     pub(super) fn head(&self, at: EntryAt) -> (First, Part, u64, u64) {
-        let words = &self.arena[at as usize..][..HEAD + 1];
+        let words = &self.arena[at as usize..at as usize + HEAD + 1];
         let part = Part::from_words([words[1], words[2], words[3], words[4]]);
         let facts = words[FACTS];
         let context = facts >> CONTEXT << Facts::CROSSING;
@@ -441,16 +443,16 @@ impl Memo {
 
     /// The successors of an entry that is not by hand.
     #[inline(always)]
-    pub(super) fn successors<const ONE: bool>(
+    pub(super) fn successors<const N: usize>(
         &self,
         sections: &Sections,
         actor: usize,
         at: EntryAt,
-    ) -> impl Iterator<Item = Successor> + use<ONE> {
+    ) -> impl Iterator<Item = Successor> + use<N> {
         let first = self.first(at);
         let with_vcpu = first.with_vcpu();
-        let stride = stride::<ONE>(sections, actor, with_vcpu) as u32;
-        let begin = at + (MASK + sections.vm::<ONE>().len()) as u32;
+        let stride = stride::<N>(sections, actor, with_vcpu) as u32;
+        let begin = at + (MASK + sections.vm::<N>().len()) as u32;
         (0..first.count()).map(move |index| Successor {
             at: begin + index * stride,
             actor: actor as u8,
@@ -458,46 +460,49 @@ impl Memo {
         })
     }
 
-    /// By how much the sum of a successor's sections' hashes differs from its state's, the VM-wide section apart.
+    /// By how much a successor's fingerprint, as a sum, differs from that of its state, whose VM-wide section has the
+    /// entry `vm`.
     #[inline(always)]
-    pub(super) fn difference(&self, successor: Successor) -> u64 {
-        self.arena[successor.at as usize]
-    }
-
-    /// A word of the successor's VM-wide section, from its state's.
-    #[inline(always)]
-    pub(super) fn vm_word<const ONE: bool>(
+    pub(super) fn difference<const N: usize>(
         &self,
         sections: &Sections,
         successor: Successor,
-        index: usize,
-        word: u64,
+        words: &[u64],
+        vm: EntryAt,
     ) -> u64 {
-        let set = successor.at as usize + SET + index;
-        word & self.arena[set + sections.vm::<ONE>().len()] | self.arena[set]
+        let len = sections.vm::<N>().len();
+        let record = &self.arena[successor.at as usize..][..SET + 2 * len];
+        let after = |index: usize| words[index] & record[SET + len + index] | record[SET + index];
+        let difference = record[0];
+        if (0..len).all(|index| after(index) == words[index]) {
+            return difference;
+        }
+        difference
+            .wrapping_add(hash_words(0, (0..len).map(after)))
+            .wrapping_sub(self.arena[vm as usize + VM_HASH])
     }
 
     /// Writes a successor's sections over those of its state.
     #[inline(always)]
-    pub(super) fn write<const ONE: bool>(
+    pub(super) fn write<const N: usize>(
         &self,
         sections: &Sections,
         successor: Successor,
         words: &mut [u64],
     ) {
-        for index in sections.vm::<ONE>() {
-            words[index] = self.vm_word::<ONE>(sections, successor, index, words[index]);
+        let len = sections.vm::<N>().len();
+        let vcpu = usize::from(successor.with_vcpu);
+        let size = stride::<N>(sections, usize::from(successor.actor), successor.with_vcpu);
+        let record = &self.arena[successor.at as usize..][..size];
+        for index in 0..len {
+            words[index] = words[index] & record[SET + len + index] | record[SET + index];
         }
-        let mut at = successor.at as usize + SET + 2 * sections.vm::<ONE>().len();
-        let mut put = |section: std::ops::Range<usize>| {
-            for word in &mut words[section] {
-                *word = self.arena[at];
-                at += 1;
-            }
-        };
-        put(sections.own::<ONE>(usize::from(successor.actor)));
-        if successor.with_vcpu != 0 {
-            put(sections.own::<ONE>(usize::from(successor.with_vcpu) - 1));
+        let own = sections.own::<N>(usize::from(successor.actor));
+        let at = SET + 2 * len;
+        let then = at + own.len();
+        words[own].copy_from_slice(&record[at..then]);
+        if vcpu != 0 {
+            words[sections.own::<N>(vcpu - 1)].copy_from_slice(&record[then..]);
         }
     }
 }
@@ -522,23 +527,23 @@ fn begin_key(sections: &Sections, words: &[u64], actor: usize, key: &mut Vec<u64
     for (bits, word) in key[1..].iter_mut().zip(words) {
         *bits &= word;
     }
-    key.extend_from_slice(&words[sections.own::<false>(actor)]);
+    key.extend_from_slice(&words[sections.own::<0>(actor)]);
 }
 
 /// Words of one successor.
 #[inline(always)]
-fn stride<const ONE: bool>(sections: &Sections, actor: usize, with_vcpu: u8) -> usize {
+fn stride<const N: usize>(sections: &Sections, actor: usize, with_vcpu: u8) -> usize {
     let vcpu = match with_vcpu {
         0 => 0,
-        vcpu => sections.own::<ONE>(usize::from(vcpu) - 1).len(),
+        vcpu => sections.own::<N>(usize::from(vcpu) - 1).len(),
     };
-    SET + 2 * sections.vm::<ONE>().len() + sections.own::<ONE>(actor).len() + vcpu
+    SET + 2 * sections.vm::<N>().len() + sections.own::<N>(actor).len() + vcpu
 }
 
 /// Whether two entries for the same key say the same, whatever is known of the entries that follow.
 fn is_same(sections: &Sections, actor: usize, old: &[u64], new: &[u64]) -> bool {
-    let stride = stride::<false>(sections, actor, First(new[0]).with_vcpu());
-    let first = MASK + sections.vm::<false>().len();
+    let stride = stride::<0>(sections, actor, First(new[0]).with_vcpu());
+    let first = MASK + sections.vm::<0>().len();
     new.iter().zip(old).enumerate().all(|(at, (new, old))| {
         new == old || at == OTHER || (at >= first && (at - first) % stride == NEXT)
     })
@@ -547,7 +552,7 @@ fn is_same(sections: &Sections, actor: usize, old: &[u64], new: &[u64]) -> bool 
 /// Appends to its first word the rest of the entry for an actor in the state of `words`.
 fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &mut Vec<u64>) {
     let (machine, sections) = (source.machine, source.sections);
-    let vm = sections.vm::<false>();
+    let vm = sections.vm::<0>();
     let mut mask = Vec::new();
     sections.mask(words, actor, &mut mask);
     // What is not read: all 0, and all 1.
@@ -622,9 +627,9 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
                 entry.extend_from_slice(&from_zeros[section]);
             }
         };
-        put(sections.own::<false>(number));
+        put(sections.own::<0>(number));
         if with_vcpu != 0 {
-            put(sections.own::<false>(indexed));
+            put(sections.own::<0>(indexed));
         }
     }
     entry[FACTS] |= facts.to_word();

@@ -16,8 +16,9 @@ const STAGES: usize = 16;
 
 /// The sections of the packed states of one search: the VM-wide one, then each vCPU's, then each thread's.
 ///
-/// Actors are known by number: vCPUs first, then threads, then devices. Functions with a parameter `ONE` are for the
-/// innermost loops: with it, every section is one word, which the caller has asked [`Sections::are_words`].
+/// Actors are known by number: vCPUs first, then threads, then devices. Functions with a parameter `N` are for the
+/// innermost loops: where it is not 0, there are so many sections, each of one word, and no device, as
+/// [`Sections::words`] answers; the compiler then knows how long everything is.
 pub(super) struct Sections {
     packing: Packing,
     vm: Range<usize>,
@@ -142,25 +143,25 @@ impl Sections {
         &self.packing
     }
 
-    /// Whether every section is one word.
-    pub(super) fn are_words(&self) -> bool {
-        self.packing.words() == 1 + self.vcpus + self.threads
+    /// How many sections there are, if each is one word and there is no device.
+    pub(super) fn words(&self) -> Option<usize> {
+        let sections = 1 + self.own.len();
+        (sections == self.packing.words() && self.own.len() == self.vcpus + self.threads)
+            .then_some(sections)
     }
 
     #[inline(always)]
-    pub(super) fn vm<const ONE: bool>(&self) -> Range<usize> {
-        if ONE { 0..1 } else { self.vm.clone() }
+    pub(super) fn vm<const N: usize>(&self) -> Range<usize> {
+        if N > 0 { 0..1 } else { self.vm.clone() }
     }
 
     /// An actor's own section.
     #[inline(always)]
-    pub(super) fn own<const ONE: bool>(&self, actor: usize) -> Range<usize> {
-        if !ONE {
-            self.own[actor].clone()
-        } else if actor < self.vcpus + self.threads {
+    pub(super) fn own<const N: usize>(&self, actor: usize) -> Range<usize> {
+        if N > 0 {
             1 + actor..2 + actor
         } else {
-            0..0
+            self.own[actor].clone()
         }
     }
 
