@@ -9,6 +9,7 @@
 
 mod engine;
 mod level;
+pub mod liveness;
 pub mod memory;
 mod path;
 mod table;
