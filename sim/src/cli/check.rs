@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::grouped;
+use super::report::{expected_words, grouped, happened, scaled};
 use super::run::{expected_word, find_scenarios, write_trace};
-use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
-use crate::scenario::{Expect, Scenario};
-use crate::search::{self, Coverage, Options, Progress, Reductions, Rule, Violation};
-use crate::sometimes::Sometimes;
+use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
+use crate::scenario::{Expect, Scenario, about_liveness};
+use crate::search::{self, Coverage, Options, Progress, Reduced, Reductions, Rule, Violation};
 
 /// Arguments of `dirtysim check`.
 #[derive(Debug, Args)]
@@ -46,6 +45,9 @@ pub(crate) struct CheckArgs {
     /// Go on after the first violation, and name every claim that breaks
     #[arg(long)]
     keep_going: bool,
+    /// Look for what goes on for ever in place of what breaks: deadlocks, and fair cycles without progress
+    #[arg(long, conflicts_with_all = ["keep_going", "no_vcpu_symmetry", "no_partial_order", "without_rule"])]
+    liveness: bool,
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
@@ -99,7 +101,7 @@ impl CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
-    let scenarios = find_scenarios(&args.scenarios, &args.mutate)?;
+    let mut scenarios = find_scenarios(&args.scenarios, &args.mutate)?;
     let options = Options {
         max_states: args.max_states,
         max_memory_bytes: args.max_memory,
@@ -108,6 +110,12 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         counterexample: true,
         reductions: args.reductions(),
     };
+    if args.liveness {
+        if args.scenarios.is_empty() && args.mutate.is_empty() {
+            scenarios.extend(about_liveness());
+        }
+        return liveness::run(&scenarios, &options, global);
+    }
     let mut report = Report {
         command: "check",
         many: scenarios.len() > 1,
@@ -130,19 +138,12 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
             .subjects
             .push(subject(scenario, &outcome, elapsed_s, global)?);
     }
-    let unexpected = report.subjects.iter().filter(|s| !s.as_expected).count();
-    if report.many {
-        let all = report.subjects.len();
-        report.tail = match unexpected {
-            0 => format!("{all} scenarios, each as expected\n"),
-            _ => format!("{all} scenarios, {unexpected} not as expected\n"),
-        };
-    }
+    report.count();
     Ok(report)
 }
 
 /// A line on a terminal that says how far the search is; nothing elsewhere.
-struct Spinner {
+pub(super) struct Spinner {
     bar: indicatif::ProgressBar,
     name: String,
     begun: Instant,
@@ -150,7 +151,7 @@ struct Spinner {
 }
 
 impl Spinner {
-    fn new(name: &str, begun: Instant) -> Self {
+    pub(super) fn new(name: &str, begun: Instant) -> Self {
         Self {
             bar: indicatif::ProgressBar::new_spinner(),
             name: name.to_owned(),
@@ -159,7 +160,7 @@ impl Spinner {
         }
     }
 
-    fn show(&self, progress: &Progress) {
+    pub(super) fn show(&self, progress: &Progress) {
         // One thread at a time writes, and none waits for another.
         let Ok(mut shown) = self.shown.try_lock() else {
             return;
@@ -205,10 +206,7 @@ fn subject(
         Expect::Holds => verdict == Verdict::Holds,
         Expect::Violated(invariant) => broken == Some(invariant),
     };
-    let (coverage, limit) = match outcome.coverage {
-        Coverage::Exhausted => ("exhausted", None),
-        Coverage::Truncated(limit) => ("truncated", Some(limit.name())),
-    };
+    let (coverage, limit) = coverage_words(outcome.coverage);
     let mut json = Map::new();
     json.insert("scenario".into(), scenario.name.clone().into());
     json.insert("verdict".into(), verdict.name().into());
@@ -233,18 +231,15 @@ fn subject(
     let limit_words = limit.map_or(String::new(), |limit| format!(" by {limit}"));
     text.push_str(&format!(
         "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}; chance of a missed state at most {:.1e}\n",
-        if as_expected { ", as expected" } else { ", NOT as expected" },
+        expected_words(as_expected),
         scenario.sentence,
         grouped(outcome.states),
         grouped(outcome.transitions),
         outcome.depth,
         outcome.collision_probability,
     ));
-    text.push_str(&reductions(scenario, outcome, &mut json));
-    if !scenario.scaled.is_empty() {
-        json.insert("scaled".into(), scenario.scaled.clone().into());
-        text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));
-    }
+    text.push_str(&reductions(scenario, &outcome.reduced, &mut json));
+    text.push_str(&scaled(scenario, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()
@@ -259,7 +254,7 @@ fn subject(
     if let Some(violation) = &outcome.violation {
         text.push_str(&violated(scenario, violation, global, &mut json)?);
     }
-    text.push_str(&sometimes(scenario, outcome, &mut json));
+    text.push_str(&happened(scenario, outcome.seen, verdict, &mut json));
     json.insert("elapsed_s".into(), elapsed_s.into());
     Ok(Subject {
         verdict,
@@ -269,13 +264,20 @@ fn subject(
     })
 }
 
+/// A coverage in the words of documents, and the limit that ended it.
+pub(super) fn coverage_words(coverage: Coverage) -> (&'static str, Option<&'static str>) {
+    match coverage {
+        Coverage::Exhausted => ("exhausted", None),
+        Coverage::Truncated(limit) => ("truncated", Some(limit.name())),
+    }
+}
+
 /// The reductions that were made, and what was not interchangeable.
-fn reductions(
+pub(super) fn reductions(
     scenario: &Scenario,
-    outcome: &search::Report,
+    reduced: &Reduced,
     json: &mut Map<String, Value>,
 ) -> String {
-    let reduced = &outcome.reduced;
     let classes: Vec<Vec<String>> = reduced
         .classes
         .iter()
@@ -355,38 +357,4 @@ fn violated(
         steps.len(),
         path.display()
     ))
-}
-
-/// What happened in some schedule, and what should have and did not.
-fn sometimes(
-    scenario: &Scenario,
-    outcome: &search::Report,
-    json: &mut Map<String, Value>,
-) -> String {
-    let mut text = String::new();
-    let ring = scenario.ring_entries() > 0;
-    let sentences = |wanted: &dyn Fn(Sometimes) -> bool| -> Vec<Value> {
-        Sometimes::ALL
-            .iter()
-            .filter(|claim| wanted(**claim))
-            .map(|claim| claim.sentence().into())
-            .collect()
-    };
-    if outcome.violation.is_none() {
-        let never =
-            sentences(&|claim| claim.applies(&scenario.machine, ring) && !outcome.seen.has(claim));
-        for sentence in never.iter().filter_map(Value::as_str) {
-            text.push_str(&format!(
-                "  never happened, so the verdict says nothing about it: {sentence}\n"
-            ));
-        }
-        if !never.is_empty() {
-            json.insert("never_happened".into(), never.into());
-        }
-    }
-    json.insert(
-        "sometimes".into(),
-        sentences(&|claim| outcome.seen.has(claim)).into(),
-    );
-    text
 }

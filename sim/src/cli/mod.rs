@@ -11,6 +11,7 @@ mod debate;
 mod explain;
 mod import;
 mod list;
+mod liveness;
 mod orders;
 mod replay;
 mod report;

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
+use crate::scenario::Scenario;
+use crate::sometimes::{Seen, Sometimes};
+
 /// A verdict on one subject, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
@@ -79,6 +82,18 @@ impl Report {
         }
     }
 
+    /// Says at the end how many of several scenarios came out as expected.
+    pub(crate) fn count(&mut self) {
+        let unexpected = self.subjects.iter().filter(|s| !s.as_expected).count();
+        if self.many {
+            let all = self.subjects.len();
+            self.tail = match unexpected {
+                0 => format!("{all} scenarios, each as expected\n"),
+                _ => format!("{all} scenarios, {unexpected} not as expected\n"),
+            };
+        }
+    }
+
     fn document(&self) -> Value {
         let mut document = Map::new();
         document.insert("command".into(), self.command.into());
@@ -121,6 +136,56 @@ impl Report {
         }
         ExitCode::from(self.exit_code())
     }
+}
+
+/// What a verdict's first line ends with.
+pub(crate) fn expected_words(as_expected: bool) -> &'static str {
+    if as_expected {
+        ", as expected"
+    } else {
+        ", NOT as expected"
+    }
+}
+
+/// Names the constants that differ from the architecture's.
+pub(crate) fn scaled(scenario: &Scenario, json: &mut Map<String, Value>) -> String {
+    if scenario.scaled.is_empty() {
+        return String::new();
+    }
+    json.insert("scaled".into(), scenario.scaled.clone().into());
+    format!("  scaled: {}\n", scenario.scaled.join("; "))
+}
+
+/// What happened in some schedule; and, unless a claim broke before it could, what the scenario leads one to expect and
+/// did not.
+pub(crate) fn happened(
+    scenario: &Scenario,
+    seen: Seen,
+    verdict: Verdict,
+    json: &mut Map<String, Value>,
+) -> String {
+    let ring = scenario.ring_entries() > 0;
+    let sentences = |wanted: &dyn Fn(Sometimes) -> bool| -> Vec<Value> {
+        let claims = Sometimes::ALL.iter().filter(|claim| wanted(**claim));
+        claims.map(|claim| claim.sentence().into()).collect()
+    };
+    let mut text = String::new();
+    if verdict != Verdict::Violated {
+        let never = sentences(&|claim| claim.applies(&scenario.machine, ring) && !seen.has(claim));
+        for sentence in never.iter().filter_map(Value::as_str) {
+            text.push_str(&format!(
+                "  never happened, so the verdict says nothing about it: {sentence}\n"
+            ));
+        }
+        if !never.is_empty() {
+            json.insert("never_happened".into(), never.into());
+        }
+    }
+    json.insert(
+        "sometimes".into(),
+        sentences(&|claim| seen.has(claim)).into(),
+    );
+    text
 }
 
 /// A whole number with its thousands apart: 1,234,567.

@@ -80,9 +80,9 @@ fn step_to<L: Layout>(
 /// serves an actor which was not served yet, then back.
 fn round(graph: &Graph, component: &[u32], first: u32) -> Option<Vec<(Actors, u32)>> {
     let inside: BTreeSet<u32> = component.iter().copied().collect();
-    let everybody = component
-        .iter()
-        .fold(Actors::default(), |all, state| Actors(all.0 | graph.enabled(*state).0));
+    let everybody = component.iter().fold(Actors::default(), |all, state| {
+        Actors(all.0 | graph.enabled(*state).0)
+    });
     let mut unserved = Actors(everybody.0 & graph.enabled(first).0);
     let mut round = Vec::new();
     let mut at = first;
@@ -112,7 +112,10 @@ fn nearest(
     let mut before: BTreeMap<u32, (u32, Actors)> = BTreeMap::new();
     let mut open = VecDeque::from([from]);
     while let Some(state) = open.pop_front() {
-        for edge in graph.edges_of(state).filter(|edge| inside.contains(&edge.to)) {
+        for edge in graph
+            .edges_of(state)
+            .filter(|edge| inside.contains(&edge.to))
+        {
             if wanted(edge.actor, edge.to) {
                 let mut way = vec![(edge.actor, edge.to)];
                 let mut at = state;

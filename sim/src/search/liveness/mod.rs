@@ -180,7 +180,11 @@ fn liveness_in<L: Layout>(
     };
     let deadlock = graph.deadlock();
     let lasso = match (deadlock, round) {
-        (Some(state), round) if round.as_ref().is_none_or(|round| !graph.is_nearer(round[0], state)) => {
+        (Some(state), round)
+            if round
+                .as_ref()
+                .is_none_or(|round| !graph.is_nearer(round[0], state)) =>
+        {
             lasso::to_deadlock(&builder, state)
         }
         (_, Some(round)) => lasso::through(&builder, &round),
