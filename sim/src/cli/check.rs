@@ -1,5 +1,6 @@
 //! `dirtysim check`: every interleaving within a scenario's bounds.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,9 @@ use super::report::{expected_words, grouped, happened, scaled};
 use super::run::{expected_word, find_scenarios, write_trace};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
 use crate::scenario::{Expect, Scenario, about_liveness};
+use crate::search::minimal::{Minimal, minimal};
 use crate::search::{self, Coverage, Options, Progress, Reduced, Reductions, Rule, Violation};
+use crate::shrink::{self, Budget};
 
 /// Arguments of `dirtysim check`.
 #[derive(Debug, Args)]
@@ -53,7 +56,7 @@ pub(crate) struct CheckArgs {
     mutate: Vec<String>,
 }
 
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let help = "write a number of bytes, or one with K, M or G: 512M";
     let (digits, shift) = match text.char_indices().last() {
         Some((at, 'K' | 'k')) => (&text[..at], 10),
@@ -67,7 +70,7 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("more than there can be: {help}"))
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
         .parse()
         .map_err(|_| "write a number of seconds: 60".to_owned())?;
@@ -126,17 +129,23 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
             break;
         }
         let begun = Instant::now();
-        let outcome = {
-            let spinner = Spinner::new(&scenario.name, begun);
-            search::check(scenario, &options, &|progress| {
-                spinner.show(progress);
-                !interrupted()
-            })?
-        };
+        let spinner = Spinner::new(&scenario.name, begun);
+        let outcome = search::check(scenario, &options, &|progress| {
+            spinner.show(progress);
+            !interrupted()
+        })?;
+        let budget = shrink_budget(&options);
+        let minimal = outcome.violation.as_ref().and_then(|violation| {
+            minimal(scenario, violation, budget, &|done| {
+                spinner.show_shrinking(done);
+                let late = args.max_time.is_some_and(|most| begun.elapsed() >= most);
+                !interrupted() && !late
+            })
+        });
+        drop(spinner);
         let elapsed_s = begun.elapsed().as_secs_f64();
-        report
-            .subjects
-            .push(subject(scenario, &outcome, elapsed_s, global)?);
+        let judged = subject(scenario, &outcome, minimal.as_ref(), elapsed_s, global)?;
+        report.subjects.push(judged);
     }
     report.count();
     Ok(report)
@@ -181,6 +190,27 @@ impl Spinner {
         ));
         self.bar.tick();
     }
+
+    pub(super) fn show_shrinking(&self, done: shrink::Progress) {
+        self.bar.set_message(format!(
+            "{}: a counterexample of {} blocks, {} steps; {} states seen for a shorter one",
+            self.name,
+            done.blocks,
+            done.steps,
+            grouped(done.states)
+        ));
+        self.bar.tick();
+    }
+}
+
+/// What making a counterexample short may cost: the usual, or what the search's own limit leaves room for.
+pub(super) fn shrink_budget(options: &Options) -> Budget {
+    let usual = Budget::default();
+    let room = options.max_memory_bytes.unwrap_or(u64::MAX) / Budget::BYTES_PER_STATE;
+    Budget {
+        states: usual.states.min(room),
+        ..usual
+    }
 }
 
 impl Drop for Spinner {
@@ -192,6 +222,7 @@ impl Drop for Spinner {
 fn subject(
     scenario: &Scenario,
     outcome: &search::Report,
+    minimal: Option<&Minimal>,
     elapsed_s: f64,
     global: &Global,
 ) -> Result<Subject, CliError> {
@@ -252,7 +283,7 @@ fn subject(
         json.insert("also_broken".into(), also.into());
     }
     if let Some(violation) = &outcome.violation {
-        text.push_str(&violated(scenario, violation, global, &mut json)?);
+        text.push_str(&violated(scenario, violation, minimal, global, &mut json)?);
     }
     text.push_str(&happened(scenario, outcome.seen, verdict, &mut json));
     json.insert("elapsed_s".into(), elapsed_s.into());
@@ -325,36 +356,71 @@ pub(super) fn reductions(
 fn violated(
     scenario: &Scenario,
     violation: &Violation,
+    minimal: Option<&Minimal>,
     global: &Global,
     json: &mut Map<String, Value>,
 ) -> Result<String, CliError> {
     json.insert("invariant".into(), violation.invariant.name().into());
-    json.insert("shortest".into(), violation.shortest.into());
     let sentence = violation.invariant.sentence();
-    let Some(steps) = &violation.steps else {
+    let Some(minimal) = minimal else {
+        json.insert("shortest".into(), false.into());
         json.insert("violation_depth".into(), violation.depth.into());
         return Ok(format!(
             "  {sentence}\n  broken after {} steps; a limit came before a counterexample\n",
             violation.depth
         ));
     };
-    let blocks = crate::shrink::blocks(steps);
-    json.insert("steps".into(), steps.len().into());
-    json.insert("blocks".into(), blocks.into());
     let path = global
         .trace_dir
         .join(format!("{}.check.trace.jsonl", scenario.name));
+    let length = keep_minimal(&path, scenario, violation, minimal, json)?;
+    Ok(format!(
+        "  {sentence}\n  {length}\n  trace: {}\n",
+        path.display()
+    ))
+}
+
+/// Writes a counterexample as a trace, and says how long it is and whether others are shorter.
+pub(super) fn keep_minimal(
+    path: &Path,
+    scenario: &Scenario,
+    violation: &Violation,
+    minimal: &Minimal,
+    json: &mut Map<String, Value>,
+) -> Result<String, CliError> {
     write_trace(
-        &path,
+        path,
         scenario,
-        steps,
+        &minimal.steps,
         violation.invariant,
         "exhaustive search",
     )?;
+    let (steps, blocks) = (minimal.steps.len(), minimal.blocks());
+    json.insert("shortest".into(), minimal.fewest_blocks.into());
+    json.insert("steps".into(), steps.into());
+    json.insert("blocks".into(), blocks.into());
+    if let Some(fewest) = minimal.fewest_steps {
+        json.insert("fewest_steps".into(), fewest.into());
+    }
     json.insert("trace".into(), path.display().to_string().into());
-    Ok(format!(
-        "  {sentence}\n  no schedule breaks it in fewer than {} steps ({blocks} blocks)\n  trace: {}\n",
-        steps.len(),
-        path.display()
-    ))
+    let block_words = match blocks {
+        1 => "1 block".to_owned(),
+        _ => format!("{blocks} blocks"),
+    };
+    let fewest_steps = match minimal.fewest_steps {
+        Some(fewest) if fewest < steps => {
+            format!("; none has fewer than {fewest} steps, in more blocks")
+        }
+        Some(_) if minimal.fewest_blocks => "; none has fewer steps either".to_owned(),
+        Some(_) => "; none has fewer steps".to_owned(),
+        None => String::new(),
+    };
+    Ok(match minimal.fewest_blocks {
+        true => format!(
+            "{block_words} ({steps} steps): no schedule breaks it in fewer blocks{fewest_steps}"
+        ),
+        false => format!(
+            "{block_words} ({steps} steps), of which none can be dropped; a limit came before it was known whether fewer blocks do{fewest_steps}"
+        ),
+    })
 }

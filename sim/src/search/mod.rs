@@ -11,6 +11,7 @@ mod engine;
 mod level;
 pub mod liveness;
 pub mod memory;
+pub mod minimal;
 mod path;
 mod table;
 
