@@ -11,6 +11,8 @@ use super::report::{expected_words, grouped, happened, scaled};
 use super::run::{expected_word, find_scenarios, write_trace};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
 use crate::scenario::{Expect, Scenario, about_liveness};
+use crate::search::estimate::Forecast;
+use crate::search::memory;
 use crate::search::minimal::{Minimal, minimal};
 use crate::search::{self, Coverage, Options, Progress, Reduced, Reductions, Rule, Violation};
 use crate::shrink::{self, Budget};
@@ -129,7 +131,7 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
             break;
         }
         let begun = Instant::now();
-        let spinner = Spinner::new(&scenario.name, begun);
+        let spinner = Spinner::new(&scenario.name, begun, &options);
         let outcome = search::check(scenario, &options, &|progress| {
             spinner.show(progress);
             !interrupted()
@@ -151,42 +153,63 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
     Ok(report)
 }
 
-/// A line on a terminal that says how far the search is; nothing elsewhere.
+/// A line on a terminal that says how far the search is, nothing elsewhere; and a note where the search will not fit.
 pub(super) struct Spinner {
     bar: indicatif::ProgressBar,
     name: String,
     begun: Instant,
-    shown: Mutex<Instant>,
+    limit_bytes: u64,
+    shown: Mutex<(Instant, Forecast)>,
 }
 
 impl Spinner {
-    pub(super) fn new(name: &str, begun: Instant) -> Self {
+    pub(super) fn new(name: &str, begun: Instant, options: &Options) -> Self {
         Self {
             bar: indicatif::ProgressBar::new_spinner(),
             name: name.to_owned(),
             begun,
-            shown: Mutex::new(begun),
+            limit_bytes: options
+                .max_memory_bytes
+                .unwrap_or_else(memory::default_limit_bytes),
+            shown: Mutex::new((begun, Forecast::default())),
         }
     }
 
     pub(super) fn show(&self, progress: &Progress) {
         // One thread at a time writes, and none waits for another.
-        let Ok(mut shown) = self.shown.try_lock() else {
+        let Ok(mut guard) = self.shown.try_lock() else {
             return;
         };
+        let (shown, forecast) = &mut *guard;
+        if let Some(forecast) = forecast.hear(progress, self.limit_bytes) {
+            self.bar.suspend(|| {
+                eprintln!(
+                    "note: {}: {} states so far, about {} in all by the growth of its levels: some {} MiB, and the limit is {} MiB; it will probably end without a verdict: scale the scenario down, or give it more with --max-memory",
+                    self.name,
+                    grouped(progress.states),
+                    about(forecast.states),
+                    about(forecast.bytes >> 20),
+                    self.limit_bytes >> 20,
+                );
+            });
+        }
         if shown.elapsed() < Duration::from_millis(200) {
             return;
         }
         *shown = Instant::now();
         let rate = progress.states as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
+        let all = forecast
+            .states()
+            .map_or(String::new(), |all| format!(" of about {}", about(all)));
         self.bar.set_message(format!(
-            "{}: {} states, frontier {}, depth {}, {} states/s, {} MiB",
+            "{}: {} states{all}, frontier {}, depth {}, {} states/s, {} of {} MiB",
             self.name,
             grouped(progress.states),
             grouped(progress.frontier),
             progress.depth,
             grouped(rate as u64),
-            progress.bytes >> 20
+            progress.bytes >> 20,
+            self.limit_bytes >> 20
         ));
         self.bar.tick();
     }
@@ -201,6 +224,12 @@ impl Spinner {
         ));
         self.bar.tick();
     }
+}
+
+/// A guess, with as many digits as it deserves: two.
+fn about(number: u64) -> String {
+    let scale = 10_u64.pow(number.checked_ilog10().unwrap_or(0).saturating_sub(1));
+    grouped(number / scale * scale)
 }
 
 /// What making a counterexample short may cost: the usual, or what the search's own limit leaves room for.

@@ -30,7 +30,7 @@ pub(super) fn run(scenarios: &[Scenario], options: &Options, global: &Global) ->
         }
         let begun = Instant::now();
         let outcome = {
-            let spinner = Spinner::new(&scenario.name, begun);
+            let spinner = Spinner::new(&scenario.name, begun, options);
             liveness::liveness(scenario, options, &|progress| {
                 spinner.show(progress);
                 !interrupted()

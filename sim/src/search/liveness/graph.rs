@@ -14,7 +14,7 @@ use dirtysim_model::symmetry::Symmetry;
 use rayon::prelude::*;
 
 use super::super::table::fingerprint;
-use super::super::{Limit, Progress, Reduced, Watch};
+use super::super::{Limit, Progress, Reduced, Watch, memory};
 use super::{Actors, is_progress};
 use crate::run::is_stuck;
 
@@ -345,7 +345,9 @@ impl<'a, L: Layout> Builder<'a, L> {
                 let blocks = (level.capacity() + next.capacity() + coming * stride) * 8 + buffers;
                 let table = (slots - self.graph.slots.len()) * 4;
                 let bytes = self.graph.bytes() + (blocks + table) as u64;
+                let taken = (table + blocks) as u64;
                 if bytes > self.limits.bytes
+                    || (table > 0 && !memory::has_room_for(taken))
                     || self.graph.edges() + coming >= NONE as usize
                     || self.graph.states() + coming >= NONE as usize
                 {
