@@ -220,12 +220,13 @@ fn exactness(found: &Orders, safe: usize, text: &mut String) -> (bool, Option<Va
             sets,
             smallest,
         } => {
+            let necessary = not_enough(found, *keeping, safe);
             let fewest = match smallest {
                 true => "no fewer alternatives do",
                 false => "whether fewer do is not known",
             };
             text.push_str(&format!(
-                "  that is necessary, not sufficient: {keeping} orders keep it, {safe} are safe. Safe is exactly what keeps all of one of these {} ({fewest}):\n",
+                "  {necessary}. Safe is exactly what keeps all of one of these {} ({fewest}):\n",
                 sets.len()
             ));
             let mut listed = Vec::new();
@@ -242,9 +243,20 @@ fn exactness(found: &Orders, safe: usize, text: &mut String) -> (bool, Option<Va
         }
         Exactness::NoFewAlternatives { keeping } => {
             text.push_str(&format!(
-                "  that is necessary, not sufficient: {keeping} orders keep it, {safe} are safe, and no eight sets of precedences tell them apart\n"
+                "  {}, and no eight sets of precedences tell them apart\n",
+                not_enough(found, *keeping, safe)
             ));
             (false, None)
+        }
+    }
+}
+
+/// That what all safe orders have in common does not make an order safe.
+fn not_enough(found: &Orders, keeping: usize, safe: usize) -> String {
+    match found.constraints.is_empty() {
+        true => "safe orders have no precedence in common".to_owned(),
+        false => {
+            format!("that is necessary, not sufficient: {keeping} orders keep it, {safe} are safe")
         }
     }
 }
