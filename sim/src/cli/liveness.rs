@@ -100,6 +100,9 @@ fn subject(
     text.push_str(&scaled(scenario, &mut json));
     match (&outcome.lasso, outcome.components) {
         (Some(lasso), _) => text.push_str(&shown(scenario, lasso, global, &mut json)?),
+        (None, _) if verdict == Verdict::Violated => {
+            text.push_str("  no schedule that shows it could be put together\n");
+        }
         (None, 0) => text.push_str("  no round without progress at all\n"),
         (None, rounds) => text.push_str(&format!(
             "  {} sets of states can be gone round without progress, none of them fairly: somebody who can act throughout is left out\n",

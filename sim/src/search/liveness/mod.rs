@@ -53,7 +53,7 @@ pub struct Report {
     pub without_progress: u64,
     /// Levels below the first state.
     pub depth: u32,
-    /// Where nothing goes on.
+    /// A schedule to where nothing goes on; a violation has one, unless two states shared a fingerprint on the way.
     pub lasso: Option<Lasso>,
     /// Components that can be gone round for ever without progress, fair or not.
     pub components: u64,
@@ -179,6 +179,7 @@ fn liveness_in<L: Layout>(
         }
     };
     let deadlock = graph.deadlock();
+    let stops = deadlock.is_some() || round.is_some();
     let lasso = match (deadlock, round) {
         (Some(state), round)
             if round
@@ -190,10 +191,10 @@ fn liveness_in<L: Layout>(
         (_, Some(round)) => lasso::through(&builder, &round),
         (_, None) => None,
     };
-    let verdict = match (&lasso, limit) {
-        (Some(_), _) => Verdict::Violated,
-        (None, Some(_)) => Verdict::Inconclusive,
-        (None, None) => Verdict::Holds,
+    let verdict = match (stops, limit) {
+        (true, _) => Verdict::Violated,
+        (false, Some(_)) => Verdict::Inconclusive,
+        (false, None) => Verdict::Holds,
     };
     Report {
         verdict,
