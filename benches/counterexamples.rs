@@ -7,19 +7,23 @@
 
 use std::process::ExitCode;
 
-use dirtysim::run::{self, Scheduler};
+use dirtysim::run::{self, Failure, Scheduler};
 use dirtysim::scenario::{Expect, Scenario, builtins};
 use dirtysim::search::minimal::minimal;
 use dirtysim::search::{self, Options};
 use dirtysim::shrink::{Budget, blocks, shrink};
 use dirtysim_model::oracle::Invariant;
 use dirtysim_peers::arguments::value;
+use rayon::prelude::*;
 
 /// What shrinking one random schedule may cost: trials, and no search, which would find the shortest by itself.
 const TRIALS: Budget = Budget {
     attempts: 20_000,
     states: 0,
 };
+
+/// Seeds that are run before their failures are shrunk.
+const CHUNK: u64 = 8192;
 
 /// The best of many random schedules.
 #[derive(Default)]
@@ -35,31 +39,36 @@ fn by_chance(scenario: &Scenario, target: Invariant, schedules: u64, shrinks: u6
     let mut fewest_raw = usize::MAX;
     let mut seed = 0;
     while seed < schedules {
-        let options = run::Options {
-            seeds: seed..schedules,
-            scheduler: Scheduler::Random,
-            keep_going: false,
-        };
-        let outcome = run::run(scenario, &options, &|_| true);
-        found.schedules += outcome.schedules;
-        seed += outcome.schedules;
-        let Some(failure) = outcome.failure else {
-            break;
-        };
-        found.failing += 1;
-        let raw = blocks(&failure.steps);
-        if found.shrunk >= shrinks && raw >= fewest_raw {
-            continue;
-        }
-        fewest_raw = fewest_raw.min(raw);
-        found.shrunk += 1;
-        let shrunk = shrink(scenario, &failure.steps, target, TRIALS, &mut |_| true);
-        let length = shrunk.map_or(raw, |shrunk| shrunk.blocks());
-        found.fewest_blocks = Some(
-            found
+        let end = schedules.min(seed + CHUNK);
+        // Seed by seed, since a run of several ends at the first that fails.
+        let failures: Vec<Option<Failure>> = (seed..end)
+            .into_par_iter()
+            .map(|seed| {
+                let options = run::Options {
+                    seeds: seed..seed + 1,
+                    scheduler: Scheduler::Random,
+                    keep_going: false,
+                };
+                run::run(scenario, &options, &|_| true).failure
+            })
+            .collect();
+        found.schedules += end - seed;
+        seed = end;
+        for failure in failures.into_iter().flatten() {
+            found.failing += 1;
+            let raw = blocks(&failure.steps);
+            if found.shrunk >= shrinks && raw >= fewest_raw {
+                continue;
+            }
+            fewest_raw = fewest_raw.min(raw);
+            found.shrunk += 1;
+            let shrunk = shrink(scenario, &failure.steps, target, TRIALS, &mut |_| true);
+            let length = shrunk.map_or(raw, |shrunk| shrunk.blocks());
+            let least = found
                 .fewest_blocks
-                .map_or(length, |least| least.min(length)),
-        );
+                .map_or(length, |least| least.min(length));
+            found.fewest_blocks = Some(least);
+        }
     }
     found
 }
