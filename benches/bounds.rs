@@ -10,6 +10,7 @@
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use dirtysim::plot::grouped;
 use dirtysim::scenario::{Scenario, builtin};
 use dirtysim::search::{self, Coverage, Options, Verdict};
 use dirtysim_peers::arguments::value;
@@ -88,19 +89,6 @@ fn child(words: &[String]) -> Result<(), String> {
     };
     println!("{} {} {end}", report.states, report.depth);
     Ok(())
-}
-
-/// A whole number with its thousands apart.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Measures one row and prints it.

@@ -1,21 +1,19 @@
 //! `dirtysim check`: every interleaving within a scenario's bounds.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::{expected_words, grouped, happened, scaled};
-use super::run::{expected_word, find_scenarios, write_trace};
+use super::report::{Judged, expected_words, grouped, happened, scaled};
+use super::run::{find_scenarios, write_trace};
+use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
 use crate::scenario::{Expect, Scenario, about_liveness};
-use crate::search::estimate::Forecast;
-use crate::search::memory;
 use crate::search::minimal::{Minimal, minimal};
-use crate::search::{self, Coverage, Options, Progress, Reduced, Reductions, Rule, Violation};
-use crate::shrink::{self, Budget};
+use crate::search::{self, Coverage, Options, Reduced, Reductions, Rule, Violation};
+use crate::shrink::Budget;
 
 /// Arguments of `dirtysim check`.
 #[derive(Debug, Args)]
@@ -153,85 +151,6 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
     Ok(report)
 }
 
-/// A line on a terminal that says how far the search is, nothing elsewhere; and a note where the search will not fit.
-pub(super) struct Spinner {
-    bar: indicatif::ProgressBar,
-    name: String,
-    begun: Instant,
-    limit_bytes: u64,
-    shown: Mutex<(Instant, Forecast)>,
-}
-
-impl Spinner {
-    pub(super) fn new(name: &str, begun: Instant, options: &Options) -> Self {
-        Self {
-            bar: indicatif::ProgressBar::new_spinner(),
-            name: name.to_owned(),
-            begun,
-            limit_bytes: options
-                .max_memory_bytes
-                .unwrap_or_else(memory::default_limit_bytes),
-            shown: Mutex::new((begun, Forecast::default())),
-        }
-    }
-
-    pub(super) fn show(&self, progress: &Progress) {
-        // One thread at a time writes, and none waits for another.
-        let Ok(mut guard) = self.shown.try_lock() else {
-            return;
-        };
-        let (shown, forecast) = &mut *guard;
-        if let Some(forecast) = forecast.hear(progress, self.limit_bytes) {
-            self.bar.suspend(|| {
-                eprintln!(
-                    "note: {}: {} states so far, about {} in all by the growth of its levels: some {} MiB, and the limit is {} MiB; it will probably end without a verdict: scale the scenario down, or give it more with --max-memory",
-                    self.name,
-                    grouped(progress.states),
-                    about(forecast.states),
-                    about(forecast.bytes >> 20),
-                    self.limit_bytes >> 20,
-                );
-            });
-        }
-        if shown.elapsed() < Duration::from_millis(200) {
-            return;
-        }
-        *shown = Instant::now();
-        let rate = progress.states as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
-        let all = forecast
-            .states()
-            .map_or(String::new(), |all| format!(" of about {}", about(all)));
-        self.bar.set_message(format!(
-            "{}: {} states{all}, frontier {}, depth {}, {} states/s, {} of {} MiB",
-            self.name,
-            grouped(progress.states),
-            grouped(progress.frontier),
-            progress.depth,
-            grouped(rate as u64),
-            progress.bytes >> 20,
-            self.limit_bytes >> 20
-        ));
-        self.bar.tick();
-    }
-
-    pub(super) fn show_shrinking(&self, done: shrink::Progress) {
-        self.bar.set_message(format!(
-            "{}: a counterexample of {} blocks, {} steps; {} states seen for a shorter one",
-            self.name,
-            done.blocks,
-            done.steps,
-            grouped(done.states)
-        ));
-        self.bar.tick();
-    }
-}
-
-/// A guess, with as many digits as it deserves: two.
-fn about(number: u64) -> String {
-    let scale = 10_u64.pow(number.checked_ilog10().unwrap_or(0).saturating_sub(1));
-    grouped(number / scale * scale)
-}
-
 /// What making a counterexample short may cost: the usual, or what the search's own limit leaves room for.
 pub(super) fn shrink_budget(options: &Options) -> Budget {
     let usual = Budget::default();
@@ -239,12 +158,6 @@ pub(super) fn shrink_budget(options: &Options) -> Budget {
     Budget {
         states: usual.states.min(room),
         ..usual
-    }
-}
-
-impl Drop for Spinner {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
     }
 }
 
@@ -267,15 +180,15 @@ fn subject(
         Expect::Violated(invariant) => broken == Some(invariant),
     };
     let (coverage, limit) = coverage_words(outcome.coverage);
-    let mut json = Map::new();
-    json.insert("scenario".into(), scenario.name.clone().into());
-    json.insert("verdict".into(), verdict.name().into());
-    json.insert("expected".into(), expected_word(expected));
-    json.insert("as_expected".into(), as_expected.into());
-    json.insert("coverage".into(), coverage.into());
-    if let Some(limit) = limit {
-        json.insert("limit".into(), limit.into());
+    let mut json = Judged {
+        scenario,
+        verdict,
+        expected,
+        as_expected,
+        coverage,
+        limit,
     }
+    .json();
     json.insert("states".into(), outcome.states.into());
     json.insert("transitions".into(), outcome.transitions.into());
     json.insert("depth".into(), outcome.depth.into());

@@ -7,9 +7,10 @@ use dirtysim_model::oracle::Invariant;
 use dirtysim_model::step::{Step, apply};
 use serde_json::{Map, Value};
 
-use super::check::{Spinner, coverage_words, reductions};
-use super::report::{expected_words, grouped, scaled};
-use super::run::{expected_word, write_whole};
+use super::check::{coverage_words, reductions};
+use super::report::{Judged, expected_words, grouped, scaled};
+use super::run::write_whole;
+use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::replay::steps;
 use crate::scenario::{Expect, Scenario};
@@ -62,16 +63,16 @@ fn subject(
             Expect::Violated(_) => Verdict::Violated,
         };
     let (coverage, limit) = coverage_words(outcome.coverage);
-    let mut json = Map::new();
-    json.insert("scenario".into(), scenario.name.clone().into());
-    json.insert("pass".into(), "liveness".into());
-    json.insert("verdict".into(), verdict.name().into());
-    json.insert("expected".into(), expected_word(expected));
-    json.insert("as_expected".into(), as_expected.into());
-    json.insert("coverage".into(), coverage.into());
-    if let Some(limit) = limit {
-        json.insert("limit".into(), limit.into());
+    let mut json = Judged {
+        scenario,
+        verdict,
+        expected,
+        as_expected,
+        coverage,
+        limit,
     }
+    .json();
+    json.insert("pass".into(), "liveness".into());
     json.insert("states".into(), outcome.states.into());
     json.insert("transitions".into(), outcome.transitions.into());
     json.insert("without_progress".into(), outcome.without_progress.into());

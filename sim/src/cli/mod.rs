@@ -18,6 +18,7 @@ mod report;
 mod run;
 mod schedule;
 mod shrink;
+mod spinner;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use crate::scenario::Scenario;
+pub(crate) use crate::plot::grouped;
+use crate::scenario::{Expect, Scenario};
 use crate::sometimes::{Seen, Sometimes};
 
 /// A verdict on one subject, from best to worst.
@@ -138,6 +139,40 @@ impl Report {
     }
 }
 
+/// A verdict on a scenario, with what it rests on.
+pub(crate) struct Judged<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) verdict: Verdict,
+    pub(crate) expected: Expect,
+    pub(crate) as_expected: bool,
+    pub(crate) coverage: &'static str,
+    pub(crate) limit: Option<&'static str>,
+}
+
+impl Judged<'_> {
+    /// The keys that come first in every document about a scenario.
+    pub(crate) fn json(&self) -> Map<String, Value> {
+        let mut json = Map::new();
+        json.insert("scenario".into(), self.scenario.name.clone().into());
+        json.insert("verdict".into(), self.verdict.name().into());
+        json.insert("expected".into(), expected_word(self.expected));
+        json.insert("as_expected".into(), self.as_expected.into());
+        json.insert("coverage".into(), self.coverage.into());
+        if let Some(limit) = self.limit {
+            json.insert("limit".into(), limit.into());
+        }
+        json
+    }
+}
+
+/// What a scenario expects, in a document's word.
+fn expected_word(expect: Expect) -> Value {
+    match expect {
+        Expect::Holds => "holds".into(),
+        Expect::Violated(_) => "violated".into(),
+    }
+}
+
 /// What a verdict's first line ends with.
 pub(crate) fn expected_words(as_expected: bool) -> &'static str {
     if as_expected {
@@ -185,18 +220,5 @@ pub(crate) fn happened(
         "sometimes".into(),
         sentences(&|claim| seen.has(claim)).into(),
     );
-    text
-}
-
-/// A whole number with its thousands apart: 1,234,567.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
     text
 }

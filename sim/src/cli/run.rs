@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use dirtysim_model::oracle::Invariant;
 use serde_json::{Map, Value};
 
-use super::report::{expected_words, grouped, happened, scaled};
+use super::report::{Judged, expected_words, grouped, happened, scaled};
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
@@ -126,14 +126,6 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
     Ok(report)
 }
 
-/// What a scenario expects, in a document's word.
-pub(super) fn expected_word(expect: Expect) -> Value {
-    match expect {
-        Expect::Holds => "holds".into(),
-        Expect::Violated(_) => "violated".into(),
-    }
-}
-
 /// The coverage of a run of schedules and its verdict.
 fn judge(outcome: &Outcome, options: &Options) -> (Verdict, &'static str, Option<&'static str>) {
     if outcome.failure.is_some() {
@@ -161,15 +153,15 @@ fn subject(
         Expect::Holds => verdict == Verdict::Holds,
         Expect::Violated(invariant) => broken == Some(invariant),
     };
-    let mut json = Map::new();
-    json.insert("scenario".into(), scenario.name.clone().into());
-    json.insert("verdict".into(), verdict.name().into());
-    json.insert("expected".into(), expected_word(expected));
-    json.insert("as_expected".into(), as_expected.into());
-    json.insert("coverage".into(), coverage.into());
-    if let Some(limit) = limit {
-        json.insert("limit".into(), limit.into());
+    let mut json = Judged {
+        scenario,
+        verdict,
+        expected,
+        as_expected,
+        coverage,
+        limit,
     }
+    .json();
     json.insert("scheduler".into(), options.scheduler.name().into());
     json.insert(
         "seeds".into(),
