@@ -36,7 +36,7 @@ fn expected(scenario: &Scenario) -> Verdict {
     }
 }
 
-/// The steps are possible, and end in a deadlock, or in a round that can go on for ever.
+/// The steps are possible, and end in a deadlock, or in a cycle that can go on for ever.
 fn shows_it(scenario: &Scenario, report: &Report) {
     let name = &scenario.name;
     let lasso = report.lasso.as_ref().expect("a violation has a schedule");
@@ -265,7 +265,7 @@ fn a_round_is_confirmed_by_its_steps_alone_and_each_thing_that_is_missing_is_nam
     let scenario = builtin("ring-full-polled-two").expect("a built-in scenario");
     let lasso = search(&scenario, Reductions::ALL, 1)
         .lasso
-        .expect("a round");
+        .expect("a cycle");
     let steps = &lasso.steps;
     let (stem, cycle) = (lasso.stem(), lasso.cycle);
     assert_eq!((stem, cycle), (28, 6), "three steps of each vCPU");
@@ -360,7 +360,7 @@ fn the_command_writes_a_trace_that_replays_to_the_same_violation() {
     let replayed: Value = serde_json::from_str(&out).expect("one document");
     assert_eq!(replayed["invariant"], "migration_makes_progress");
     assert_eq!(replayed["divergences"], 0);
-    // A round that is said to be one step shorter is none.
+    // A cycle that is said to be one step shorter is none.
     let text = std::fs::read_to_string(trace).expect("the trace");
     std::fs::write(trace, text.replacen("\"cycle\":3", "\"cycle\":2", 1)).expect("the trace");
     let (code, out, _) = dirtysim(&["replay", trace]);

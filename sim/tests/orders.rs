@@ -83,7 +83,7 @@ fn the_kernel_documentations_last_steps_have_three_constraints_each_with_a_trace
 fn a_rounds_orders_need_two_alternatives_and_no_fewer() {
     let dir = tempfile::tempdir().expect("a directory");
     let scenario = file(dir.path(), KERNEL_DOCS);
-    let found = document(&["orders", &scenario, "--round"], dir.path());
+    let found = document(&["orders", "--round", &scenario], dir.path());
     // RESET between harvest and copy is safe, and so is whatever copies before it harvests: the page stays to be copied.
     assert_eq!((&found["orders"], &found["safe"]), (&json!(6), &json!(4)));
     assert_eq!(
@@ -135,7 +135,7 @@ fn a_limit_is_no_verdict_and_a_protocol_without_such_steps_is_an_error() {
         out.contains("inconclusive") && out.contains("max-time"),
         "{out}"
     );
-    let (code, _, err) = dirtysim(&["orders", &scenario, "--round", "2"], dir.path());
+    let (code, _, err) = dirtysim(&["orders", &scenario, "--round=2"], dir.path());
     assert_eq!(code, Some(2));
     assert!(err.contains("fewer rounds"), "{err}");
 }

@@ -357,12 +357,12 @@ pub(super) fn keep_minimal(
         Some(_) => "; none has fewer steps".to_owned(),
         None => String::new(),
     };
-    Ok(match minimal.fewest_blocks {
-        true => format!(
-            "{block_words} ({steps} steps): no schedule breaks it in fewer blocks{fewest_steps}"
-        ),
-        false => format!(
-            "{block_words} ({steps} steps), of which none can be dropped; a limit came before it was known whether fewer blocks do{fewest_steps}"
-        ),
-    })
+    let how = match (minimal.fewest_blocks, minimal.cut) {
+        (true, _) => ": no schedule breaks it in fewer blocks",
+        (false, false) => {
+            ", of which none can be dropped; a limit came before it was known whether fewer blocks do"
+        }
+        (false, true) => "; a limit came before it was as short as it can be made",
+    };
+    Ok(format!("{block_words} ({steps} steps){how}{fewest_steps}"))
 }

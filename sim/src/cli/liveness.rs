@@ -104,10 +104,13 @@ fn subject(
         (None, _) if verdict == Verdict::Violated => {
             text.push_str("  no schedule that shows it could be put together\n");
         }
-        (None, 0) => text.push_str("  no round without progress at all\n"),
-        (None, rounds) => text.push_str(&format!(
+        (None, 0) if verdict == Verdict::Inconclusive => {
+            text.push_str("  no cycle without progress was seen so far\n");
+        }
+        (None, 0) => text.push_str("  no cycle without progress at all\n"),
+        (None, cycles) => text.push_str(&format!(
             "  {} sets of states can be gone round without progress, none of them fairly: somebody who can act throughout is left out\n",
-            grouped(rounds)
+            grouped(cycles)
         )),
     }
     json.insert("elapsed_s".into(), elapsed_s.into());
@@ -119,14 +122,14 @@ fn subject(
     })
 }
 
-/// Keeps the schedule as a trace and shows its round, a line a block.
+/// Keeps the schedule as a trace and shows its cycle, a line a block.
 fn shown(
     scenario: &Scenario,
     lasso: &Lasso,
     global: &Global,
     json: &mut Map<String, Value>,
 ) -> Result<String, CliError> {
-    let (stem, round) = lasso.steps.split_at(lasso.stem());
+    let (stem, cycle) = lasso.steps.split_at(lasso.stem());
     json.insert(
         "invariant".into(),
         Invariant::MigrationMakesProgress.name().into(),
@@ -134,7 +137,7 @@ fn shown(
     json.insert("steps".into(), lasso.steps.len().into());
     json.insert("blocks".into(), blocks(&lasso.steps).into());
     json.insert("stem".into(), stem.len().into());
-    json.insert("cycle".into(), round.len().into());
+    json.insert("cycle".into(), cycle.len().into());
     let path = global
         .trace_dir
         .join(format!("{}.liveness.trace.jsonl", scenario.name));
@@ -142,31 +145,31 @@ fn shown(
         steps::write_lasso(file, scenario, lasso, "search for cycles")
     })?;
     json.insert("trace".into(), path.display().to_string().into());
-    let mut text = match round.len() {
+    let mut text = match cycle.len() {
         0 => format!(
             "  a deadlock after {} steps ({} blocks): nobody can act, and a program has not come to its end\n",
             stem.len(),
             blocks(stem)
         ),
         steps => format!(
-            "  after {} steps ({} blocks), a round of {steps} steps that can go on for ever:\n",
+            "  after {} steps ({} blocks), a cycle of {steps} steps that can go on for ever:\n",
             stem.len(),
             blocks(stem)
         ),
     };
-    let lines = lines(scenario, stem, round);
+    let lines = lines(scenario, stem, cycle);
     for line in &lines {
         text.push_str(&format!("    {line}\n"));
     }
     if !lines.is_empty() {
-        json.insert("round".into(), lines.into());
+        json.insert("cycle_blocks".into(), lines.into());
     }
     text.push_str(&format!("  trace: {}\n", path.display()));
     Ok(text)
 }
 
-/// The steps of a round, one line a block.
-fn lines(scenario: &Scenario, stem: &[Step], round: &[Step]) -> Vec<String> {
+/// The steps of a cycle, one line a block.
+fn lines(scenario: &Scenario, stem: &[Step], cycle: &[Step]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let Ok(mut state) = scenario.start::<Large>() else {
         return lines;
@@ -175,7 +178,7 @@ fn lines(scenario: &Scenario, stem: &[Step], round: &[Step]) -> Vec<String> {
         apply(&scenario.machine, &mut state, step);
     }
     let mut acting = None;
-    for &step in round {
+    for &step in cycle {
         let row = row(scenario, &state, step);
         let page = row.page.map_or(String::new(), |page| format!(" {page}"));
         let word = format!("{}{page}", row.what);

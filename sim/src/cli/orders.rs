@@ -19,7 +19,7 @@ pub(crate) struct OrdersArgs {
     #[arg(value_name = "SCENARIO")]
     scenario: String,
     /// The steps of a pre-copy round, the first or that of a number, in place of the final steps
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     round: Option<usize>,
     /// Bytes for the search of an order, with K, M or G for KiB, MiB or GiB [default: three quarters of what is available]
     #[arg(long, value_name = "B", value_parser = parse_bytes)]

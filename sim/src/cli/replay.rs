@@ -173,7 +173,7 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
         text.push_str(&match confirmed {
             Ok(()) => format!("  the last {cycle} steps can go on for ever\n"),
             Err(why) => {
-                format!("  the last {cycle} steps are no round that can go on for ever: {why}\n")
+                format!("  the last {cycle} steps are no cycle that can go on for ever: {why}\n")
             }
         });
     }

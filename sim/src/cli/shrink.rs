@@ -36,7 +36,7 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     let replay = &schedule.replay;
     if replay.cycle.is_some() {
         return Err(CliError(format!(
-            "{name}: ends in a round that can go on for ever\nhelp: `dirtysim check --liveness` writes it with as few steps before the round as there can be; there is nothing to shrink"
+            "{name}: ends in a cycle that can go on for ever\nhelp: `dirtysim check --liveness` writes it with as few steps before the cycle as there can be; there is nothing to shrink"
         )));
     }
     let Some(target) = schedule.target() else {

@@ -29,7 +29,7 @@ pub struct StepReplay {
     pub broken: Invariants,
     /// The first claim that broke at the last step, and the pages that it is about.
     pub last: Option<(Invariant, Vec<String>)>,
-    /// Where the header says that the last steps are a round without progress: how many, and whether that is so.
+    /// Where the header says that the last steps are a cycle without progress: how many, and whether that is so.
     pub cycle: Option<(usize, Result<(), NotALasso>)>,
     /// Lines whose observations differ from what the model gives, with both sides.
     pub differences: Vec<(u64, String, String)>,
@@ -205,7 +205,7 @@ pub fn write(
     write_rows(out, scenario, &header, steps)
 }
 
-/// Writes a schedule that ends in a round without progress, or in a deadlock.
+/// Writes a schedule that ends in a cycle without progress, or in a deadlock.
 ///
 /// # Errors
 /// What the writer says.

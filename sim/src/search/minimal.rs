@@ -22,6 +22,8 @@ pub struct Minimal {
     pub steps: Vec<Step>,
     /// Whether no schedule that breaks the claim has fewer blocks, or as many and fewer steps.
     pub fewest_blocks: bool,
+    /// Whether a limit, or whoever watches, ended the work before no step could be dropped.
+    pub cut: bool,
     /// The fewest steps with which any schedule breaks the claim, where that is known; those shown may be more.
     pub fewest_steps: Option<usize>,
 }
@@ -56,11 +58,13 @@ pub fn minimal(
         Some(shrunk) => Minimal {
             steps: shrunk.steps,
             fewest_blocks: shrunk.shortest,
+            cut: shrunk.cut,
             fewest_steps,
         },
         None => Minimal {
             steps,
             fewest_blocks: false,
+            cut: true,
             fewest_steps,
         },
     })

@@ -144,7 +144,7 @@ pub struct Header {
     /// Kind `step`: how the schedule was found, in words (`random, seed 17`, `check`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_by: Option<String>,
-    /// Kind `step`: how many of the last steps are a round that can be gone for ever without progress.
+    /// Kind `step`: how many of the last steps are a cycle that can be gone for ever without progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle: Option<u64>,
     /// Kind `step`: the scenario whose schedule this is, as its file has it.
@@ -252,13 +252,13 @@ impl Header {
         if self.cycle == Some(0) {
             return complain(
                 "`cycle` is 0",
-                "write how many of the last steps are a round, or leave it out",
+                "write how many of the last steps are a cycle, or leave it out",
             );
         }
         if self.cycle.is_some() && self.kind != Kind::Step {
             return complain(
                 "a `cycle`",
-                "only a schedule (kind `step`) goes round: leave it out",
+                "only a schedule (kind `step`) has one: leave it out",
             );
         }
         if self.kind == Kind::Call {

@@ -284,12 +284,12 @@ fn a_header_with_wrong_fields_is_refused() {
         (
             r#"{"format":"dirtysim-trace","version":1,"kind":"step","cycle":0}"#,
             "header: `cycle` is 0",
-            "write how many of the last steps are a round, or leave it out",
+            "write how many of the last steps are a cycle, or leave it out",
         ),
         (
             r#"{"format":"dirtysim-trace","version":1,"kind":"observed","cycle":3}"#,
             "header: a `cycle`",
-            "only a schedule (kind `step`) goes round: leave it out",
+            "only a schedule (kind `step`) has one: leave it out",
         ),
     ] {
         let error = error_of(header.as_bytes()).to_string();

@@ -1,4 +1,4 @@
-//! The schedule that shows it: the way to a round, and the round.
+//! The schedule that shows it: the way to a cycle, and the cycle.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,8 +12,8 @@ use super::graph::{Builder, Graph};
 use super::{Actors, Lasso, is_progress};
 use crate::scenario::Scenario;
 
-/// The most times that a round of representatives is gone: pages exchanged in each come back to their places by then.
-const MOST_ROUNDS: usize = 1 << 12;
+/// The most times that a cycle of representatives is gone: pages exchanged in each come back to their places by then.
+const MOST_TURNS: usize = 1 << 12;
 
 /// The steps to a deadlock.
 pub(super) fn to_deadlock<L: Layout>(builder: &Builder<'_, L>, state: u32) -> Option<Lasso> {
@@ -25,7 +25,7 @@ pub(super) fn to_deadlock<L: Layout>(builder: &Builder<'_, L>, state: u32) -> Op
     Some(Lasso { steps, cycle: 0 })
 }
 
-/// The steps to the first state of a component, and a fair round in it.
+/// The steps to the first state of a component, and a fair cycle in it.
 pub(super) fn through<L: Layout>(builder: &Builder<'_, L>, component: &[u32]) -> Option<Lasso> {
     let graph = builder.graph();
     let first = *component.first()?;
@@ -34,10 +34,10 @@ pub(super) fn through<L: Layout>(builder: &Builder<'_, L>, component: &[u32]) ->
     for &step in &lasso.steps {
         apply(builder.machine, &mut state, step);
     }
-    let round = round(graph, component, first)?;
+    let cycle = cycle(graph, component, first)?;
     let begin = builder.bits_of(&state);
-    for _ in 0..MOST_ROUNDS {
-        for &(actor, next) in &round {
+    for _ in 0..MOST_TURNS {
+        for &(actor, next) in &cycle {
             let step = step_to(builder, &mut state, next, Some(actor))?;
             lasso.steps.push(step);
             lasso.cycle += 1;
@@ -76,15 +76,15 @@ fn step_to<L: Layout>(
     Some(step)
 }
 
-/// A fair round from `first` back to it: who acts, and to which state. Always on to the nearest state or edge that
+/// A fair cycle from `first` back to it: who acts, and to which state. Always on to the nearest state or edge that
 /// serves an actor which was not served yet, then back.
-fn round(graph: &Graph, component: &[u32], first: u32) -> Option<Vec<(Actors, u32)>> {
+fn cycle(graph: &Graph, component: &[u32], first: u32) -> Option<Vec<(Actors, u32)>> {
     let inside: BTreeSet<u32> = component.iter().copied().collect();
     let everybody = component.iter().fold(Actors::default(), |all, state| {
         Actors(all.0 | graph.enabled(*state).0)
     });
     let mut unserved = Actors(everybody.0 & graph.enabled(first).0);
-    let mut round = Vec::new();
+    let mut cycle = Vec::new();
     let mut at = first;
     while !unserved.is_empty() {
         let way = nearest(graph, &inside, at, |edge_actor, to| {
@@ -94,12 +94,12 @@ fn round(graph: &Graph, component: &[u32], first: u32) -> Option<Vec<(Actors, u3
             unserved.0 &= !(actor.0 | !graph.enabled(to).0);
             at = to;
         }
-        round.extend(way);
+        cycle.extend(way);
     }
-    if at != first || round.is_empty() {
-        round.extend(nearest(graph, &inside, at, |_, to| to == first)?);
+    if at != first || cycle.is_empty() {
+        cycle.extend(nearest(graph, &inside, at, |_, to| to == first)?);
     }
-    Some(round)
+    Some(cycle)
 }
 
 /// The shortest way inside a component from `from` along an edge that is `wanted`.
@@ -136,16 +136,16 @@ fn nearest(
     None
 }
 
-/// Why a schedule does not end in a round that can be gone for ever.
+/// Why a schedule does not end in a cycle that can be gone for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotALasso {
     /// A step is not possible where it stands.
     Impossible,
-    /// The round does not lead back to where it began.
+    /// The cycle does not lead back to where it began.
     Open,
-    /// A step of the round is progress.
+    /// A step of the cycle is progress.
     Progress,
-    /// An actor that can act in every state of the round does not.
+    /// An actor that can act in every state of the cycle does not.
     Unfair,
     /// Every program has come to its end: nothing is missed.
     Idle,

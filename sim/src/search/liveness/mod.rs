@@ -4,20 +4,20 @@
 //! looks for a set of states that can be gone round for ever: a strongly connected component of those edges. Progress is
 //! what [`is_progress`] says: a page is copied, a store retires, a step of a protocol completes.
 //!
-//! Going round counts only if it is fair, weakly: an actor that could act in every state of the round does act in it. A
+//! Going round counts only if it is fair, weakly: an actor that could act in every state of the cycle does act in it. A
 //! component is therefore a violation exactly if each actor is at some state of it unable to act, or has an edge inside
-//! it: then a round through all of the component is fair, and else no round in it is, because a smaller round has fewer
+//! it: then a cycle through all of the component is fair, and else no cycle in it is, because a smaller cycle has fewer
 //! states and fewer edges. And somebody must be waiting: where every program has come to its end, nothing is missed. A
 //! deadlock is a violation too, and comes first where it is as near.
 //!
 //! **Reductions.** Local steps are never taken alone here: partial-order reduction keeps what is broken in a state, but
-//! a step that is put off for ever in a round would be missed, and whether an actor is able to act is what fairness is
+//! a step that is put off for ever in a cycle would be missed, and whether an actor is able to act is what fairness is
 //! about. vCPUs are never exchanged either: fairness names them. Pages are: exchanging pages maps steps to steps of the
-//! same actor, an enabled actor to the same enabled actor, and progress to progress; and a round of representatives,
-//! gone often enough for the exchanges to cancel out, is a round of states.
+//! same actor, an enabled actor to the same enabled actor, and progress to progress; and a cycle of representatives,
+//! gone often enough for the exchanges to cancel out, is a cycle of states.
 //!
 //! Not here: cycles in which something is copied again and again, or a protocol goes round its own loop (its steps
-//! complete); strong fairness; a proof that the round which is shown is the shortest one.
+//! complete); strong fairness; a proof that the cycle which is shown is the shortest one.
 
 mod component;
 mod graph;
@@ -67,17 +67,17 @@ pub struct Report {
     pub peak_bytes: u64,
 }
 
-/// A schedule that ends in a round which can be gone for ever, or in a deadlock.
+/// A schedule that ends in a cycle which can be gone for ever, or in a deadlock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lasso {
-    /// The steps to the round, as few as any state without a way on takes, and then those of the round.
+    /// The steps to the cycle, as few as any state without a way on takes, and then those of the cycle.
     pub steps: Vec<Step>,
-    /// How many of the last steps are the round; 0: a deadlock.
+    /// How many of the last steps are the cycle; 0: a deadlock.
     pub cycle: usize,
 }
 
 impl Lasso {
-    /// Steps before the round.
+    /// Steps before the cycle.
     #[must_use]
     pub fn stem(&self) -> usize {
         self.steps.len() - self.cycle
@@ -99,7 +99,7 @@ pub fn is_progress<L: Layout>(before: &State<L>, step: Step, after: &State<L>) -
         }
         Actor::Thread(thread) => {
             let thread = usize::from(thread);
-            matches!(step.choice, Choice::Page(_) | Choice::SendFails(_))
+            matches!(step.choice, Choice::Page(_))
                 || before.threads[thread].op != after.threads[thread].op
         }
         Actor::Device(_) => false,
@@ -169,9 +169,9 @@ fn liveness_in<L: Layout>(
     let mut builder = graph::Builder::new(machine, start, symmetry, limits, watch);
     let mut limit = builder.build();
     let graph = builder.graph();
-    // What was seen before a limit is as true as all of it: a round in it is a round.
+    // What was seen before a limit is as true as all of it: a cycle in it is a cycle.
     let found = component::find(graph, &|| builder.may_go_on());
-    let (components, round) = match found {
+    let (components, cycle) = match found {
         Some(found) => (found.components, found.fair),
         None => {
             limit = limit.or(Some(Limit::Interrupt));
@@ -179,16 +179,16 @@ fn liveness_in<L: Layout>(
         }
     };
     let deadlock = graph.deadlock();
-    let stops = deadlock.is_some() || round.is_some();
-    let lasso = match (deadlock, round) {
-        (Some(state), round)
-            if round
+    let stops = deadlock.is_some() || cycle.is_some();
+    let lasso = match (deadlock, cycle) {
+        (Some(state), cycle)
+            if cycle
                 .as_ref()
-                .is_none_or(|round| !graph.is_nearer(round[0], state)) =>
+                .is_none_or(|cycle| !graph.is_nearer(cycle[0], state)) =>
         {
             lasso::to_deadlock(&builder, state)
         }
-        (_, Some(round)) => lasso::through(&builder, &round),
+        (_, Some(cycle)) => lasso::through(&builder, &cycle),
         (_, None) => None,
     };
     let verdict = match (stops, limit) {
