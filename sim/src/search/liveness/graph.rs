@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::super::table::fingerprint;
 use super::super::{Limit, Progress, Reduced, Watch, memory};
 use super::{Actors, is_progress};
-use crate::run::is_stuck;
+use crate::run::{has_work, is_stuck};
 
 /// States that are expanded before their successors are numbered.
 const BATCH_STATES: usize = 1 << 15;
@@ -212,7 +212,7 @@ struct Found {
     /// Successors in order.
     prints: Vec<u64>,
     /// Who acted, where that was no progress.
-    idle_actors: Vec<Option<Actors>>,
+    without_progress: Vec<Option<Actors>>,
     words: Vec<u64>,
 }
 
@@ -388,21 +388,18 @@ impl<'a, L: Layout> Builder<'a, L> {
                 let progress = is_progress(&state, step, &after);
                 let mut actor = Actors::default();
                 actor.add(step.actor);
-                found.idle_actors.push((!progress).then_some(actor));
+                found.without_progress.push((!progress).then_some(actor));
                 let at = found.words.len();
                 found.words.resize(at + stride, 0);
                 self.pack(&mut after, &mut found.words[at..]);
                 found.prints.push(fingerprint(&found.words[at..]));
             }
-            let waits = state
-                .threads
-                .iter()
-                .zip(&self.machine.programs)
-                .any(|(thread, program)| usize::from(thread.op) < program.len());
-            let standing = match (steps.is_empty(), waits) {
-                (true, _) if is_stuck(self.machine, &state) => Standing::Deadlock,
-                (false, false) => Standing::Idle,
-                _ => Standing::Waits,
+            let standing = if steps.is_empty() && is_stuck(self.machine, &state) {
+                Standing::Deadlock
+            } else if !steps.is_empty() && !has_work(self.machine, &state) {
+                Standing::Idle
+            } else {
+                Standing::Waits
             };
             found.states.push((enabled, steps.len() as u32, standing));
         }
@@ -427,7 +424,7 @@ impl<'a, L: Layout> Builder<'a, L> {
                 if new {
                     next.extend_from_slice(&found.words[at * stride..(at + 1) * stride]);
                 }
-                if let Some(actor) = found.idle_actors[at] {
+                if let Some(actor) = found.without_progress[at] {
                     push(&mut graph.targets, to);
                     push(&mut graph.actors, actor);
                 }

@@ -10,6 +10,7 @@ use dirtysim_model::step::{Step, apply, for_each_step};
 
 use super::graph::{Builder, Graph};
 use super::{Actors, Lasso, is_progress};
+use crate::run::has_work;
 use crate::scenario::Scenario;
 
 /// The most times that a cycle of representatives is gone: pages exchanged in each come back to their places by then.
@@ -223,16 +224,11 @@ fn confirm_in<L: Layout>(
             acting.add(step.actor);
         }
     }
-    let waits = state
-        .threads
-        .iter()
-        .zip(&machine.programs)
-        .any(|(thread, program)| usize::from(thread.op) < program.len());
     if cycle == 0 || bits(&state) != begin {
         Err(NotALasso::Open)
     } else if !always.without(acting).is_empty() {
         Err(NotALasso::Unfair)
-    } else if !waits {
+    } else if !has_work(machine, &state) {
         Err(NotALasso::Idle)
     } else {
         Ok(())
