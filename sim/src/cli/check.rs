@@ -168,11 +168,7 @@ fn subject(
     elapsed_s: f64,
     global: &Global,
 ) -> Result<Subject, CliError> {
-    let verdict = match outcome.verdict {
-        search::Verdict::Holds => Verdict::Holds,
-        search::Verdict::Violated => Verdict::Violated,
-        search::Verdict::Inconclusive => Verdict::Inconclusive,
-    };
+    let verdict = Verdict::from(outcome.verdict);
     let broken = outcome.violation.as_ref().map(|found| found.invariant);
     let expected = scenario.expected();
     let as_expected = match expected {

@@ -14,8 +14,8 @@ use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::replay::steps;
 use crate::scenario::{Expect, Scenario};
+use crate::search::Options;
 use crate::search::liveness::{self, Lasso};
-use crate::search::{self, Options};
 use crate::shrink::blocks;
 use crate::trace::step::row;
 
@@ -51,11 +51,7 @@ fn subject(
     elapsed_s: f64,
     global: &Global,
 ) -> Result<Subject, CliError> {
-    let verdict = match outcome.verdict {
-        search::Verdict::Holds => Verdict::Holds,
-        search::Verdict::Violated => Verdict::Violated,
-        search::Verdict::Inconclusive => Verdict::Inconclusive,
-    };
+    let verdict = Verdict::from(outcome.verdict);
     let expected = scenario.expected_liveness();
     let as_expected = verdict
         == match expected {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use crate::plot::grouped;
 use crate::scenario::{Expect, Scenario};
+use crate::search;
 use crate::sometimes::{Seen, Sometimes};
 
 /// A verdict on one subject, from best to worst.
@@ -26,6 +27,16 @@ impl Verdict {
             Self::Holds => "holds",
             Self::Inconclusive => "inconclusive",
             Self::Violated => "violated",
+        }
+    }
+}
+
+impl From<search::Verdict> for Verdict {
+    fn from(verdict: search::Verdict) -> Self {
+        match verdict {
+            search::Verdict::Holds => Self::Holds,
+            search::Verdict::Violated => Self::Violated,
+            search::Verdict::Inconclusive => Self::Inconclusive,
         }
     }
 }
