@@ -4,15 +4,8 @@ use std::path::Path;
 
 use dirtysim::search::{self, Options, Reductions, Verdict};
 
-#[allow(dead_code, reason = "the benchmark uses the rest")]
-#[path = "../benches/peers/sizes.rs"]
-mod sizes;
-#[allow(dead_code, reason = "the benchmark uses the rest")]
-#[path = "../benches/peers/spin.rs"]
-mod spin;
-
-use sizes::Sizes;
-use spin::{Reduction, Verifier};
+use dirtysim_peers::sizes::Sizes;
+use dirtysim_peers::spin::{self, Reduction, Verifier};
 
 /// Sizes at which the two are compared; between them every line of the Promela text is reached.
 const SIZES: [Sizes; 8] = {

@@ -6,19 +6,10 @@ use dirtysim::scenario::{Expect, Scenario, builtin};
 use dirtysim::search::{self, Options, Reductions, Report};
 use serde_json::{Value, json};
 
-#[allow(dead_code, reason = "the benchmark uses the rest")]
-#[path = "../benches/peers/graph.rs"]
-mod graph;
-#[allow(dead_code, reason = "the benchmark uses the rest")]
-#[path = "../benches/peers/in_stateright.rs"]
-mod in_stateright;
-#[allow(dead_code, reason = "the benchmark uses the rest")]
-#[path = "../benches/peers/sizes.rs"]
-mod sizes;
-
-use graph::{Graph, breadth_first};
-use in_stateright::{Way, run};
-use sizes::Sizes;
+use dirtysim_peers::by_words;
+use dirtysim_peers::graph::{Graph, breadth_first};
+use dirtysim_peers::in_stateright::{Way, run};
+use dirtysim_peers::sizes::Sizes;
 
 /// A built-in scenario at a smaller size: `vcpus` vCPUs with `stores` stores each.
 fn scaled(name: &str, vcpus: u64, stores: u64) -> Scenario {

@@ -11,15 +11,6 @@
 //!
 //! `-- --rounds N` for other than 3 turns. Without `--bench` (`cargo test --benches`) a small size is compared, once.
 
-#[allow(dead_code, reason = "the tests use the rest")]
-mod graph;
-#[allow(dead_code, reason = "the tests use the rest")]
-mod in_stateright;
-mod measure;
-mod sizes;
-#[allow(dead_code, reason = "the tests use the rest")]
-mod spin;
-
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -28,11 +19,12 @@ use dirtysim::search::{self, Coverage, Options, Reductions, Verdict};
 use dirtysim_model::oracle;
 use dirtysim_model::step::{Effect, apply, for_each_step};
 
-use graph::Graph;
-use in_stateright::{Way, run};
-use measure::{Measured, measure};
-use sizes::Sizes;
-use spin::{Reduction, Verifier};
+use dirtysim_peers::by_words;
+use dirtysim_peers::graph::{Graph, Packed};
+use dirtysim_peers::in_stateright::{Way, run};
+use dirtysim_peers::measure::{Measured, measure};
+use dirtysim_peers::sizes::Sizes;
+use dirtysim_peers::spin::{self, Reduction, Verifier};
 
 /// The word that tells a process that it is a child.
 const CHILD: &str = "child";
@@ -326,7 +318,7 @@ fn print(sizes: &Sizes, rows: &[Row], rounds: usize) {
 
 /// Successors per second without a visited set: what no search over this transition function can exceed.
 fn ceiling(sizes: &Sizes, time: Duration) {
-    fn sample<const N: usize>(graph: &Graph, most: usize) -> Vec<graph::Packed<N>> {
+    fn sample<const N: usize>(graph: &Graph, most: usize) -> Vec<Packed<N>> {
         let mut seen = std::collections::HashSet::new();
         let mut sample = vec![graph.first::<N>()];
         let mut state = graph.start.clone();

@@ -6,10 +6,7 @@ use std::process::Command;
 use crate::sizes::Sizes;
 
 /// The Promela text.
-const MODEL: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/benches/peers/dirty-logging.pml"
-);
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dirty-logging.pml");
 
 /// Whether SPIN reduces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -391,11 +391,15 @@ impl<'a, L: Layout> Runner<'a, L> {
 /// Whether a state in which nobody can act is a deadlock: a program has not come to its end.
 #[must_use]
 pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
-    !state.finished
-        && !state.crashed
-        && state
-            .threads
-            .iter()
-            .enumerate()
-            .any(|(index, thread)| usize::from(thread.op) < machine.programs[index].len())
+    !state.finished && !state.crashed && has_work(machine, state)
+}
+
+/// Whether a program has not come to its end.
+#[must_use]
+pub fn has_work<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    state
+        .threads
+        .iter()
+        .zip(&machine.programs)
+        .any(|(thread, program)| usize::from(thread.op) < program.len())
 }

@@ -1,17 +1,19 @@
 //! `dirtysim check`: every interleaving within a scenario's bounds.
 
-use std::sync::Mutex;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::grouped;
-use super::run::{expected_word, find_scenarios, write_trace};
-use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
-use crate::scenario::{Expect, Scenario};
-use crate::search::{self, Coverage, Options, Progress, Reductions, Rule, Violation};
-use crate::sometimes::Sometimes;
+use super::report::{Judged, expected_words, grouped, happened, scaled};
+use super::run::{find_scenarios, write_trace};
+use super::spinner::Spinner;
+use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
+use crate::scenario::{Expect, Scenario, about_liveness};
+use crate::search::minimal::{Minimal, minimal};
+use crate::search::{self, Coverage, Options, Reduced, Reductions, Rule, Violation};
+use crate::shrink::Budget;
 
 /// Arguments of `dirtysim check`.
 #[derive(Debug, Args)]
@@ -46,12 +48,15 @@ pub(crate) struct CheckArgs {
     /// Go on after the first violation, and name every claim that breaks
     #[arg(long)]
     keep_going: bool,
+    /// Look for what goes on for ever in place of what breaks: deadlocks, and fair cycles without progress
+    #[arg(long, conflicts_with_all = ["keep_going", "no_vcpu_symmetry", "no_partial_order", "without_rule"])]
+    liveness: bool,
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
 }
 
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
     let help = "write a number of bytes, or one with K, M or G: 512M";
     let (digits, shift) = match text.char_indices().last() {
         Some((at, 'K' | 'k')) => (&text[..at], 10),
@@ -65,7 +70,7 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("more than there can be: {help}"))
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
         .parse()
         .map_err(|_| "write a number of seconds: 60".to_owned())?;
@@ -99,7 +104,7 @@ impl CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
-    let scenarios = find_scenarios(&args.scenarios, &args.mutate)?;
+    let mut scenarios = find_scenarios(&args.scenarios, &args.mutate)?;
     let options = Options {
         max_states: args.max_states,
         max_memory_bytes: args.max_memory,
@@ -108,6 +113,12 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         counterexample: true,
         reductions: args.reductions(),
     };
+    if args.liveness {
+        if args.scenarios.is_empty() && args.mutate.is_empty() {
+            scenarios.extend(about_liveness());
+        }
+        return liveness::run(&scenarios, &options, global);
+    }
     let mut report = Report {
         command: "check",
         many: scenarios.len() > 1,
@@ -118,106 +129,62 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
             break;
         }
         let begun = Instant::now();
-        let outcome = {
-            let spinner = Spinner::new(&scenario.name, begun);
-            search::check(scenario, &options, &|progress| {
-                spinner.show(progress);
-                !interrupted()
-            })?
-        };
+        let spinner = Spinner::new(&scenario.name, begun, &options);
+        let outcome = search::check(scenario, &options, &|progress| {
+            spinner.show(progress);
+            !interrupted()
+        })?;
+        let budget = shrink_budget(&options);
+        let minimal = outcome.violation.as_ref().and_then(|violation| {
+            minimal(scenario, violation, budget, &|done| {
+                spinner.show_shrinking(done);
+                let late = args.max_time.is_some_and(|most| begun.elapsed() >= most);
+                !interrupted() && !late
+            })
+        });
+        drop(spinner);
         let elapsed_s = begun.elapsed().as_secs_f64();
-        report
-            .subjects
-            .push(subject(scenario, &outcome, elapsed_s, global)?);
+        let judged = subject(scenario, &outcome, minimal.as_ref(), elapsed_s, global)?;
+        report.subjects.push(judged);
     }
-    let unexpected = report.subjects.iter().filter(|s| !s.as_expected).count();
-    if report.many {
-        let all = report.subjects.len();
-        report.tail = match unexpected {
-            0 => format!("{all} scenarios, each as expected\n"),
-            _ => format!("{all} scenarios, {unexpected} not as expected\n"),
-        };
-    }
+    report.count();
     Ok(report)
 }
 
-/// A line on a terminal that says how far the search is; nothing elsewhere.
-struct Spinner {
-    bar: indicatif::ProgressBar,
-    name: String,
-    begun: Instant,
-    shown: Mutex<Instant>,
-}
-
-impl Spinner {
-    fn new(name: &str, begun: Instant) -> Self {
-        Self {
-            bar: indicatif::ProgressBar::new_spinner(),
-            name: name.to_owned(),
-            begun,
-            shown: Mutex::new(begun),
-        }
-    }
-
-    fn show(&self, progress: &Progress) {
-        // One thread at a time writes, and none waits for another.
-        let Ok(mut shown) = self.shown.try_lock() else {
-            return;
-        };
-        if shown.elapsed() < Duration::from_millis(200) {
-            return;
-        }
-        *shown = Instant::now();
-        let rate = progress.states as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
-        self.bar.set_message(format!(
-            "{}: {} states, frontier {}, depth {}, {} states/s, {} MiB",
-            self.name,
-            grouped(progress.states),
-            grouped(progress.frontier),
-            progress.depth,
-            grouped(rate as u64),
-            progress.bytes >> 20
-        ));
-        self.bar.tick();
-    }
-}
-
-impl Drop for Spinner {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
+/// What making a counterexample short may cost: the usual, or what the search's own limit leaves room for.
+pub(super) fn shrink_budget(options: &Options) -> Budget {
+    let usual = Budget::default();
+    let room = options.max_memory_bytes.unwrap_or(u64::MAX) / Budget::BYTES_PER_STATE;
+    Budget {
+        states: usual.states.min(room),
+        ..usual
     }
 }
 
 fn subject(
     scenario: &Scenario,
     outcome: &search::Report,
+    minimal: Option<&Minimal>,
     elapsed_s: f64,
     global: &Global,
 ) -> Result<Subject, CliError> {
-    let verdict = match outcome.verdict {
-        search::Verdict::Holds => Verdict::Holds,
-        search::Verdict::Violated => Verdict::Violated,
-        search::Verdict::Inconclusive => Verdict::Inconclusive,
-    };
+    let verdict = Verdict::from(outcome.verdict);
     let broken = outcome.violation.as_ref().map(|found| found.invariant);
     let expected = scenario.expected();
     let as_expected = match expected {
         Expect::Holds => verdict == Verdict::Holds,
         Expect::Violated(invariant) => broken == Some(invariant),
     };
-    let (coverage, limit) = match outcome.coverage {
-        Coverage::Exhausted => ("exhausted", None),
-        Coverage::Truncated(limit) => ("truncated", Some(limit.name())),
-    };
-    let mut json = Map::new();
-    json.insert("scenario".into(), scenario.name.clone().into());
-    json.insert("verdict".into(), verdict.name().into());
-    json.insert("expected".into(), expected_word(expected));
-    json.insert("as_expected".into(), as_expected.into());
-    json.insert("coverage".into(), coverage.into());
-    if let Some(limit) = limit {
-        json.insert("limit".into(), limit.into());
+    let (coverage, limit) = coverage_words(outcome.coverage);
+    let mut json = Judged {
+        scenario,
+        verdict,
+        expected,
+        as_expected,
+        coverage,
+        limit,
     }
+    .json();
     json.insert("states".into(), outcome.states.into());
     json.insert("transitions".into(), outcome.transitions.into());
     json.insert("depth".into(), outcome.depth.into());
@@ -233,18 +200,15 @@ fn subject(
     let limit_words = limit.map_or(String::new(), |limit| format!(" by {limit}"));
     text.push_str(&format!(
         "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}; chance of a missed state at most {:.1e}\n",
-        if as_expected { ", as expected" } else { ", NOT as expected" },
+        expected_words(as_expected),
         scenario.sentence,
         grouped(outcome.states),
         grouped(outcome.transitions),
         outcome.depth,
         outcome.collision_probability,
     ));
-    text.push_str(&reductions(scenario, outcome, &mut json));
-    if !scenario.scaled.is_empty() {
-        json.insert("scaled".into(), scenario.scaled.clone().into());
-        text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));
-    }
+    text.push_str(&reductions(scenario, &outcome.reduced, &mut json));
+    text.push_str(&scaled(scenario, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()
@@ -257,9 +221,9 @@ fn subject(
         json.insert("also_broken".into(), also.into());
     }
     if let Some(violation) = &outcome.violation {
-        text.push_str(&violated(scenario, violation, global, &mut json)?);
+        text.push_str(&violated(scenario, violation, minimal, global, &mut json)?);
     }
-    text.push_str(&sometimes(scenario, outcome, &mut json));
+    text.push_str(&happened(scenario, outcome.seen, verdict, &mut json));
     json.insert("elapsed_s".into(), elapsed_s.into());
     Ok(Subject {
         verdict,
@@ -269,13 +233,20 @@ fn subject(
     })
 }
 
+/// A coverage in the words of documents, and the limit that ended it.
+pub(super) fn coverage_words(coverage: Coverage) -> (&'static str, Option<&'static str>) {
+    match coverage {
+        Coverage::Exhausted => ("exhausted", None),
+        Coverage::Truncated(limit) => ("truncated", Some(limit.name())),
+    }
+}
+
 /// The reductions that were made, and what was not interchangeable.
-fn reductions(
+pub(super) fn reductions(
     scenario: &Scenario,
-    outcome: &search::Report,
+    reduced: &Reduced,
     json: &mut Map<String, Value>,
 ) -> String {
-    let reduced = &outcome.reduced;
     let classes: Vec<Vec<String>> = reduced
         .classes
         .iter()
@@ -323,70 +294,71 @@ fn reductions(
 fn violated(
     scenario: &Scenario,
     violation: &Violation,
+    minimal: Option<&Minimal>,
     global: &Global,
     json: &mut Map<String, Value>,
 ) -> Result<String, CliError> {
     json.insert("invariant".into(), violation.invariant.name().into());
-    json.insert("shortest".into(), violation.shortest.into());
     let sentence = violation.invariant.sentence();
-    let Some(steps) = &violation.steps else {
+    let Some(minimal) = minimal else {
+        json.insert("shortest".into(), false.into());
         json.insert("violation_depth".into(), violation.depth.into());
         return Ok(format!(
             "  {sentence}\n  broken after {} steps; a limit came before a counterexample\n",
             violation.depth
         ));
     };
-    let blocks = crate::shrink::blocks(steps);
-    json.insert("steps".into(), steps.len().into());
-    json.insert("blocks".into(), blocks.into());
     let path = global
         .trace_dir
         .join(format!("{}.check.trace.jsonl", scenario.name));
-    write_trace(
-        &path,
-        scenario,
-        steps,
-        violation.invariant,
-        "exhaustive search",
-    )?;
-    json.insert("trace".into(), path.display().to_string().into());
+    let length = keep_minimal(&path, scenario, violation, minimal, json)?;
     Ok(format!(
-        "  {sentence}\n  no schedule breaks it in fewer than {} steps ({blocks} blocks)\n  trace: {}\n",
-        steps.len(),
+        "  {sentence}\n  {length}\n  trace: {}\n",
         path.display()
     ))
 }
 
-/// What happened in some schedule, and what should have and did not.
-fn sometimes(
+/// Writes a counterexample as a trace, and says how long it is and whether others are shorter.
+pub(super) fn keep_minimal(
+    path: &Path,
     scenario: &Scenario,
-    outcome: &search::Report,
+    violation: &Violation,
+    minimal: &Minimal,
     json: &mut Map<String, Value>,
-) -> String {
-    let mut text = String::new();
-    let ring = scenario.ring_entries() > 0;
-    let sentences = |wanted: &dyn Fn(Sometimes) -> bool| -> Vec<Value> {
-        Sometimes::ALL
-            .iter()
-            .filter(|claim| wanted(**claim))
-            .map(|claim| claim.sentence().into())
-            .collect()
-    };
-    if outcome.violation.is_none() {
-        let never =
-            sentences(&|claim| claim.applies(&scenario.machine, ring) && !outcome.seen.has(claim));
-        for sentence in never.iter().filter_map(Value::as_str) {
-            text.push_str(&format!(
-                "  never happened, so the verdict says nothing about it: {sentence}\n"
-            ));
-        }
-        if !never.is_empty() {
-            json.insert("never_happened".into(), never.into());
-        }
+) -> Result<String, CliError> {
+    write_trace(
+        path,
+        scenario,
+        &minimal.steps,
+        violation.invariant,
+        "exhaustive search",
+    )?;
+    let (steps, blocks) = (minimal.steps.len(), minimal.blocks());
+    json.insert("shortest".into(), minimal.fewest_blocks.into());
+    json.insert("steps".into(), steps.into());
+    json.insert("blocks".into(), blocks.into());
+    if let Some(fewest) = minimal.fewest_steps {
+        json.insert("fewest_steps".into(), fewest.into());
     }
-    json.insert(
-        "sometimes".into(),
-        sentences(&|claim| outcome.seen.has(claim)).into(),
-    );
-    text
+    json.insert("trace".into(), path.display().to_string().into());
+    let block_words = match blocks {
+        1 => "1 block".to_owned(),
+        _ => format!("{blocks} blocks"),
+    };
+    let fewest_steps = match minimal.fewest_steps {
+        Some(fewest) if fewest < steps => {
+            format!("; none has fewer than {fewest} steps, in more blocks")
+        }
+        Some(_) if minimal.fewest_blocks => "; none has fewer steps either".to_owned(),
+        Some(_) => "; none has fewer steps".to_owned(),
+        None => String::new(),
+    };
+    let how = match (minimal.fewest_blocks, minimal.cut) {
+        (true, _) => ": no schedule breaks it in fewer blocks",
+        (false, false) => {
+            ", of which none can be dropped; a limit came before it was known whether fewer blocks do"
+        }
+        (false, true) => "; a limit came before it was as short as it can be made",
+    };
+    Ok(format!("{block_words} ({steps} steps){how}{fewest_steps}"))
 }

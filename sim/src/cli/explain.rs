@@ -60,12 +60,19 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
         )));
     }
     let found_by = schedule.header.found_by.as_deref();
-    let story = Story::new(
+    let mut story = Story::new(
         &replay.scenario,
         &replay.steps,
         schedule.target(),
         reproduce(&replay.scenario, found_by, &name),
     )?;
+    if let Some((cycle, Ok(()))) = replay.cycle {
+        let last = story.notes.len();
+        story.conclusion.push(format!(
+            "Steps {} to {last} lead back to where they began, and bring nothing on: they can go on for ever, and nobody who can act throughout is left out.",
+            last - cycle + 1
+        ));
+    }
     let text = args.format.format().tell(&story);
     let mut tail = deliver(text.as_bytes(), args.output.as_deref(), global, "the story")?;
     let mut extra = Map::new();

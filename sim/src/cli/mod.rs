@@ -11,12 +11,14 @@ mod debate;
 mod explain;
 mod import;
 mod list;
+mod liveness;
 mod orders;
 mod replay;
 mod report;
 mod run;
 mod schedule;
 mod shrink;
+mod spinner;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

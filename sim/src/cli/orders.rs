@@ -1,15 +1,16 @@
-//! `dirtysim orders`: every order of a protocol's final steps.
+//! `dirtysim orders`: every order of a protocol's final steps, or of a pre-copy round.
 
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::check::{keep_minimal, parse_bytes, parse_seconds, shrink_budget};
 use super::report::grouped;
-use super::run::{find_scenarios, write_trace};
+use super::run::find_scenarios;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, progress_bar};
-use crate::orders::{self, Constraint, Exactness, Orders};
-use crate::search::Options;
+use crate::orders::{self, Constraint, Exactness, Orders, OrdersError, Part};
+use crate::search::{Limit, Options};
 
 /// Arguments of `dirtysim orders`.
 #[derive(Debug, Args)]
@@ -17,9 +18,15 @@ pub(crate) struct OrdersArgs {
     /// A built-in scenario by name, or a scenario file
     #[arg(value_name = "SCENARIO")]
     scenario: String,
-    /// Give an order up after so many seconds
-    #[arg(long, value_name = "S")]
-    max_time: Option<u64>,
+    /// The steps of a pre-copy round, the first or that of a number, in place of the final steps
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    round: Option<usize>,
+    /// Bytes for the search of an order, with K, M or G for KiB, MiB or GiB [default: three quarters of what is available]
+    #[arg(long, value_name = "B", value_parser = parse_bytes)]
+    max_memory: Option<u64>,
+    /// Give up when an order has taken so many seconds
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    max_time: Option<Duration>,
 }
 
 pub(super) fn run(args: &OrdersArgs, global: &Global) -> CliResult {
@@ -31,23 +38,35 @@ pub(super) fn run(args: &OrdersArgs, global: &Global) -> CliResult {
     for scenario in &scenarios {
         let begun = Instant::now();
         let options = Options {
-            max_time: args.max_time.map(Duration::from_secs),
+            max_time: args.max_time,
+            max_memory_bytes: args.max_memory,
             ..Options::default()
         };
+        let part = args.round.map_or(Part::Final, Part::Round);
         let bar = progress_bar(0, "orders");
         bar.set_message(scenario.name.clone());
-        let found = orders::orders(scenario, &options, &|_| !interrupted(), &mut |at, all| {
-            bar.set_length(all as u64);
-            bar.set_position(at as u64);
-        });
+        let mut judged = (0, 0);
+        let found = orders::orders(
+            scenario,
+            part,
+            &options,
+            shrink_budget(&options),
+            &|_| !interrupted(),
+            &mut |at, all| {
+                judged = (at, all);
+                bar.set_length(all as u64);
+                bar.set_position(at as u64);
+            },
+        );
         bar.finish_and_clear();
-        let found = found?;
-        report.subjects.push(subject(
-            &scenario.name,
-            &found,
-            begun.elapsed().as_secs_f64(),
-            global,
-        )?);
+        let elapsed_s = begun.elapsed().as_secs_f64();
+        report.subjects.push(match found {
+            Ok(found) => subject(&scenario.name, part, &found, elapsed_s, global)?,
+            Err(OrdersError::Inconclusive(limit, order)) => {
+                unfinished(&scenario.name, limit, &order, judged, elapsed_s)
+            }
+            Err(error) => return Err(error.into()),
+        });
     }
     Ok(report)
 }
@@ -59,17 +78,51 @@ fn sentence(found: &Orders, constraint: &Constraint) -> String {
     )
 }
 
+/// What is said where a limit came before every order had its verdict.
+fn unfinished(
+    name: &str,
+    limit: Limit,
+    order: &str,
+    (judged, all): (usize, usize),
+    elapsed_s: f64,
+) -> Subject {
+    let limit = limit.name();
+    let mut json = Map::new();
+    json.insert("scenario".into(), name.into());
+    json.insert("verdict".into(), Verdict::Inconclusive.name().into());
+    json.insert("coverage".into(), "truncated".into());
+    json.insert("limit".into(), limit.into());
+    json.insert("orders".into(), all.into());
+    json.insert("judged".into(), judged.into());
+    json.insert("elapsed_s".into(), elapsed_s.into());
+    Subject {
+        verdict: Verdict::Inconclusive,
+        as_expected: false,
+        json,
+        text: format!(
+            "{name}: inconclusive\n  truncated by {limit} after {} of {} orders, at: {order}\n  scale the scenario down, or raise the limit\n",
+            grouped(judged as u64),
+            grouped(all as u64),
+        ),
+    }
+}
+
 fn subject(
     name: &str,
+    part: Part,
     found: &Orders,
     elapsed_s: f64,
     global: &Global,
 ) -> Result<Subject, CliError> {
     let (all, safe) = (found.orders.len(), found.safe());
     let mut text = format!(
-        "{name}: {} of {} orders of the final steps are safe\n  steps: {}\n",
+        "{name}: {} of {} orders of {} are safe\n  steps: {}\n",
         grouped(safe as u64),
         grouped(all as u64),
+        match part {
+            Part::Final => "the final steps".to_owned(),
+            Part::Round(number) => format!("the steps of pre-copy round {number}"),
+        },
         found.steps.join(", ")
     );
     let mut constraints = Vec::new();
@@ -97,20 +150,18 @@ fn subject(
                 found.words(&example.order),
                 example.violation.invariant.name()
             ));
-            if let Some(steps) = &example.violation.steps {
-                let path = global
-                    .trace_dir
-                    .join(format!("{name}.order-{index}.trace.jsonl"));
-                write_trace(
-                    &path,
-                    &example.scenario,
-                    steps,
-                    example.violation.invariant,
-                    "exhaustive search of an order",
-                )?;
-                entry.insert("steps".into(), steps.len().into());
-                entry.insert("trace".into(), path.display().to_string().into());
-                text.push_str(&format!(" in {} steps: {}", steps.len(), path.display()));
+            if let Some(minimal) = &example.minimal {
+                let prefix = match part {
+                    Part::Final => format!("{name}.order-{index}"),
+                    Part::Round(number) => format!("{name}.round-{number}.order-{index}"),
+                };
+                let path = global.trace_dir.join(format!("{prefix}.trace.jsonl"));
+                let (scenario, violation) = (&example.scenario, &example.violation);
+                let length = keep_minimal(&path, scenario, violation, minimal, &mut entry)?;
+                text.push_str(&format!(
+                    "\n      {length}\n      trace: {}",
+                    path.display()
+                ));
             }
             text.push('\n');
         }
@@ -118,14 +169,17 @@ fn subject(
     }
     text.push_str(&diagram(found, &found.constraints, "  "));
     let (exact, alternatives) = exactness(found, safe, &mut text);
-    let last = last_steps(found);
-    for sentence in &last {
+    let sentences = sentences(found);
+    for sentence in &sentences {
         text.push_str(&format!("  {sentence}\n"));
     }
     let mut json = Map::new();
     json.insert("scenario".into(), name.into());
     json.insert("verdict".into(), Verdict::Holds.name().into());
     json.insert("coverage".into(), "exhausted".into());
+    if let Part::Round(number) = part {
+        json.insert("round".into(), number.into());
+    }
     json.insert("steps".into(), found.steps.clone().into());
     json.insert("orders".into(), all.into());
     json.insert("safe".into(), safe.into());
@@ -134,7 +188,10 @@ fn subject(
     if let Some(alternatives) = alternatives {
         json.insert("alternatives".into(), alternatives);
     }
-    json.insert("sentences".into(), last.into());
+    if let Exactness::Alternatives { smallest, .. } = &found.exactness {
+        json.insert("smallest".into(), (*smallest).into());
+    }
+    json.insert("sentences".into(), sentences.into());
     json.insert("elapsed_s".into(), elapsed_s.into());
     Ok(Subject {
         verdict: Verdict::Holds,
@@ -158,9 +215,18 @@ fn exactness(found: &Orders, safe: usize, text: &mut String) -> (bool, Option<Va
             });
             (true, None)
         }
-        Exactness::Alternatives { keeping, sets } => {
+        Exactness::Alternatives {
+            keeping,
+            sets,
+            smallest,
+        } => {
+            let necessary = not_enough(found, *keeping, safe);
+            let fewest = match smallest {
+                true => "no fewer alternatives do",
+                false => "whether fewer do is not known",
+            };
             text.push_str(&format!(
-                "  that is necessary, not sufficient: {keeping} orders keep it, {safe} are safe. Safe is exactly what keeps all of one of these {}:\n",
+                "  {necessary}. Safe is exactly what keeps all of one of these {} ({fewest}):\n",
                 sets.len()
             ));
             let mut listed = Vec::new();
@@ -177,9 +243,20 @@ fn exactness(found: &Orders, safe: usize, text: &mut String) -> (bool, Option<Va
         }
         Exactness::NoFewAlternatives { keeping } => {
             text.push_str(&format!(
-                "  that is necessary, not sufficient: {keeping} orders keep it, {safe} are safe, and no eight sets of precedences tell them apart\n"
+                "  {}, and no eight sets of precedences tell them apart\n",
+                not_enough(found, *keeping, safe)
             ));
             (false, None)
+        }
+    }
+}
+
+/// That what all safe orders have in common does not make an order safe.
+fn not_enough(found: &Orders, keeping: usize, safe: usize) -> String {
+    match found.constraints.is_empty() {
+        true => "safe orders have no precedence in common".to_owned(),
+        false => {
+            format!("that is necessary, not sufficient: {keeping} orders keep it, {safe} are safe")
         }
     }
 }
@@ -200,8 +277,9 @@ fn diagram(found: &Orders, constraints: &[Constraint], indent: &str) -> String {
     text
 }
 
-/// What can be said about being last, which is what such debates are about.
-fn last_steps(found: &Orders) -> Vec<String> {
+/// What can be said of each step: whether it is last, which is what such debates are about, what it must follow and what
+/// it must precede.
+fn sentences(found: &Orders) -> Vec<String> {
     let safe: Vec<&Vec<usize>> = found
         .orders
         .iter()
@@ -211,22 +289,39 @@ fn last_steps(found: &Orders) -> Vec<String> {
     if safe.is_empty() {
         return Vec::new();
     }
-    found
-        .steps
-        .iter()
-        .enumerate()
-        .map(|(step, name)| {
-            let last = safe
-                .iter()
-                .filter(|order| order.last() == Some(&step))
-                .count();
-            if last == safe.len() {
-                format!("{name} is last in every safe order")
-            } else if last == 0 {
-                format!("{name} is last in no safe order")
-            } else {
-                format!("{name} need not be last, and may be")
-            }
-        })
-        .collect()
+    let names = |steps: Vec<usize>| -> Vec<&str> {
+        steps
+            .iter()
+            .map(|step| found.steps[*step].as_str())
+            .collect()
+    };
+    let mut sentences = Vec::new();
+    for (step, name) in found.steps.iter().enumerate() {
+        let last = safe
+            .iter()
+            .filter(|order| order.last() == Some(&step))
+            .count();
+        let mut sentence = if last == safe.len() {
+            format!("{name} is last in every safe order")
+        } else if last == 0 {
+            format!("{name} is last in no safe order")
+        } else {
+            format!("{name} need not be last, and may be")
+        };
+        let of = |wanted: &dyn Fn(&Constraint) -> Option<usize>| {
+            names(found.constraints.iter().filter_map(wanted).collect())
+        };
+        let earlier = of(&|c| (c.after == step).then_some(c.before));
+        let later = of(&|c| (c.before == step).then_some(c.after));
+        let must: Vec<String> = [("follow", earlier), ("precede", later)]
+            .into_iter()
+            .filter(|(_, others)| !others.is_empty())
+            .map(|(verb, others)| format!("{verb} {}", others.join(" and ")))
+            .collect();
+        if !must.is_empty() {
+            sentence.push_str(&format!("; it must {}", must.join(", and ")));
+        }
+        sentences.push(sentence);
+    }
+    sentences
 }

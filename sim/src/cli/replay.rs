@@ -168,6 +168,15 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
         grouped(steps),
         replay.blocks
     ));
+    if let Some((cycle, confirmed)) = &replay.cycle {
+        json.insert("cycle".into(), (*cycle).into());
+        text.push_str(&match confirmed {
+            Ok(()) => format!("  the last {cycle} steps can go on for ever\n"),
+            Err(why) => {
+                format!("  the last {cycle} steps are no cycle that can go on for ever: {why}\n")
+            }
+        });
+    }
     if let Some(invariant) = invariant {
         text.push_str(&format!("  broken: {}\n", invariant.sentence()));
     }

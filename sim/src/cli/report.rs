@@ -5,6 +5,11 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
+pub(crate) use crate::plot::grouped;
+use crate::scenario::{Expect, Scenario};
+use crate::search;
+use crate::sometimes::{Seen, Sometimes};
+
 /// A verdict on one subject, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
@@ -22,6 +27,16 @@ impl Verdict {
             Self::Holds => "holds",
             Self::Inconclusive => "inconclusive",
             Self::Violated => "violated",
+        }
+    }
+}
+
+impl From<search::Verdict> for Verdict {
+    fn from(verdict: search::Verdict) -> Self {
+        match verdict {
+            search::Verdict::Holds => Self::Holds,
+            search::Verdict::Violated => Self::Violated,
+            search::Verdict::Inconclusive => Self::Inconclusive,
         }
     }
 }
@@ -79,6 +94,18 @@ impl Report {
         }
     }
 
+    /// Says at the end how many of several scenarios came out as expected.
+    pub(crate) fn count(&mut self) {
+        let unexpected = self.subjects.iter().filter(|s| !s.as_expected).count();
+        if self.many {
+            let all = self.subjects.len();
+            self.tail = match unexpected {
+                0 => format!("{all} scenarios, each as expected\n"),
+                _ => format!("{all} scenarios, {unexpected} not as expected\n"),
+            };
+        }
+    }
+
     fn document(&self) -> Value {
         let mut document = Map::new();
         document.insert("command".into(), self.command.into());
@@ -123,15 +150,86 @@ impl Report {
     }
 }
 
-/// A whole number with its thousands apart: 1,234,567.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
+/// A verdict on a scenario, with what it rests on.
+pub(crate) struct Judged<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) verdict: Verdict,
+    pub(crate) expected: Expect,
+    pub(crate) as_expected: bool,
+    pub(crate) coverage: &'static str,
+    pub(crate) limit: Option<&'static str>,
+}
+
+impl Judged<'_> {
+    /// The keys that come first in every document about a scenario.
+    pub(crate) fn json(&self) -> Map<String, Value> {
+        let mut json = Map::new();
+        json.insert("scenario".into(), self.scenario.name.clone().into());
+        json.insert("verdict".into(), self.verdict.name().into());
+        json.insert("expected".into(), expected_word(self.expected));
+        json.insert("as_expected".into(), self.as_expected.into());
+        json.insert("coverage".into(), self.coverage.into());
+        if let Some(limit) = self.limit {
+            json.insert("limit".into(), limit.into());
         }
-        text.push(digit);
+        json
     }
+}
+
+/// What a scenario expects, in a document's word.
+fn expected_word(expect: Expect) -> Value {
+    match expect {
+        Expect::Holds => "holds".into(),
+        Expect::Violated(_) => "violated".into(),
+    }
+}
+
+/// What a verdict's first line ends with.
+pub(crate) fn expected_words(as_expected: bool) -> &'static str {
+    if as_expected {
+        ", as expected"
+    } else {
+        ", NOT as expected"
+    }
+}
+
+/// Names the constants that differ from the architecture's.
+pub(crate) fn scaled(scenario: &Scenario, json: &mut Map<String, Value>) -> String {
+    if scenario.scaled.is_empty() {
+        return String::new();
+    }
+    json.insert("scaled".into(), scenario.scaled.clone().into());
+    format!("  scaled: {}\n", scenario.scaled.join("; "))
+}
+
+/// What happened in some schedule; and, unless a claim broke before it could, what the scenario leads one to expect and
+/// did not.
+pub(crate) fn happened(
+    scenario: &Scenario,
+    seen: Seen,
+    verdict: Verdict,
+    json: &mut Map<String, Value>,
+) -> String {
+    let ring = scenario.ring_entries() > 0;
+    let sentences = |wanted: &dyn Fn(Sometimes) -> bool| -> Vec<Value> {
+        let claims = Sometimes::ALL.iter().filter(|claim| wanted(**claim));
+        claims.map(|claim| claim.sentence().into()).collect()
+    };
+    let mut text = String::new();
+    if verdict != Verdict::Violated {
+        let never = sentences(&|claim| claim.applies(&scenario.machine, ring) && !seen.has(claim));
+        for sentence in never.iter().filter_map(Value::as_str) {
+            text.push_str(&format!(
+                "  never happened, so the verdict says nothing about it: {sentence}\n"
+            ));
+        }
+        if !never.is_empty() {
+            json.insert("never_happened".into(), never.into());
+        }
+    }
+    json.insert(
+        "sometimes".into(),
+        sentences(&|claim| seen.has(claim)).into(),
+    );
     text
 }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use dirtysim_model::oracle::Invariant;
 use serde_json::{Map, Value};
 
-use super::report::grouped;
+use super::report::{Judged, expected_words, grouped, happened, scaled};
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
@@ -17,8 +17,7 @@ use crate::replay::steps;
 use crate::run::{self, Options, Outcome, Scheduler};
 use crate::scenario::{Expect, Scenario, builtins};
 use crate::shrink::{Budget, shrink};
-use crate::sometimes::Sometimes;
-use crate::trace::PendingFile;
+use crate::trace::{PendingFile, WriteError};
 
 /// Arguments of `dirtysim run`.
 #[derive(Debug, Args)]
@@ -123,27 +122,8 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
             global,
         )?);
     }
-    let unexpected = report
-        .subjects
-        .iter()
-        .filter(|subject| !subject.as_expected)
-        .count();
-    if report.many {
-        let all = report.subjects.len();
-        report.tail = match unexpected {
-            0 => format!("{all} scenarios, each as expected\n"),
-            _ => format!("{all} scenarios, {unexpected} not as expected\n"),
-        };
-    }
+    report.count();
     Ok(report)
-}
-
-/// What a scenario expects, in a document's word.
-pub(super) fn expected_word(expect: Expect) -> Value {
-    match expect {
-        Expect::Holds => "holds".into(),
-        Expect::Violated(_) => "violated".into(),
-    }
 }
 
 /// The coverage of a run of schedules and its verdict.
@@ -173,15 +153,15 @@ fn subject(
         Expect::Holds => verdict == Verdict::Holds,
         Expect::Violated(invariant) => broken == Some(invariant),
     };
-    let mut json = Map::new();
-    json.insert("scenario".into(), scenario.name.clone().into());
-    json.insert("verdict".into(), verdict.name().into());
-    json.insert("expected".into(), expected_word(expected));
-    json.insert("as_expected".into(), as_expected.into());
-    json.insert("coverage".into(), coverage.into());
-    if let Some(limit) = limit {
-        json.insert("limit".into(), limit.into());
+    let mut json = Judged {
+        scenario,
+        verdict,
+        expected,
+        as_expected,
+        coverage,
+        limit,
     }
+    .json();
     json.insert("scheduler".into(), options.scheduler.name().into());
     json.insert(
         "seeds".into(),
@@ -200,11 +180,7 @@ fn subject(
     let limit_words = limit.map_or(String::new(), |limit| format!(", cut by {limit}"));
     text.push_str(&format!(
         "{}\n  {}\n  {coverage}: {} schedules ({}, seeds {}..{}{limit_words}), {} steps\n",
-        if as_expected {
-            ", as expected"
-        } else {
-            ", NOT as expected"
-        },
+        expected_words(as_expected),
         scenario.sentence,
         grouped(outcome.schedules),
         options.scheduler.name(),
@@ -212,10 +188,7 @@ fn subject(
         options.seeds.end,
         grouped(outcome.steps),
     ));
-    if !scenario.scaled.is_empty() {
-        json.insert("scaled".into(), scenario.scaled.clone().into());
-        text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));
-    }
+    text.push_str(&scaled(scenario, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()
@@ -228,23 +201,7 @@ fn subject(
     if let Some(failure) = &outcome.failure {
         text.push_str(&failed(scenario, options, failure, global, &mut json)?);
     }
-    let never = never_happened(scenario, outcome);
-    if !never.is_empty() {
-        let words: Vec<Value> = never.iter().map(|claim| claim.sentence().into()).collect();
-        json.insert("never_happened".into(), words.into());
-        for claim in never {
-            text.push_str(&format!(
-                "  never happened, so the verdict says nothing about it: {}\n",
-                claim.sentence()
-            ));
-        }
-    }
-    let happened: Vec<Value> = Sometimes::ALL
-        .iter()
-        .filter(|claim| outcome.seen.has(**claim))
-        .map(|claim| claim.sentence().into())
-        .collect();
-    json.insert("sometimes".into(), happened.into());
+    text.push_str(&happened(scenario, outcome.seen, verdict, &mut json));
     json.insert("elapsed_s".into(), elapsed_s.into());
     Ok(Subject {
         verdict,
@@ -252,17 +209,6 @@ fn subject(
         json,
         text,
     })
-}
-
-/// What the scenario leads one to expect and no schedule did.
-fn never_happened(scenario: &Scenario, outcome: &Outcome) -> Vec<Sometimes> {
-    if outcome.failure.is_some() {
-        return Vec::new();
-    }
-    let ring = scenario.ring_entries() > 0;
-    let applies =
-        |claim: &Sometimes| claim.applies(&scenario.machine, ring) && !outcome.seen.has(*claim);
-    Sometimes::ALL.iter().copied().filter(applies).collect()
 }
 
 /// Keeps the failing schedule as a trace and says what it shows.
@@ -322,13 +268,23 @@ const SHRINK_BUDGET: Budget = Budget {
     states: 500_000,
 };
 
-/// Writes a trace beside its place, then renames.
+/// Writes a schedule as a trace.
 pub(super) fn write_trace(
     path: &std::path::Path,
     scenario: &Scenario,
     steps: &[dirtysim_model::step::Step],
     invariant: Invariant,
     found_by: &str,
+) -> Result<(), CliError> {
+    write_whole(path, |file| {
+        steps::write(file, scenario, steps, Some(invariant), found_by)
+    })
+}
+
+/// Writes a trace beside its place, then renames.
+pub(super) fn write_whole(
+    path: &std::path::Path,
+    write: impl FnOnce(&mut PendingFile) -> Result<(), WriteError>,
 ) -> Result<(), CliError> {
     if let Some(dir) = path.parent() {
         make_dir(dir)?;
@@ -337,8 +293,7 @@ pub(super) fn write_trace(
         CliError(format!("{}: cannot be written: {error}", path.display()))
     };
     let mut file = PendingFile::create(path).map_err(|error| cannot(&error))?;
-    steps::write(&mut file, scenario, steps, Some(invariant), found_by)
-        .map_err(|error| cannot(&error))?;
+    write(&mut file).map_err(|error| cannot(&error))?;
     file.flush().map_err(|error| cannot(&error))?;
     file.keep().map_err(|error| cannot(&error))
 }

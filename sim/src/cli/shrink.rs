@@ -34,6 +34,11 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     let name = args.trace.display().to_string();
     let schedule = Schedule::load(&args.trace, "shrink")?;
     let replay = &schedule.replay;
+    if replay.cycle.is_some() {
+        return Err(CliError(format!(
+            "{name}: ends in a cycle that can go on for ever\nhelp: `dirtysim check --liveness` writes it with as few steps before the cycle as there can be; there is nothing to shrink"
+        )));
+    }
     let Some(target) = schedule.target() else {
         return Err(CliError(format!(
             "{name}: breaks no claim\nhelp: give a trace whose replay is `violated`; `dirtysim replay` tells"

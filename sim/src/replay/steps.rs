@@ -10,6 +10,7 @@ use dirtysim_model::step::{Step, apply};
 
 use crate::run::is_stuck;
 use crate::scenario::{Scenario, ScenarioError};
+use crate::search::liveness::{Lasso, NotALasso, confirm};
 use crate::trace::step::{StepRow, find_step, note_broken, row};
 use crate::trace::{
     Complaint, Expect, Header, Kind, Problem, TraceError, TraceReader, TraceWriter, WriteError,
@@ -28,6 +29,8 @@ pub struct StepReplay {
     pub broken: Invariants,
     /// The first claim that broke at the last step, and the pages that it is about.
     pub last: Option<(Invariant, Vec<String>)>,
+    /// Where the header says that the last steps are a cycle without progress: how many, and whether that is so.
+    pub cycle: Option<(usize, Result<(), NotALasso>)>,
     /// Lines whose observations differ from what the model gives, with both sides.
     pub differences: Vec<(u64, String, String)>,
 }
@@ -118,8 +121,10 @@ fn replay_in<L: Layout, R: BufRead>(
         blocks: 0,
         broken: Invariants::NONE,
         last: None,
+        cycle: None,
         differences: Vec::new(),
     };
+    let cycle = reader.header().cycle;
     let mut before = Invariants::NONE;
     for read in reader.rows::<StepRow>()? {
         let read = read?;
@@ -143,6 +148,16 @@ fn replay_in<L: Layout, R: BufRead>(
             outcome.blocks += 1;
         }
         outcome.steps.push(step);
+    }
+    if let Some(cycle) = cycle {
+        let cycle = usize::try_from(cycle).unwrap_or(usize::MAX);
+        let confirmed = confirm(&outcome.scenario, &outcome.steps, cycle);
+        if confirmed.is_ok() {
+            let broken = Invariant::MigrationMakesProgress;
+            outcome.broken.insert(broken);
+            outcome.last.get_or_insert((broken, Vec::new()));
+        }
+        outcome.cycle = Some((cycle, confirmed));
     }
     Ok(outcome)
 }
@@ -183,34 +198,64 @@ pub fn write(
     invariant: Option<Invariant>,
     found_by: &str,
 ) -> Result<(), WriteError> {
+    let mut header = header(scenario, found_by);
+    header.expect = Some(invariant.map_or(Expect::Holds, |invariant| {
+        Expect::Violated(invariant.name().to_owned())
+    }));
+    write_rows(out, scenario, &header, steps)
+}
+
+/// Writes a schedule that ends in a cycle without progress, or in a deadlock.
+///
+/// # Errors
+/// What the writer says.
+pub fn write_lasso(
+    out: impl Write,
+    scenario: &Scenario,
+    lasso: &Lasso,
+    found_by: &str,
+) -> Result<(), WriteError> {
+    let mut header = header(scenario, found_by);
+    let broken = Invariant::MigrationMakesProgress.name();
+    header.expect = Some(Expect::Violated(broken.to_owned()));
+    header.cycle = (lasso.cycle > 0).then_some(lasso.cycle as u64);
+    write_rows(out, scenario, &header, &lasso.steps)
+}
+
+fn header(scenario: &Scenario, found_by: &str) -> Header {
+    let mut header = Header::new(Kind::Step);
+    header.title = Some(scenario.name.clone());
+    header.found_by = Some(found_by.to_owned());
+    header.scenario = Some(scenario.source.clone());
+    header
+}
+
+fn write_rows(
+    out: impl Write,
+    scenario: &Scenario,
+    header: &Header,
+    steps: &[Step],
+) -> Result<(), WriteError> {
     if let Ok(start) = scenario.start::<Small>() {
-        return write_in(out, scenario, start, steps, invariant, found_by);
+        return write_in(out, scenario, header, start, steps);
     }
     if let Ok(start) = scenario.start::<Medium>() {
-        return write_in(out, scenario, start, steps, invariant, found_by);
+        return write_in(out, scenario, header, start, steps);
     }
     let start = scenario
         .start::<Large>()
         .expect("the large layout has room for every scenario");
-    write_in(out, scenario, start, steps, invariant, found_by)
+    write_in(out, scenario, header, start, steps)
 }
 
 fn write_in<L: Layout>(
     out: impl Write,
     scenario: &Scenario,
+    header: &Header,
     mut state: State<L>,
     steps: &[Step],
-    invariant: Option<Invariant>,
-    found_by: &str,
 ) -> Result<(), WriteError> {
-    let mut header = Header::new(Kind::Step);
-    header.title = Some(scenario.name.clone());
-    header.found_by = Some(found_by.to_owned());
-    header.expect = Some(invariant.map_or(Expect::Holds, |invariant| {
-        Expect::Violated(invariant.name().to_owned())
-    }));
-    header.scenario = Some(scenario.source.clone());
-    let mut writer = TraceWriter::new(out, &header)?;
+    let mut writer = TraceWriter::new(out, header)?;
     let mut before = Invariants::NONE;
     for step in steps {
         let (row, broken) = take(scenario, &mut state, *step, before);

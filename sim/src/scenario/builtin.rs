@@ -58,6 +58,30 @@ const LARGE: &[(&str, &str)] = &[
     ),
 ];
 
+/// Scenarios about what goes on for ever; they are found by name, and by a search for cycles.
+const LIVENESS: &[(&str, &str)] = &[
+    (
+        "ring-full-polled",
+        include_str!("../../scenarios/liveness/ring-full-polled.toml"),
+    ),
+    (
+        "ring-full-polled-two",
+        include_str!("../../scenarios/liveness/ring-full-polled-two.toml"),
+    ),
+    (
+        "ring-full-waits",
+        include_str!("../../scenarios/liveness/ring-full-waits.toml"),
+    ),
+    (
+        "ring-full-no-ack",
+        include_str!("../../scenarios/liveness/ring-full-no-ack.toml"),
+    ),
+    (
+        "ring-full-pause",
+        include_str!("../../scenarios/liveness/ring-full-pause.toml"),
+    ),
+];
+
 /// What follows the last `/` of a path.
 const fn base_name(path: &str) -> &str {
     let bytes = path.as_bytes();
@@ -73,6 +97,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FILES
         .iter()
         .chain(LARGE)
+        .chain(LIVENESS)
         .chain(crate::bugs::scenario_files())
         .map(|(name, _)| *name)
 }
@@ -90,6 +115,7 @@ pub fn builtin(name: &str) -> Option<Scenario> {
     FILES
         .iter()
         .chain(LARGE)
+        .chain(LIVENESS)
         .chain(crate::bugs::scenario_files())
         .find(|(known, _)| *known == name)
         .map(|(name, text)| parse(name, text))
@@ -99,4 +125,13 @@ pub fn builtin(name: &str) -> Option<Scenario> {
 #[must_use]
 pub fn builtins() -> Vec<Scenario> {
     FILES.iter().map(|(name, text)| parse(name, text)).collect()
+}
+
+/// The scenarios that are about what goes on for ever.
+#[must_use]
+pub fn about_liveness() -> Vec<Scenario> {
+    LIVENESS
+        .iter()
+        .map(|(name, text)| parse(name, text))
+        .collect()
 }

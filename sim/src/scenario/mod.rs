@@ -23,7 +23,7 @@ use dirtysim_model::step::{Actor, Choice, Step, apply, for_each_step};
 use dirtysim_model::thread::Thread;
 use serde_json::Value;
 
-pub use builtin::{builtin, builtins};
+pub use builtin::{about_liveness, builtin, builtins};
 pub use error::ScenarioError;
 pub(crate) use error::nearest;
 use reader::{Result, Source, Table};
@@ -48,6 +48,9 @@ pub struct Scenario {
     pub origin: String,
     /// The verdict that it states; none is `holds`, but the document says which.
     pub expect: Option<Expect>,
+    /// What a search for cycles without progress should find, where it states that: `migration_makes_progress` broken,
+    /// or not.
+    pub liveness: Option<Expect>,
     /// Whether `no_spurious_dirty_page` is checked.
     pub checks_spurious: bool,
     /// Constants that differ from the architecture's, each as `name = value (the architecture's: value)`.
@@ -163,6 +166,14 @@ impl Scenario {
             .get("expect")
             .map(|node| read_expect(source, node))
             .transpose()?;
+        let liveness = top
+            .get("liveness")
+            .map(|node| {
+                let broken = Expect::Violated(Invariant::MigrationMakesProgress);
+                let known = [("holds", Expect::Holds), ("violated", broken)];
+                reader::pick(source, node, "verdict", &known)
+            })
+            .transpose()?;
         let checks_spurious = top.boolean("check_spurious")?.unwrap_or(false);
         let mutations = read_mutations(source, &mut top)?;
         let mut parts = machine::read(source, &mut top)?;
@@ -196,6 +207,7 @@ impl Scenario {
             sentence,
             origin,
             expect,
+            liveness,
             checks_spurious,
             scaled: parts.scaled,
             machine: parts.machine,
@@ -284,6 +296,16 @@ impl Scenario {
     #[must_use]
     pub fn expected(&self) -> Expect {
         self.expect.unwrap_or(Expect::Holds)
+    }
+
+    /// The verdict on `migration_makes_progress` that counts for a search for cycles: the one stated; else that it is
+    /// broken, where `expect` says so; else that it holds.
+    #[must_use]
+    pub fn expected_liveness(&self) -> Expect {
+        self.liveness.unwrap_or(match self.expected() {
+            broken @ Expect::Violated(Invariant::MigrationMakesProgress) => broken,
+            Expect::Violated(_) | Expect::Holds => Expect::Holds,
+        })
     }
 
     /// The scenario with one more mutation switched on, as if its file had listed it.

@@ -132,7 +132,9 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
                 Stop::Full => {
                     let slots = table.grown_slots(job.slack(search));
                     let old = table.bytes();
-                    if old + slots as u64 * 8 + job.bytes() + kept_bytes > search.limit_bytes {
+                    if old + slots as u64 * 8 + job.bytes() + kept_bytes > search.limit_bytes
+                        || !memory::has_room_for(slots as u64 * 8)
+                    {
                         break Some(Limit::Memory);
                     }
                     passed.peak_bytes = passed

@@ -10,6 +10,13 @@ pub fn default_limit_bytes() -> u64 {
     available_bytes().map_or(FALLBACK_BYTES, |bytes| bytes / 4 * 3)
 }
 
+/// Whether the system has so many bytes to give now: others may have taken what it had when a limit was set. True where
+/// it does not say.
+pub(super) fn has_room_for(bytes: u64) -> bool {
+    available_bytes().is_none_or(|available| bytes < available)
+}
+
+/// The bytes that the system has available now, where it says that.
 fn available_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let system = field_bytes(&info, "MemAvailable:")?;

@@ -8,11 +8,14 @@
 //! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
 
 mod engine;
+pub mod estimate;
 mod index;
 mod known;
 mod level;
+pub mod liveness;
 mod memo;
 pub mod memory;
+pub mod minimal;
 mod path;
 mod representative;
 mod sections;

@@ -26,8 +26,13 @@ pub use schedule::{blocks, is_possible, length};
 pub struct Budget {
     /// Replays, at most.
     pub attempts: u64,
-    /// Ways to states that the search may remember, at most; 0: no search. About 100 bytes each.
+    /// Ways to states that the search may remember, at most; 0: no search. About [`Budget::BYTES_PER_STATE`] each.
     pub states: u64,
+}
+
+impl Budget {
+    /// What a way to a state takes, more or less, in bytes: itself, and the state's words twice, in a list and in a map.
+    pub const BYTES_PER_STATE: u64 = 150;
 }
 
 impl Default for Budget {

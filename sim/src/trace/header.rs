@@ -144,6 +144,9 @@ pub struct Header {
     /// Kind `step`: how the schedule was found, in words (`random, seed 17`, `check`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_by: Option<String>,
+    /// Kind `step`: how many of the last steps are a cycle that can be gone for ever without progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle: Option<u64>,
     /// Kind `step`: the scenario whose schedule this is, as its file has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<Value>,
@@ -161,6 +164,7 @@ impl Header {
             mutations: Vec::new(),
             expect: None,
             found_by: None,
+            cycle: None,
             scenario: None,
         }
     }
@@ -244,6 +248,18 @@ impl Header {
             && !(1..=2).contains(&spaces)
         {
             return complain(&format!("`address_spaces` is {spaces}"), "write 1 or 2");
+        }
+        if self.cycle == Some(0) {
+            return complain(
+                "`cycle` is 0",
+                "write how many of the last steps are a cycle, or leave it out",
+            );
+        }
+        if self.cycle.is_some() && self.kind != Kind::Step {
+            return complain(
+                "a `cycle`",
+                "only a schedule (kind `step`) has one: leave it out",
+            );
         }
         if self.kind == Kind::Call {
             let Some(machine) = &self.machine else {

@@ -255,7 +255,7 @@ fn a_header_with_wrong_fields_is_refused() {
         &error("\"machine\":", "\"machines\":"),
         1,
         "header: unknown field `machines`",
-        "expected one of `kind`, `title`, `imported_from`, `sources`, `machine`, `mutations`, `expect`, `found_by`, `scenario`",
+        "expected one of `kind`, `title`, `imported_from`, `sources`, `machine`, `mutations`, `expect`, `found_by`, `cycle`, `scenario`",
     );
     assert_error(
         &error("arm64", "arm"),
@@ -280,6 +280,21 @@ fn a_header_with_wrong_fields_is_refused() {
         "header: `kernel` is null",
         "leave the field out",
     );
+    for (header, problem, help) in [
+        (
+            r#"{"format":"dirtysim-trace","version":1,"kind":"step","cycle":0}"#,
+            "header: `cycle` is 0",
+            "write how many of the last steps are a cycle, or leave it out",
+        ),
+        (
+            r#"{"format":"dirtysim-trace","version":1,"kind":"observed","cycle":3}"#,
+            "header: a `cycle`",
+            "only a schedule (kind `step`) has one: leave it out",
+        ),
+    ] {
+        let error = error_of(header.as_bytes()).to_string();
+        assert_error(&error, 1, problem, help);
+    }
     let bare = r#"{"format":"dirtysim-trace","version":1,"kind":"call"}"#;
     assert_error(
         &error_of(bare.as_bytes()).to_string(),

@@ -1,0 +1,439 @@
+//! Every state and the edges between them that are no progress.
+//!
+//! States are numbered in the order of a breadth-first search that goes through each level in order, so that numbers, and
+//! all that follows from them, do not depend on threads: threads find successors, one of them gives the numbers.
+
+use std::time::Instant;
+
+use dirtysim_model::layout::Layout;
+use dirtysim_model::machine::Machine;
+use dirtysim_model::pack::Packing;
+use dirtysim_model::state::State;
+use dirtysim_model::step::{Step, apply, for_each_step};
+use dirtysim_model::symmetry::Symmetry;
+use rayon::prelude::*;
+
+use super::super::table::fingerprint;
+use super::super::{Limit, Progress, Reduced, Watch, memory};
+use super::{Actors, is_progress};
+use crate::run::{has_work, is_stuck};
+
+/// States that are expanded before their successors are numbered.
+const BATCH_STATES: usize = 1 << 15;
+/// States that one task expands.
+const TASK_STATES: usize = 1 << 10;
+/// Slots of the smallest table of numbers.
+const LEAST_SLOTS: usize = 1 << 16;
+/// A number of no state.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// What ends the search early.
+pub(super) struct Limits {
+    pub(super) max_states: Option<u64>,
+    pub(super) bytes: u64,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// An edge that is no progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Edge {
+    pub(super) to: u32,
+    pub(super) actor: Actors,
+}
+
+/// States by number, and their edges.
+#[derive(Default)]
+pub(super) struct Graph {
+    /// By state: its fingerprint.
+    prints: Vec<u64>,
+    /// By state: the one that it was found from; [`NONE`] for the first.
+    parents: Vec<u32>,
+    /// By state that was expanded: who can act.
+    enabled: Vec<Actors>,
+    /// By state that was expanded: where its edges end in the lists below.
+    ends: Vec<u32>,
+    targets: Vec<u32>,
+    actors: Vec<Actors>,
+    /// By level: its first state.
+    levels: Vec<u32>,
+    /// States in which every program has come to its end though somebody can act: nothing is missed there.
+    idle: Vec<u32>,
+    deadlock: Option<u32>,
+    /// Fingerprints to numbers: a number and 1, or 0.
+    slots: Vec<u32>,
+    pub(super) transitions: u64,
+    pub(super) depth: u32,
+}
+
+impl Graph {
+    pub(super) fn states(&self) -> usize {
+        self.prints.len()
+    }
+
+    /// States whose edges are known: all, unless a limit came first.
+    pub(super) fn expanded(&self) -> usize {
+        self.enabled.len()
+    }
+
+    pub(super) fn edges(&self) -> usize {
+        self.targets.len()
+    }
+
+    pub(super) fn enabled(&self, state: u32) -> Actors {
+        self.enabled[state as usize]
+    }
+
+    /// Whether no program of the VMM waits for anything.
+    pub(super) fn is_idle(&self, state: u32) -> bool {
+        self.idle.binary_search(&state).is_ok()
+    }
+
+    /// The deadlock that is nearest to the start.
+    pub(super) fn deadlock(&self) -> Option<u32> {
+        self.deadlock
+    }
+
+    /// Whether a state is on an earlier level than another.
+    pub(super) fn is_nearer(&self, state: u32, other: u32) -> bool {
+        let level = |state| self.levels.partition_point(|first| *first <= state);
+        level(state) < level(other)
+    }
+
+    pub(super) fn edges_of(&self, state: u32) -> impl Iterator<Item = Edge> {
+        let state = state as usize;
+        let end = self.ends.get(state).map_or(0, |end| *end as usize);
+        let begin = match state {
+            0 => 0,
+            _ => self.ends.get(state - 1).map_or(end, |end| *end as usize),
+        };
+        (begin.min(end)..end).map(|at| Edge {
+            to: self.targets[at],
+            actor: self.actors[at],
+        })
+    }
+
+    /// The states from the first to `state`, along which each was found.
+    pub(super) fn way_to(&self, state: u32) -> Vec<u32> {
+        let mut way = vec![state];
+        let mut at = self.parents[state as usize];
+        while at != NONE {
+            way.push(at);
+            at = self.parents[at as usize];
+        }
+        way.reverse();
+        way
+    }
+
+    fn place(&self, print: u64) -> usize {
+        ((u128::from(print) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    fn slot_of(&self, print: u64) -> Result<u32, usize> {
+        let mut at = self.place(print);
+        loop {
+            match self.slots[at] {
+                0 => return Err(at),
+                number if self.prints[number as usize - 1] == print => return Ok(number - 1),
+                _ => at = (at + 1) % self.slots.len(),
+            }
+        }
+    }
+
+    /// The number of a state that is known.
+    pub(super) fn number(&self, print: u64) -> Option<u32> {
+        self.slot_of(print).ok()
+    }
+
+    /// The number of a state, and whether it is new.
+    fn number_or_add(&mut self, print: u64, parent: u32) -> (u32, bool) {
+        match self.slot_of(print) {
+            Ok(number) => (number, false),
+            Err(at) => {
+                let number = self.prints.len() as u32;
+                self.slots[at] = number + 1;
+                push(&mut self.prints, print);
+                push(&mut self.parents, parent);
+                (number, true)
+            }
+        }
+    }
+
+    /// Slots that the table should have before `coming` more states.
+    fn wanted_slots(&self, coming: usize) -> usize {
+        let needed = (self.states() + coming) * 10 / 7 + 1;
+        if needed <= self.slots.len() {
+            self.slots.len()
+        } else {
+            needed.max(self.slots.len() * 17 / 10).max(LEAST_SLOTS)
+        }
+    }
+
+    fn grow(&mut self, slots: usize) {
+        if slots == self.slots.len() {
+            return;
+        }
+        // The old table is not needed for the new one.
+        self.slots = Vec::new();
+        self.slots = vec![0; slots];
+        for number in 0..self.prints.len() {
+            if let Err(at) = self.slot_of(self.prints[number]) {
+                self.slots[at] = number as u32 + 1;
+            }
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        let lists = self.prints.capacity() * 8
+            + (self.parents.capacity()
+                + self.ends.capacity()
+                + self.targets.capacity()
+                + self.slots.capacity()
+                + self.idle.capacity())
+                * 4
+            + (self.enabled.capacity() + self.actors.capacity()) * 2;
+        // And what the search for components will take: a number each, and its stacks.
+        lists as u64 + self.prints.len() as u64 * 6
+    }
+}
+
+/// Appends, with room for half as much again, and not for twice as much, where there is none.
+fn push<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 2).max(1024));
+    }
+    list.push(item);
+}
+
+/// What one task finds.
+#[derive(Default)]
+struct Found {
+    /// For each state that was expanded: who can act, its transitions, and what it is.
+    states: Vec<(Actors, u32, Standing)>,
+    /// Successors in order.
+    prints: Vec<u64>,
+    /// Who acted, where that was no progress.
+    without_progress: Vec<Option<Actors>>,
+    words: Vec<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Waits,
+    /// Every program has come to its end.
+    Idle,
+    Deadlock,
+}
+
+/// Builds a [`Graph`].
+pub(super) struct Builder<'a, L: Layout> {
+    pub(super) machine: &'a Machine,
+    pub(super) start: &'a State<L>,
+    packing: Packing,
+    symmetry: Symmetry,
+    limits: Limits,
+    watch: Watch<'a>,
+    graph: Graph,
+    peak_bytes: u64,
+}
+
+impl<'a, L: Layout> Builder<'a, L> {
+    pub(super) fn new(
+        machine: &'a Machine,
+        start: &'a State<L>,
+        symmetry: Symmetry,
+        limits: Limits,
+        watch: Watch<'a>,
+    ) -> Self {
+        Self {
+            machine,
+            start,
+            packing: Packing::new(machine, start),
+            symmetry,
+            limits,
+            watch,
+            graph: Graph::default(),
+            peak_bytes: 0,
+        }
+    }
+
+    pub(super) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub(super) fn peak_bytes(&self) -> u64 {
+        self.peak_bytes
+    }
+
+    pub(super) fn state_bits(&self) -> u32 {
+        self.packing.bits()
+    }
+
+    pub(super) fn reduced(&self) -> Reduced {
+        Reduced {
+            classes: self.symmetry.classes().to_vec(),
+            pages_everywhere: self.symmetry.pages_everywhere(),
+            ..Reduced::default()
+        }
+    }
+
+    /// The packed representative of a state.
+    fn pack(&self, state: &mut State<L>, words: &mut [u64]) {
+        self.symmetry.canonical(self.machine, state);
+        self.packing.pack(self.machine, state, words);
+    }
+
+    /// The number of a state's representative, if it is known.
+    pub(super) fn number_of(&self, state: &State<L>) -> Option<u32> {
+        let mut words = vec![0; self.packing.words()];
+        self.pack(&mut state.clone(), &mut words);
+        self.graph.number(fingerprint(&words))
+    }
+
+    /// A state's own bits, pages not exchanged.
+    pub(super) fn bits_of(&self, state: &State<L>) -> Vec<u64> {
+        let mut words = vec![0; self.packing.words()];
+        self.packing
+            .pack(self.machine, &mut state.clone(), &mut words);
+        words
+    }
+
+    /// Whether neither time nor patience is over.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.over(0).is_none()
+    }
+
+    fn over(&self, frontier: u64) -> Option<Limit> {
+        let deadline = self.limits.deadline;
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Some(Limit::Time);
+        }
+        let progress = Progress {
+            states: self.graph.states() as u64,
+            frontier,
+            depth: self.graph.depth,
+            bytes: self.peak_bytes,
+        };
+        (!(self.watch)(&progress)).then_some(Limit::Interrupt)
+    }
+
+    /// Goes through all states, level by level; a limit ends it.
+    pub(super) fn build(&mut self) -> Option<Limit> {
+        let stride = self.packing.words();
+        let mut level = vec![0; stride];
+        self.pack(&mut self.start.clone(), &mut level);
+        self.graph.grow(self.graph.wanted_slots(1));
+        self.graph.number_or_add(fingerprint(&level), NONE);
+        let mut number = 0_u32;
+        loop {
+            self.graph.levels.push(number);
+            let frontier = (level.len() / stride) as u64;
+            let mut next = Vec::new();
+            for batch in level.chunks(BATCH_STATES * stride) {
+                if let Some(limit) = self.over(frontier) {
+                    return Some(limit);
+                }
+                let found: Vec<Found> = batch
+                    .par_chunks(TASK_STATES * stride)
+                    .map(|states| self.expand(states))
+                    .collect();
+                let coming: usize = found.iter().map(|found| found.prints.len()).sum();
+                let slots = self.graph.wanted_slots(coming);
+                let buffers: usize = found
+                    .iter()
+                    .map(|found| found.words.capacity() * 8 + found.prints.capacity() * 12)
+                    .sum();
+                let blocks = (level.capacity() + next.capacity() + coming * stride) * 8 + buffers;
+                let table = (slots - self.graph.slots.len()) * 4;
+                let bytes = self.graph.bytes() + (blocks + table) as u64;
+                let taken = (table + blocks) as u64;
+                if bytes > self.limits.bytes
+                    || (table > 0 && !memory::has_room_for(taken))
+                    || self.graph.edges() + coming >= NONE as usize
+                    || self.graph.states() + coming >= NONE as usize
+                {
+                    return Some(Limit::Memory);
+                }
+                self.peak_bytes = self.peak_bytes.max(bytes);
+                self.graph.grow(slots);
+                for task in found {
+                    self.merge(task, &mut number, &mut next);
+                }
+            }
+            if next.is_empty() {
+                return None;
+            }
+            self.graph.depth += 1;
+            let most = self.limits.max_states;
+            if most.is_some_and(|most| self.graph.states() as u64 >= most) {
+                return Some(Limit::States);
+            }
+            level = next;
+        }
+    }
+
+    fn expand(&self, states: &[u64]) -> Found {
+        let stride = self.packing.words();
+        let mut found = Found::default();
+        let mut state = self.start.clone();
+        let mut steps: Vec<Step> = Vec::with_capacity(64);
+        for words in states.chunks_exact(stride) {
+            self.packing.unpack(self.machine, words, &mut state);
+            steps.clear();
+            for_each_step(self.machine, &state, |step| steps.push(step));
+            let mut enabled = Actors::default();
+            for &step in &steps {
+                enabled.add(step.actor);
+                let mut after = state.clone();
+                apply(self.machine, &mut after, step);
+                let progress = is_progress(&state, step, &after);
+                let mut actor = Actors::default();
+                actor.add(step.actor);
+                found.without_progress.push((!progress).then_some(actor));
+                let at = found.words.len();
+                found.words.resize(at + stride, 0);
+                self.pack(&mut after, &mut found.words[at..]);
+                found.prints.push(fingerprint(&found.words[at..]));
+            }
+            let standing = if steps.is_empty() && is_stuck(self.machine, &state) {
+                Standing::Deadlock
+            } else if !steps.is_empty() && !has_work(self.machine, &state) {
+                Standing::Idle
+            } else {
+                Standing::Waits
+            };
+            found.states.push((enabled, steps.len() as u32, standing));
+        }
+        found
+    }
+
+    /// Gives numbers to what a task found.
+    fn merge(&mut self, found: Found, number: &mut u32, next: &mut Vec<u64>) {
+        let stride = self.packing.words();
+        let graph = &mut self.graph;
+        let mut at = 0;
+        for (enabled, steps, standing) in found.states {
+            match standing {
+                Standing::Waits => {}
+                Standing::Idle => graph.idle.push(*number),
+                Standing::Deadlock => {
+                    graph.deadlock.get_or_insert(*number);
+                }
+            }
+            for _ in 0..steps {
+                let (to, new) = graph.number_or_add(found.prints[at], *number);
+                if new {
+                    next.extend_from_slice(&found.words[at * stride..(at + 1) * stride]);
+                }
+                if let Some(actor) = found.without_progress[at] {
+                    push(&mut graph.targets, to);
+                    push(&mut graph.actors, actor);
+                }
+                at += 1;
+            }
+            graph.transitions += u64::from(steps);
+            push(&mut graph.enabled, enabled);
+            push(&mut graph.ends, graph.targets.len() as u32);
+            *number += 1;
+        }
+    }
+}

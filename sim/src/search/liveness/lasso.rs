@@ -1,0 +1,236 @@
+//! The schedule that shows it: the way to a cycle, and the cycle.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use dirtysim_model::layout::{Layout, Medium, Small};
+use dirtysim_model::machine::Machine;
+use dirtysim_model::pack::Packing;
+use dirtysim_model::state::State;
+use dirtysim_model::step::{Step, apply, for_each_step};
+
+use super::graph::{Builder, Graph};
+use super::{Actors, Lasso, is_progress};
+use crate::run::has_work;
+use crate::scenario::Scenario;
+
+/// The most times that a cycle of representatives is gone: pages exchanged in each come back to their places by then.
+const MOST_TURNS: usize = 1 << 12;
+
+/// The steps to a deadlock.
+pub(super) fn to_deadlock<L: Layout>(builder: &Builder<'_, L>, state: u32) -> Option<Lasso> {
+    let mut state_now = builder.start.clone();
+    let mut steps = Vec::new();
+    for &next in &builder.graph().way_to(state)[1..] {
+        steps.push(step_to(builder, &mut state_now, next, None)?);
+    }
+    Some(Lasso { steps, cycle: 0 })
+}
+
+/// The steps to the first state of a component, and a fair cycle in it.
+pub(super) fn through<L: Layout>(builder: &Builder<'_, L>, component: &[u32]) -> Option<Lasso> {
+    let graph = builder.graph();
+    let first = *component.first()?;
+    let mut lasso = to_deadlock(builder, first)?;
+    let mut state = builder.start.clone();
+    for &step in &lasso.steps {
+        apply(builder.machine, &mut state, step);
+    }
+    let cycle = cycle(graph, component, first)?;
+    let begin = builder.bits_of(&state);
+    for _ in 0..MOST_TURNS {
+        for &(actor, next) in &cycle {
+            let step = step_to(builder, &mut state, next, Some(actor))?;
+            lasso.steps.push(step);
+            lasso.cycle += 1;
+        }
+        if builder.bits_of(&state) == begin {
+            return Some(lasso);
+        }
+    }
+    None
+}
+
+/// Takes the first step of `state` to the state of that number; where an actor is given, a step of that actor that is no
+/// progress.
+fn step_to<L: Layout>(
+    builder: &Builder<'_, L>,
+    state: &mut State<L>,
+    to: u32,
+    actor: Option<Actors>,
+) -> Option<Step> {
+    let mut found = None;
+    for_each_step(builder.machine, state, |step| {
+        if found.is_some() {
+            return;
+        }
+        let mut after = state.clone();
+        apply(builder.machine, &mut after, step);
+        let wanted = actor.is_none_or(|actor| {
+            actor.0 == Actors::bit(step.actor) && !is_progress(state, step, &after)
+        });
+        if wanted && builder.number_of(&after) == Some(to) {
+            found = Some((step, after));
+        }
+    });
+    let (step, after) = found?;
+    *state = after;
+    Some(step)
+}
+
+/// A fair cycle from `first` back to it: who acts, and to which state. Always on to the nearest state or edge that
+/// serves an actor which was not served yet, then back.
+fn cycle(graph: &Graph, component: &[u32], first: u32) -> Option<Vec<(Actors, u32)>> {
+    let inside: BTreeSet<u32> = component.iter().copied().collect();
+    let everybody = component.iter().fold(Actors::default(), |all, state| {
+        Actors(all.0 | graph.enabled(*state).0)
+    });
+    let mut unserved = Actors(everybody.0 & graph.enabled(first).0);
+    let mut cycle = Vec::new();
+    let mut at = first;
+    while !unserved.is_empty() {
+        let way = nearest(graph, &inside, at, |edge_actor, to| {
+            !Actors(unserved.0 & (edge_actor.0 | !graph.enabled(to).0)).is_empty()
+        })?;
+        for &(actor, to) in &way {
+            unserved.0 &= !(actor.0 | !graph.enabled(to).0);
+            at = to;
+        }
+        cycle.extend(way);
+    }
+    if at != first || cycle.is_empty() {
+        cycle.extend(nearest(graph, &inside, at, |_, to| to == first)?);
+    }
+    Some(cycle)
+}
+
+/// The shortest way inside a component from `from` along an edge that is `wanted`.
+fn nearest(
+    graph: &Graph,
+    inside: &BTreeSet<u32>,
+    from: u32,
+    wanted: impl Fn(Actors, u32) -> bool,
+) -> Option<Vec<(Actors, u32)>> {
+    let mut before: BTreeMap<u32, (u32, Actors)> = BTreeMap::new();
+    let mut open = VecDeque::from([from]);
+    while let Some(state) = open.pop_front() {
+        for edge in graph
+            .edges_of(state)
+            .filter(|edge| inside.contains(&edge.to))
+        {
+            if wanted(edge.actor, edge.to) {
+                let mut way = vec![(edge.actor, edge.to)];
+                let mut at = state;
+                while at != from {
+                    let (earlier, actor) = before[&at];
+                    way.push((actor, at));
+                    at = earlier;
+                }
+                way.reverse();
+                return Some(way);
+            }
+            if edge.to != from && !before.contains_key(&edge.to) {
+                before.insert(edge.to, (state, edge.actor));
+                open.push_back(edge.to);
+            }
+        }
+    }
+    None
+}
+
+/// Why a schedule does not end in a cycle that can be gone for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotALasso {
+    /// A step is not possible where it stands.
+    Impossible,
+    /// The cycle does not lead back to where it began.
+    Open,
+    /// A step of the cycle is progress.
+    Progress,
+    /// An actor that can act in every state of the cycle does not.
+    Unfair,
+    /// Every program has come to its end: nothing is missed.
+    Idle,
+    /// The states are larger than can be compared.
+    TooLarge,
+}
+
+impl std::fmt::Display for NotALasso {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Impossible => "a step is not possible where it stands",
+            Self::Open => "the last steps do not lead back to where they began",
+            Self::Progress => "one of the last steps brings the migration on",
+            Self::Unfair => "an actor that can act throughout never does",
+            Self::Idle => "every program has come to its end by then",
+            Self::TooLarge => "its states are larger than can be compared",
+        })
+    }
+}
+
+impl std::error::Error for NotALasso {}
+
+/// Whether the last `cycle` of `steps` can be gone round for ever: they lead back to where they began, fairly and
+/// without progress. Looks at nothing but the steps, so that it confirms what a search has found.
+///
+/// # Errors
+/// What is missing.
+pub fn confirm(scenario: &Scenario, steps: &[Step], cycle: usize) -> Result<(), NotALasso> {
+    if let Ok(start) = scenario.start::<Small>() {
+        return confirm_in(&scenario.machine, start, steps, cycle);
+    }
+    match scenario.start::<Medium>() {
+        Ok(start) => confirm_in(&scenario.machine, start, steps, cycle),
+        Err(_) => Err(NotALasso::TooLarge),
+    }
+}
+
+fn confirm_in<L: Layout>(
+    machine: &Machine,
+    mut state: State<L>,
+    steps: &[Step],
+    cycle: usize,
+) -> Result<(), NotALasso> {
+    let packing = Packing::new(machine, &state);
+    let bits = |state: &State<L>| {
+        let mut words = vec![0; packing.words()];
+        packing.pack(machine, &mut state.clone(), &mut words);
+        words
+    };
+    let enabled = |state: &State<L>| {
+        let mut actors = Actors::default();
+        for_each_step(machine, state, |step| actors.add(step.actor));
+        actors
+    };
+    let stem = steps.len().checked_sub(cycle).ok_or(NotALasso::Open)?;
+    let mut begin = bits(&state);
+    let mut acting = Actors::default();
+    let mut always = Actors(u16::MAX);
+    for (at, &step) in steps.iter().enumerate() {
+        if at == stem {
+            begin = bits(&state);
+        }
+        let mut possible = false;
+        for_each_step(machine, &state, |other| possible |= other == step);
+        if !possible {
+            return Err(NotALasso::Impossible);
+        }
+        let before = state.clone();
+        apply(machine, &mut state, step);
+        if at >= stem {
+            if is_progress(&before, step, &state) {
+                return Err(NotALasso::Progress);
+            }
+            always.0 &= enabled(&before).0;
+            acting.add(step.actor);
+        }
+    }
+    if cycle == 0 || bits(&state) != begin {
+        Err(NotALasso::Open)
+    } else if !always.without(acting).is_empty() {
+        Err(NotALasso::Unfair)
+    } else if !has_work(machine, &state) {
+        Err(NotALasso::Idle)
+    } else {
+        Ok(())
+    }
+}
