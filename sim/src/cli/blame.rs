@@ -66,7 +66,7 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
     let input = File::open(&args.pages)
         .map_err(|error| CliError(format!("{file}: cannot read: {error}")))?;
     let given = read_pages(BufReader::new(input), &file, scenario)?;
-    let found = blame(scenario, &schedule.replay.steps, &given);
+    let found = blame(scenario, &schedule.steps, &given);
     let exact: Vec<&Candidate> = found.exact().collect();
     let mut text = format!(
         "{}: which single cause loses exactly {}?\n",

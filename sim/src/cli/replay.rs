@@ -58,7 +58,11 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
                 for mutation in &args.mutate {
                     scenario = scenario.with_mutation(super::list::find_mutation(mutation)?);
                 }
-                step_subject(&name, &header, &steps::replay(reader, &name, scenario)?)
+                step_subject(
+                    &name,
+                    &header,
+                    &steps::replay(reader, &name, scenario, |_| {})?,
+                )
             }
             Kind::Call => {
                 let options = ReplayOptions {
@@ -112,7 +116,7 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
         _ => None,
     };
     let invariant = wanted.or(broken).or(replay.broken.iter().next());
-    let divergences = replay.differences.len() as u64;
+    let divergences = replay.differences_total;
     let verdict = if invariant.is_some() || divergences > 0 {
         Verdict::Violated
     } else {
@@ -137,7 +141,7 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
         json.insert("page".into(), page.clone().into());
         json.insert("pages".into(), pages.to_vec().into());
     }
-    let steps = replay.steps.len() as u64;
+    let steps = replay.steps;
     json.insert("steps".into(), steps.into());
     json.insert("blocks".into(), replay.blocks.into());
     json.insert("compared".into(), steps.into());
@@ -174,10 +178,14 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
     if !pages.is_empty() {
         text.push_str(&format!("  page: {}\n", pages.join(", ")));
     }
-    for (line, read, observed) in &replay.differences {
+    for (line, read, observed) in replay.differences.iter().take(MOST_SHOWN) {
         text.push_str(&format!(
             "  line {line}: the trace says {read}\n      the model says {observed}\n"
         ));
+    }
+    let shown = replay.differences.len().min(MOST_SHOWN) as u64;
+    if shown < divergences {
+        text.push_str(&format!("  … and {} more\n", grouped(divergences - shown)));
     }
     Subject {
         verdict,
