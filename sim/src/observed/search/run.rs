@@ -13,7 +13,7 @@ use dirtysim_model::step::{Actor, Choice, Step, apply, describe, for_each_choice
 use dirtysim_model::thread::{Answer, Thread};
 use dirtysim_model::vcpu::{UNLIMITED, Vcpu};
 
-use super::{Ended, Tried, next_push};
+use super::{Ended, Tried, next_dirty_index, next_push};
 use crate::trace::observed::{KvmIoctl, Observed, ObservedEvent, Phase};
 
 /// Threads of the VMM: one makes ioctls, the other harvests.
@@ -60,6 +60,26 @@ pub(super) struct Known {
     pub(super) harvest_named: bool,
 }
 
+/// Pages whose last push was taken to be of a store of the guest's, and could as well have been of one of KVM's own, which
+/// leaves the page armed.
+#[derive(Debug, Default)]
+pub(super) struct CouldBeKvms {
+    /// They had no leaf.
+    pub(super) absent: Sparse,
+    /// They had one that was not writable.
+    pub(super) present: Sparse,
+    /// They had one whose D bit was clear, and PML logged the store.
+    pub(super) logged: Sparse,
+}
+
+impl CouldBeKvms {
+    pub(super) fn remove(&mut self, frame: u32) {
+        self.absent.remove(frame);
+        self.present.remove(frame);
+        self.logged.remove(frame);
+    }
+}
+
 /// A run on one machine.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -75,10 +95,8 @@ pub(super) struct Run {
     vcpu_of_tid: HashMap<u32, Option<usize>>,
     /// KVM's vCPU id behind QEMU's index.
     ring_of_index: HashMap<u32, u32>,
-    /// Pages that the guest was taken to have stored to, with a fault, where KVM could have: they had no leaf before, or
-    /// one that was not writable.
-    pub(super) stored_absent: Sparse,
-    pub(super) stored_present: Sparse,
+    /// Pages that the guest was taken to have stored to, where KVM could have.
+    pub(super) could_be_kvms: CouldBeKvms,
     /// The ring with which RESET has done, and whose event is still to come.
     pub(super) reset_owes_event: Option<usize>,
     /// What the last RESET answered.
@@ -103,8 +121,7 @@ impl Run {
             recorded,
             vcpu_of_tid: HashMap::new(),
             ring_of_index: HashMap::new(),
-            stored_absent: Sparse::default(),
-            stored_present: Sparse::default(),
+            could_be_kvms: CouldBeKvms::default(),
             reset_owes_event: None,
             last_reset: None,
             tried: Tried::new(words),
@@ -184,7 +201,11 @@ impl Run {
                 ..
             } => {
                 let vcpu = self.vcpu_of_ring[ring];
-                self.begin(vcpu, *dirty_index, *reset_index)?;
+                let next = next_dirty_index(ahead, *ring);
+                // Its push may have been seen already, and be told only then.
+                let before = dirty_index.wrapping_sub(u32::from(next == Some(*dirty_index)));
+                let whole = dirty_index == reset_index;
+                self.begin(vcpu, before, if whole { before } else { *reset_index })?;
                 let unseen = dirty_index.wrapping_sub(self.dirty_index(vcpu)) == 1
                     && !self.known[vcpu].owes_event;
                 // RESET may have taken the entry whose push is still to be told; else the push is the later the better.
@@ -395,8 +416,7 @@ impl Run {
         state.present.clear();
         state.writable.clear();
         state.dirty_bit.clear();
-        self.stored_absent.clear();
-        self.stored_present.clear();
+        self.could_be_kvms = CouldBeKvms::default();
         self.known.fill(Known::default());
         self.vcpu_of_tid.clear();
         self.reset_owes_event = None;

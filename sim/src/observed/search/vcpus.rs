@@ -104,36 +104,40 @@ impl Run {
         if self.lets_store(frame) && !(guests && self.think_again(frame)) {
             return self.own_store(vcpu, frame, target);
         }
-        let logged_by_hardware = self.is_logged_by_hardware(vcpu, frame);
+        let batch = self.pml_batch(vcpu, (target, frame), ahead)?;
         // Where the request check comes before KVM's own stores, the first of two is KVM's: after the guest's, KVM leaves.
-        if !logged_by_hardware
-            && !guests
-            && checks_first(self.machine.arch)
-            && follows == Follows::Push
-        {
+        let first_of_two = checks_first(self.machine.arch) && follows == Follows::Push;
+        if batch.is_empty() && first_of_two && !guests {
             return self.own_store(vcpu, frame, target);
         }
-        if logged_by_hardware || self.is_soft_full(vcpu) {
-            self.stored_absent.remove(frame);
-            self.stored_present.remove(frame);
-        } else if self.state.present.contains(frame) {
-            self.stored_present.insert(frame);
-            self.stored_absent.remove(frame);
-        } else {
-            self.stored_absent.insert(frame);
-            self.stored_present.remove(frame);
+        self.could_be_kvms.remove(frame);
+        if batch.is_empty() && !self.is_soft_full(vcpu) {
+            let kept = &mut self.could_be_kvms;
+            if self.state.present.contains(frame) {
+                kept.present.insert(frame);
+            } else {
+                kept.absent.insert(frame);
+            }
         }
-        self.store(vcpu, frame)?;
-        if logged_by_hardware {
-            self.fill_pml(vcpu, (target, frame), ahead)?;
-            self.state.vcpus[vcpu].resched = true;
-            self.step(actor(vcpu), Choice::Leave)?;
+        if batch.is_empty() {
+            self.store(vcpu, frame)?;
+            return self.until_pushed(vcpu, target);
         }
+        let limit = self.soft_limit(vcpu);
+        for (frame, used) in batch {
+            self.could_be_kvms.remove(frame);
+            if used < limit {
+                self.could_be_kvms.logged.insert(frame);
+            }
+            self.store(vcpu, frame)?;
+        }
+        self.state.vcpus[vcpu].resched = true;
+        self.step(actor(vcpu), Choice::Leave)?;
         self.until_pushed(vcpu, target)
     }
 
     /// The frame of a page.
-    fn frame(&self, (slot, offset): (u32, u64)) -> Result<u32, Stuck> {
+    pub(super) fn frame(&self, (slot, offset): (u32, u64)) -> Result<u32, Stuck> {
         let Some(index) = self.state.find_slot(&self.machine, slot) else {
             return Stuck::because(format!("there is no slot {slot}"));
         };
@@ -149,30 +153,29 @@ impl Run {
     /// A page that is not armed is wanted armed: the push that left it so may have been a store of KVM's own, which leaves
     /// leaves alone. Where the guest stored, the vCPU could as well have left for a moment, and gone on as it did.
     fn think_again(&mut self, frame: u32) -> bool {
-        let was_absent = self.stored_absent.contains(frame);
-        if !was_absent && !self.stored_present.contains(frame) {
+        let kept = &self.could_be_kvms;
+        let (absent, present, logged) = (
+            kept.absent.contains(frame),
+            kept.present.contains(frame),
+            kept.logged.contains(frame),
+        );
+        if !absent && !present && !logged {
             return false;
         }
-        self.stored_absent.remove(frame);
-        self.stored_present.remove(frame);
+        self.could_be_kvms.remove(frame);
         self.tried.own_stores += 1;
         let state = &mut self.state;
-        state.writable.remove(frame);
         state.dirty_bit.remove(frame);
-        if was_absent {
+        if !logged {
+            state.writable.remove(frame);
+        }
+        if absent {
             state.present.remove(frame);
         }
         for vcpu in state.vcpus.iter_mut() {
             vcpu.tlb.remove(frame);
         }
         true
-    }
-
-    /// Whether the hardware would log a store in the vCPU's PML buffer.
-    fn is_logged_by_hardware(&self, vcpu: usize, frame: u32) -> bool {
-        self.state.vcpus[vcpu].pml_on
-            && self.state.writable.contains(frame)
-            && !self.state.dirty_bit.contains(frame)
     }
 
     /// Whether the next request check leaves with exit 31.
@@ -272,7 +275,7 @@ impl Run {
         Stuck::because(format!("vcpu {}: no way out", self.names[vcpu]))
     }
 
-    fn soft_limit(&self, vcpu: usize) -> u32 {
+    pub(super) fn soft_limit(&self, vcpu: usize) -> u32 {
         self.state.vcpus[vcpu].ring.size() - self.machine.constants.ring_reserved
     }
 
@@ -287,45 +290,6 @@ impl Run {
         frames.clear();
         frames.push(frame);
         self.step(actor(vcpu), Choice::Store(frame))
-    }
-
-    /// PML: the pages that follow in the log were stored to before the vCPU left, as long as nothing says otherwise.
-    fn fill_pml(
-        &mut self,
-        vcpu: usize,
-        (dirty, first): (u32, u32),
-        ahead: &VecDeque<ObservedEvent>,
-    ) -> Result<(), Stuck> {
-        let mut last = dirty;
-        let mut stored = vec![first];
-        for event in ahead {
-            match event.what {
-                Observed::RingPush {
-                    ring,
-                    dirty_index,
-                    slot,
-                    offset,
-                    ..
-                } if ring == self.names[vcpu] => {
-                    let frame = self.frame((slot, offset))?;
-                    let full = stored.len() as u32 == self.machine.constants.pml_entries;
-                    if full
-                        || dirty_index != last.wrapping_add(1)
-                        || !self.is_logged_by_hardware(vcpu, frame)
-                    {
-                        break;
-                    }
-                    last = dirty_index;
-                    self.store(vcpu, frame)?;
-                    stored.push(frame);
-                }
-                Observed::RingExit { vcpu: ring } if ring == self.names[vcpu] => break,
-                Observed::UserspaceExit { .. } if self.is_run_by(vcpu, event.tid) => break,
-                Observed::Gap { .. } => break,
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     /// A store of KVM's own, in the vCPU's context.
