@@ -410,8 +410,17 @@ fn search_again(
         ));
     }
     let rows = TraceReader::open(path)?.rows::<ObservedEvent>()?;
-    let searched = search::search_rows(rows, shape, args.search_steps, &|| !interrupted())?;
-    Ok(searched)
+    let bar = indicatif::ProgressBar::new_spinner();
+    let searched = search::search_rows(rows, shape, args.search_steps, &|events| {
+        bar.set_message(format!(
+            "a run of the model gives {} events",
+            grouped(events)
+        ));
+        bar.tick();
+        !interrupted()
+    });
+    bar.finish_and_clear();
+    Ok(searched?)
 }
 
 /// The verdict on a log: some run of the model gives it, and the kernel and the VMM kept the ring's contract, as far as

@@ -143,7 +143,8 @@ impl SearchReport {
 }
 
 /// Looks for a run of the model that gives the rows of a trace; `shape` is what a first pass over them told. At most
-/// `steps` steps are taken on all machines together; `go_on` is asked now and then.
+/// `steps` steps are taken on all machines together; `go_on` is told the number of events now and then, and answers
+/// whether to.
 ///
 /// # Errors
 /// The first row that cannot be read.
@@ -151,7 +152,7 @@ pub fn search_rows(
     rows: impl Iterator<Item = Result<Located<ObservedEvent>, Box<TraceError>>>,
     shape: &Shape,
     steps: u64,
-    go_on: &dyn Fn() -> bool,
+    go_on: &dyn Fn(u64) -> bool,
 ) -> Result<SearchReport, Box<TraceError>> {
     let (mut runs, excluded) = match shape.candidates() {
         Ok(candidates) => candidates,
@@ -182,7 +183,7 @@ pub fn search_rows(
         }
         if events.is_multiple_of(EVENTS_A_LOOK) {
             let taken: u64 = runs.iter().map(Run::steps).sum();
-            let limit = match (taken > steps, go_on()) {
+            let limit = match (taken > steps, go_on(events)) {
                 (true, _) => format!("{steps} steps of the model"),
                 (false, false) => "interrupted".to_owned(),
                 (false, true) => continue,

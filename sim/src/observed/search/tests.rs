@@ -223,7 +223,7 @@ fn search(events: &[ObservedEvent], header: &Header, config: CheckConfig) -> Sea
     for event in events {
         shape.event(event);
     }
-    search_rows(rows(), &shape, STEPS_DEFAULT, &|| true).expect("no row is bad")
+    search_rows(rows(), &shape, STEPS_DEFAULT, &|_| true).expect("no row is bad")
 }
 
 /// The machines of the tests: scenario, header, entries, reserve.
@@ -436,12 +436,12 @@ fn a_search_ends_at_its_budget() {
             })
         })
     };
-    let report = search_rows(rows(), &shape, 1000, &|| true).expect("no row is bad");
+    let report = search_rows(rows(), &shape, 1000, &|_| true).expect("no row is bad");
     assert!(
         matches!(report.outcome, Outcome::Limit { .. }),
         "{report:#?}"
     );
-    let report = search_rows(rows(), &shape, STEPS_DEFAULT, &|| false).expect("no row is bad");
+    let report = search_rows(rows(), &shape, STEPS_DEFAULT, &|_| false).expect("no row is bad");
     assert!(
         matches!(report.outcome, Outcome::Limit { .. }),
         "{report:#?}"

@@ -90,7 +90,7 @@ impl Run {
             self.leave_for_a_signal(vcpu, ahead)?;
             return self.own_store(vcpu, frame, target);
         }
-        self.to_guest(vcpu)?;
+        self.enter_guest(vcpu)?;
         if self.lets_store(frame) {
             self.rearm(ahead)?;
         }
@@ -361,7 +361,7 @@ impl Run {
     }
 
     /// Brings the vCPU into the guest, ready for another store, without an event.
-    fn to_guest(&mut self, vcpu: usize) -> Result<(), Stuck> {
+    fn enter_guest(&mut self, vcpu: usize) -> Result<(), Stuck> {
         for _ in 0..MOST_STEPS {
             let v = &self.state.vcpus[vcpu];
             match v.pc {
