@@ -118,7 +118,8 @@ impl Shape {
                 num_pages,
                 ..
             } => {
-                let end = first_page.unwrap_or(0) + u64::from(num_pages.unwrap_or(0));
+                let pages = u64::from(num_pages.unwrap_or(0));
+                let end = first_page.unwrap_or(0).saturating_add(pages);
                 self.page(*slot, end.saturating_sub(1));
             }
             Observed::QemuPage {

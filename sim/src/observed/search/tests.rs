@@ -447,3 +447,97 @@ fn a_search_ends_at_its_budget() {
         "{report:#?}"
     );
 }
+
+/// A number that may be near another, or anything.
+fn number(choices: &mut Choices, near: u32) -> u32 {
+    match choices.below(8) {
+        0 => choices.below(u32::MAX),
+        1 => u32::MAX - choices.below(4),
+        _ => near.wrapping_add(choices.below(3)).wrapping_sub(1),
+    }
+}
+
+#[test]
+fn whatever_a_log_says_the_search_ends() {
+    for seed in 0..3000 {
+        let mut choices = Choices::new(seed, 1);
+        let (mut dirty, mut reset) = (choices.below(20), 0);
+        let mut events = Vec::new();
+        for line in 1..80 {
+            let ring = choices.below(3);
+            let what = match choices.below(12) {
+                0..5 => {
+                    dirty = number(&mut choices, dirty.wrapping_add(1));
+                    Observed::RingPush {
+                        ring,
+                        dirty_index: dirty,
+                        reset_index: number(&mut choices, reset),
+                        slot: choices.below(3) << (16 * choices.below(2)),
+                        offset: u64::from(number(&mut choices, 3)),
+                        used: dirty.wrapping_sub(reset),
+                    }
+                }
+                5 => {
+                    reset = number(&mut choices, dirty);
+                    Observed::RingReset {
+                        ring,
+                        dirty_index: dirty,
+                        reset_index: reset,
+                        used: 0,
+                    }
+                }
+                6 => Observed::RingExit { vcpu: ring },
+                7 => Observed::UserspaceExit {
+                    reason: (choices.below(2) == 0).then_some(31),
+                    errno: None,
+                },
+                8 => Observed::QemuCreateVcpu {
+                    cpu_index: ring,
+                    vcpu: ring,
+                },
+                9 => Observed::QemuPage {
+                    cpu_index: ring,
+                    fetch: number(&mut choices, reset),
+                    offset: 3,
+                },
+                10 => Observed::QemuReap {
+                    count: u64::from(choices.below(3)),
+                },
+                _ => Observed::ProbeIoctl {
+                    phase: Phase::Return,
+                    ioctl: [
+                        KvmIoctl::ResetDirtyRings,
+                        KvmIoctl::GetDirtyLog,
+                        KvmIoctl::ClearDirtyLog,
+                    ][choices.below(3) as usize],
+                    slot: Some(choices.below(3)),
+                    first_page: Some(u64::from(number(&mut choices, 0))),
+                    num_pages: Some(64),
+                    ret: Some(i64::from(choices.below(3)) - 1),
+                },
+            };
+            events.push(ObservedEvent {
+                tid: Some(100 + ring),
+                ..ObservedEvent::at(line, what)
+            });
+            if choices.below(60) == 0 {
+                let gap = Observed::Gap {
+                    reason: crate::trace::observed::GapReason::Lost,
+                    lost: None,
+                };
+                events.push(ObservedEvent::at(line, gap));
+            }
+        }
+        let config = CheckConfig {
+            ring_entries: (choices.below(2) == 0).then_some(256),
+            ring_reserved: None,
+            page_size: None,
+        };
+        let report = search(&events, &Header::new(Kind::Observed), config);
+        let over = report.tried.iter().all(|tried| tried.ended.is_some());
+        assert_eq!(
+            report.outcome == Outcome::NoRunFound,
+            over && !report.tried.is_empty()
+        );
+    }
+}
