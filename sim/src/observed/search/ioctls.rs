@@ -107,6 +107,10 @@ impl Run {
         if self.reset_at().is_none() {
             self.start(IOCTLS, Op::ResetRings { signal: false });
             self.step(IOCTL_ACTOR, Choice::Advance)?;
+            if self.reset_from_before {
+                // It had come as far when knowledge began.
+                self.state.threads[IOCTLS].index = vcpu as u32;
+            }
         }
         while let Some(at) = self.reset_at().filter(|&at| at < vcpu) {
             if self.recorded.resets && self.known[at].begun {
@@ -131,7 +135,8 @@ impl Run {
             }
             self.step(IOCTL_ACTOR, Choice::Advance)?;
         }
-        self.last_reset = Some(self.state.threads[IOCTLS].answer);
+        let whole = !std::mem::take(&mut self.reset_from_before);
+        self.last_reset = whole.then_some(self.state.threads[IOCTLS].answer);
         Ok(())
     }
 
@@ -288,7 +293,8 @@ impl Run {
                 self.finish_reset(0)?;
             }
             let answer = self.ioctl(Op::ResetRings { signal: false })?;
-            self.last_reset = Some(answer);
+            let whole = !std::mem::take(&mut self.reset_from_before);
+            self.last_reset = whole.then_some(answer);
         }
         match self.last_reset {
             Some(Ok(answer)) if u64::from(answer) != count => Stuck::because(format!(

@@ -56,6 +56,8 @@ pub(super) struct Known {
     pub(super) begun: bool,
     /// A push was made whose event is still to come.
     pub(super) owes_event: bool,
+    /// No exit of its vCPU was seen yet: it may have been on its way out when knowledge began.
+    pub(super) leaves_from_before: bool,
     /// The log names what was harvested from it.
     pub(super) harvest_named: bool,
 }
@@ -99,7 +101,9 @@ pub(super) struct Run {
     pub(super) could_be_kvms: CouldBeKvms,
     /// The ring with which RESET has done, and whose event is still to come.
     pub(super) reset_owes_event: Option<usize>,
-    /// What the last RESET answered.
+    /// No RESET has ended since the last ring became known: one may have been running before.
+    pub(super) reset_from_before: bool,
+    /// What the last RESET answered, where all of it is known.
     pub(super) last_reset: Option<Answer>,
     pub(super) tried: Tried,
 }
@@ -123,6 +127,7 @@ impl Run {
             ring_of_index: HashMap::new(),
             could_be_kvms: CouldBeKvms::default(),
             reset_owes_event: None,
+            reset_from_before: true,
             last_reset: None,
             tried: Tried::new(words),
         }
@@ -386,8 +391,10 @@ impl Run {
             ring,
             ..Vcpu::default()
         };
+        self.reset_from_before = true;
         self.known[vcpu] = Known {
             begun: true,
+            leaves_from_before: true,
             ..Known::default()
         };
         Ok(())
@@ -420,6 +427,7 @@ impl Run {
         self.known.fill(Known::default());
         self.vcpu_of_tid.clear();
         self.reset_owes_event = None;
+        self.reset_from_before = true;
         self.last_reset = None;
     }
 

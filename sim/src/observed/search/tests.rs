@@ -272,6 +272,32 @@ fn machines() -> Vec<(Scenario, Header, CheckConfig)> {
     .collect()
 }
 
+fn consistent(
+    scenario: &Scenario,
+    events: &[ObservedEvent],
+    header: &Header,
+    config: CheckConfig,
+    name: &str,
+) {
+    let report = search(events, header, config);
+    if report.outcome == Outcome::Consistent {
+        return;
+    }
+    let line = report.tried[0].ended.as_ref().and_then(|ended| ended.line);
+    let around: Vec<String> = events
+        .iter()
+        .skip(line.unwrap_or(0).saturating_sub(40) as usize)
+        .take(44)
+        .map(|event| serde_json::to_string(event).unwrap_or_default())
+        .collect();
+    panic!(
+        "{} {name}: {:#?}\n{}",
+        scenario.machine.arch.name(),
+        report.tried,
+        around.join("\n")
+    );
+}
+
 #[test]
 fn every_run_of_the_model_is_consistent() {
     let logs: Vec<Log> = (0..32_u32)
@@ -292,23 +318,8 @@ fn every_run_of_the_model_is_consistent() {
         for (index, log) in logs.iter().enumerate() {
             for seed in 0..20 {
                 let events = log_of(&scenario, seed, 2000, *log);
-                let report = search(&events, &header, config);
-                if report.outcome == Outcome::Consistent {
-                    continue;
-                }
-                let line = report.tried[0].ended.as_ref().and_then(|ended| ended.line);
-                let around: Vec<String> = events
-                    .iter()
-                    .skip(line.unwrap_or(0).saturating_sub(40) as usize)
-                    .take(44)
-                    .map(|event| serde_json::to_string(event).unwrap_or_default())
-                    .collect();
-                panic!(
-                    "{} seed {seed} log {index}: {:#?}\n{}",
-                    scenario.machine.arch.name(),
-                    report.tried,
-                    around.join("\n")
-                );
+                let name = format!("seed {seed} log {index}");
+                consistent(&scenario, &events, &header, config, &name);
             }
         }
     }
@@ -446,6 +457,40 @@ fn a_search_ends_at_its_budget() {
         matches!(report.outcome, Outcome::Limit { .. }),
         "{report:#?}"
     );
+}
+
+#[test]
+fn a_log_may_begin_anywhere_and_have_gaps() {
+    for (scenario, header, config) in machines() {
+        for log in [
+            ALL,
+            Log { late: true, ..ALL },
+            Log {
+                harvests: false,
+                ..ALL
+            },
+        ] {
+            for seed in 0..60 {
+                let mut events = log_of(&scenario, seed, 6000, log);
+                let mut choices = Choices::new(seed, 2);
+                let begins = choices.below(events.len() as u32 / 3) as usize;
+                events.drain(..begins);
+                for _ in 0..choices.below(3) {
+                    let at = choices.below(events.len() as u32) as usize;
+                    let gap = Observed::Gap {
+                        reason: crate::trace::observed::GapReason::Lost,
+                        lost: None,
+                    };
+                    let lost = at..events.len().min(at + choices.below(30) as usize);
+                    events.splice(lost, [ObservedEvent::at(0, gap)]);
+                }
+                for (line, event) in (1..).zip(&mut events) {
+                    event.line = line;
+                }
+                consistent(&scenario, &events, &header, config, &format!("seed {seed}"));
+            }
+        }
+    }
 }
 
 /// A number that may be near another, or anything.

@@ -82,6 +82,10 @@ impl Run {
             }
             return self.until_pushed(vcpu, target);
         }
+        if self.known[vcpu].leaves_from_before && self.is_soft_full(vcpu) {
+            self.be_on_the_way_out(vcpu, Exit::DirtyRingFull)?;
+        }
+        let v = &self.state.vcpus[vcpu];
         let on_the_way_in = v.pc == Pc::User || self.comes_to_the_check(vcpu);
         if v.pc == Pc::Exit || on_the_way_in && self.is_soft_full(vcpu) {
             return self.own_store(vcpu, frame, target);
@@ -258,6 +262,9 @@ impl Run {
                     self.state.vcpus[vcpu].kicked = true;
                     self.step(actor(vcpu), Choice::Leave)?;
                 }
+                Pc::Entry if self.leaves_next(vcpu) && self.known[vcpu].leaves_from_before => {
+                    return self.be_on_the_way_out(vcpu, Exit::Interrupted);
+                }
                 Pc::Entry if self.leaves_next(vcpu) => self.relieve(vcpu, ahead)?,
                 Pc::Flush | Pc::FlushOnly if v.push == 0 => {
                     return Stuck::because(format!(
@@ -409,9 +416,29 @@ impl Run {
                 || !checks_first(self.machine.arch) && word == "no-kernel-record")
     }
 
+    /// The vCPU was on its way out when knowledge began, and what it has pushed since, KVM stored by itself.
+    fn be_on_the_way_out(&mut self, vcpu: usize, exit: Exit) -> Result<(), Stuck> {
+        self.settle(vcpu)?;
+        let v = &mut self.state.vcpus[vcpu];
+        v.pc = Pc::Exit;
+        v.stage = 0;
+        v.exit = exit;
+        v.frame = NO_FRAME;
+        v.pml.clear();
+        Ok(())
+    }
+
     /// `kvm_dirty_ring_exit`: the request check leaves.
     pub(super) fn soft_full_exit(&mut self, vcpu: usize) -> Result<(), Stuck> {
         let name = self.names[vcpu];
+        if std::mem::take(&mut self.known[vcpu].leaves_from_before) {
+            // On its way in, then.
+            let v = &mut self.state.vcpus[vcpu];
+            if v.pc == Pc::Exit {
+                v.pc = Pc::User;
+                v.exit = Exit::None;
+            }
+        }
         // What was in the ring when the log began may have raised the request.
         let limit = self.soft_limit(vcpu);
         let v = &mut self.state.vcpus[vcpu];
@@ -463,6 +490,15 @@ impl Run {
             let v = &run.state.vcpus[vcpu];
             v.pc == Pc::Exit && v.exit == Exit::DirtyRingFull
         };
+        let from_before = std::mem::take(&mut self.known[vcpu].leaves_from_before);
+        if from_before && leaves(self) != soft_full {
+            let exit = if soft_full {
+                Exit::DirtyRingFull
+            } else {
+                Exit::Interrupted
+            };
+            self.be_on_the_way_out(vcpu, exit)?;
+        }
         if soft_full {
             if !leaves(self) {
                 if self.recorded.ring_exits {
