@@ -216,6 +216,14 @@ fn next_push(ahead: &VecDeque<ObservedEvent>, wanted: u32) -> Option<(u32, u64)>
     None
 }
 
+/// Whether the log, or what is known without a gap, ends among the events that were read ahead.
+fn ends_in_sight(ahead: &VecDeque<ObservedEvent>) -> bool {
+    ahead.len() + 1 < AHEAD
+        || ahead
+            .iter()
+            .any(|event| matches!(event.what, Observed::Gap { .. }))
+}
+
 /// The dirty index that the next push to a ring gives.
 fn next_dirty_index(ahead: &VecDeque<ObservedEvent>, wanted: u32) -> Option<u32> {
     ahead.iter().find_map(|event| match event.what {

@@ -13,7 +13,7 @@ use dirtysim_model::step::{Actor, Choice, Step, apply, describe, for_each_choice
 use dirtysim_model::thread::{Answer, Thread};
 use dirtysim_model::vcpu::{UNLIMITED, Vcpu};
 
-use super::{Ended, Tried, next_dirty_index, next_push};
+use super::{Ended, Tried, ends_in_sight, next_dirty_index, next_push};
 use crate::trace::observed::{KvmIoctl, Observed, ObservedEvent, Phase};
 
 /// Threads of the VMM: one makes ioctls, the other harvests.
@@ -333,12 +333,17 @@ impl Run {
 
     /// The push that comes next in the log is made now: others saw it before its event was written.
     fn push_early(&mut self, vcpu: usize, ahead: &VecDeque<ObservedEvent>) -> Result<(), Stuck> {
-        let Some(page) = next_push(ahead, self.names[vcpu]) else {
-            return Stuck::because(format!(
-                "ring {}: an entry past {:#x} was seen, and no push of it follows",
-                self.names[vcpu],
-                self.dirty_index(vcpu)
-            ));
+        let page = match next_push(ahead, self.names[vcpu]) {
+            Some(page) => page,
+            // Its event is missing, or past the log's end; which page it was, nobody knows.
+            None if ends_in_sight(ahead) => (self.machine.slots[0].number(), 0),
+            None => {
+                return Stuck::because(format!(
+                    "ring {}: an entry past {:#x} was seen, and no push of it follows",
+                    self.names[vcpu],
+                    self.dirty_index(vcpu)
+                ));
+            }
         };
         self.push(vcpu, page, ahead)?;
         self.known[vcpu].owes_event = true;
