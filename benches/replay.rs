@@ -1,8 +1,8 @@
 //! Replay, in events a second on one core, and its memory over a trace of ten million events.
 //!
 //! Three kinds: `step` (native traces: every step found, taken, and every claim checked), `call` (a recording of KVM's
-//! calls on the model), `observed` (another tool's events against the ring's contract). What is timed is text in memory to
-//! outcome. The target for `step` is 1,000,000 events a second.
+//! calls on the model), `observed` (another tool's events against the ring's contract; and the same followed by the search
+//! for a run of the model). What is timed is text in memory to outcome. The target for `step` is 1,000,000 events a second.
 //!
 //! Memory: a process of its own reads a trace of ten million events from a pipe, and says at its end how much it had at
 //! most. The target is 64 MiB and twice the guest's page sets, which for these guests are less than 1 MiB.
@@ -15,7 +15,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group};
-use dirtysim::observed::{CheckConfig, Weight, check_rows};
+use dirtysim::observed::search::{Outcome, STEPS_DEFAULT, Shape, search_rows};
+use dirtysim::observed::{CheckConfig, Weight, check_and_shape, check_rows};
 use dirtysim::random::Choices;
 use dirtysim::replay::calls::{ReplayOptions, replay_calls};
 use dirtysim::replay::steps;
@@ -98,53 +99,63 @@ fn write_steps<L: Layout>(scenario: &Scenario, events: u64, out: impl Write) {
     writer.into_inner().flush().expect("the end");
 }
 
-/// Writes what a kernel prints of four vCPUs whose rings of 4096 entries fill, exit, and are reset.
+/// Writes what a kernel prints of four vCPUs whose rings of 4096 entries fill, exit, and are all reset.
 fn write_observed(events: u64, out: impl Write) {
     const LIMIT: u32 = 4096 - 64;
     let mut header = Header::new(Kind::Observed);
     header.title = Some("four rings".to_owned());
     let mut writer = TraceWriter::new(out, &header).expect("a header");
-    let mut rings = [(0_u32, 0_u32); 4];
     let mut page = 0x9e37_79b9_u64;
     let mut written = 0;
-    while written < events {
-        for (ring, (dirty, reset)) in (0_u32..).zip(&mut rings) {
+    let mut row = |tid: u32, what: Observed| {
+        written += 1;
+        let event = ObservedEvent {
+            t_ns: Some(written * 1000),
+            tid: Some(tid),
+            cpu: Some(tid % 4),
+            ..ObservedEvent::at(written, what)
+        };
+        if written <= events {
+            writer.row(&event).expect("a row");
+        }
+        written < events
+    };
+    let (mut dirty, mut reset) = (0, 0);
+    let mut more = true;
+    while more {
+        dirty += 1;
+        for ring in 0..4 {
             page = page.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let mut all = Vec::new();
-            if *dirty - *reset < LIMIT {
-                *dirty += 1;
-                all.push(Observed::RingPush {
-                    ring,
-                    dirty_index: *dirty,
-                    reset_index: *reset,
-                    slot: 1,
-                    offset: page >> 44,
-                    used: *dirty - *reset,
-                });
-            } else {
-                *reset = *dirty;
-                all.push(Observed::RingExit { vcpu: ring });
-                all.push(Observed::UserspaceExit {
-                    reason: Some(31),
-                    errno: None,
-                });
-                all.push(Observed::RingReset {
-                    ring,
-                    dirty_index: *dirty,
-                    reset_index: *reset,
-                    used: 0,
-                });
-            }
-            for what in all {
-                written += 1;
-                let event = ObservedEvent {
-                    t_ns: Some(written * 1000),
-                    tid: Some(4242 + ring),
-                    cpu: Some(ring),
-                    ..ObservedEvent::at(written, what)
-                };
-                writer.row(&event).expect("a row");
-            }
+            let push = Observed::RingPush {
+                ring,
+                dirty_index: dirty,
+                reset_index: reset,
+                slot: 1,
+                offset: page >> 44,
+                used: dirty - reset,
+            };
+            more = row(4240 + ring, push);
+        }
+        if dirty - reset < LIMIT {
+            continue;
+        }
+        for ring in 0..4 {
+            row(4240 + ring, Observed::RingExit { vcpu: ring });
+            let exit = Observed::UserspaceExit {
+                reason: Some(31),
+                errno: None,
+            };
+            row(4240 + ring, exit);
+        }
+        reset = dirty;
+        for ring in 0..4 {
+            let done = Observed::RingReset {
+                ring,
+                dirty_index: dirty,
+                reset_index: reset,
+                used: 0,
+            };
+            more = row(4250, done);
         }
     }
     writer.into_inner().flush().expect("the end");
@@ -228,7 +239,28 @@ fn events_a_second(criterion: &mut Criterion) {
             bencher.iter(|| trace.replay(text.as_slice()));
         });
     }
+    let mut text = Vec::new();
+    Trace::Observed.write(TIMED, &mut text);
+    group.bench_function("observed, a run of the model that gives it", |bencher| {
+        bencher.iter(|| find_run(&text));
+    });
     group.finish();
+}
+
+/// Both passes over an observed trace: the contract, then the search.
+fn find_run(text: &[u8]) {
+    let open = || {
+        let reader = TraceReader::new(text, "the trace of this bench").expect("a trace");
+        let header = reader.header().clone();
+        (header, reader.rows::<ObservedEvent>().expect("its rows"))
+    };
+    let config = CheckConfig::default();
+    let (header, rows) = open();
+    let mut shape = Shape::new(&header, config);
+    let report = check_and_shape(rows, config, &mut shape).expect("its events");
+    assert!(!report.has(Weight::Defect));
+    let found = search_rows(open().1, &shape, STEPS_DEFAULT, &|_| true).expect("its events");
+    assert_eq!(found.outcome, Outcome::Consistent);
 }
 
 /// The environment variable that makes this program a reader of one trace, by its place in [`Trace::ALL`].
