@@ -198,6 +198,13 @@ impl Invariants {
         self.0 |= other.0;
     }
 
+    /// Those that another set has not.
+    #[must_use]
+    #[inline(always)]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether it has one.
     #[must_use]
     #[inline(always)]

@@ -6,6 +6,9 @@ use crate::ring::Ring;
 /// No frame.
 pub const NO_FRAME: u32 = u32::MAX;
 
+/// A budget of stores that no store lowers.
+pub const UNLIMITED: u8 = u8::MAX;
+
 /// Where a vCPU's thread is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u8)]
@@ -92,7 +95,7 @@ pub struct Vcpu<L: Layout> {
     pub logging: bool,
     /// It was inside an SRCU read section when memslots were last published, and still is.
     pub old_slots: bool,
-    /// Stores left to the guest.
+    /// Stores left to the guest, or [`UNLIMITED`].
     pub stores: u8,
     /// Loads left to the guest.
     pub loads: u8,

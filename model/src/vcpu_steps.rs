@@ -10,7 +10,7 @@ use crate::ring::{F_DIRTY, RingEntry};
 use crate::slot::Life;
 use crate::state::State;
 use crate::step::Choice;
-use crate::vcpu::{Exit, NO_FRAME, Pc};
+use crate::vcpu::{Exit, NO_FRAME, Pc, UNLIMITED};
 
 /// A check on the way into the guest.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -233,7 +233,7 @@ pub(crate) fn apply<L: Layout>(
         Pc::Guest => match choice {
             Choice::Store(frame) => {
                 let v = &mut state.vcpus[vcpu];
-                v.stores -= 1;
+                v.stores -= u8::from(v.stores != UNLIMITED);
                 v.frame = frame;
                 v.load = false;
                 access(machine, state, vcpu);

@@ -154,3 +154,81 @@ fn a_trace_that_breaks_nothing_cannot_be_shrunk() {
     let story = done(&dirtysim(dir, &["explain", "few.jsonl"]));
     assert!(story.contains("No claim is broken."));
 }
+
+/// The fenced blocks of the last section of docs/bug-reports.md: language and text.
+fn blocks_of_the_documentation() -> Vec<(String, String)> {
+    let page = include_str!("../../docs/bug-reports.md");
+    let (_, section) = page
+        .split_once("## From \"memory differs after migration\"")
+        .expect("the section is there");
+    let mut blocks = Vec::new();
+    let mut open: Option<(String, String)> = None;
+    for line in section
+        .lines()
+        .map(|line| line.strip_prefix("   ").unwrap_or(line))
+    {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(language), None) => open = Some((language.to_owned(), String::new())),
+            (None, Some((_, text))) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    blocks
+}
+
+#[cfg(unix)]
+#[test]
+fn the_documentation_can_be_typed_as_it_stands() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = include_str!("../../traces/import/ftrace.log");
+    std::fs::write(dir.path().join("kernel.log"), log).expect("it can be written");
+    let bin = Path::new(env!("CARGO_BIN_EXE_dirtysim"))
+        .parent()
+        .expect("a directory");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut commands = 0;
+    for (language, text) in blocks_of_the_documentation() {
+        if language == "toml" {
+            std::fs::write(dir.path().join("my.toml"), text).expect("it can be written");
+            continue;
+        }
+        assert_eq!(language, "sh", "{text}");
+        let output = Command::new("sh")
+            .args(["-e", "-c", &text])
+            .env("PATH", format!("{}:{path}", bin.display()))
+            .current_dir(dir.path())
+            .output()
+            .expect("a shell");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}{said}{complained}");
+        commands += text.matches("dirtysim ").count();
+        for (command, answer) in [
+            ("check my.toml", "violated (no_dirty_page_lost)"),
+            ("check mended.toml", "holds"),
+            ("explain short.jsonl\n", "ram:"),
+            ("blame mended.toml", "exact"),
+            ("--mutate", "violated"),
+            ("replay bug.jsonl", "consistent"),
+        ] {
+            assert!(
+                !text.contains(command) || said.contains(answer),
+                "{text}{said}"
+            );
+        }
+    }
+    assert!(commands >= 10, "{commands}");
+    for left in [
+        "short.jsonl",
+        "mail.txt",
+        "story.html",
+        "story.json",
+        "bug.jsonl",
+    ] {
+        assert!(dir.path().join(left).exists(), "{left}");
+    }
+}

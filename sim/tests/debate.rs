@@ -222,7 +222,7 @@ fn every_trace_replays_to_the_violation_that_it_shows() {
         .expect("memory can be written to");
         let reader = TraceReader::new(text.as_slice(), &scenario.name).expect("a trace");
         let read = steps::scenario_of(reader.header(), &scenario.name).expect("its scenario");
-        let replayed = steps::replay(reader, &scenario.name, read).expect("it is possible");
+        let replayed = steps::replay(reader, &scenario.name, read, |_| {}).expect("it is possible");
         assert!(replayed.broken.has(invariant), "{}", scenario.name);
         assert!(replayed.differences.is_empty(), "{}", scenario.name);
         traces += 1;

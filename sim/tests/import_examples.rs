@@ -233,6 +233,7 @@ fn a_log_that_is_damaged_is_read_as_far_as_it_can_be() {
 fn a_file_that_is_no_log_is_refused_with_what_was_looked_for() {
     plain("bad-not-a-log");
     plain("bad-no-events");
+    plain("bad-numbers");
     // Told what it is, import believes it, and finds nothing.
     let options = LogOptions {
         from: Some(LogKind::Qemu),

@@ -9,14 +9,17 @@
 mod pages;
 mod replay;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dirtysim_model::layout::{Large, Layout, Medium, Small};
 use dirtysim_model::mutation::{Mutation, Mutations};
 use dirtysim_model::op::Op;
-use dirtysim_model::step::Step;
+use dirtysim_model::state::State;
+use dirtysim_model::step::{Step, apply, for_each_step};
 
 use crate::explain::op_words;
+use crate::random::Choices;
+use crate::run::MOST_STEPS;
 use crate::scenario::Scenario;
 pub use pages::{PagesError, read_pages};
 use replay::lost_pages;
@@ -52,6 +55,8 @@ pub struct Candidate {
     pub missing: u64,
     /// Whether it loses other pages than the schedule with nothing changed; if not, it explains nothing.
     pub matters: bool,
+    /// The seed of the schedule under which it loses them; none where the schedule was given.
+    pub seed: Option<u64>,
 }
 
 impl Candidate {
@@ -97,6 +102,7 @@ pub fn blame(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blam
             extra: lost.difference(given).count() as u64,
             missing: given.difference(&lost).count() as u64,
             matters: lost != *unchanged,
+            seed: None,
             lost,
         }
     };
@@ -131,15 +137,109 @@ pub fn blame(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blam
         .chain(swaps)
         .map(|(cause, name)| judge(cause, name, &unchanged.lost))
         .collect();
+    rank(&mut candidates);
+    Blame {
+        unchanged,
+        candidates,
+    }
+}
+
+fn rank(candidates: &mut [Candidate]) {
     candidates.sort_by(|a, b| {
         a.difference()
             .cmp(&b.difference())
             .then_with(|| a.name.cmp(&b.name))
     });
-    Blame {
+}
+
+/// The same where no schedule is known: of the schedules of `seeds`, each candidate is judged by the one under which it
+/// comes nearest. `go_on` is told how many are done, and answers whether to.
+#[must_use]
+pub fn blame_seeds(
+    scenario: &Scenario,
+    seeds: std::ops::Range<u64>,
+    given: &BTreeSet<u32>,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Option<Blame> {
+    let mut best: Option<(Candidate, BTreeMap<String, Candidate>)> = None;
+    for (done, seed) in (1..).zip(seeds) {
+        let mut found = blame(scenario, &random_schedule(scenario, seed), given);
+        for candidate in &mut found.candidates {
+            candidate.seed = Some(seed);
+        }
+        found.unchanged.seed = Some(seed);
+        let candidates = found.candidates.into_iter();
+        match &mut best {
+            None => {
+                let named = candidates.map(|candidate| (candidate.name.clone(), candidate));
+                best = Some((found.unchanged, named.collect()));
+            }
+            Some((unchanged, known)) => {
+                take_nearer(unchanged, found.unchanged);
+                for candidate in candidates {
+                    if let Some(before) = known.get_mut(&candidate.name) {
+                        take_nearer(before, candidate);
+                    }
+                }
+            }
+        }
+        if !go_on(done) {
+            break;
+        }
+    }
+    let (unchanged, known) = best?;
+    let mut candidates: Vec<Candidate> = known.into_values().collect();
+    rank(&mut candidates);
+    Some(Blame {
         unchanged,
         candidates,
+    })
+}
+
+/// Nearer is what explains the pages exactly, then what matters, then the smaller difference; of two alike, the first.
+fn take_nearer(before: &mut Candidate, other: Candidate) {
+    let far = |candidate: &Candidate| {
+        (
+            !candidate.is_exact(),
+            !candidate.matters,
+            candidate.difference(),
+        )
+    };
+    if far(&other) < far(before) {
+        *before = other;
     }
+}
+
+/// A schedule of the scenario without mutations, every possible step as likely as another.
+fn random_schedule(scenario: &Scenario, seed: u64) -> Vec<Step> {
+    let scenario = scenario.clone().without_mutations();
+    if let Ok(start) = scenario.start::<Small>() {
+        return random_in(&scenario, start, seed);
+    }
+    if let Ok(start) = scenario.start::<Medium>() {
+        return random_in(&scenario, start, seed);
+    }
+    let start = scenario
+        .start::<Large>()
+        .expect("the large layout has room for every scenario");
+    random_in(&scenario, start, seed)
+}
+
+fn random_in<L: Layout>(scenario: &Scenario, mut state: State<L>, seed: u64) -> Vec<Step> {
+    let machine = &scenario.machine;
+    let mut choices = Choices::new(seed, 0);
+    let (mut steps, mut possible) = (Vec::new(), Vec::new());
+    while (steps.len() as u64) < MOST_STEPS {
+        possible.clear();
+        for_each_step(machine, &state, |step| possible.push(step));
+        if possible.is_empty() {
+            break;
+        }
+        let step = possible[choices.below(possible.len() as u32) as usize];
+        apply(machine, &mut state, step);
+        steps.push(step);
+    }
+    steps
 }
 
 /// Whether two operations in the other order are another protocol: a signal and the wait for it are one step of it,

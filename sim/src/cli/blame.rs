@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,16 +11,19 @@ use serde_json::{Map, Value, json};
 
 use super::report::grouped;
 use super::schedule::Schedule;
-use super::{CliError, CliResult, Global, Report};
-use crate::blame::{Candidate, Cause, blame, read_pages};
+use super::{CliError, CliResult, Global, Report, interrupted};
+use crate::blame::{Blame, Candidate, Cause, blame, blame_seeds, read_pages};
 use crate::scenario::Scenario;
 
 /// Arguments of `dirtysim blame`.
 #[derive(Debug, Args)]
 pub(crate) struct BlameArgs {
-    /// A trace of kind `step`: the schedule
+    /// A trace of kind `step`: the schedule. Or a scenario, where no schedule is known: a built-in name, or a file .toml
     #[arg(value_name = "TRACE")]
     trace: PathBuf,
+    /// Scenarios: seeds of the schedules under which each cause is tried, the end excluded
+    #[arg(long, value_name = "A..B", default_value = "0..200", value_parser = super::run::parse_seeds)]
+    seeds: Range<u64>,
     /// The pages that differ at the destination, one a line: slot:offset, or gfn 0x...
     #[arg(long, value_name = "FILE")]
     pages: PathBuf,
@@ -56,17 +60,71 @@ fn candidate_json(scenario: &Scenario, candidate: &Candidate) -> Value {
     json!({
         "name": candidate.name, "kind": kind, "exact": candidate.is_exact(), "difference": candidate.difference(),
         "missing": candidate.missing, "extra": candidate.extra, "pages": names(scenario, &candidate.lost),
+        "seed": candidate.seed,
     })
 }
 
+/// What is to be explained: a schedule, or what a scenario allows.
+enum Subject {
+    Schedule(Box<Schedule>),
+    Scenario(Box<Scenario>),
+}
+
+impl Subject {
+    fn load(args: &BlameArgs) -> Result<Self, CliError> {
+        let name = args.trace.to_string_lossy();
+        let is_scenario = name.ends_with(".toml") || crate::scenario::builtin(&name).is_some();
+        if is_scenario {
+            return Ok(Self::Scenario(Box::new(Scenario::find(&name)?)));
+        }
+        let schedule = Schedule::load(&args.trace, "blame")?;
+        Ok(Self::Schedule(Box::new(schedule)))
+    }
+
+    fn scenario(&self) -> &Scenario {
+        match self {
+            Self::Schedule(schedule) => &schedule.replay.scenario,
+            Self::Scenario(scenario) => scenario,
+        }
+    }
+
+    fn words(&self, args: &BlameArgs) -> String {
+        match self {
+            Self::Schedule(_) => "the schedule".to_owned(),
+            Self::Scenario(_) => format!(
+                "no schedule of seeds {}..{} comes nearer than one that",
+                args.seeds.start, args.seeds.end
+            ),
+        }
+    }
+
+    fn blame(&self, args: &BlameArgs, given: &BTreeSet<u32>) -> Option<Blame> {
+        let scenario = match self {
+            Self::Schedule(schedule) => {
+                return Some(blame(&schedule.replay.scenario, &schedule.steps, given));
+            }
+            Self::Scenario(scenario) => scenario,
+        };
+        let bar = super::progress_bar(args.seeds.end - args.seeds.start, "schedules");
+        let found = blame_seeds(scenario, args.seeds.clone(), given, &mut |done| {
+            bar.set_position(done);
+            !interrupted()
+        });
+        bar.finish_and_clear();
+        found
+    }
+}
+
 pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
-    let schedule = Schedule::load(&args.trace, "blame")?;
-    let scenario = &schedule.replay.scenario;
+    let subject = Subject::load(args)?;
+    let scenario = subject.scenario();
     let file = args.pages.display().to_string();
     let input = File::open(&args.pages)
         .map_err(|error| CliError(format!("{file}: cannot read: {error}")))?;
     let given = read_pages(BufReader::new(input), &file, scenario)?;
-    let found = blame(scenario, &schedule.replay.steps, &given);
+    let Some(found) = subject.blame(args, &given) else {
+        return Err(CliError("no seed was tried".to_owned()));
+    };
     let exact: Vec<&Candidate> = found.exact().collect();
     let mut text = format!(
         "{}: which single cause loses exactly {}?\n",
@@ -74,7 +132,8 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
         list(&names(scenario, &given))
     );
     text.push_str(&format!(
-        "  without mutations and in the scenario's own order the schedule loses {}\n",
+        "  without mutations and in the scenario's own order {} loses {}\n",
+        subject.words(args),
         list(&names(scenario, &found.unchanged.lost))
     ));
     match exact.as_slice() {
@@ -103,9 +162,12 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
             format!("off by {}", candidate.difference())
         };
         text.push_str(&format!(
-            "  {mark:>9}  {}\n             loses {}\n",
+            "  {mark:>9}  {}\n             loses {}{}\n",
             candidate.name,
-            list(&names(scenario, &candidate.lost))
+            list(&names(scenario, &candidate.lost)),
+            candidate
+                .seed
+                .map_or(String::new(), |seed| format!(" (seed {seed})"))
         ));
     }
     if shown.len() > args.limit {

@@ -53,16 +53,16 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
     let name = args.trace.display().to_string();
     let schedule = Schedule::load(&args.trace, "explain")?;
     let replay = &schedule.replay;
-    if args.format == FormatArg::Html && replay.steps.len() > MOST_HTML_STEPS {
+    if args.format == FormatArg::Html && schedule.steps.len() > MOST_HTML_STEPS {
         return Err(CliError(format!(
             "{name}: {} steps; an HTML page holds at most {MOST_HTML_STEPS}\nhelp: `dirtysim shrink` makes the schedule short first",
-            replay.steps.len()
+            schedule.steps.len()
         )));
     }
     let found_by = schedule.header.found_by.as_deref();
     let mut story = Story::new(
         &replay.scenario,
-        &replay.steps,
+        &schedule.steps,
         schedule.target(),
         reproduce(&replay.scenario, found_by, &name),
     )?;

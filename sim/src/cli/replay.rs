@@ -1,14 +1,15 @@
 //! `dirtysim replay`: traces run again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Map, Value};
 
 use super::report::grouped;
-use super::{CliError, CliResult, Global, Report, Subject, Verdict};
-use crate::observed::{CheckConfig, CheckReport, Weight, check_rows};
+use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
+use crate::observed::search::{self, Ended, Outcome, SearchReport, Shape};
+use crate::observed::{CheckConfig, CheckReport, Weight, check_and_shape};
 use crate::replay::calls::{self, ReplayOptions, ReplayOutcome};
 use crate::replay::steps::{self, StepReplay};
 use crate::trace::observed::ObservedEvent;
@@ -29,6 +30,9 @@ pub(crate) struct ReplayArgs {
     /// Observed traces: entries of a ring in reserve: 64, or 576 on x86 with PML
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     ring_reserved: Option<u32>,
+    /// Observed traces: model steps that the search for a run may take; 0: no search
+    #[arg(long, value_name = "N", default_value_t = search::STEPS_DEFAULT)]
+    search_steps: u64,
 }
 
 impl ReplayArgs {
@@ -58,7 +62,11 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
                 for mutation in &args.mutate {
                     scenario = scenario.with_mutation(super::list::find_mutation(mutation)?);
                 }
-                step_subject(&name, &header, &steps::replay(reader, &name, scenario)?)
+                step_subject(
+                    &name,
+                    &header,
+                    &steps::replay(reader, &name, scenario, |_| {})?,
+                )
             }
             Kind::Call => {
                 let options = ReplayOptions {
@@ -78,8 +86,11 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
                 )));
             }
             Kind::Observed => {
+                let mut shape = Shape::new(&header, args.config());
                 let rows = reader.rows::<ObservedEvent>()?;
-                observed_subject(&name, &header, &check_rows(rows, args.config())?)
+                let checked = check_and_shape(rows, args.config(), &mut shape)?;
+                let searched = search_again(args, path, &checked, &shape)?;
+                observed_subject(&name, &header, &checked, &searched)
             }
         };
         subject
@@ -88,6 +99,56 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
         report.subjects.push(subject);
     }
     Ok(report)
+}
+
+/// What a search came to, and on which machines.
+fn search_text(searched: &SearchReport) -> String {
+    let mut text = match &searched.outcome {
+        Outcome::Consistent => {
+            "  search: a run was found, in which guest, VMM and hardware do what no log tells\n"
+                .to_owned()
+        }
+        Outcome::NoRunFound => {
+            "  search: no run was found; one order of the open steps was tried, so that there may be one\n"
+                .to_owned()
+        }
+        Outcome::Limit { limit } => format!("  search: ended by its limit, {limit}\n"),
+        Outcome::NotSearched { why } => return format!("  search: not made: {why}\n"),
+    };
+    for tried in &searched.tried {
+        let end = match &tried.ended {
+            None => String::new(),
+            Some(Ended {
+                line: Some(line),
+                why,
+            }) => format!("; not line {line}: {why}"),
+            Some(Ended { line: None, why }) => {
+                text.push_str(&format!("    {}: cannot be: {why}\n", tried.machine));
+                continue;
+            }
+        };
+        text.push_str(&format!(
+            "    {}: gives {} events, in {} steps of the model{end}\n",
+            tried.machine,
+            grouped(tried.given),
+            grouped(tried.steps)
+        ));
+        let open = [
+            (
+                tried.own_stores,
+                "entries of stores that only KVM itself can have made: their pages were not armed",
+            ),
+            (
+                tried.diverted,
+                "stores that faulted and to which the guest did not come back at once",
+            ),
+            (tried.evictions, "TLB entries that the hardware dropped"),
+        ];
+        for (count, what) in open.iter().filter(|(count, _)| *count > 0) {
+            text.push_str(&format!("      with {} {what}\n", grouped(*count)));
+        }
+    }
+    text
 }
 
 /// The verdict of a schedule: what its last step broke, against what its header expects.
@@ -112,7 +173,7 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
         _ => None,
     };
     let invariant = wanted.or(broken).or(replay.broken.iter().next());
-    let divergences = replay.differences.len() as u64;
+    let divergences = replay.differences_total;
     let verdict = if invariant.is_some() || divergences > 0 {
         Verdict::Violated
     } else {
@@ -137,7 +198,7 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
         json.insert("page".into(), page.clone().into());
         json.insert("pages".into(), pages.to_vec().into());
     }
-    let steps = replay.steps.len() as u64;
+    let steps = replay.steps;
     json.insert("steps".into(), steps.into());
     json.insert("blocks".into(), replay.blocks.into());
     json.insert("compared".into(), steps.into());
@@ -183,10 +244,14 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
     if !pages.is_empty() {
         text.push_str(&format!("  page: {}\n", pages.join(", ")));
     }
-    for (line, read, observed) in &replay.differences {
+    for (line, read, observed) in replay.differences.iter().take(MOST_SHOWN) {
         text.push_str(&format!(
             "  line {line}: the trace says {read}\n      the model says {observed}\n"
         ));
+    }
+    let shown = replay.differences.len().min(MOST_SHOWN) as u64;
+    if shown < divergences {
+        text.push_str(&format!("  … and {} more\n", grouped(divergences - shown)));
     }
     Subject {
         verdict,
@@ -333,17 +398,66 @@ fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> Subject
 /// Findings that are printed; the document has all of them.
 const MOST_SHOWN: usize = 10;
 
-/// The verdict on a log: the claim is that the kernel and the VMM kept the ring's contract, as far as the log tells.
+/// The second pass over an observed trace: a run of the model that gives it, unless the contract is broken already.
+fn search_again(
+    args: &ReplayArgs,
+    path: &Path,
+    checked: &CheckReport,
+    shape: &Shape,
+) -> Result<SearchReport, CliError> {
+    if checked.has(Weight::Defect) {
+        return Ok(SearchReport::not_searched(
+            "the contract is broken, and that is the answer",
+        ));
+    }
+    if args.search_steps == 0 {
+        return Ok(SearchReport::not_searched("--search-steps 0"));
+    }
+    if !std::fs::metadata(path).is_ok_and(|data| data.is_file()) {
+        return Ok(SearchReport::not_searched(
+            "a search reads the trace twice, and this is no regular file",
+        ));
+    }
+    let rows = TraceReader::open(path)?.rows::<ObservedEvent>()?;
+    let bar = indicatif::ProgressBar::new_spinner();
+    let searched = search::search_rows(rows, shape, args.search_steps, &|events| {
+        bar.set_message(format!(
+            "a run of the model gives {} events",
+            grouped(events)
+        ));
+        bar.tick();
+        !interrupted()
+    });
+    bar.finish_and_clear();
+    Ok(searched?)
+}
+
+/// The verdict on a log: some run of the model gives it, and the kernel and the VMM kept the ring's contract, as far as
+/// the log tells.
 ///
-/// A defect violates it. Where nothing could be compared, or what was seen may be the log's own fault, the log says
-/// too little: inconclusive.
-fn observed_subject(name: &str, header: &Header, checked: &CheckReport) -> Subject {
+/// A defect violates it. Where no run was found, nothing could be compared, or what was seen may be the log's own fault,
+/// the answer is open: inconclusive.
+fn observed_subject(
+    name: &str,
+    header: &Header,
+    checked: &CheckReport,
+    searched: &SearchReport,
+) -> Subject {
     let defects = checked.has(Weight::Defect);
-    let doubtful = checked.has(Weight::Doubt) || checked.compared == 0;
-    let verdict = match (defects, doubtful) {
+    let limit = if checked.has(Weight::Doubt) || checked.compared == 0 {
+        Some("what the log tells".to_owned())
+    } else {
+        match &searched.outcome {
+            Outcome::Consistent => None,
+            Outcome::NoRunFound => Some("no run of the model was found".to_owned()),
+            Outcome::Limit { limit } => Some(limit.clone()),
+            Outcome::NotSearched { why } => Some(format!("not searched: {why}")),
+        }
+    };
+    let verdict = match (defects, &limit) {
         (true, _) => Verdict::Violated,
-        (false, true) => Verdict::Inconclusive,
-        (false, false) => Verdict::Holds,
+        (false, Some(_)) => Verdict::Inconclusive,
+        (false, None) => Verdict::Holds,
     };
     let (expected, as_expected) = match &header.expect {
         None | Some(Expect::Holds) => ("holds", verdict == Verdict::Holds),
@@ -358,8 +472,8 @@ fn observed_subject(name: &str, header: &Header, checked: &CheckReport) -> Subje
     if defects {
         json.insert("invariant".into(), "agrees_with_recording".into());
     }
-    if verdict == Verdict::Inconclusive {
-        json.insert("limit".into(), "what the log tells".into());
+    if let Some(limit) = limit.filter(|_| verdict == Verdict::Inconclusive) {
+        json.insert("limit".into(), limit.into());
     }
     json.insert("compared".into(), checked.compared.into());
     json.insert("not_modelled".into(), checked.not_compared.into());
@@ -373,12 +487,20 @@ fn observed_subject(name: &str, header: &Header, checked: &CheckReport) -> Subje
         "check".into(),
         serde_json::to_value(checked).unwrap_or_default(),
     );
+    json.insert(
+        "search".into(),
+        serde_json::to_value(searched).unwrap_or_default(),
+    );
+    let kept = !checked.has(Weight::Doubt) && checked.compared > 0;
     let mut text = format!(
         "{name}: {}{}\n  {} events compared, {} could not be compared, {} give context\n",
         match verdict {
-            Verdict::Holds => "the ring's contract was kept, as far as the log tells",
+            Verdict::Holds =>
+                "consistent: a run of the model gives it, and the ring's contract was kept",
             Verdict::Violated => "the ring's contract was broken",
-            Verdict::Inconclusive => "the log tells too little",
+            Verdict::Inconclusive if kept =>
+                "inconclusive: the ring's contract was kept, but no run of the model is known that gives it",
+            Verdict::Inconclusive => "inconclusive: the log tells too little",
         },
         if as_expected || verdict == Verdict::Inconclusive {
             ""
@@ -408,6 +530,7 @@ fn observed_subject(name: &str, header: &Header, checked: &CheckReport) -> Subje
             checked.findings.len() - MOST_SHOWN
         ));
     }
+    text.push_str(&search_text(searched));
     for (unknown, count) in &checked.unknown {
         text.push_str(&format!(
             "  unknown, {} times: {}\n    {}\n",

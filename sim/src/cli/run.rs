@@ -50,7 +50,7 @@ enum SchedulerArg {
     Pct,
 }
 
-fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+pub(super) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
     let help = "write A..B, two whole numbers, the end excluded: 0..1000";
     let (first, last) = text.split_once("..").ok_or(help)?;
     let first: u64 = first.trim().parse().map_err(|_| help)?;

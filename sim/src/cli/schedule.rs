@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use dirtysim_model::oracle::Invariant;
+use dirtysim_model::step::Step;
 
 use super::{CliError, Global};
 use crate::replay::steps::{self, StepReplay};
@@ -13,6 +14,7 @@ use crate::trace::{Expect, Header, Kind, PendingFile, TraceReader};
 pub(super) struct Schedule {
     pub(super) header: Header,
     pub(super) replay: StepReplay,
+    pub(super) steps: Vec<Step>,
 }
 
 impl Schedule {
@@ -28,8 +30,13 @@ impl Schedule {
             )));
         }
         let scenario = steps::scenario_of(&header, &name)?;
-        let replay = steps::replay(reader, &name, scenario)?;
-        Ok(Self { header, replay })
+        let mut taken = Vec::new();
+        let replay = steps::replay(reader, &name, scenario, |step| taken.push(step))?;
+        Ok(Self {
+            header,
+            replay,
+            steps: taken,
+        })
     }
 
     /// The claim that the trace is about: the one that its header names, or the first that breaks last.

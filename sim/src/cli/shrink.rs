@@ -51,7 +51,7 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     let bar = indicatif::ProgressBar::new_spinner();
     let shrunk = shrink::shrink(
         &replay.scenario,
-        &replay.steps,
+        &schedule.steps,
         target,
         budget,
         &mut |done| {
@@ -98,7 +98,7 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     json.insert("invariant".into(), target.name().into());
     json.insert("steps".into(), shrunk.steps.len().into());
     json.insert("blocks".into(), blocks.into());
-    json.insert("steps_before".into(), replay.steps.len().into());
+    json.insert("steps_before".into(), schedule.steps.len().into());
     json.insert("blocks_before".into(), replay.blocks.into());
     json.insert("shortest".into(), shrunk.shortest.into());
     json.insert("cut".into(), shrunk.cut.into());
@@ -108,7 +108,7 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
         json.insert("trace".into(), path.display().to_string().into());
         tail = format!(
             "{name}: {} steps in {} blocks -> {} steps in {blocks} blocks{}\n{}\n",
-            grouped(replay.steps.len() as u64),
+            grouped(schedule.steps.len() as u64),
             grouped(replay.blocks),
             grouped(shrunk.steps.len() as u64),
             if shrunk.shortest {

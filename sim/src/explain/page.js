@@ -180,7 +180,7 @@
     now.replaceChildren();
     const text = note ? `${story.lanes[note.lane]} ${note.words}` : "before the first step";
     slider.setAttribute("aria-valuetext", `step ${at} of ${last}: ${text}`);
-    now.append(make("b", {}, `step ${at} of ${last}`), note ? `  block ${note.block}  ` : "  ", text);
+    now.append(make("b", {}, `step ${at} of ${last}`), note ? ` · block ${note.block} · ` : " · ", text);
     if (note) now.append(make("code", { class: "faint" }, `  ${note.name}`));
     for (const [phrase, button] of phrases) button.classList.toggle("now", at >= phrase.first && at <= phrase.last);
     for (const [row, cell] of cells) cell.classList.toggle("now", at >= row.first && at <= row.last);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::ImportError;
 use super::detect::LogKind;
-use super::source::{Comm, Named, Source};
+use super::source::{Comm, LogStats, Named, Source};
 use super::summary::LogSummary;
 use super::vms::{SeenPid, Vms};
 use crate::observed::{CheckConfig, Checker};
@@ -269,11 +269,7 @@ impl<W: Write> Import<W> {
                 );
                 TraceError::new(&name, 0, problem, choose(&self.vms.into_seen()))
             } else {
-                nothing_known(
-                    &name,
-                    self.kinds.first().copied(),
-                    logs.iter().map(|log| log.lines).sum(),
-                )
+                nothing_known(&name, self.kinds.first().copied(), &logs)
             };
             return Err(error.into());
         }
@@ -326,7 +322,24 @@ fn choose(seen: &[SeenPid]) -> String {
     help
 }
 
-fn nothing_known(name: &str, kind: Option<LogKind>, lines: u64) -> Box<TraceError> {
+fn nothing_known(name: &str, kind: Option<LogKind>, logs: &[LogStats]) -> Box<TraceError> {
+    let lines: u64 = logs.iter().map(|log| log.lines).sum();
+    let damaged: u64 = logs.iter().map(|log| log.damaged_lines).sum();
+    let first = logs
+        .iter()
+        .flat_map(|log| log.places.iter().map(move |place| (log, place)))
+        .next();
+    if let (1.., Some((log, place))) = (damaged, first) {
+        return TraceError::new(
+            &log.name,
+            place.line,
+            Problem::Log(format!(
+                "none of the {damaged} lines that name an event of dirty logging can be read; the first odd line: {}",
+                place.what
+            )),
+            "the log was cut or edited, or written by a version whose text differs: copy it again, or report the line",
+        );
+    }
     let help = match kind {
         Some(LogKind::Qemu) => {
             "run QEMU with -trace 'kvm_dirty_ring_*' -trace 'migration_bitmap_sync_*'"

@@ -7,7 +7,7 @@
 //! | before 6.0, and to 10.1 with `-msg timestamp=on` | `TID@SECONDS.MICROSECONDS:` |
 //! | 6.0 to 10.1 | nothing |
 //! | 10.2 on (the change was made in 2025) | nothing, or with `-msg timestamp=on` an ISO 8601 time and a space |
-//! | as proposed in 2026 | then the guest's name, then `program(TID:thread): `, each where it is asked for |
+//! | as proposed in 2025 and 2026 | then the guest's name or `[name]`, then `program(TID:thread): ` or `program: (TID:thread): `, each where it is asked for |
 //!
 //! The number in front is the thread's, not the process's. The texts changed once: `kvm_set_user_memory` has one slot
 //! number up to 9.0, and address space, slot and guest_memfd from 9.1 on. `kvm_dirty_ring_page` prints userspace's fetch
@@ -153,8 +153,11 @@ fn program(front: &[u8]) -> Option<(Option<u32>, Option<&[u8]>)> {
     Some((Some(tid), Some(c.rest())))
 }
 
-/// A guest's name alone: no sign of another line that was overwritten by this one.
+/// A guest's name alone, in brackets where it may have spaces: no sign of another line that was overwritten by this one.
 fn plain_name(front: &[u8]) -> bool {
+    if let Some(name) = front.strip_prefix(b"[").and_then(|f| f.strip_suffix(b"] ")) {
+        return !name.iter().any(|b| matches!(b, b'[' | b']'));
+    }
     front.ends_with(b" ")
         && !front[..front.len() - 1]
             .iter()
@@ -479,6 +482,7 @@ mod tests {
                 Stamp::Ns(1_700_000_000_000_000_000),
             ),
             ("guest1 ", None, Stamp::None),
+            ("[fish food] ", None, Stamp::None),
             ("qemu-system-x86_64: ", None, Stamp::None),
             (
                 "2023-11-14T22:13:20.123456Z guest1 qemu-system-x86_64(4242:CPU 0/KVM): ",

@@ -1,4 +1,5 @@
-//! What can be said about a trace of kind `observed` from the interface's contract alone, without running the model.
+//! What can be said about a trace of kind `observed`: from the interface's contract alone, here; and by a run of the model
+//! that gives its events, in [`search`].
 //!
 //! A tracepoint's indices count every push and every reset, so that a log checks itself: an index that jumps, a ring
 //! that is reset past what was pushed, an exit that was not due, a harvest that does not add up. [`Checker`] takes the
@@ -15,6 +16,7 @@ mod check_userspace;
 mod harvest;
 mod report;
 mod ring;
+pub mod search;
 
 pub use check::{CheckConfig, Checker};
 pub use report::{CheckReport, Claim, Finding, SoftLimit, Unknown, Weight};
@@ -31,9 +33,32 @@ pub fn check_rows(
     rows: impl Iterator<Item = Result<Located<ObservedEvent>, Box<TraceError>>>,
     config: CheckConfig,
 ) -> Result<CheckReport, Box<TraceError>> {
+    check_and(rows, config, |_| {})
+}
+
+/// The same, and takes note of what a search has to know first.
+///
+/// # Errors
+///
+/// The first row that cannot be read.
+pub fn check_and_shape(
+    rows: impl Iterator<Item = Result<Located<ObservedEvent>, Box<TraceError>>>,
+    config: CheckConfig,
+    shape: &mut search::Shape,
+) -> Result<CheckReport, Box<TraceError>> {
+    check_and(rows, config, |event| shape.event(event))
+}
+
+fn check_and(
+    rows: impl Iterator<Item = Result<Located<ObservedEvent>, Box<TraceError>>>,
+    config: CheckConfig,
+    mut also: impl FnMut(&ObservedEvent),
+) -> Result<CheckReport, Box<TraceError>> {
     let mut checker = Checker::new(config);
     for row in rows {
-        checker.event(&row?.row);
+        let event = row?.row;
+        checker.event(&event);
+        also(&event);
     }
     Ok(checker.finish())
 }

@@ -4,14 +4,15 @@
 use std::io::{BufRead, Write};
 
 use dirtysim_model::layout::{Large, Layout, Medium, Small};
+use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Step, apply};
+use dirtysim_model::step::{Actor, Effect, Step, apply, for_each_choice, for_each_step};
 
 use crate::run::is_stuck;
 use crate::scenario::{Scenario, ScenarioError};
 use crate::search::liveness::{Lasso, NotALasso, confirm};
-use crate::trace::step::{StepRow, find_step, note_broken, row};
+use crate::trace::step::{StepLine, StepRow, find_step, note_broken, row};
 use crate::trace::{
     Complaint, Expect, Header, Kind, Problem, TraceError, TraceReader, TraceWriter, WriteError,
 };
@@ -21,8 +22,8 @@ use crate::trace::{
 pub struct StepReplay {
     /// The scenario of the trace.
     pub scenario: Scenario,
-    /// The steps.
-    pub steps: Vec<Step>,
+    /// Steps that were taken.
+    pub steps: u64,
     /// Blocks: runs of steps of one actor.
     pub blocks: u64,
     /// Every claim that broke on the way.
@@ -31,9 +32,14 @@ pub struct StepReplay {
     pub last: Option<(Invariant, Vec<String>)>,
     /// Where the header says that the last steps are a cycle without progress: how many, and whether that is so.
     pub cycle: Option<(usize, Result<(), NotALasso>)>,
-    /// Lines whose observations differ from what the model gives, with both sides.
+    /// The first [`DIFFERENCES_MAX`] lines whose observations differ from what the model gives, with both sides.
     pub differences: Vec<(u64, String, String)>,
+    /// How many such lines there were.
+    pub differences_total: u64,
 }
+
+/// Lines that are kept of those that differ; all are counted.
+pub const DIFFERENCES_MAX: usize = 1000;
 
 /// Why a trace cannot be replayed.
 #[derive(Debug)]
@@ -88,7 +94,8 @@ pub fn scenario_of(header: &Header, file: &str) -> Result<Scenario, ReplayError>
     Ok(scenario)
 }
 
-/// Replays the step trace that `reader` has begun to read.
+/// Replays the step trace that `reader` has begun to read, one line at a time: what is kept is the state, not the
+/// trace. `each` is told every step.
 ///
 /// # Errors
 /// A line that is not a step, or a step that is not possible; the message names the possible ones.
@@ -96,17 +103,18 @@ pub fn replay<R: BufRead>(
     reader: TraceReader<R>,
     file: &str,
     scenario: Scenario,
+    each: impl FnMut(Step),
 ) -> Result<StepReplay, ReplayError> {
     if let Ok(start) = scenario.start::<Small>() {
-        return replay_in(reader, file, scenario, start);
+        return replay_in(reader, file, scenario, start, each);
     }
     if let Ok(start) = scenario.start::<Medium>() {
-        return replay_in(reader, file, scenario, start);
+        return replay_in(reader, file, scenario, start, each);
     }
     let start = scenario
         .start::<Large>()
         .expect("the large layout has room for every scenario");
-    replay_in(reader, file, scenario, start)
+    replay_in(reader, file, scenario, start, each)
 }
 
 fn replay_in<L: Layout, R: BufRead>(
@@ -114,44 +122,72 @@ fn replay_in<L: Layout, R: BufRead>(
     file: &str,
     scenario: Scenario,
     mut state: State<L>,
+    mut each: impl FnMut(Step),
 ) -> Result<StepReplay, ReplayError> {
     let mut outcome = StepReplay {
         scenario,
-        steps: Vec::new(),
+        steps: 0,
         blocks: 0,
         broken: Invariants::NONE,
         last: None,
         cycle: None,
         differences: Vec::new(),
+        differences_total: 0,
     };
     let cycle = reader.header().cycle;
+    // A cycle is confirmed from its steps, which are the only ones that are kept.
+    let mut kept = Vec::new();
     let mut before = Invariants::NONE;
-    for read in reader.rows::<StepRow>()? {
-        let read = read?;
-        let step = find_step(&outcome.scenario, &state, &read.row)
-            .map_err(|complaint| complaint.at(file, read.line))?;
-        let (observed, broken) = take(&outcome.scenario, &mut state, step, before);
-        let line = |row: &StepRow| serde_json::to_string(row).unwrap_or_default();
-        if observed != read.row {
-            outcome
-                .differences
-                .push((read.line, line(&read.row), line(&observed)));
+    let mut last_actor = None;
+    let mut rows = reader.rows::<StepRow>()?;
+    while let Some(read) = rows.read_line()? {
+        let whole;
+        let line = match StepLine::from_text(read.text()?) {
+            Some(line) => line,
+            None => {
+                whole = read.row()?;
+                StepLine::of(&whole)
+            }
+        };
+        let step = find_step(&outcome.scenario, &state, &line)
+            .map_err(|complaint| complaint.at(file, read.number()))?;
+        let (effect, broken) = take(&outcome.scenario, &mut state, step);
+        // Most steps break nothing new, and say so.
+        let quiet = broken.without(before).is_empty();
+        outcome.last = None;
+        if !quiet || !line.breaks.is_empty() || !line.pages.is_empty() {
+            let row = line.to_row();
+            let mut observed = StepRow {
+                breaks: Vec::new(),
+                pages: Vec::new(),
+                ..row.clone()
+            };
+            note_broken(
+                &outcome.scenario,
+                &state,
+                effect,
+                before,
+                broken,
+                &mut observed,
+            );
+            outcome.last = first_broken(&observed);
+            if observed != row {
+                outcome.differ(read.number(), &row, &observed);
+            }
         }
-        outcome.last = first_broken(&observed);
         outcome.broken.union(broken);
         before = broken;
-        if outcome
-            .steps
-            .last()
-            .is_none_or(|last| last.actor != step.actor)
-        {
-            outcome.blocks += 1;
+        outcome.blocks += u64::from(last_actor != Some(step.actor));
+        last_actor = Some(step.actor);
+        outcome.steps += 1;
+        if cycle.is_some() {
+            kept.push(step);
         }
-        outcome.steps.push(step);
+        each(step);
     }
     if let Some(cycle) = cycle {
         let cycle = usize::try_from(cycle).unwrap_or(usize::MAX);
-        let confirmed = confirm(&outcome.scenario, &outcome.steps, cycle);
+        let confirmed = confirm(&outcome.scenario, &kept, cycle);
         if confirmed.is_ok() {
             let broken = Invariant::MigrationMakesProgress;
             outcome.broken.insert(broken);
@@ -162,29 +198,40 @@ fn replay_in<L: Layout, R: BufRead>(
     Ok(outcome)
 }
 
+impl StepReplay {
+    fn differ(&mut self, line: u64, read: &StepRow, observed: &StepRow) {
+        self.differences_total += 1;
+        if self.differences.len() < DIFFERENCES_MAX {
+            let text = |row: &StepRow| serde_json::to_string(row).unwrap_or_default();
+            self.differences.push((line, text(read), text(observed)));
+        }
+    }
+}
+
 fn first_broken(row: &StepRow) -> Option<(Invariant, Vec<String>)> {
     let invariant = Invariant::by_name(row.breaks.first()?)?;
     Some((invariant, row.pages.clone()))
 }
 
-/// Takes a step and says what it did: the row of a trace, and every claim that is broken now.
-pub fn take<L: Layout>(
-    scenario: &Scenario,
-    state: &mut State<L>,
-    step: Step,
-    before: Invariants,
-) -> (StepRow, Invariants) {
+/// Takes a step; answers its effect, and every claim that is broken now.
+fn take<L: Layout>(scenario: &Scenario, state: &mut State<L>, step: Step) -> (Effect, Invariants) {
     let machine = &scenario.machine;
-    let mut row = row(scenario, state, step);
     let effect = apply(machine, state, step);
     let mut broken = oracle::check(machine, state, effect);
-    let mut any = false;
-    dirtysim_model::step::for_each_step(machine, state, |_| any = true);
-    if !any && is_stuck(machine, state) {
+    if is_stuck(machine, state) && !can_act(machine, state, step.actor) {
         broken.insert(Invariant::MigrationMakesProgress);
     }
-    note_broken(scenario, state, effect, before, broken, &mut row);
-    (row, broken)
+    (effect, broken)
+}
+
+/// Whether somebody can act; `first` is asked first, who acted last and mostly goes on.
+fn can_act<L: Layout>(machine: &Machine, state: &State<L>, first: Actor) -> bool {
+    let mut any = false;
+    for_each_choice(machine, state, first, |_| any = true);
+    if !any {
+        for_each_step(machine, state, |_| any = true);
+    }
+    any
 }
 
 /// Writes a schedule as a trace.
@@ -258,7 +305,9 @@ fn write_in<L: Layout>(
     let mut writer = TraceWriter::new(out, header)?;
     let mut before = Invariants::NONE;
     for step in steps {
-        let (row, broken) = take(scenario, &mut state, *step, before);
+        let mut row = row(scenario, &state, *step);
+        let (effect, broken) = take(scenario, &mut state, *step);
+        note_broken(scenario, &state, effect, before, broken, &mut row);
         writer.row(&row)?;
         before = broken;
     }

@@ -2,9 +2,10 @@
 
 use dirtysim_model::device::DeviceConfig;
 use dirtysim_model::machine::WriterLog;
+use dirtysim_model::vcpu::UNLIMITED;
 
 use super::machine::Parts;
-use super::node::Node;
+use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
 
 /// The most stores that a scenario gives one writer.
@@ -82,7 +83,7 @@ fn read_pages(source: Source<'_>, table: &mut Table<'_>, parts: &Parts) -> Resul
 
 fn read_vcpu(source: Source<'_>, node: &Node, parts: &mut Parts) -> Result<()> {
     let mut table = Table::new(source, node, "`vcpu`")?;
-    let stores = table.integer("stores", 1..=MOST_STORES)?.unwrap_or(0) as u8;
+    let stores = read_stores(source, &mut table, 1)?.unwrap_or(0);
     let loads = table.integer("loads", 1..=MOST_STORES)?.unwrap_or(0) as u8;
     let frames = read_pages(source, &mut table, parts)?;
     for vcpu in &mut parts.machine.vcpus {
@@ -100,7 +101,7 @@ fn read_vcpu(source: Source<'_>, node: &Node, parts: &mut Parts) -> Result<()> {
                 "write { vcpu = 0, stores = 1 }",
             );
         };
-        let stores = each.integer("stores", 0..=MOST_STORES)?;
+        let stores = read_stores(source, &mut each, 0)?;
         let loads = each.integer("loads", 0..=MOST_STORES)?;
         let frames = each
             .list("pages")?
@@ -108,11 +109,23 @@ fn read_vcpu(source: Source<'_>, node: &Node, parts: &mut Parts) -> Result<()> {
             .transpose()?;
         each.finish()?;
         let vcpu = &mut parts.machine.vcpus[id as usize];
-        vcpu.stores = stores.map_or(vcpu.stores, |stores| stores as u8);
+        vcpu.stores = stores.unwrap_or(vcpu.stores);
         vcpu.loads = loads.map_or(vcpu.loads, |loads| loads as u8);
         vcpu.frames = frames.unwrap_or_else(|| vcpu.frames.clone());
     }
     table.finish()
+}
+
+/// A vCPU's stores: a number, or `"unlimited"` for a protocol that ends by itself, or never.
+fn read_stores(source: Source<'_>, table: &mut Table<'_>, least: u64) -> Result<Option<u8>> {
+    let Some(node) = table.get("stores") else {
+        return Ok(None);
+    };
+    if matches!(&node.kind, Kind::Text(word) if word == "unlimited") {
+        return Ok(Some(UNLIMITED));
+    }
+    let stores = reader::integer(source, node, "stores", least..=MOST_STORES)?;
+    Ok(Some(stores as u8))
 }
 
 /// A record that the kernel keeps in guest memory and updates in the context of a vCPU: steal time, a clock.

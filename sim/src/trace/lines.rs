@@ -23,6 +23,8 @@ pub struct JsonLines<R> {
     line: u64,
     limit_bytes: usize,
     buffer: Vec<u8>,
+    /// Whether the line in the buffer was ended by a line feed.
+    ended: bool,
 }
 
 impl<R: BufRead> JsonLines<R> {
@@ -34,6 +36,7 @@ impl<R: BufRead> JsonLines<R> {
             line: 0,
             limit_bytes: DEFAULT_LINE_LIMIT_BYTES,
             buffer: Vec::new(),
+            ended: false,
         }
     }
 
@@ -55,29 +58,46 @@ impl<R: BufRead> JsonLines<R> {
 
     /// The next line's object, or `None` at the end of the file.
     pub fn next_object(&mut self) -> Result<Option<Map<String, Value>>, Box<TraceError>> {
+        if self.next_text()?.is_none() {
+            return Ok(None);
+        }
+        self.object().map(Some)
+    }
+
+    /// The next line, which is UTF-8 and not blank, or `None` at the end of the file. For a reader that knows the line
+    /// by its form; [`object`](Self::object) has the last word on what it does not know.
+    pub(crate) fn next_text(&mut self) -> Result<Option<&str>, Box<TraceError>> {
         let Some(ended) = self.read_line()? else {
             return Ok(None);
         };
-        let text = match std::str::from_utf8(&self.buffer) {
-            Ok(text) => text,
-            // The end of the file inside a character is a truncation, not a wrong encoding.
-            Err(error) if !ended && error.error_len().is_none() => return Err(self.truncated()),
-            Err(error) => {
-                return Err(self.error(
-                    Problem::InvalidUtf8 {
-                        column: error.valid_up_to() + 1,
-                    },
-                    "a trace is UTF-8 text; save or convert the file as UTF-8",
-                ));
-            }
-        };
-        if text.trim().is_empty() {
+        self.ended = ended;
+        if self.text()?.trim_start().is_empty() {
             return Err(self.error(
                 Problem::BlankLine,
                 "every line is one JSON object; delete this one",
             ));
         }
-        let mut parser = serde_json::Deserializer::from_str(text);
+        self.text().map(Some)
+    }
+
+    /// The line read last.
+    pub(crate) fn text(&self) -> Result<&str, Box<TraceError>> {
+        match std::str::from_utf8(&self.buffer) {
+            Ok(text) => Ok(text),
+            // The end of the file inside a character is a truncation, not a wrong encoding.
+            Err(error) if !self.ended && error.error_len().is_none() => Err(self.truncated()),
+            Err(error) => Err(self.error(
+                Problem::InvalidUtf8 {
+                    column: error.valid_up_to() + 1,
+                },
+                "a trace is UTF-8 text; save or convert the file as UTF-8",
+            )),
+        }
+    }
+
+    /// The object of the line read last.
+    pub(crate) fn object(&self) -> Result<Map<String, Value>, Box<TraceError>> {
+        let mut parser = serde_json::Deserializer::from_str(self.text()?);
         let mut duplicate = None;
         let parsed = Strict {
             duplicate: &mut duplicate,
@@ -85,13 +105,13 @@ impl<R: BufRead> JsonLines<R> {
         .deserialize(&mut parser)
         .and_then(|value| parser.end().map(|()| value));
         match parsed {
-            Ok(Value::Object(object)) => Ok(Some(object)),
+            Ok(Value::Object(object)) => Ok(object),
             Ok(_) => Err(self.error(Problem::NotAnObject, "write one object, {…}, a line")),
             Err(error) => {
                 if let Some(key) = duplicate {
                     return Err(self.error(Problem::DuplicateKey(key), "keep one of the two"));
                 }
-                if error.is_eof() && !ended {
+                if error.is_eof() && !self.ended {
                     return Err(self.truncated());
                 }
                 let message = without_position(&error.to_string());
@@ -142,7 +162,7 @@ impl<R: BufRead> JsonLines<R> {
                 self.line -= 1;
                 return Ok(None);
             }
-            let feed = available.iter().position(|&byte| byte == b'\n');
+            let feed = memchr::memchr(b'\n', available);
             let taken = feed.unwrap_or(available.len());
             if self.buffer.len() + taken > self.limit_bytes {
                 let limit_bytes = self.limit_bytes;

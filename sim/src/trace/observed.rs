@@ -99,6 +99,14 @@ impl TraceRow for ObservedEvent {
         Ok(event)
     }
 
+    fn from_text(text: &str) -> Option<Self> {
+        let event: Self = serde_json::from_str(text).ok()?;
+        // What is written as this program writes it has every field once and no other.
+        let mut written = Vec::with_capacity(text.len());
+        serde_json::to_writer(&mut written, &event).ok()?;
+        (written == text.as_bytes() && event.check().is_ok()).then_some(event)
+    }
+
     fn check(&self) -> Result<(), Complaint> {
         if let Observed::UserspaceExit { reason, errno } = &self.what
             && reason.is_some() == errno.is_some()

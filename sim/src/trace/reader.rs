@@ -19,6 +19,12 @@ pub trait TraceRow: Sized {
     /// The row in an object. Every key must be known; fields must agree.
     fn from_object(object: Map<String, Value>) -> Result<Self, Complaint>;
 
+    /// The row in a line's text, if that is quickly told and beyond doubt what [`from_object`](Self::from_object) would
+    /// give; none leaves the line to that.
+    fn from_text(_text: &str) -> Option<Self> {
+        None
+    }
+
     /// What [`from_object`](Self::from_object) would complain about in this row.
     fn check(&self) -> Result<(), Complaint>;
 
@@ -115,14 +121,45 @@ pub struct Rows<R, T> {
 }
 
 impl<R: BufRead, T: TraceRow> Rows<R, T> {
+    /// Reads the next line; what is in it, the caller asks.
+    pub(crate) fn read_line(&mut self) -> Result<Option<Line<'_, R, T>>, Box<TraceError>> {
+        let more = self.lines.next_text()?.is_some();
+        Ok(more.then_some(Line { rows: self }))
+    }
+
     fn read(&mut self) -> Result<Option<Located<T>>, Box<TraceError>> {
-        let Some(object) = self.lines.next_object()? else {
+        let Some(line) = self.read_line()? else {
             return Ok(None);
         };
-        let line = self.lines.line();
-        T::from_object(object)
-            .map(|row| Some(Located { line, row }))
-            .map_err(|complaint| complaint.at(self.lines.file(), line))
+        let number = line.number();
+        let row = match T::from_text(line.text()?) {
+            Some(row) => row,
+            None => line.row()?,
+        };
+        Ok(Some(Located { line: number, row }))
+    }
+}
+
+/// A line of a trace, read and not yet understood.
+pub(crate) struct Line<'a, R, T> {
+    rows: &'a Rows<R, T>,
+}
+
+impl<R: BufRead, T: TraceRow> Line<'_, R, T> {
+    /// Its number, counted from 1.
+    pub(crate) fn number(&self) -> u64 {
+        self.rows.lines.line()
+    }
+
+    /// Its text.
+    pub(crate) fn text(&self) -> Result<&str, Box<TraceError>> {
+        self.rows.lines.text()
+    }
+
+    /// Its row.
+    pub(crate) fn row(&self) -> Result<T, Box<TraceError>> {
+        T::from_object(self.rows.lines.object()?)
+            .map_err(|complaint| self.rows.lines.complain(complaint))
     }
 }
 

@@ -5,7 +5,9 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariants};
 use dirtysim_model::pages::PageSet;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Effect, Step, describe, for_each_step, subject};
+use dirtysim_model::step::{
+    Actor, Effect, Step, describe, for_each_choice, for_each_step, subject,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -42,6 +44,10 @@ impl TraceRow for StepRow {
         object_into(object).map_err(|error| Complaint::from_serde(&error, Problem::Row))
     }
 
+    fn from_text(text: &str) -> Option<Self> {
+        StepLine::from_text(text).map(|line| line.to_row())
+    }
+
     fn check(&self) -> Result<(), Complaint> {
         Ok(())
     }
@@ -49,6 +55,53 @@ impl TraceRow for StepRow {
     fn to_line(&self) -> Result<String, Complaint> {
         serde_json::to_string(self)
             .map_err(|error| Complaint::row(error.to_string(), "a step has texts only"))
+    }
+}
+
+/// A [`StepRow`] that borrows its words from the line on which it stands: replay reads millions of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StepLine<'a> {
+    pub(crate) who: &'a str,
+    #[serde(rename = "do")]
+    pub(crate) what: &'a str,
+    #[serde(borrow, default)]
+    pub(crate) page: Option<&'a str>,
+    #[serde(borrow, default)]
+    pub(crate) breaks: Vec<&'a str>,
+    #[serde(borrow, default)]
+    pub(crate) pages: Vec<&'a str>,
+}
+
+impl<'a> StepLine<'a> {
+    /// The row in a line; none where a word is written with escapes, or the line is no such row.
+    pub(crate) fn from_text(text: &'a str) -> Option<Self> {
+        // A list of values would be read as a row, too.
+        if !text.starts_with('{') {
+            return None;
+        }
+        serde_json::from_str(text).ok()
+    }
+
+    pub(crate) fn of(row: &'a StepRow) -> Self {
+        Self {
+            who: &row.who,
+            what: &row.what,
+            page: row.page.as_deref(),
+            breaks: row.breaks.iter().map(String::as_str).collect(),
+            pages: row.pages.iter().map(String::as_str).collect(),
+        }
+    }
+
+    pub(crate) fn to_row(&self) -> StepRow {
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        StepRow {
+            who: self.who.to_owned(),
+            what: self.what.to_owned(),
+            page: self.page.map(str::to_owned),
+            breaks: owned(&self.breaks),
+            pages: owned(&self.pages),
+        }
     }
 }
 
@@ -62,14 +115,69 @@ pub fn actor_name(actor: Actor) -> String {
     }
 }
 
+/// The actor of that name, if `state` has it.
+fn actor_of<L: Layout>(state: &State<L>, name: &str) -> Option<Actor> {
+    let number = |prefix: &str, len: usize| {
+        let digits = name.strip_prefix(prefix)?;
+        (0..len).find(|&index| is_number(digits, index as u32))
+    };
+    if let Some(index) = number("vcpu", state.vcpus.len()) {
+        return Some(Actor::Vcpu(index as u8));
+    }
+    if let Some(index) = number("thread", state.threads.len()) {
+        return Some(Actor::Thread(index as u8));
+    }
+    number("device", state.devices.len()).map(|index| Actor::Device(index as u8))
+}
+
+/// Whether `digits` is `number` as it is printed.
+fn is_number(digits: &str, number: u32) -> bool {
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    plain && (digits.len() == 1 || !digits.starts_with('0')) && digits.parse() == Ok(number)
+}
+
 /// The page that a step is about, in words.
 #[must_use]
 pub fn page_name<L: Layout>(scenario: &Scenario, state: &State<L>, step: Step) -> Option<String> {
     let page = subject(&scenario.machine, state, step)?;
-    Some(match what_is_named(&scenario.machine, state, step) {
+    Some(match Named::by(describe(&scenario.machine, state, step)) {
         Named::Frame => scenario.frame_name(page),
         Named::HostPage => scenario.page_name(page),
     })
+}
+
+/// Whether a step that is described as `what` is about the page of that name: [`page_name`] compared, and nothing made.
+fn is_about<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    step: Step,
+    what: &str,
+    name: Option<&str>,
+) -> bool {
+    let (page, name) = match (subject(machine, state, step), name) {
+        (Some(page), Some(name)) => (page, name),
+        (page, name) => return page.is_none() && name.is_none(),
+    };
+    let (slot, first) = match Named::by(what) {
+        Named::Frame => {
+            let slot = machine.slot_of_frame(page).map(|slot| &machine.slots[slot]);
+            (slot, slot.map_or(0, |slot| slot.frame))
+        }
+        Named::HostPage => {
+            let slot = machine
+                .slots
+                .iter()
+                .find(|slot| (slot.host..slot.host + slot.npages).contains(&page));
+            (slot, slot.map_or(0, |slot| slot.host))
+        }
+    };
+    match slot {
+        Some(slot) => name
+            .strip_prefix(slot.name.as_str())
+            .and_then(|rest| rest.strip_prefix(':'))
+            .is_some_and(|digits| is_number(digits, page - first)),
+        None => is_number(name, page),
+    }
 }
 
 /// Which numbering a step's page belongs to.
@@ -78,11 +186,13 @@ enum Named {
     HostPage,
 }
 
-fn what_is_named<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> Named {
-    // Copies are of host pages; everything else is of frames.
-    match describe(machine, state, step) {
-        "copy" | "send-fails" => Named::HostPage,
-        _ => Named::Frame,
+impl Named {
+    /// Copies are of host pages; everything else is of frames.
+    fn by(what: &str) -> Self {
+        match what {
+            "copy" | "send-fails" => Self::HostPage,
+            _ => Self::Frame,
+        }
     }
 }
 
@@ -127,32 +237,40 @@ pub fn note_broken<L: Layout>(
     row.pages = pages.iter().map(|host| scenario.page_name(host)).collect();
 }
 
-/// The step that `row` names in `state`.
+/// The step that `line` names in `state`.
 ///
 /// # Errors
 /// A complaint that names the steps that are possible.
-pub fn find_step<L: Layout>(
+pub(crate) fn find_step<L: Layout>(
     scenario: &Scenario,
     state: &State<L>,
-    row: &StepRow,
+    line: &StepLine<'_>,
 ) -> Result<Step, Complaint> {
+    let machine = &scenario.machine;
     let mut found = None;
-    let mut possible = Vec::new();
-    for_each_step(&scenario.machine, state, |step| {
-        let candidate = self::row(scenario, state, step);
-        if candidate.who == row.who && candidate.what == row.what && candidate.page == row.page {
-            found.get_or_insert(step);
-        }
-        possible.push(words(&candidate));
-    });
+    if let Some(actor) = actor_of(state, line.who) {
+        for_each_choice(machine, state, actor, |choice| {
+            let step = Step { actor, choice };
+            if found.is_none()
+                && describe(machine, state, step) == line.what
+                && is_about(machine, state, step, line.what, line.page)
+            {
+                found = Some(step);
+            }
+        });
+    }
     found.ok_or_else(|| {
+        let mut possible = Vec::new();
+        for_each_step(machine, state, |step| {
+            possible.push(words(&row(scenario, state, step)));
+        });
         let possible = if possible.is_empty() {
             "none: the schedule is over".to_owned()
         } else {
             possible.join("; ")
         };
         Complaint::row(
-            format!("not possible here: {}", words(row)),
+            format!("not possible here: {}", words(&line.to_row())),
             format!("possible: {possible}"),
         )
     })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dirtysim::blame::{Cause, blame, read_pages};
+use dirtysim::blame::{Cause, blame, blame_seeds, read_pages};
 use dirtysim::random::Choices;
 use dirtysim::run::{self, Options, Scheduler};
 use dirtysim::scenario::{self, Expect, Scenario};
@@ -188,4 +188,34 @@ fn what_is_no_page_is_refused_with_its_line() {
     }
     let long = vec![b'x'; 10_000];
     assert!(complaint(&long).contains("a line of more than 4096 bytes"));
+}
+
+#[test]
+fn a_scenario_is_blamed_by_the_schedule_that_comes_nearest() {
+    let scenario = builtin("kernel-docs");
+    let given = BTreeSet::from([0]);
+    let found = blame_seeds(&scenario, 0..40, &given, &mut |_| true).expect("schedules");
+    assert!(found.unchanged.lost.is_empty());
+    let exact: Vec<_> = found.exact().collect();
+    assert!(!exact.is_empty());
+    for candidate in exact {
+        // The schedule of that seed alone says the same.
+        let seed = candidate.seed.expect("a seed");
+        let alone = blame_seeds(&scenario, seed..seed + 1, &given, &mut |_| true);
+        let alone = alone.expect("a schedule");
+        assert!(
+            alone.exact().any(|other| other == candidate),
+            "{}",
+            candidate.name
+        );
+    }
+    // It is asked whether to go on after each.
+    let mut asked = Vec::new();
+    let _ = blame_seeds(&scenario, 0..40, &given, &mut |done| {
+        asked.push(done);
+        done < 3
+    });
+    assert_eq!(asked, [1, 2, 3]);
+    let none = blame_seeds(&scenario, 0..0, &given, &mut |_| true);
+    assert!(none.is_none());
 }

@@ -23,7 +23,7 @@ fn every_kept_trace_shows_its_bug_in_a_few_blocks() {
                 kept.machine, scenario.machine,
                 "{name}: `dirtysim bugs --trace-dir traces/bugs` writes the traces anew"
             );
-            let replayed = replay(reader, &name, kept).expect("every step is possible");
+            let replayed = replay(reader, &name, kept, |_| {}).expect("every step is possible");
             let Expect::Violated(invariant) = scenario.expected() else {
                 panic!("{name} expects to hold");
             };

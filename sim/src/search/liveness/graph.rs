@@ -13,7 +13,7 @@ use dirtysim_model::step::{Step, apply, for_each_step};
 use dirtysim_model::symmetry::Symmetry;
 use rayon::prelude::*;
 
-use super::super::table::fingerprint;
+use super::super::sections::section_hash;
 use super::super::{Limit, Progress, Reduced, Watch, memory};
 use super::{Actors, is_progress};
 use crate::run::{has_work, is_stuck};
@@ -286,7 +286,7 @@ impl<'a, L: Layout> Builder<'a, L> {
     pub(super) fn number_of(&self, state: &State<L>) -> Option<u32> {
         let mut words = vec![0; self.packing.words()];
         self.pack(&mut state.clone(), &mut words);
-        self.graph.number(fingerprint(&words))
+        self.graph.number(section_hash(0, &words))
     }
 
     /// A state's own bits, pages not exchanged.
@@ -322,7 +322,7 @@ impl<'a, L: Layout> Builder<'a, L> {
         let mut level = vec![0; stride];
         self.pack(&mut self.start.clone(), &mut level);
         self.graph.grow(self.graph.wanted_slots(1));
-        self.graph.number_or_add(fingerprint(&level), NONE);
+        self.graph.number_or_add(section_hash(0, &level), NONE);
         let mut number = 0_u32;
         loop {
             self.graph.levels.push(number);
@@ -392,7 +392,7 @@ impl<'a, L: Layout> Builder<'a, L> {
                 let at = found.words.len();
                 found.words.resize(at + stride, 0);
                 self.pack(&mut after, &mut found.words[at..]);
-                found.prints.push(fingerprint(&found.words[at..]));
+                found.prints.push(section_hash(0, &found.words[at..]));
             }
             let standing = if steps.is_empty() && is_stuck(self.machine, &state) {
                 Standing::Deadlock
