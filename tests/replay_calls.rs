@@ -296,9 +296,8 @@ fn what_the_kernel_would_refuse_is_a_result() {
 /// The recordings of the witness that hold nothing but what the model covers.
 #[test]
 fn random_calls_on_arm64_replay_with_no_divergence() {
-    // The two that are not compared are a restore without a recorded save.
     for (recording, compared, not_modelled) in [
-        ("arm64-linux-6.12.117.random", 2834, 2),
+        ("arm64-linux-6.12.117.random", 2836, 0),
         ("arm64-linux-6.12.117.ring-huge-page", 23, 0),
     ] {
         let outcome = replay(&text(recording), &[]);

@@ -18,6 +18,7 @@ use dirtysim_model::thread::Answer;
 
 use super::gic::Gic;
 use super::guest::Cursor;
+use super::its::{GuestMemory, Its};
 use super::memory::Memories;
 use crate::trace::call_result::{CallResult, Returned};
 use crate::trace::{Complaint, Errno, Words};
@@ -396,27 +397,40 @@ impl ModelVm {
         }))
     }
 
-    /// A kernel writer without a vCPU writes pages of a slot; none where a page is in no slot.
-    pub(super) fn kernel_write(
-        &mut self,
-        writer: KernelWriter,
-        slot: u32,
-        pages: &[u64],
-    ) -> Option<CallResult> {
-        let mut frames = Vec::with_capacity(pages.len());
-        for &page in pages {
-            frames.push(self.frame(slot, page)?);
-        }
-        for &frame in &frames {
-            let host = self.machine.host_page(frame);
-            self.memories.forget(host);
+    /// A kernel writer without a vCPU writes frames.
+    pub(super) fn kernel_write(&mut self, writer: KernelWriter, frames: Vec<u32>) -> CallResult {
+        if frames.is_empty() && writer == KernelWriter::Other {
+            return CallResult::returned(0);
         }
         self.machine.frame_lists[0] = frames;
-        Some(self.call(Op::KernelWrite {
+        self.call(Op::KernelWrite {
             writer,
             frames: 0,
             fails_after: u8::MAX,
-        }))
+        })
+    }
+
+    /// Lets the ITS act on guest memory; the frames that it wrote come with what it says.
+    pub(super) fn its<R>(
+        &mut self,
+        act: impl FnOnce(&mut Its, &mut GuestMemory<'_>) -> R,
+    ) -> (R, Vec<u32>) {
+        let mut memory = GuestMemory::new(
+            &self.machine,
+            &self.state,
+            &mut self.memories,
+            &self.vcpu_ids,
+        );
+        let result = act(&mut self.gic.its, &mut memory);
+        (result, memory.into_written())
+    }
+
+    /// Where a slot that is there begins, in bytes.
+    pub(super) fn slot_gpa(&self, number: u32) -> Option<u64> {
+        let slot = self.state.find_slot(&self.machine, number)?;
+        let place = usize::from(self.state.slots[slot].place);
+        let gfn = self.machine.slots[slot].places.get(place)?;
+        Some(gfn * self.machine.constants.page_bytes)
     }
 
     /// The frame of a slot's page, if the slot is there and has it.
