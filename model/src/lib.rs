@@ -16,6 +16,7 @@ extern crate alloc;
 pub mod device;
 mod device_steps;
 pub mod errno;
+pub mod host;
 pub mod independence;
 mod ioctl;
 pub mod layout;

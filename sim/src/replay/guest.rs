@@ -124,6 +124,7 @@ impl ModelVm {
             self.step(vcpu, choice);
         }
         for &frame in frames {
+            self.back(frame);
             self.machine.vcpus[vcpu].steal_frame = frame;
             self.state.vcpus[vcpu].steal = 1;
             self.step(vcpu, Choice::Steal);
@@ -220,6 +221,10 @@ impl ModelVm {
         match access {
             Access::Store => {
                 v.stores = 1;
+                let slot = self.machine.slot_of_frame(frame);
+                if !slot.is_some_and(|slot| self.state.slots[slot].readonly) {
+                    self.back(frame);
+                }
                 self.step(vcpu, Choice::Store(frame));
             }
             Access::Load => {
@@ -259,6 +264,7 @@ impl ModelVm {
     pub(super) fn user_write(&mut self, number: u32, page: u64) -> Result<u32, Complaint> {
         let host = self.host(number, page)?;
         if let Some(frame) = self.frame(number, page) {
+            self.back(frame);
             self.run(Op::UserWrite {
                 frame,
                 log: dirtysim_model::machine::WriterLog::None,

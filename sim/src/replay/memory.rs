@@ -74,8 +74,13 @@ impl Memories {
         Ok(self.memory(name)?.number * HVA_STEP + offset)
     }
 
-    /// The number of the first of `pages` host pages of a memory.
-    pub(super) fn host(&mut self, name: &str, page: u64, pages: u64) -> Result<u32, Complaint> {
+    /// The number of the first of `pages` host pages of a memory; with it first and count of all its pages, if these are new.
+    pub(super) fn host(
+        &mut self,
+        name: &str,
+        page: u64,
+        pages: u64,
+    ) -> Result<(u32, Option<(u32, u32)>), Complaint> {
         let next = self.host_pages;
         let memory = self.memory(name)?;
         let end = page + pages;
@@ -95,7 +100,9 @@ impl Memories {
         if made {
             self.host_pages = first + room;
         }
-        Ok((first + page) as u32)
+        // A window ends at 2^32 at most, whose last page no set of pages can end behind.
+        let new = made.then(|| (first as u32, room.min(u64::from(u32::MAX) - first) as u32));
+        Ok(((first + page) as u32, new))
     }
 
     /// Bytes are stored at the start of a page.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dirtysim_model::machine::{Arch as ModelArch, Constants, DIRTY_GFN_BYTES, Kernel, Machine};
+use dirtysim_model::machine::{
+    Arch as ModelArch, Constants, DIRTY_GFN_BYTES, Kernel, Machine, X86_PREFETCH_PAGES,
+};
 use dirtysim_model::mutation::Mutation;
 use dirtysim_model::op::{KernelWriter, Op};
 use dirtysim_model::oracle::Invariants;
@@ -57,7 +59,7 @@ pub struct ModelHost {
 }
 
 /// The kernel version of the model that stands for a release: the newest that is not newer, by the changes that
-/// versions are known to differ in (arm64's marks since 6.2, RESET's signal test since 6.17).
+/// versions are known to differ in (arm64's marks since 6.2, RESET's signal test since 6.17, which page of a block arm64 marks).
 fn kernel_of(release: &str) -> Option<Kernel> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let major: u32 = numbers.next()?.parse().ok()?;
@@ -66,7 +68,8 @@ fn kernel_of(release: &str) -> Option<Kernel> {
         (6, 1) => Some(Kernel::V6_1),
         (6, 2..=16) => Some(Kernel::V6_12),
         (6, 17..) => Some(Kernel::V6_18),
-        (7.., _) => Some(Kernel::V7_2),
+        (7, 0..=2) => Some(Kernel::V7_2),
+        (7.., _) => Some(Kernel::V7_3),
         _ => None,
     }
 }
@@ -108,6 +111,7 @@ impl ModelHost {
             address_spaces: recorded.address_spaces.unwrap_or(constants.address_spaces),
             ..constants
         };
+        machine.prefetch_pages = X86_PREFETCH_PAGES;
         for &mutation in mutations {
             machine.mutations.switch_on(mutation);
         }
@@ -309,8 +313,8 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
             bytes,
             mem,
             mem_offset,
+            populated,
             huge,
-            ..
         } => {
             let whole = npages.checked_mul(page_bytes).ok_or_else(|| {
                 Complaint::row(
@@ -325,6 +329,7 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
                 bytes: bytes.unwrap_or(whole),
                 mem,
                 mem_offset: *mem_offset,
+                populated: *populated,
                 huge: *huge,
             })?
         }

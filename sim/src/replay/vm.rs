@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use dirtysim_model::errno::Errno as ModelErrno;
+use dirtysim_model::host;
 use dirtysim_model::layout::Large;
 use dirtysim_model::machine::{Arch, MEM_MAX_PAGES, Machine, SlotTemplate, VcpuConfig};
 use dirtysim_model::op::{ClearMask, Into as Collect, KernelWriter, Op};
@@ -60,6 +61,8 @@ pub(super) struct Region<'a> {
     pub(super) bytes: u64,
     pub(super) mem: &'a str,
     pub(super) mem_offset: u64,
+    /// The host's memory was touched before.
+    pub(super) populated: bool,
     pub(super) huge: bool,
 }
 
@@ -200,6 +203,9 @@ impl ModelVm {
     pub(super) fn set_region(&mut self, region: &Region<'_>) -> Result<CallResult, Complaint> {
         let page = self.machine.constants.page_bytes;
         let hva = self.memories.hva(region.mem, region.mem_offset)?;
+        if region.populated || region.huge {
+            self.populate(region)?;
+        }
         let old = self.state.find_slot(&self.machine, region.number);
         let op = |template: usize| Op::SetMemoryRegion {
             slot: region.number,
@@ -239,6 +245,33 @@ impl ModelVm {
         Ok(result)
     }
 
+    /// The host pages of a region, which begin without memory of their own.
+    fn host_pages(&mut self, mem: &str, page: u64, pages: u64) -> Result<u32, Complaint> {
+        let (host, new) = self.memories.host(mem, page, pages)?;
+        if let Some((first, count)) = new {
+            self.machine.unbacked.insert_new(first, count);
+        }
+        Ok(host)
+    }
+
+    /// The host gives a region's pages their memory before KVM sees them. Of huge pages nothing less is known.
+    fn populate(&mut self, region: &Region<'_>) -> Result<(), Complaint> {
+        let page = self.machine.constants.page_bytes;
+        let pages = region.bytes / page;
+        if pages == 0 || pages > GUEST_PAGES_MAX || !region.mem_offset.is_multiple_of(page) {
+            return Ok(());
+        }
+        let host = self.host_pages(region.mem, region.mem_offset / page, pages)?;
+        self.machine.unbacked.remove_range(host, pages as u32);
+        Ok(())
+    }
+
+    /// Somebody is about to store to a frame.
+    pub(super) fn back(&mut self, frame: u32) {
+        let host = self.machine.host_page(frame);
+        host::back(&mut self.machine, &mut self.state, host);
+    }
+
     /// A place for a new slot, in the first gap between the others; templates stay in the order of their frames.
     fn insert_slot(
         &mut self,
@@ -262,11 +295,8 @@ impl ModelVm {
             return Err(too_large());
         }
         let npages = pages as u32;
-        let host = self.memories.host(
-            region.mem,
-            region.mem_offset / self.machine.constants.page_bytes,
-            pages,
-        )?;
+        let page_bytes = self.machine.constants.page_bytes;
+        let host = self.host_pages(region.mem, region.mem_offset / page_bytes, pages)?;
         let padded = u64::from(self.machine.padded(npages));
         let (mut index, mut frame) = (self.machine.slots.len(), 0);
         for (at, slot) in self.machine.slots.iter().enumerate() {
@@ -401,6 +431,9 @@ impl ModelVm {
     pub(super) fn kernel_write(&mut self, writer: KernelWriter, frames: Vec<u32>) -> CallResult {
         if frames.is_empty() && writer == KernelWriter::Other {
             return CallResult::returned(0);
+        }
+        for &frame in &frames {
+            self.back(frame);
         }
         self.machine.frame_lists[0] = frames;
         self.call(Op::KernelWrite {

@@ -55,8 +55,12 @@ impl Generator {
     pub(super) fn queue_its_slot(&mut self) {
         let log = u32::from(self.random.percent(90));
         let mut call = self.create_slot(SLOT, PAGES, log);
-        if let Call::SetUserMemoryRegion { mem, .. } = &mut call {
+        if let Call::SetUserMemoryRegion {
+            mem, npages, huge, ..
+        } = &mut call
+        {
             "its".clone_into(mem);
+            (*npages, *huge) = (PAGES, false);
         }
         self.queued.push_back(call);
     }
