@@ -59,32 +59,45 @@ impl Unbacked {
     }
 }
 
-/// Gives a host page memory of its own, before somebody stores to it: what KVM had mapped there goes.
+/// Gives host pages memory of their own, before somebody stores to them: what KVM had mapped there goes.
 /// Source: virt/kvm/kvm_main.c, kvm_mmu_notifier_invalidate_range_start().
-pub fn back<L: Layout>(machine: &mut Machine, state: &mut State<L>, host: u32) {
-    if !machine.unbacked.contains(host) {
+pub fn back<L: Layout>(machine: &mut Machine, state: &mut State<L>, first: u32, count: u32) {
+    if machine.unbacked.is_empty() {
         return;
     }
-    machine.unbacked.remove_range(host, 1);
+    let end = first.saturating_add(count);
     for slot in &machine.slots {
-        let Some(page) = host
-            .checked_sub(slot.host)
-            .filter(|&page| page < slot.npages)
-        else {
+        let (from, to) = (first.max(slot.host), end.min(slot.host + slot.npages));
+        if from >= to {
             continue;
-        };
-        let frame = slot.frame + page;
-        for set in [
-            &mut state.present,
-            &mut state.writable,
-            &mut state.dirty_bit,
-            &mut state.huge,
-        ] {
-            set.remove(frame);
         }
-        for vcpu in state.vcpus.iter_mut() {
-            vcpu.tlb.remove(frame);
+        let frames = slot.frame + (from - slot.host)..slot.frame + (to - slot.host);
+        let mut at = frames.start;
+        while let Some(frame) = state
+            .present
+            .next(at)
+            .filter(|frame| frames.contains(frame))
+        {
+            at = frame + 1;
+            if machine.unbacked.contains(slot.host + (frame - slot.frame)) {
+                drop_leaf(state, frame);
+            }
         }
+    }
+    machine.unbacked.remove_range(first, count);
+}
+
+fn drop_leaf<L: Layout>(state: &mut State<L>, frame: u32) {
+    for set in [
+        &mut state.present,
+        &mut state.writable,
+        &mut state.dirty_bit,
+        &mut state.huge,
+    ] {
+        set.remove(frame);
+    }
+    for vcpu in state.vcpus.iter_mut() {
+        vcpu.tlb.remove(frame);
     }
 }
 

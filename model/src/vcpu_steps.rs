@@ -532,8 +532,11 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
             next_fault_stage(machine, state, vcpu);
         }
         FaultStage::FastMap => {
-            if !state.present.contains(frame) {
-                // The leaf is gone: the slow path takes over.
+            // A huge leaf of a slot that logs is not made writable as a whole.
+            let huge = state.huge.contains(frame)
+                && slot.is_some_and(|slot| fault_path_logs(machine, state, slot));
+            if huge || !state.present.contains(frame) {
+                // The leaf is gone, or has to be split: the slow path takes over.
                 let v = &mut state.vcpus[vcpu];
                 v.fast = false;
                 v.was_absent = true;
@@ -664,7 +667,7 @@ fn map<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, slot: Op
                     state.dirty_bit.insert(frame);
                 }
             }
-            if machine.prefetch_pages > 1 && machine.arch == Arch::X86 {
+            if machine.prefetch_pages > 1 {
                 prefetch(machine, state, slot, frame);
             }
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::grouped;
+use super::report::{grouped, never_seen};
 use super::run::{expected_word, find_scenarios, write_trace};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::scenario::{Expect, Scenario};
@@ -245,6 +245,7 @@ fn subject(
         json.insert("scaled".into(), scenario.scaled.clone().into());
         text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));
     }
+    text.push_str(&never_seen(scenario, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
+use crate::fidelity;
+use crate::scenario::Scenario;
+
 /// A verdict on one subject, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
@@ -121,6 +124,19 @@ impl Report {
         }
         ExitCode::from(self.exit_code())
     }
+}
+
+/// What of a scenario's machine no kernel was seen doing: no verdict omits it.
+pub(crate) fn never_seen(scenario: &Scenario, json: &mut Map<String, Value>) -> String {
+    let parts = fidelity::never_seen(&scenario.machine);
+    if parts.is_empty() {
+        return String::new();
+    }
+    json.insert("never_seen".into(), parts.clone().into());
+    format!(
+        "  read in the source, never seen on a kernel: {}\n",
+        parts.join("; ")
+    )
 }
 
 /// A whole number with its thousands apart: 1,234,567.

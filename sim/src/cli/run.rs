@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use dirtysim_model::oracle::Invariant;
 use serde_json::{Map, Value};
 
-use super::report::grouped;
+use super::report::{grouped, never_seen};
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
@@ -216,6 +216,7 @@ fn subject(
         json.insert("scaled".into(), scenario.scaled.clone().into());
         text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));
     }
+    text.push_str(&never_seen(scenario, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()

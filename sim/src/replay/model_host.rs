@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dirtysim_model::machine::{
-    Arch as ModelArch, Constants, DIRTY_GFN_BYTES, Kernel, Machine, X86_PREFETCH_PAGES,
+    Arch as ModelArch, Constants, DIRTY_GFN_BYTES, Kernel, Machine, Mmu, X86_PREFETCH_PAGES,
 };
 use dirtysim_model::mutation::Mutation;
 use dirtysim_model::op::{KernelWriter, Op};
@@ -111,7 +111,14 @@ impl ModelHost {
             address_spaces: recorded.address_spaces.unwrap_or(constants.address_spaces),
             ..constants
         };
-        machine.prefetch_pages = X86_PREFETCH_PAGES;
+        machine.mmu = if arch != ModelArch::X86 || recorded.two_dimensional.unwrap_or(pml) {
+            Mmu::TwoDimensional
+        } else {
+            Mmu::Shadow
+        };
+        if machine.mmu == Mmu::Shadow {
+            machine.prefetch_pages = X86_PREFETCH_PAGES;
+        }
         for &mutation in mutations {
             machine.mutations.switch_on(mutation);
         }

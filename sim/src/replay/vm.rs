@@ -262,14 +262,14 @@ impl ModelVm {
             return Ok(());
         }
         let host = self.host_pages(region.mem, region.mem_offset / page, pages)?;
-        self.machine.unbacked.remove_range(host, pages as u32);
+        host::back(&mut self.machine, &mut self.state, host, pages as u32);
         Ok(())
     }
 
     /// Somebody is about to store to a frame.
     pub(super) fn back(&mut self, frame: u32) {
         let host = self.machine.host_page(frame);
-        host::back(&mut self.machine, &mut self.state, host);
+        host::back(&mut self.machine, &mut self.state, host, 1);
     }
 
     /// A place for a new slot, in the first gap between the others; templates stay in the order of their frames.

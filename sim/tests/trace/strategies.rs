@@ -463,6 +463,7 @@ pub(crate) fn header() -> impl Strategy<Value = Header> {
             ring_page_offset: Some(offset),
             address_spaces: (shift % 2 == 0).then_some(1 + shift / 16),
             pml: (shift % 3 == 0).then_some(shift == 12),
+            two_dimensional: (shift % 2 == 0).then_some(shift == 4),
         });
     let expect = prop_oneof![Just(Expect::Holds), text().prop_map(Expect::Violated)];
     (

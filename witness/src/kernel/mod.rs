@@ -73,13 +73,17 @@ impl Kernel {
     /// What a trace that is recorded here says of its machine.
     #[must_use]
     pub fn describe(&self) -> TraceMachine {
+        let x86 = target().arch == Arch::X86_64;
         TraceMachine {
             arch: target().arch,
             kernel: Some(release()),
             page_size: Some(PAGE_BYTES),
             ring_page_offset: Some(RING_PAGE_OFFSET),
             address_spaces: None,
-            pml: None,
+            pml: x86.then(|| parameter("kvm_intel/parameters/pml")),
+            two_dimensional: x86.then(|| {
+                parameter("kvm_intel/parameters/ept") || parameter("kvm_amd/parameters/npt")
+            }),
         }
     }
 }
@@ -112,6 +116,12 @@ pub fn target() -> Target {
         own_pages: guest::OWN_PAGES,
         data_gpa: guest::DATA_GPA,
     }
+}
+
+/// Whether a parameter of KVM's vendor module is on; a module that is not loaded has none.
+fn parameter(path: &str) -> bool {
+    std::fs::read_to_string(format!("/sys/module/{path}"))
+        .is_ok_and(|value| matches!(value.trim(), "Y" | "1"))
 }
 
 /// The release of the running kernel, as `uname -r` has it.
