@@ -298,11 +298,13 @@ fn what_the_kernel_would_refuse_is_a_result() {
 fn the_recordings_of_the_witness_replay_whole() {
     for recording in [
         "arm64-linux-6.12.117.edges",
+        "arm64-linux-6.12.117.outcomes",
         "arm64-linux-6.12.117.random",
         "arm64-linux-6.12.117.ring-huge-page",
         "arm64-linux-7.3.4.edges",
         "arm64-linux-7.3.4.ring-huge-page",
         "x86-linux-6.18.44.edges",
+        "x86-linux-6.18.44.outcomes",
         "x86-linux-6.18.44.random",
     ] {
         let text = text(recording);

@@ -75,9 +75,7 @@ pub fn classify(arch: Arch, vm: &Vm, call: &Call, result: &CallResult) -> Found 
             Some(Returned::Value(0)) => "check.not_offered",
             _ => "check.offered",
         }],
-        Call::EnableCap { cap, flags, args0 } => {
-            enable_cap(arch, vm, *cap, *flags, *args0, failed)
-        }
+        Call::EnableCap { cap, flags, args0 } => enable_cap(arch, vm, *cap, *flags, *args0, failed),
         Call::CreateVcpu { .. } => vec![match failed {
             None => "vcpu.made",
             Some(Errno::EEXIST) => "vcpu.exists",
@@ -312,13 +310,18 @@ fn clear(vm: &Vm, call: &Call, failed: Option<Errno>) -> Found {
 
 fn interrupts(vm: &Vm, call: &Call, failed: Option<Errno>, result: &CallResult) -> Found {
     match (call, failed) {
-        (Call::CreateDevice { .. } | Call::SetDeviceAttr { .. } | Call::RedistRegWrite { .. }, None) => {
+        (
+            Call::CreateDevice { .. } | Call::SetDeviceAttr { .. } | Call::RedistRegWrite { .. },
+            None,
+        ) => {
             vec!["gic.made"]
         }
         (Call::ItsRegWrite { .. }, None) if result.creadr_after.is_some() => vec!["its.command"],
         (Call::ItsRegRead { .. }, None) => vec!["its.read"],
         (Call::ItsReset {}, None) => vec!["its.reset"],
-        (Call::ItsSaveTables {}, None) if !vm.has_log() && vm.its_slot.is_some_and(|slot| vm.logs(slot)) => {
+        (Call::ItsSaveTables {}, None)
+            if !vm.has_log() && vm.its_slot.is_some_and(|slot| vm.logs(slot)) =>
+        {
             vec!["its.save_ring_alone"]
         }
         (Call::ItsRestoreTables {}, None) => vec!["its.restore"],

@@ -51,7 +51,10 @@ fn seen_in(path: &Path, seen: &mut BTreeSet<&'static str>) {
     let reader = TraceReader::open(path).unwrap_or_else(|error| panic!("{error}"));
     let arch = reader.header().machine.as_ref().unwrap().arch;
     let mut vms: BTreeMap<u32, (Vm, Pages)> = BTreeMap::new();
-    for located in reader.rows::<CallRow>().unwrap_or_else(|error| panic!("{error}")) {
+    for located in reader
+        .rows::<CallRow>()
+        .unwrap_or_else(|error| panic!("{error}"))
+    {
         let located = located.unwrap_or_else(|error| panic!("{error}"));
         let CallRow::Call(row) = located.row else {
             vms.clear();
@@ -167,7 +170,11 @@ fn the_table_in_the_documentation_is_what_the_recordings_show() {
     let end = text.find(END).expect("the table's last mark");
     let rendered = render(&all_seen());
     if std::env::var_os("DIRTYSIM_BLESS").is_some() {
-        fs::write(&path, format!("{}{rendered}{}", &text[..begin], &text[end..])).unwrap();
+        fs::write(
+            &path,
+            format!("{}{rendered}{}", &text[..begin], &text[end..]),
+        )
+        .unwrap();
         return;
     }
     assert!(
@@ -204,4 +211,28 @@ fn nineteen_of_twenty_outcomes_that_can_be_seen_were() {
 fn every_outcome_has_a_name_of_its_own() {
     let names: BTreeSet<&str> = OUTCOMES.iter().map(|outcome| outcome.id).collect();
     assert_eq!(names.len(), OUTCOMES.len());
+}
+
+/// What shows an outcome is in one recording: without it the outcome is not seen.
+#[test]
+fn an_outcome_is_seen_where_it_was_recorded_and_nowhere_else() {
+    let outcomes = root().join("traces/kernel/x86-linux-6.18.44.outcomes.trace.jsonl");
+    let edges = root().join("traces/kernel/x86-linux-6.18.44.edges.trace.jsonl");
+    let of = |path: &Path| {
+        let mut seen = BTreeSet::new();
+        seen_in(path, &mut seen);
+        seen
+    };
+    let (outcomes, edges) = (of(&outcomes), of(&edges));
+    for id in [
+        "reset.out_of_range",
+        "reset.exact",
+        "run.no_slot",
+        "slot.wraps",
+    ] {
+        assert!(outcomes.contains(id) && !edges.contains(id), "{id}");
+    }
+    for id in ["load.neighbour", "load.untouched", "store.two_vcpus"] {
+        assert!(edges.contains(id) && !outcomes.contains(id), "{id}");
+    }
 }

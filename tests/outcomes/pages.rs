@@ -139,7 +139,15 @@ impl Pages {
                 fetch_index,
                 max,
                 write_flags,
-            } => self.harvest(vm, *vcpu, *fetch_index, *max, *write_flags, result, &mut found),
+            } => self.harvest(
+                vm,
+                *vcpu,
+                *fetch_index,
+                *max,
+                *write_flags,
+                result,
+                &mut found,
+            ),
             Call::RingWrite {
                 vcpu,
                 index,
