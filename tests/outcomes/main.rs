@@ -232,7 +232,7 @@ fn an_outcome_is_seen_where_it_was_recorded_and_nowhere_else() {
     ] {
         assert!(outcomes.contains(id) && !edges.contains(id), "{id}");
     }
-    for id in ["load.neighbour", "load.untouched", "store.two_vcpus"] {
+    for id in ["load.neighbour", "load.untouched", "load.mapped"] {
         assert!(edges.contains(id) && !outcomes.contains(id), "{id}");
     }
 }
