@@ -156,8 +156,14 @@ pub fn random_sequence(
 #[derive(PartialEq)]
 struct Kind {
     call: &'static str,
-    /// The fields that differ, with both sides where they are short.
-    fields: Vec<(&'static str, Option<(Option<Value>, Option<Value>)>)>,
+    fields: Vec<Field>,
+}
+
+/// A field that differs; both sides where they are short.
+#[derive(PartialEq)]
+struct Field {
+    name: &'static str,
+    sides: Option<[Option<Value>; 2]>,
 }
 
 impl Kind {
@@ -165,17 +171,16 @@ impl Kind {
         let End::Diverged(divergence) = &performed.end else {
             return None;
         };
-        let side = |difference: &Difference| {
+        let field = |difference: &Difference| {
             let short = matches!(difference.field, "ret" | "exit" | "touch");
-            short.then(|| (difference.left.clone(), difference.right.clone()))
+            Field {
+                name: difference.field,
+                sides: short.then(|| [difference.left.clone(), difference.right.clone()]),
+            }
         };
         Some(Self {
             call: divergence.call.call.name(),
-            fields: divergence
-                .differences
-                .iter()
-                .map(|difference| (difference.field, side(difference)))
-                .collect(),
+            fields: divergence.differences.iter().map(field).collect(),
         })
     }
 }

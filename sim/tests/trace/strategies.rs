@@ -141,6 +141,16 @@ fn its_command() -> impl Strategy<Value = ItsCommand> {
             lpi,
             collection
         }),
+        any::<(u32, u32, u32)>().prop_map(|(dev, event, collection)| ItsCommand::Movi {
+            dev,
+            event,
+            collection
+        }),
+        any::<(u32, u32)>().prop_map(|(dev, event)| ItsCommand::Int { dev, event }),
+        any::<(u32, u32)>().prop_map(|(dev, event)| ItsCommand::Clear { dev, event }),
+        any::<(u32, u32)>().prop_map(|(dev, event)| ItsCommand::Discard { dev, event }),
+        any::<u32>().prop_map(|dev| ItsCommand::Unmapd { dev }),
+        any::<u32>().prop_map(|collection| ItsCommand::Unmapc { collection }),
     ]
 }
 
