@@ -93,7 +93,7 @@ pub enum Kernel {
     V6_18,
     /// Linux 7.2 (read at 7.2.13).
     V7_2,
-    /// Linux 7.3 (recorded on arm64).
+    /// Linux 7.3 (read at 7.3.4, recorded on arm64).
     V7_3,
 }
 
@@ -137,9 +137,23 @@ impl Kernel {
         self < Self::V6_18
     }
 
-    /// `arm64_marks_block`: arm64 marks the first page of the block that it maps, not the page that was stored to (seen on 7.3.4).
+    /// `arm64_marks_block`: arm64 marks the first page of the block that it maps, not the page that was stored to (read at 7.2.13, seen
+    /// on 7.3.4).
     #[must_use]
     pub fn arm64_marks_block(self) -> bool {
+        self >= Self::V7_2
+    }
+
+    /// `its_maps_lpi_once`: the ITS refuses to map an LPI from a second event (read and seen at 7.3.4, not there at 7.2.13).
+    #[must_use]
+    pub fn its_maps_lpi_once(self) -> bool {
+        self >= Self::V7_3
+    }
+
+    /// `vcpu_id_first`: KVM_CREATE_VCPU looks whether the id is taken before it asks the architecture (read and seen at 7.3.4, not there
+    /// at 7.2.13).
+    #[must_use]
+    pub fn vcpu_id_first(self) -> bool {
         self >= Self::V7_3
     }
 

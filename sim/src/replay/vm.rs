@@ -168,8 +168,9 @@ impl ModelVm {
         Ok(vcpu)
     }
 
-    /// KVM_CREATE_VCPU: the id first; then the architecture, which on arm64 has no more vCPUs once the interrupt controller
-    /// is there; then an id that is taken. Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu().
+    /// KVM_CREATE_VCPU: the id first; then the architecture, which on arm64 makes no more vCPUs once the interrupt controller is
+    /// initialised; then an id that is taken. Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu(); arch/arm64/kvm/arm.c,
+    /// kvm_arch_vcpu_precreate().
     pub(super) fn create_vcpu(&mut self, id: u32) -> Result<CallResult, Complaint> {
         let ids = if self.machine.arch == Arch::X86 {
             X86_VCPU_IDS
@@ -179,13 +180,15 @@ impl ModelVm {
         if id >= ids {
             return Ok(CallResult::failed(Errno::EINVAL));
         }
-        if self.vcpu_ids.contains(&id) {
-            let errno = if self.gic.is_there() {
-                Errno::EBUSY
-            } else {
-                Errno::EEXIST
-            };
-            return Ok(CallResult::failed(errno));
+        let taken = self.vcpu_ids.contains(&id);
+        if taken && self.machine.kernel.vcpu_id_first() {
+            return Ok(CallResult::failed(Errno::EEXIST));
+        }
+        if self.gic.is_ready() {
+            return Ok(CallResult::failed(Errno::EBUSY));
+        }
+        if taken {
+            return Ok(CallResult::failed(Errno::EEXIST));
         }
         if self.vcpu_ids.len() == VCPUS_MAX {
             return Err(Complaint::row(

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use dirtysim::trace::call::Call;
 use dirtysim::trace::call_result::{CallResult, Returned};
-use dirtysim::trace::{Arch, Machine as TraceMachine};
+use dirtysim::trace::{Arch, Cap, Machine as TraceMachine};
 use kvm_ioctls::Kvm;
 
 use crate::generate::Target;
@@ -55,6 +55,26 @@ impl Kernel {
         };
         kernel.probe()?;
         Ok(kernel)
+    }
+
+    /// Says which capability of dirty logging this architecture usually has and this kernel has not: there is nothing to compare then.
+    ///
+    /// # Errors
+    /// A sentence that names it.
+    pub fn require_dirty_logging(&self) -> Result<(), Refused> {
+        let mut caps = vec![Cap::ManualDirtyLogProtect2, Cap::DirtyLogRingAcqRel];
+        if target().arch == Arch::Arm64 {
+            caps.push(Cap::DirtyLogRingWithBitmap);
+        }
+        for cap in caps {
+            if self.kvm.check_extension_raw(cap.number().into()) <= 0 {
+                return Err(Refused(format!(
+                    "kernel {} has no {cap}: the model beside it has; try Linux 6.12 or later",
+                    release()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Runs one store of one guest, so that a machine that cannot fails here, with a sentence, and not in the middle of a recording.

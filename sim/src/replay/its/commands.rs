@@ -151,7 +151,7 @@ impl Its {
             self.entry_gpa(1, id, memory)?;
             self.collections.push(Collection { id, vcpu: None });
         }
-        if self.lpis.get(lpi, self.vcpu_of(id), memory).is_err() {
+        if self.lpis.map(lpi, self.vcpu_of(id), memory).is_err() {
             if made {
                 self.free_collection(id);
             }
@@ -193,7 +193,7 @@ impl Its {
         let gpa = device.table_gpa + u64::from(words.event()) * super::ENTRY_BYTES;
         device.events.retain(|found| found.id != words.event());
         self.lpis.forget_translations();
-        self.lpis.put(lpi);
+        self.lpis.unmap(lpi);
         memory.write_u64(gpa, 0).ok()
     }
 }

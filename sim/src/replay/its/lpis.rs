@@ -19,6 +19,8 @@ const PENDING_TABLE_ZERO: u64 = 1 << 62;
 struct Lpi {
     /// Events that are mapped to it, and remembered translations.
     references: u32,
+    /// An event is mapped to it.
+    mapped: bool,
     vcpu: Option<u32>,
     pending: bool,
 }
@@ -99,15 +101,24 @@ impl Lpis {
         (table + u64::from(lpi / 8), 1 << (lpi % 8))
     }
 
-    /// Another reference to an LPI, which is made if it is not there: then it takes its pending bit out of memory.
-    /// Source: vgic_add_lpi(), vgic_v3_lpi_sync_pending_status().
-    pub(super) fn get(
+    /// An event is mapped to an LPI, which is made if it is not there: then it takes its pending bit out of memory.
+    ///
+    /// EEXIST where another event is mapped to it and the kernel refuses that. Source: vgic_add_lpi(), vgic_its_map_lpi(),
+    /// vgic_v3_lpi_sync_pending_status().
+    pub(super) fn map(
         &mut self,
         lpi: u32,
         vcpu: Option<u32>,
         memory: &mut GuestMemory<'_>,
     ) -> Result<(), Errno> {
         if let Some(found) = self.lpis.get_mut(&lpi) {
+            if memory.kernel().its_maps_lpi_once() {
+                if found.mapped {
+                    return Err(Errno::EEXIST);
+                }
+                found.vcpu = vcpu;
+            }
+            found.mapped = true;
             found.references += 1;
             return Ok(());
         }
@@ -125,6 +136,7 @@ impl Lpis {
         }
         let made = Lpi {
             references: 1,
+            mapped: true,
             vcpu,
             pending,
         };
@@ -132,8 +144,16 @@ impl Lpis {
         Ok(())
     }
 
+    /// An event is no longer mapped to the LPI.
+    pub(super) fn unmap(&mut self, lpi: u32) {
+        if let Some(found) = self.lpis.get_mut(&lpi) {
+            found.mapped = false;
+        }
+        self.put(lpi);
+    }
+
     /// A reference less; an LPI without one is gone, and its pending state with it.
-    pub(super) fn put(&mut self, lpi: u32) {
+    fn put(&mut self, lpi: u32) {
         if let Some(found) = self.lpis.get_mut(&lpi) {
             found.references -= 1;
             if found.references == 0 {

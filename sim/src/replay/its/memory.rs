@@ -1,7 +1,7 @@
 //! Guest memory as the interrupt controller reads and writes it, by guest physical address in address space 0.
 
 use dirtysim_model::layout::Large;
-use dirtysim_model::machine::Machine;
+use dirtysim_model::machine::{Kernel, Machine};
 use dirtysim_model::slot::Life;
 use dirtysim_model::state::State;
 
@@ -49,6 +49,11 @@ impl<'a> GuestMemory<'a> {
             (there && page < u64::from(template.npages))
                 .then(|| (index, template.frame + page as u32))
         })
+    }
+
+    /// The kernel's version, where that decides.
+    pub(super) fn kernel(&self) -> Kernel {
+        self.machine.kernel
     }
 
     /// Whether there is a vCPU of that id.

@@ -230,7 +230,7 @@ impl Its {
     fn free_device(&mut self, index: usize) {
         let device = self.devices.remove(index);
         for event in &device.events {
-            self.lpis.put(event.lpi);
+            self.lpis.unmap(event.lpi);
         }
         self.lpis.forget_translations();
     }

@@ -255,12 +255,16 @@ impl Its {
         {
             return Err(Errno::EINVAL);
         }
-        self.lpis.get(lpi, self.vcpu_of(id), memory)?;
-        self.devices[device].events.push(Event {
-            id: event,
-            lpi,
-            collection: Some(id),
-        });
+        match self.lpis.map(lpi, self.vcpu_of(id), memory) {
+            Ok(()) => self.devices[device].events.push(Event {
+                id: event,
+                lpi,
+                collection: Some(id),
+            }),
+            // As with MAPTI, the event that has it keeps it.
+            Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error),
+        }
         Ok(if next == 0 {
             Next::End
         } else {
