@@ -86,10 +86,12 @@ impl Its {
                 let entry = match event.collection {
                     None => 0,
                     Some(collection) => {
-                        let next = device
-                            .events
-                            .get(at + 1)
-                            .map_or(0, |next| next.id.wrapping_sub(event.id).min(EVENT_NEXT_MAX));
+                        // Newer kernels pass over events that are saved as zeros.
+                        let passes = memory.kernel().its_maps_lpi_once();
+                        let next = device.events[at + 1..]
+                            .iter()
+                            .find(|next| !passes || next.collection.is_some())
+                            .map_or(0, |next| (next.id - event.id).min(EVENT_NEXT_MAX));
                         u64::from(next) << EVENT_NEXT_SHIFT
                             | u64::from(event.lpi) << EVENT_LPI_SHIFT
                             | u64::from(collection)
