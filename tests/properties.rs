@@ -27,6 +27,7 @@ fn host(arch: Arch, ring: bool) -> ModelHost {
         ring_page_offset: Some(64),
         address_spaces: Some(1),
         pml: None,
+        two_dimensional: None,
     };
     let mut host = ModelHost::new(&machine, &[]).unwrap();
     perform(&mut host, &Call::CreateVm {});

@@ -17,6 +17,7 @@ pub mod device;
 mod device_steps;
 pub mod errno;
 pub mod footprint;
+pub mod host;
 pub mod independence;
 mod ioctl;
 pub mod layout;

@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::device::DeviceConfig;
+use crate::host::Unbacked;
 use crate::mutation::Mutations;
 use crate::op::{Op, Until};
 
@@ -92,11 +93,13 @@ pub enum Kernel {
     V6_18,
     /// Linux 7.2 (read at 7.2.13).
     V7_2,
+    /// Linux 7.3 (read at 7.3.4, recorded on arm64).
+    V7_3,
 }
 
 impl Kernel {
     /// Every version that the model knows, oldest first.
-    pub const ALL: [Self; 4] = [Self::V6_1, Self::V6_12, Self::V6_18, Self::V7_2];
+    pub const ALL: [Self; 5] = [Self::V6_1, Self::V6_12, Self::V6_18, Self::V7_2, Self::V7_3];
 
     /// The name in scenarios and traces.
     #[must_use]
@@ -106,6 +109,7 @@ impl Kernel {
             Self::V6_12 => "6.12",
             Self::V6_18 => "6.18",
             Self::V7_2 => "7.2",
+            Self::V7_3 => "7.3",
         }
     }
 
@@ -131,6 +135,26 @@ impl Kernel {
     #[must_use]
     pub fn pml_newest_first(self) -> bool {
         self < Self::V6_18
+    }
+
+    /// `arm64_marks_block`: arm64 marks the first page of the block that it maps, not the page that was stored to (read at 7.2.13, seen
+    /// on 7.3.4).
+    #[must_use]
+    pub fn arm64_marks_block(self) -> bool {
+        self >= Self::V7_2
+    }
+
+    /// `its_maps_lpi_once`: the ITS refuses to map an LPI from a second event (read and seen at 7.3.4, not there at 7.2.13).
+    #[must_use]
+    pub fn its_maps_lpi_once(self) -> bool {
+        self >= Self::V7_3
+    }
+
+    /// `vcpu_id_first`: KVM_CREATE_VCPU looks whether the id is taken before it asks the architecture (read and seen at 7.3.4, not there
+    /// at 7.2.13).
+    #[must_use]
+    pub fn vcpu_id_first(self) -> bool {
+        self >= Self::V7_3
     }
 
     /// `riscv_needs_bitmap`: RISC-V and LoongArch take a slot without a bitmap for one that does not log.
@@ -166,6 +190,8 @@ pub const RING_MAX_ENTRIES: u32 = 65536;
 pub const RING_RESERVED_ENTRIES: u32 = 64;
 /// The entries of a PML buffer: PML_LOG_NR_ENTRIES.
 pub const PML_ENTRIES: u32 = 512;
+/// Pages of the window that x86's shadow paging maps ahead: PTE_PREFETCH_NUM.
+pub const X86_PREFETCH_PAGES: u32 = 8;
 /// Memslots an address space can have: KVM_MEM_SLOTS_NUM (SHRT_MAX).
 pub const MEM_SLOTS: u32 = 32767;
 /// The most pages of a user slot: KVM_MEM_MAX_NR_PAGES.
@@ -331,6 +357,11 @@ pub struct Machine {
     pub mmu: Mmu,
     /// KVM's sizes.
     pub constants: Constants,
+    /// x86 with shadow paging: pages of the aligned window around a fault of which KVM maps the others too, where the slot does not
+    /// log. [`X86_PREFETCH_PAGES`] on real kernels; 1, none, unless somebody asks for it.
+    pub prefetch_pages: u32,
+    /// Host pages that nobody has stored to.
+    pub unbacked: Unbacked,
     /// Places for memslots, by ascending first frame.
     pub slots: Vec<SlotTemplate>,
     /// The vCPUs' writes, by vCPU id.
@@ -368,6 +399,8 @@ impl Machine {
             pml,
             mmu: Mmu::TwoDimensional,
             constants: Constants::of(arch, pml),
+            prefetch_pages: 1,
+            unbacked: Unbacked::default(),
             slots: Vec::new(),
             vcpus: Vec::new(),
             devices: Vec::new(),

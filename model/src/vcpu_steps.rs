@@ -503,8 +503,11 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
                 // A store to a read-only slot is user space's business: KVM_RUN returns with an MMIO exit.
                 return fail_access(state, vcpu);
             }
-            // What is mapped read-only is not marked: a load of a read-only slot leaves no record.
-            let logging = slot.is_some_and(|slot| state.logs(slot) && !state.slots[slot].readonly);
+            // What is mapped read-only is not marked: a load of a read-only slot leaves no record, nor one of a page that the host has
+            // no memory for.
+            let zeros = state.vcpus[vcpu].load && is_unbacked(machine, frame);
+            let logging =
+                slot.is_some_and(|slot| state.logs(slot) && !state.slots[slot].readonly) && !zeros;
             let v = &mut state.vcpus[vcpu];
             // s390 does not mark at faults: GET collects what the leaves say.
             v.logging = logging
@@ -529,8 +532,11 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
             next_fault_stage(machine, state, vcpu);
         }
         FaultStage::FastMap => {
-            if !state.present.contains(frame) {
-                // The leaf is gone: the slow path takes over.
+            // A huge leaf of a slot that logs is not made writable as a whole.
+            let huge = state.huge.contains(frame)
+                && slot.is_some_and(|slot| fault_path_logs(machine, state, slot));
+            if huge || !state.present.contains(frame) {
+                // The leaf is gone, or has to be split: the slow path takes over.
                 let v = &mut state.vcpus[vcpu];
                 v.fast = false;
                 v.was_absent = true;
@@ -545,7 +551,10 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
         FaultStage::Mark => {
             let logging = state.vcpus[vcpu].logging;
             let mut marked = frame;
-            if machine.mutations.has(Mutation::HugeMarkFirstOnly)
+            let block = machine.arch == Arch::Arm64
+                && machine.kernel.arm64_marks_block()
+                && state.huge.contains(frame);
+            if (block || machine.mutations.has(Mutation::HugeMarkFirstOnly))
                 && let Some(region) = slot.and_then(|slot| huge_region(machine, slot, frame))
             {
                 marked = region;
@@ -614,7 +623,8 @@ fn map<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, slot: Op
     let tracked = fault_path_logs(machine, state, slot);
     let readonly = state.slots[slot].readonly;
     // x86 maps a page that is only read writable and marks it; the others map it read-only while the slot logs.
-    let writable = !readonly && (!v.load || !tracked || machine.arch == Arch::X86);
+    let zeros = v.load && is_unbacked(machine, frame);
+    let writable = !readonly && !zeros && (!v.load || !tracked || machine.arch == Arch::X86);
     let was_writable = state.writable.contains(frame);
     if machine.arch == Arch::Arm64 && v.was_absent && was_writable {
         // Somebody else mapped it since: the identical leaf is left alone and nothing is marked.
@@ -657,6 +667,59 @@ fn map<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, slot: Op
                     state.dirty_bit.insert(frame);
                 }
             }
+            if machine.prefetch_pages > 1 {
+                prefetch(machine, state, slot, frame);
+            }
+        }
+    }
+}
+
+/// Whether a frame's host page has no memory of its own.
+fn is_unbacked(machine: &Machine, frame: u32) -> bool {
+    !machine.unbacked.is_empty() && machine.unbacked.contains(machine.host_page(frame))
+}
+
+/// x86's shadow paging maps the neighbours of a page that it maps, writable, where the slot does not log and the host has memory
+/// for them: each run of absent pages in the window, up to the first run that fails.
+/// Source: arch/x86/kvm/mmu/mmu.c, __direct_pte_prefetch(), direct_pte_prefetch_many(); virt/kvm/kvm_main.c,
+/// gfn_to_page_many_atomic().
+fn prefetch<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize, frame: u32) {
+    let template = &machine.slots[slot];
+    let now = state.slots[slot];
+    if now.logging || now.readonly {
+        return;
+    }
+    let base = template.places[usize::from(now.place)];
+    let frame_of = |gfn: u64| {
+        let page = gfn.checked_sub(base)?;
+        (page < u64::from(template.npages)).then(|| template.frame + page as u32)
+    };
+    let window = u64::from(machine.prefetch_pages);
+    let first = (base + u64::from(frame - template.frame)) / window * window;
+    let mut run: Option<u64> = None;
+    for gfn in first..=first + window {
+        let absent =
+            gfn < first + window && !frame_of(gfn).is_some_and(|at| state.present.contains(at));
+        if absent {
+            run = run.or(Some(gfn));
+            continue;
+        }
+        let Some(start) = run.take() else { continue };
+        // A run that is not all in the slot is not mapped at all.
+        let (Some(from), Some(_)) = (frame_of(start), frame_of(gfn - 1)) else {
+            return;
+        };
+        let count = (gfn - start) as u32;
+        let backed = (from..from + count)
+            .take_while(|&at| !is_unbacked(machine, at))
+            .count() as u32;
+        if backed == 0 {
+            return;
+        }
+        state.present.insert_range(from, backed);
+        state.writable.insert_range(from, backed);
+        if machine.pml {
+            state.dirty_bit.insert_range(from, backed);
         }
     }
 }

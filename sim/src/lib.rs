@@ -13,6 +13,7 @@ pub mod cli;
 pub mod cost;
 pub mod debate;
 pub mod explain;
+pub mod fidelity;
 pub mod import;
 pub mod observed;
 pub mod orders;

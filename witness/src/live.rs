@@ -63,6 +63,9 @@ const PAGES: u64 = 48;
 const ROUND_RUNS: u64 = 96;
 const RUN_PAGES: u64 = 12;
 
+/// What sending the copied pages takes: some of the time in which a round's stores are made.
+const SENDING: Duration = Duration::from_micros(200);
+
 const RING_BYTES: u64 = 4096;
 const SLOT: u32 = 1;
 const ROUND_LIMIT: Duration = Duration::from_secs(20);
@@ -298,6 +301,8 @@ impl Collector<'_> {
         self.report.collected += pages.len() as u64;
         if self.order == Order::Wrong {
             self.copy_pages(&pages)?;
+            // Who copies first also sends first, and that takes a while.
+            std::thread::sleep(SENDING);
         }
         match &self.ring {
             Some(_) => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dirtysim::trace::call_result::{CallResult, Difference};
+use serde_json::Value;
 
 use crate::allowed::allowed;
 use crate::generate::{Generator, Target};
@@ -151,18 +152,36 @@ pub fn random_sequence(
     })
 }
 
-/// What a divergence is about: the call and the fields that differ.
-fn kind(performed: &Performed) -> Option<(&'static str, Vec<&'static str>)> {
-    match &performed.end {
-        End::Diverged(divergence) => {
-            let fields = divergence
-                .differences
-                .iter()
-                .map(|difference| difference.field)
-                .collect();
-            Some((divergence.call.call.name(), fields))
-        }
-        _ => None,
+/// What a divergence is about.
+#[derive(PartialEq)]
+struct Kind {
+    call: &'static str,
+    fields: Vec<Field>,
+}
+
+/// A field that differs; both sides where they are short.
+#[derive(PartialEq)]
+struct Field {
+    name: &'static str,
+    sides: Option<[Option<Value>; 2]>,
+}
+
+impl Kind {
+    fn of(performed: &Performed) -> Option<Self> {
+        let End::Diverged(divergence) = &performed.end else {
+            return None;
+        };
+        let field = |difference: &Difference| {
+            let short = matches!(difference.field, "ret" | "exit" | "touch");
+            Field {
+                name: difference.field,
+                sides: short.then(|| [difference.left.clone(), difference.right.clone()]),
+            }
+        };
+        Some(Self {
+            call: divergence.call.call.name(),
+            fields: divergence.differences.iter().map(field).collect(),
+        })
     }
 }
 
@@ -174,14 +193,16 @@ fn diverges(
 ) -> Option<Performed> {
     let mut rest = calls.iter();
     let performed = perform(left, right, |_| rest.next().cloned()).ok()?;
-    kind(&performed).map(|_| performed)
+    Kind::of(&performed).map(|_| performed)
 }
 
 /// Drops calls from a diverging sequence until each that is left is needed: in halves first, then ever smaller pieces, then one by one.
 ///
-/// What is left diverges at the same call in the same fields: dropping a call of a set-up may make another divergence, which is another story.
+/// What is left diverges at the same call in the same fields, after nothing that the second subject does not know: dropping a call of a
+/// set-up may make another divergence, which is another story.
 pub fn shrink(left: &mut dyn Subject, right: &mut dyn Subject, diverged: Performed) -> Performed {
-    let about = kind(&diverged);
+    let about = Kind::of(&diverged);
+    let unknown: Vec<String> = diverged.not_modelled.keys().cloned().collect();
     let mut best = diverged;
     let mut piece = best.calls.len().div_ceil(2);
     loop {
@@ -192,7 +213,13 @@ pub fn shrink(left: &mut dyn Subject, right: &mut dyn Subject, diverged: Perform
             let mut candidate = best.calls.clone();
             candidate.drain(start..end);
             match diverges(left, right, &candidate) {
-                Some(performed) if kind(&performed) == about => {
+                Some(performed)
+                    if Kind::of(&performed) == about
+                        && performed
+                            .not_modelled
+                            .keys()
+                            .all(|what| unknown.contains(what)) =>
+                {
                     best = performed;
                     dropped = true;
                 }

@@ -28,11 +28,13 @@ fn recordings() -> Vec<PathBuf> {
         Arch::Arm64 => &[
             "arm64-linux-6.12.117",
             "arm64-linux-6.12.117.edges",
+            "arm64-linux-6.12.117.outcomes",
             "arm64-linux-6.12.117.random",
         ],
         _ => &[
             "x86-linux-6.18.44",
             "x86-linux-6.18.44.edges",
+            "x86-linux-6.18.44.outcomes",
             "x86-linux-6.18.44.random",
         ],
     };
@@ -116,7 +118,7 @@ fn this_kernel_answers_the_stored_recordings_as_the_recorded_one_did() {
             }
         }
         assert!(
-            compared > 300,
+            compared > 100,
             "{shown}: a whole recording was compared, not {compared} calls"
         );
     }

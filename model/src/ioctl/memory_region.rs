@@ -210,6 +210,9 @@ pub(crate) fn step<L: Layout>(
             state.threads[thread].stage = after_flush(machine);
         }
         FREE => {
+            if machine.arch == Arch::X86 && !state.slots[slot].readonly {
+                drop_small_leaves(machine, state, slot);
+            }
             // All bits that nobody fetched are gone.
             free_bitmap(machine, state, slot);
             state.threads[thread].stage = RETURN;
@@ -279,6 +282,30 @@ fn enter<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize, a: A
         Change::Create | Change::LogOn(_) | Change::LogOff(_) => PUBLISH,
         Change::Delete(_) | Change::Move(_) => PUBLISH_INVALID,
     };
+}
+
+/// With the log off, x86 drops the small leaves of what can be mapped by a huge one; the next access maps that.
+/// Source: arch/x86/kvm/mmu/mmu.c, kvm_rmap_zap_collapsible_spte(); seen on 6.18.44 with shadow paging.
+fn drop_small_leaves<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize) {
+    let template = &machine.slots[slot];
+    let pages = machine.constants.huge_pages;
+    if !template.huge || pages < 2 {
+        return;
+    }
+    for region in 0..template.npages / pages {
+        let first = template.frame + region * pages;
+        if state.huge.contains(first) {
+            continue;
+        }
+        for set in [
+            &mut state.present,
+            &mut state.writable,
+            &mut state.dirty_bit,
+        ] {
+            set.remove_range(first, pages);
+        }
+    }
+    rearm::flush_slot(machine, state, slot);
 }
 
 fn after_flush(machine: &Machine) -> u8 {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::{Judged, expected_words, grouped, happened, scaled};
+use super::report::{Judged, caveats, expected_words, grouped, happened};
 use super::run::{find_scenarios, write_trace};
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
@@ -208,7 +208,7 @@ fn subject(
         outcome.collision_probability,
     ));
     text.push_str(&reductions(scenario, &outcome.reduced, &mut json));
-    text.push_str(&scaled(scenario, &mut json));
+    text.push_str(&caveats(scenario, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()

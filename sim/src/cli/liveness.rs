@@ -8,7 +8,7 @@ use dirtysim_model::step::{Step, apply};
 use serde_json::{Map, Value};
 
 use super::check::{coverage_words, reductions};
-use super::report::{Judged, expected_words, grouped, scaled};
+use super::report::{Judged, caveats, expected_words, grouped};
 use super::run::write_whole;
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
@@ -94,7 +94,7 @@ fn subject(
         outcome.collision_probability,
     );
     text.push_str(&reductions(scenario, &outcome.reduced, &mut json));
-    text.push_str(&scaled(scenario, &mut json));
+    text.push_str(&caveats(scenario, &mut json));
     match (&outcome.lasso, outcome.components) {
         (Some(lasso), _) => text.push_str(&shown(scenario, lasso, global, &mut json)?),
         (None, _) if verdict == Verdict::Violated => {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
+use crate::fidelity;
 pub(crate) use crate::plot::grouped;
 use crate::scenario::{Expect, Scenario};
 use crate::search;
@@ -193,13 +194,23 @@ pub(crate) fn expected_words(as_expected: bool) -> &'static str {
     }
 }
 
-/// Names the constants that differ from the architecture's.
-pub(crate) fn scaled(scenario: &Scenario, json: &mut Map<String, Value>) -> String {
-    if scenario.scaled.is_empty() {
-        return String::new();
+/// What a verdict on a scenario must not be read without: constants that differ from the architecture's, and what of its
+/// machine no kernel was seen doing.
+pub(crate) fn caveats(scenario: &Scenario, json: &mut Map<String, Value>) -> String {
+    let mut text = String::new();
+    if !scenario.scaled.is_empty() {
+        json.insert("scaled".into(), scenario.scaled.clone().into());
+        text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));
     }
-    json.insert("scaled".into(), scenario.scaled.clone().into());
-    format!("  scaled: {}\n", scenario.scaled.join("; "))
+    let parts = fidelity::never_seen(&scenario.machine);
+    if !parts.is_empty() {
+        json.insert("never_seen".into(), parts.clone().into());
+        text.push_str(&format!(
+            "  read in the source, never seen on a kernel: {}\n",
+            parts.join("; ")
+        ));
+    }
+    text
 }
 
 /// What happened in some schedule; and, unless a claim broke before it could, what the scenario leads one to expect and

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use dirtysim_model::oracle::Invariant;
 use serde_json::{Map, Value};
 
-use super::report::{Judged, expected_words, grouped, happened, scaled};
+use super::report::{Judged, caveats, expected_words, grouped, happened};
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
@@ -188,7 +188,7 @@ fn subject(
         options.seeds.end,
         grouped(outcome.steps),
     ));
-    text.push_str(&scaled(scenario, &mut json));
+    text.push_str(&caveats(scenario, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()

@@ -123,6 +123,7 @@ fn preamble<R: BufRead>(
                 ring_page_offset: Some(ring_page_offset),
                 address_spaces: None,
                 pml: None,
+                two_dimensional: None,
             };
             Ok((section, machine, page_size))
         }

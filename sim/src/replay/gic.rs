@@ -18,7 +18,7 @@ const ADDR_ITS: u64 = 4;
 const ADDR_REDIST_REGION: u64 = 5;
 const CTRL_INIT: u64 = 0;
 /// Alignment of every frame, in bytes.
-const FRAME_BYTES: u64 = 65536;
+pub(super) const FRAME_BYTES: u64 = 65536;
 
 /// A vGICv3 with at most one ITS.
 #[derive(Debug, Default)]
@@ -97,10 +97,14 @@ impl Gic {
         Some(CallResult::returned(0))
     }
 
-    /// A redistributor's register is written: the ones that LPIs need, of a vCPU that exists.
-    pub(super) fn write_redist(&self, offset: u64) -> Option<CallResult> {
-        let known = matches!(offset, 0x0 | 0x70 | 0x74 | 0x78 | 0x7c);
-        (self.ready && known).then(|| CallResult::returned(0))
+    /// Whether the vGIC is initialised.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Whether the ITS has an address.
+    pub(super) fn its_is_placed(&self) -> bool {
+        self.its_base.is_some()
     }
 
     /// Whether there is an interrupt controller.

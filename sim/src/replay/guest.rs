@@ -108,14 +108,31 @@ impl ModelVm {
         self.rest(vcpu).map(|_| ())
     }
 
-    /// The kernel writes a frame in the context of a vCPU that is in the guest.
-    pub(super) fn write_in_context(&mut self, vcpu: usize, frame: u32) -> Result<Rest, Complaint> {
-        self.memories.forget(self.machine.host_page(frame));
-        self.machine.vcpus[vcpu].steal_frame = frame;
-        let v = &mut self.state.vcpus[vcpu];
-        v.steal = 1;
-        v.resched = true;
-        self.rest(vcpu)
+    /// The kernel writes frames in the context of a vCPU that is in the guest, on its way out.
+    pub(super) fn write_in_context(
+        &mut self,
+        vcpu: usize,
+        frames: &[u32],
+    ) -> Result<(), Complaint> {
+        self.state.vcpus[vcpu].kicked = true;
+        while self.state.vcpus[vcpu].pc != Pc::Exit {
+            let choice = if self.state.vcpus[vcpu].pc == Pc::Guest {
+                Choice::Leave
+            } else {
+                Choice::Advance
+            };
+            self.step(vcpu, choice);
+        }
+        for &frame in frames {
+            self.back(frame);
+            self.machine.vcpus[vcpu].steal_frame = frame;
+            self.state.vcpus[vcpu].steal = 1;
+            self.step(vcpu, Choice::Steal);
+            while self.state.vcpus[vcpu].pc != Pc::Exit {
+                self.step(vcpu, Choice::Advance);
+            }
+        }
+        self.rest(vcpu).map(|_| ())
     }
 
     /// The exit by which a guest of this recorder says that it is done.
@@ -204,6 +221,10 @@ impl ModelVm {
         match access {
             Access::Store => {
                 v.stores = 1;
+                let slot = self.machine.slot_of_frame(frame);
+                if !slot.is_some_and(|slot| self.state.slots[slot].readonly) {
+                    self.back(frame);
+                }
                 self.step(vcpu, Choice::Store(frame));
             }
             Access::Load => {
@@ -243,6 +264,7 @@ impl ModelVm {
     pub(super) fn user_write(&mut self, number: u32, page: u64) -> Result<u32, Complaint> {
         let host = self.host(number, page)?;
         if let Some(frame) = self.frame(number, page) {
+            self.back(frame);
             self.run(Op::UserWrite {
                 frame,
                 log: dirtysim_model::machine::WriterLog::None,

@@ -1,8 +1,9 @@
-//! The host memory of a VM: names, numbers of its pages, and as much of its contents as recorded stores tell.
+//! The host memory of a VM: names, numbers of its pages, and its contents.
 //!
-//! A page counts as its first 64 bits. Memory begins as zeros; what the kernel wrote to a page is not known.
+//! Memory begins as zeros; what changes it are rows of the trace, and the interrupt controller, whose writes are known.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::trace::Complaint;
 
@@ -27,10 +28,18 @@ struct Memory {
 pub(super) struct Memories {
     named: BTreeMap<String, Memory>,
     host_pages: u64,
-    contents: BTreeMap<u32, u64>,
-    unknown: BTreeSet<u32>,
-    /// What the destination has, by slot and page: it is told slots apart, whatever memory they share.
+    /// Words of 64 bits that are not zero, by page and place in it.
+    words: BTreeMap<u64, u64>,
+    /// The same of the destination, by slot: it is told slots apart, whatever memory they share.
     destination: BTreeMap<(u16, u64), u64>,
+}
+
+/// Words of the largest page, 64 KiB.
+const PAGE_WORDS: u64 = 8192;
+
+/// The words of a page.
+fn words_of(page: u64) -> Range<u64> {
+    page * PAGE_WORDS..(page + 1) * PAGE_WORDS
 }
 
 impl Memories {
@@ -65,8 +74,13 @@ impl Memories {
         Ok(self.memory(name)?.number * HVA_STEP + offset)
     }
 
-    /// The number of the first of `pages` host pages of a memory.
-    pub(super) fn host(&mut self, name: &str, page: u64, pages: u64) -> Result<u32, Complaint> {
+    /// The number of the first of `pages` host pages of a memory; with it first and count of all its pages, if these are new.
+    pub(super) fn host(
+        &mut self,
+        name: &str,
+        page: u64,
+        pages: u64,
+    ) -> Result<(u32, Option<(u32, u32)>), Complaint> {
         let next = self.host_pages;
         let memory = self.memory(name)?;
         let end = page + pages;
@@ -86,46 +100,79 @@ impl Memories {
         if made {
             self.host_pages = first + room;
         }
-        Ok((first + page) as u32)
+        // A window ends at 2^32 at most, whose last page no set of pages can end behind.
+        let new = made.then(|| (first as u32, room.min(u64::from(u32::MAX) - first) as u32));
+        Ok(((first + page) as u32, new))
     }
 
     /// Bytes are stored at the start of a page.
     pub(super) fn store(&mut self, host: u32, value: u64, bytes: u32) {
         let mask = dirtysim_model::pages::low_bits(bytes.saturating_mul(8).min(64));
-        let before = self.contents.get(&host).copied().unwrap_or(0);
-        self.contents.insert(host, before & !mask | value & mask);
+        let before = self.word(host, 0);
+        self.set_word(host, 0, before & !mask | value & mask);
     }
 
-    /// Something else wrote to a page.
-    pub(super) fn forget(&mut self, host: u32) {
-        self.unknown.insert(host);
+    /// A word of a page.
+    pub(super) fn word(&self, host: u32, word: u64) -> u64 {
+        let at = u64::from(host) * PAGE_WORDS + word;
+        self.words.get(&at).copied().unwrap_or(0)
     }
 
-    /// A page's first 64 bits, where they are known.
-    pub(super) fn read(&self, host: u32) -> Option<u64> {
-        (!self.unknown.contains(&host)).then(|| self.contents.get(&host).copied().unwrap_or(0))
+    /// Writes a word of a page.
+    pub(super) fn set_word(&mut self, host: u32, word: u64, value: u64) {
+        let at = u64::from(host) * PAGE_WORDS + word;
+        if value == 0 {
+            self.words.remove(&at);
+        } else {
+            self.words.insert(at, value);
+        }
     }
 
     /// A page is copied to the destination.
     pub(super) fn copy(&mut self, slot: u16, page: u64, host: u32) {
-        let value = self.contents.get(&host).copied().unwrap_or(0);
-        self.destination.insert((slot, page), value);
+        let there = words_of(page);
+        let old: Vec<u64> = self
+            .destination
+            .range((slot, there.start)..(slot, there.end))
+            .map(|(&(_, at), _)| at)
+            .collect();
+        for at in old {
+            self.destination.remove(&(slot, at));
+        }
+        let here = words_of(u64::from(host));
+        for (&at, &value) in self.words.range(here.clone()) {
+            let at = there.start + (at - here.start);
+            self.destination.insert((slot, at), value);
+        }
     }
 
-    /// Whether a page differs from the destination, where that is known.
-    pub(super) fn differs(&self, slot: u16, page: u64, host: u32) -> Option<bool> {
-        let value = self.read(host)?;
-        let copied = self.destination.get(&(slot, page)).copied();
-        Some(value != copied.unwrap_or(0))
+    /// Whether a page differs from the destination.
+    pub(super) fn differs(&self, slot: u16, page: u64, host: u32) -> bool {
+        let (here, there) = (words_of(u64::from(host)), words_of(page));
+        let mine = self
+            .words
+            .range(here.clone())
+            .map(|(&at, &value)| (at - here.start, value));
+        let copied = self
+            .destination
+            .range((slot, there.start)..(slot, there.end))
+            .map(|(&(_, at), &value)| (at - there.start, value));
+        !mine.eq(copied)
     }
 
-    /// The pages of a range that were ever written or copied, in ascending order.
+    /// The pages of a range that are not zeros, here or at the destination, in ascending order.
     pub(super) fn touched(&self, slot: u16, first: u32, count: u32) -> BTreeSet<u32> {
-        let range = first..=first.saturating_add(count - 1);
-        let mut pages: BTreeSet<u32> = self.unknown.range(range.clone()).copied().collect();
-        pages.extend(self.contents.range(range).map(|(&page, _)| page));
-        let copied = self.destination.range((slot, 0)..(slot, u64::from(count)));
-        pages.extend(copied.map(|(&(_, page), _)| first + page as u32));
+        let range =
+            words_of(u64::from(first)).start..words_of(u64::from(first) + u64::from(count)).start;
+        let mut pages: BTreeSet<u32> = self
+            .words
+            .range(range)
+            .map(|(&at, _)| (at / PAGE_WORDS) as u32)
+            .collect();
+        let copied = self
+            .destination
+            .range((slot, 0)..(slot, words_of(u64::from(count)).start));
+        pages.extend(copied.map(|(&(_, at), _)| first + (at / PAGE_WORDS) as u32));
         pages
     }
 }

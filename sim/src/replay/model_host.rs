@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dirtysim_model::machine::{Arch as ModelArch, Constants, DIRTY_GFN_BYTES, Kernel, Machine};
+use dirtysim_model::machine::{
+    Arch as ModelArch, Constants, DIRTY_GFN_BYTES, Kernel, Machine, Mmu, X86_PREFETCH_PAGES,
+};
 use dirtysim_model::mutation::Mutation;
 use dirtysim_model::op::{KernelWriter, Op};
 use dirtysim_model::oracle::Invariants;
@@ -10,9 +12,9 @@ use dirtysim_model::query::{self, Mapping};
 use dirtysim_model::ring::{F_DIRTY, F_RESET, RingEntry as _};
 
 use super::guest::Rest;
-use super::its::{GITS_CWRITER, Layout, Written};
+use super::its::{GITS_CWRITER, Its};
 use super::vm::{ModelVm, Region, errno};
-use crate::trace::call::{Call, Prot, Sharing, UserData};
+use crate::trace::call::{Call, ItsCommand, Prot, Sharing, UserData};
 use crate::trace::call_result::{CallResult, Returned, Touch};
 use crate::trace::{
     Arch, Complaint, Errno, Exit, Machine as TraceMachine, PageRuns, Problem, RingEntries,
@@ -25,6 +27,9 @@ const VMS_MAX: usize = 1024;
 const RING_ENTRIES_TOTAL_MAX: u64 = 1 << 23;
 /// The most pages that one row of userspace's own stores or copies names.
 const PAGES_MAX: u64 = super::vm::GUEST_PAGES_MAX;
+
+/// Bytes of the largest command queue of an ITS.
+const QUEUE_BYTES_MAX: u64 = 256 * 4096;
 
 /// What the model says to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +59,7 @@ pub struct ModelHost {
 }
 
 /// The kernel version of the model that stands for a release: the newest that is not newer, by the changes that
-/// versions are known to differ in (arm64's marks since 6.2, RESET's signal test since 6.17).
+/// versions are known to differ in (arm64's marks since 6.2, RESET's signal test since 6.17, which page of a block arm64 marks).
 fn kernel_of(release: &str) -> Option<Kernel> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let major: u32 = numbers.next()?.parse().ok()?;
@@ -63,7 +68,8 @@ fn kernel_of(release: &str) -> Option<Kernel> {
         (6, 1) => Some(Kernel::V6_1),
         (6, 2..=16) => Some(Kernel::V6_12),
         (6, 17..) => Some(Kernel::V6_18),
-        (7.., _) => Some(Kernel::V7_2),
+        (7, 0..=2) => Some(Kernel::V7_2),
+        (7.., _) => Some(Kernel::V7_3),
         _ => None,
     }
 }
@@ -105,6 +111,14 @@ impl ModelHost {
             address_spaces: recorded.address_spaces.unwrap_or(constants.address_spaces),
             ..constants
         };
+        machine.mmu = if arch != ModelArch::X86 || recorded.two_dimensional.unwrap_or(pml) {
+            Mmu::TwoDimensional
+        } else {
+            Mmu::Shadow
+        };
+        if machine.mmu == Mmu::Shadow {
+            machine.prefetch_pages = X86_PREFETCH_PAGES;
+        }
         for &mutation in mutations {
             machine.mutations.switch_on(mutation);
         }
@@ -306,8 +320,8 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
             bytes,
             mem,
             mem_offset,
+            populated,
             huge,
-            ..
         } => {
             let whole = npages.checked_mul(page_bytes).ok_or_else(|| {
                 Complaint::row(
@@ -322,6 +336,7 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
                 bytes: bytes.unwrap_or(whole),
                 mem,
                 mem_offset: *mem_offset,
+                populated: *populated,
                 huge: *huge,
             })?
         }
@@ -404,16 +419,12 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
         Call::UserWrite { slot, pages, data } => user_write(vm, *slot, pages, data)?,
         Call::ReadPage { slot, page } => {
             let host = vm.host(u32::from(*slot), *page)?;
-            match vm
-                .memories
-                .read(host)
-                .filter(|_| !vm.guest_slots.contains(slot))
-            {
-                Some(value) => CallResult {
-                    value: Some(value),
-                    ..CallResult::default()
-                },
-                None => return Ok(Modelled::Not("bytes that no row tells")),
+            if vm.guest_slots.contains(slot) {
+                return Ok(Modelled::Not("bytes that no row tells"));
+            }
+            CallResult {
+                value: Some(vm.memories.word(host, 0)),
+                ..CallResult::default()
             }
         }
         Call::Copy { slot, pages } => {
@@ -511,21 +522,47 @@ fn user_write(
     data: &UserData,
 ) -> Result<CallResult, Complaint> {
     hosts(vm, slot, pages)?;
+    for page in pages.iter() {
+        let host = vm.user_write(u32::from(slot), page)?;
+        if let UserData::Bytes { value, bytes } = *data {
+            vm.memories.store(host, value, bytes);
+        }
+    }
     if let UserData::ItsCommands {
         queue_offset,
         commands,
     } = data
     {
-        vm.gic.its.queue(*queue_offset, commands)?;
-    }
-    for page in pages.iter() {
-        let host = vm.user_write(u32::from(slot), page)?;
-        match *data {
-            UserData::Bytes { value, bytes } => vm.memories.store(host, value, bytes),
-            UserData::ItsCommands { .. } => vm.memories.forget(host),
-        }
+        write_commands(vm, slot, pages, *queue_offset, commands)?;
     }
     Ok(CallResult::default())
+}
+
+/// Lays commands into guest memory, from a place in the queue on that begins at the first page named.
+fn write_commands(
+    vm: &mut ModelVm,
+    slot: u16,
+    pages: &PageRuns,
+    queue_offset: u64,
+    commands: &[ItsCommand],
+) -> Result<(), Complaint> {
+    let page_bytes = vm.machine.constants.page_bytes;
+    let first = pages.runs().first().map_or(0, |run| run.0);
+    if !queue_offset.is_multiple_of(ItsCommand::BYTES) || queue_offset >= QUEUE_BYTES_MAX {
+        return Err(Complaint::row(
+            format!("commands at byte {queue_offset} of the queue"),
+            "a queue has commands of 32 bytes, and at most 1 MiB",
+        ));
+    }
+    let gpa = vm.slot_gpa(slot.into()).unwrap_or(0);
+    let words = commands
+        .iter()
+        .flat_map(|command| command.words(gpa, page_bytes));
+    for (value, at) in words.zip((queue_offset..).step_by(8)) {
+        let host = vm.host(slot.into(), first + at / page_bytes)?;
+        vm.memories.set_word(host, at % page_bytes / 8, value);
+    }
+    Ok(())
 }
 
 fn compare(vm: &ModelVm, slot: u16) -> Result<Modelled, Complaint> {
@@ -537,18 +574,14 @@ fn compare(vm: &ModelVm, slot: u16) -> Result<Modelled, Complaint> {
         .map_or(1, |slot| vm.machine.slots[slot].npages);
     let mut differs: Vec<(u64, u64)> = Vec::new();
     for host in vm.memories.touched(slot, first, npages) {
-        match vm.memories.differs(slot, u64::from(host - first), host) {
-            _ if vm.guest_slots.contains(&slot) => {
-                return Ok(Modelled::Not("bytes that no row tells"));
-            }
-            None => return Ok(Modelled::Not("bytes that no row tells")),
-            Some(false) => {}
-            Some(true) => {
-                let page = u64::from(host - first);
-                match differs.last_mut() {
-                    Some((first, count)) if *first + *count == page => *count += 1,
-                    _ => differs.push((page, 1)),
-                }
+        if vm.guest_slots.contains(&slot) {
+            return Ok(Modelled::Not("bytes that no row tells"));
+        }
+        let page = u64::from(host - first);
+        if vm.memories.differs(slot, page, host) {
+            match differs.last_mut() {
+                Some((first, count)) if *first + *count == page => *count += 1,
+                _ => differs.push((page, 1)),
             }
         }
     }
@@ -569,15 +602,7 @@ fn compare(vm: &ModelVm, slot: u16) -> Result<Modelled, Complaint> {
 const CONTROLLER: &str = "interrupt controller outside the usual set-up";
 
 fn interrupt_controller(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
-    let page = vm.machine.constants.page_bytes;
-    let needs_its = !matches!(
-        call,
-        Call::CreateDevice { .. }
-            | Call::SetDeviceAttr { .. }
-            | Call::RedistRegWrite { .. }
-            | Call::ItsSetup { .. }
-    );
-    if vm.machine.arch != ModelArch::Arm64 || (needs_its && !vm.gic.has_its()) {
+    if vm.machine.arch != ModelArch::Arm64 {
         return Ok(Modelled::Not(CONTROLLER));
     }
     let answer = match call {
@@ -589,33 +614,49 @@ fn interrupt_controller(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Compl
             value,
             ..
         } => vm.gic.set_attr(device, *group, *attr, *value),
-        Call::ItsSetup {
-            slot,
-            device_table_pages,
-            collection_table_pages,
-            pending_table_pages,
+        Call::ItsSetup { .. } => Some(CallResult::default()),
+        Call::RedistRegWrite {
+            vcpu,
+            offset,
+            value,
             ..
         } => {
-            let layout = Layout::new(
-                *slot,
-                device_table_pages,
-                collection_table_pages,
-                pending_table_pages,
-            )?;
-            vm.gic.its.set_layout(layout);
-            Some(CallResult::default())
-        }
-        Call::RedistRegWrite { vcpu, offset, .. } => {
             vm.vcpu(*vcpu)?;
-            vm.gic.write_redist(*offset)
+            if !vm.gic.is_ready() || !vm.gic.has_its() {
+                return Ok(Modelled::Not(CONTROLLER));
+            }
+            let (known, _) = vm.its(|its, memory| its.lpis.write(*vcpu, *offset, *value, memory));
+            known.then(|| CallResult::returned(0))
+        }
+        Call::VgicSavePendingTables {} if !vm.gic.is_there() => None,
+        Call::VgicSavePendingTables {} if !vm.gic.is_ready() => {
+            Some(CallResult::failed(Errno::ENXIO))
+        }
+        Call::VgicSavePendingTables {} => {
+            let (result, written) = vm.its(|its, memory| its.lpis.save_pending(memory));
+            Some(written_by(vm, KernelWriter::PendingSave, result, written))
+        }
+        _ if !vm.gic.has_its() => None,
+        Call::GuestMmio {
+            vcpu, gpa, value, ..
+        } => return guest_mmio(vm, *vcpu, *gpa, *value),
+        _ => its_call(vm, call),
+    };
+    Ok(answer.map_or(Modelled::Not(CONTROLLER), Modelled::Result))
+}
+
+/// A call on the ITS, which is there.
+fn its_call(vm: &mut ModelVm, call: &Call) -> Option<CallResult> {
+    let placed = vm.gic.its_is_placed();
+    match call {
+        Call::ItsRegWrite { .. } | Call::ItsRegRead { .. } if !placed => {
+            Some(CallResult::failed(Errno::ENXIO))
         }
         Call::ItsRegWrite { offset, value, .. } => {
-            let written = vm.gic.its.write(*offset, *value, page, &vm.vcpu_ids);
-            let creadr = vm.gic.its.creadr();
-            writes(vm, KernelWriter::Other, written).map(|mut result| {
-                result.creadr_after = (*offset == GITS_CWRITER).then_some(creadr);
-                result
-            })
+            let (result, written) = vm.its(|its, memory| its.write(*offset, *value, true, memory));
+            let mut result = written_by(vm, KernelWriter::Other, result?, written);
+            result.creadr_after = (*offset == GITS_CWRITER).then_some(vm.gic.its.creadr());
+            Some(result)
         }
         Call::ItsRegRead { offset, .. } => vm.gic.its.read(*offset).map(|value| CallResult {
             value: Some(value),
@@ -626,77 +667,65 @@ fn interrupt_controller(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Compl
             Some(CallResult::returned(0))
         }
         Call::ItsSaveTables {} => {
-            let written = vm.gic.its.save_tables(page);
-            writes(vm, KernelWriter::ItsSave, written)
+            let (result, written) = vm.its(Its::save_tables);
+            Some(written_by(vm, KernelWriter::ItsSave, result, written))
         }
-        Call::VgicSavePendingTables {} => {
-            let written = vm.gic.its.save_pending(page);
-            writes(vm, KernelWriter::PendingSave, written)
+        Call::ItsRestoreTables {} => {
+            let (result, written) = vm.its(Its::restore_tables);
+            Some(written_by(vm, KernelWriter::ItsRestore, result, written))
         }
-        Call::ItsRestoreTables {} => match vm.gic.its.restore_tables(page) {
-            Some(Err(error)) => Some(CallResult::failed(error)),
-            Some(Ok(written)) => writes(vm, KernelWriter::ItsRestore, Some(written)),
-            None => None,
-        },
-        Call::SignalMsi { dev, event } => {
-            vm.gic.its.signal(*dev, *event).map(|answer| match answer {
-                Ok(value) => CallResult::returned(value),
-                Err(error) => CallResult::failed(error),
-            })
-        }
-        Call::GuestMmio {
-            vcpu, gpa, value, ..
-        } => return guest_mmio(vm, *vcpu, *gpa, *value),
+        Call::SignalMsi { .. } if !placed => Some(CallResult::failed(Errno::EINVAL)),
+        Call::SignalMsi { dev, event } => Some(match vm.gic.its.signal(*dev, *event) {
+            Ok(value) => CallResult::returned(value),
+            Err(error) => CallResult::failed(error),
+        }),
         _ => None,
-    };
-    Ok(answer.map_or(Modelled::Not(CONTROLLER), Modelled::Result))
-}
-
-/// The model writes and marks the pages that the interrupt controller's writer writes.
-fn writes(vm: &mut ModelVm, writer: KernelWriter, written: Option<Written>) -> Option<CallResult> {
-    let written = written?;
-    let slot = vm.gic.its.slot().unwrap_or(0);
-    if written.is_empty() && writer == KernelWriter::Other {
-        return Some(CallResult::returned(0));
     }
-    vm.kernel_write(writer, slot, &written)
 }
 
-/// A store of the guest to a register of the ITS: what that makes KVM write goes to the ring of this vCPU.
+/// The model writes and marks the frames that the interrupt controller wrote; a call that failed keeps its errno.
+fn written_by(
+    vm: &mut ModelVm,
+    writer: KernelWriter,
+    result: Result<(), Errno>,
+    written: Vec<u32>,
+) -> CallResult {
+    let answer = vm.kernel_write(writer, written);
+    match result {
+        Ok(()) => answer,
+        Err(error) => CallResult::failed(error),
+    }
+}
+
+/// A store of the guest to a register of the ITS: what that makes KVM write goes to the ring of this vCPU, all of it before the guest
+/// goes on.
 fn guest_mmio(vm: &mut ModelVm, id: u32, gpa: u64, value: u64) -> Result<Modelled, Complaint> {
     let vcpu = vm.vcpu(id)?;
     let Some(offset) = vm.gic.its_offset(gpa) else {
         return Ok(Modelled::Not(CONTROLLER));
     };
-    let page = vm.machine.constants.page_bytes;
     let mut rest = vm.enter(vcpu)?;
-    let entered = rest == Rest::Guest;
-    if entered {
-        let Some(written) = vm.gic.its.write(offset, value, page, &vm.vcpu_ids) else {
+    if rest == Rest::Guest {
+        let (known, written) = vm.its(|its, memory| its.write(offset, value, false, memory));
+        if known.is_none() {
             vm.leave(vcpu)?;
             return Ok(Modelled::Not(CONTROLLER));
-        };
-        let slot = vm.gic.its.slot().unwrap_or(0);
-        for page in written {
-            if let Some(frame) = vm.frame(slot, page) {
-                rest = vm.write_in_context(vcpu, frame)?;
-            }
-            if rest == Rest::User {
-                rest = vm.enter(vcpu)?;
-            }
         }
-        if rest == Rest::Guest {
-            vm.leave(vcpu)?;
-        }
+        vm.write_in_context(vcpu, &written)?;
+        rest = vm.enter(vcpu)?;
+    }
+    let done = rest == Rest::Guest;
+    if done {
+        vm.leave(vcpu)?;
     }
     Ok(CallResult {
         returned: Some(Returned::Value(0)),
-        exit: Some(if entered {
+        exit: Some(if done {
             Exit::Mmio
         } else {
             Exit::DirtyRingFull
         }),
-        program_done: Some(entered),
+        program_done: Some(done),
         ..CallResult::default()
     }
     .into())

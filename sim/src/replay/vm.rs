@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use dirtysim_model::errno::Errno as ModelErrno;
+use dirtysim_model::host;
 use dirtysim_model::layout::Large;
 use dirtysim_model::machine::{Arch, MEM_MAX_PAGES, Machine, SlotTemplate, VcpuConfig};
 use dirtysim_model::op::{ClearMask, Into as Collect, KernelWriter, Op};
@@ -18,6 +19,7 @@ use dirtysim_model::thread::Answer;
 
 use super::gic::Gic;
 use super::guest::Cursor;
+use super::its::{GuestMemory, Its};
 use super::memory::Memories;
 use crate::trace::call_result::{CallResult, Returned};
 use crate::trace::{Complaint, Errno, Words};
@@ -59,6 +61,8 @@ pub(super) struct Region<'a> {
     pub(super) bytes: u64,
     pub(super) mem: &'a str,
     pub(super) mem_offset: u64,
+    /// The host's memory was touched before.
+    pub(super) populated: bool,
     pub(super) huge: bool,
 }
 
@@ -164,8 +168,9 @@ impl ModelVm {
         Ok(vcpu)
     }
 
-    /// KVM_CREATE_VCPU: the id first; then the architecture, which on arm64 has no more vCPUs once the interrupt controller
-    /// is there; then an id that is taken. Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu().
+    /// KVM_CREATE_VCPU: the id first; then the architecture, which on arm64 makes no more vCPUs once the interrupt controller is
+    /// initialised; then an id that is taken. Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu(); arch/arm64/kvm/arm.c,
+    /// kvm_arch_vcpu_precreate().
     pub(super) fn create_vcpu(&mut self, id: u32) -> Result<CallResult, Complaint> {
         let ids = if self.machine.arch == Arch::X86 {
             X86_VCPU_IDS
@@ -175,13 +180,15 @@ impl ModelVm {
         if id >= ids {
             return Ok(CallResult::failed(Errno::EINVAL));
         }
-        if self.vcpu_ids.contains(&id) {
-            let errno = if self.gic.is_there() {
-                Errno::EBUSY
-            } else {
-                Errno::EEXIST
-            };
-            return Ok(CallResult::failed(errno));
+        let taken = self.vcpu_ids.contains(&id);
+        if taken && self.machine.kernel.vcpu_id_first() {
+            return Ok(CallResult::failed(Errno::EEXIST));
+        }
+        if self.gic.is_ready() {
+            return Ok(CallResult::failed(Errno::EBUSY));
+        }
+        if taken {
+            return Ok(CallResult::failed(Errno::EEXIST));
         }
         if self.vcpu_ids.len() == VCPUS_MAX {
             return Err(Complaint::row(
@@ -199,6 +206,9 @@ impl ModelVm {
     pub(super) fn set_region(&mut self, region: &Region<'_>) -> Result<CallResult, Complaint> {
         let page = self.machine.constants.page_bytes;
         let hva = self.memories.hva(region.mem, region.mem_offset)?;
+        if region.populated || region.huge {
+            self.populate(region)?;
+        }
         let old = self.state.find_slot(&self.machine, region.number);
         let op = |template: usize| Op::SetMemoryRegion {
             slot: region.number,
@@ -238,6 +248,33 @@ impl ModelVm {
         Ok(result)
     }
 
+    /// The host pages of a region, which begin without memory of their own.
+    fn host_pages(&mut self, mem: &str, page: u64, pages: u64) -> Result<u32, Complaint> {
+        let (host, new) = self.memories.host(mem, page, pages)?;
+        if let Some((first, count)) = new {
+            self.machine.unbacked.insert_new(first, count);
+        }
+        Ok(host)
+    }
+
+    /// The host gives a region's pages their memory before KVM sees them. Of huge pages nothing less is known.
+    fn populate(&mut self, region: &Region<'_>) -> Result<(), Complaint> {
+        let page = self.machine.constants.page_bytes;
+        let pages = region.bytes / page;
+        if pages == 0 || pages > GUEST_PAGES_MAX || !region.mem_offset.is_multiple_of(page) {
+            return Ok(());
+        }
+        let host = self.host_pages(region.mem, region.mem_offset / page, pages)?;
+        host::back(&mut self.machine, &mut self.state, host, pages as u32);
+        Ok(())
+    }
+
+    /// Somebody is about to store to a frame.
+    pub(super) fn back(&mut self, frame: u32) {
+        let host = self.machine.host_page(frame);
+        host::back(&mut self.machine, &mut self.state, host, 1);
+    }
+
     /// A place for a new slot, in the first gap between the others; templates stay in the order of their frames.
     fn insert_slot(
         &mut self,
@@ -261,11 +298,8 @@ impl ModelVm {
             return Err(too_large());
         }
         let npages = pages as u32;
-        let host = self.memories.host(
-            region.mem,
-            region.mem_offset / self.machine.constants.page_bytes,
-            pages,
-        )?;
+        let page_bytes = self.machine.constants.page_bytes;
+        let host = self.host_pages(region.mem, region.mem_offset / page_bytes, pages)?;
         let padded = u64::from(self.machine.padded(npages));
         let (mut index, mut frame) = (self.machine.slots.len(), 0);
         for (at, slot) in self.machine.slots.iter().enumerate() {
@@ -396,27 +430,43 @@ impl ModelVm {
         }))
     }
 
-    /// A kernel writer without a vCPU writes pages of a slot; none where a page is in no slot.
-    pub(super) fn kernel_write(
-        &mut self,
-        writer: KernelWriter,
-        slot: u32,
-        pages: &[u64],
-    ) -> Option<CallResult> {
-        let mut frames = Vec::with_capacity(pages.len());
-        for &page in pages {
-            frames.push(self.frame(slot, page)?);
+    /// A kernel writer without a vCPU writes frames.
+    pub(super) fn kernel_write(&mut self, writer: KernelWriter, frames: Vec<u32>) -> CallResult {
+        if frames.is_empty() && writer == KernelWriter::Other {
+            return CallResult::returned(0);
         }
         for &frame in &frames {
-            let host = self.machine.host_page(frame);
-            self.memories.forget(host);
+            self.back(frame);
         }
         self.machine.frame_lists[0] = frames;
-        Some(self.call(Op::KernelWrite {
+        self.call(Op::KernelWrite {
             writer,
             frames: 0,
             fails_after: u8::MAX,
-        }))
+        })
+    }
+
+    /// Lets the ITS act on guest memory; the frames that it wrote come with what it says.
+    pub(super) fn its<R>(
+        &mut self,
+        act: impl FnOnce(&mut Its, &mut GuestMemory<'_>) -> R,
+    ) -> (R, Vec<u32>) {
+        let mut memory = GuestMemory::new(
+            &self.machine,
+            &self.state,
+            &mut self.memories,
+            &self.vcpu_ids,
+        );
+        let result = act(&mut self.gic.its, &mut memory);
+        (result, memory.into_written())
+    }
+
+    /// Where a slot that is there begins, in bytes.
+    pub(super) fn slot_gpa(&self, number: u32) -> Option<u64> {
+        let slot = self.state.find_slot(&self.machine, number)?;
+        let place = usize::from(self.state.slots[slot].place);
+        let gfn = self.machine.slots[slot].places.get(place)?;
+        Some(gfn * self.machine.constants.page_bytes)
     }
 
     /// The frame of a slot's page, if the slot is there and has it.

@@ -118,6 +118,122 @@ pub enum ItsCommand {
         /// The collection.
         collection: u32,
     },
+    /// Moves a device's event to another collection.
+    Movi {
+        /// The device.
+        dev: u32,
+        /// The event.
+        event: u32,
+        /// The collection.
+        collection: u32,
+    },
+    /// Makes an event's interrupt pending.
+    Int {
+        /// The device.
+        dev: u32,
+        /// The event.
+        event: u32,
+    },
+    /// Takes the pending state from an event's interrupt.
+    Clear {
+        /// The device.
+        dev: u32,
+        /// The event.
+        event: u32,
+    },
+    /// Unmaps an event: its entry in memory becomes zeros.
+    Discard {
+        /// The device.
+        dev: u32,
+        /// The event.
+        event: u32,
+    },
+    /// MAPD without its valid bit: unmaps a device; its entry in memory becomes zeros.
+    Unmapd {
+        /// The device.
+        dev: u32,
+    },
+    /// MAPC without its valid bit: unmaps a collection.
+    Unmapc {
+        /// The collection.
+        collection: u32,
+    },
+}
+
+impl ItsCommand {
+    /// Bytes of a command.
+    pub const BYTES: u64 = 32;
+    /// The numbers of the commands, in the low byte of the first word (Arm IHI 0069, 5.3).
+    pub const MOVI: u8 = 0x01;
+    /// INT.
+    pub const INT: u8 = 0x03;
+    /// CLEAR.
+    pub const CLEAR: u8 = 0x04;
+    /// MAPD.
+    pub const MAPD: u8 = 0x08;
+    /// MAPC.
+    pub const MAPC: u8 = 0x09;
+    /// MAPTI.
+    pub const MAPTI: u8 = 0x0a;
+    /// DISCARD.
+    pub const DISCARD: u8 = 0x0f;
+    /// The valid bit of MAPC and MAPD, in the third word.
+    pub const VALID: u64 = 1 << 63;
+
+    /// The four words of the command, in a queue whose slot begins at `slot_gpa` and has pages of `page_bytes`.
+    #[must_use]
+    pub fn words(&self, slot_gpa: u64, page_bytes: u64) -> [u64; 4] {
+        let first = |number: u8, dev: u32| u64::from(number) | u64::from(dev) << 32;
+        match *self {
+            Self::Mapc { collection, vcpu } => [
+                first(Self::MAPC, 0),
+                0,
+                Self::VALID | u64::from(vcpu) << 16 | u64::from(collection & 0xffff),
+                0,
+            ],
+            Self::Mapd {
+                dev,
+                event_bits,
+                itt_page,
+            } => {
+                let table = slot_gpa.wrapping_add(itt_page.wrapping_mul(page_bytes));
+                [
+                    first(Self::MAPD, dev),
+                    u64::from(event_bits.wrapping_sub(1) & 0x1f),
+                    Self::VALID | table & 0x000f_ffff_ffff_ff00,
+                    0,
+                ]
+            }
+            Self::Mapti {
+                dev,
+                event,
+                lpi,
+                collection,
+            } => [
+                first(Self::MAPTI, dev),
+                u64::from(event) | u64::from(lpi) << 32,
+                u64::from(collection & 0xffff),
+                0,
+            ],
+            Self::Movi {
+                dev,
+                event,
+                collection,
+            } => [
+                first(Self::MOVI, dev),
+                event.into(),
+                u64::from(collection & 0xffff),
+                0,
+            ],
+            Self::Int { dev, event } => [first(Self::INT, dev), event.into(), 0, 0],
+            Self::Clear { dev, event } => [first(Self::CLEAR, dev), event.into(), 0, 0],
+            Self::Discard { dev, event } => [first(Self::DISCARD, dev), event.into(), 0, 0],
+            Self::Unmapd { dev } => [first(Self::MAPD, dev), 0, 0, 0],
+            Self::Unmapc { collection } => {
+                [first(Self::MAPC, 0), 0, u64::from(collection & 0xffff), 0]
+            }
+        }
+    }
 }
 
 /// Which pages of a slot hold what the guest itself needs, and whether getting there disturbed anything.

@@ -102,6 +102,9 @@ pub struct Machine {
     /// x86: KVM uses the processor's page-modification log. Absent: no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pml: Option<bool>,
+    /// x86: whether guest memory is mapped by two-dimensional paging (EPT, NPT); absent: no, but with PML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub two_dimensional: Option<bool>,
 }
 
 /// The verdict that a trace must give.

@@ -141,6 +141,16 @@ fn its_command() -> impl Strategy<Value = ItsCommand> {
             lpi,
             collection
         }),
+        any::<(u32, u32, u32)>().prop_map(|(dev, event, collection)| ItsCommand::Movi {
+            dev,
+            event,
+            collection
+        }),
+        any::<(u32, u32)>().prop_map(|(dev, event)| ItsCommand::Int { dev, event }),
+        any::<(u32, u32)>().prop_map(|(dev, event)| ItsCommand::Clear { dev, event }),
+        any::<(u32, u32)>().prop_map(|(dev, event)| ItsCommand::Discard { dev, event }),
+        any::<u32>().prop_map(|dev| ItsCommand::Unmapd { dev }),
+        any::<u32>().prop_map(|collection| ItsCommand::Unmapc { collection }),
     ]
 }
 
@@ -463,6 +473,7 @@ pub(crate) fn header() -> impl Strategy<Value = Header> {
             ring_page_offset: Some(offset),
             address_spaces: (shift % 2 == 0).then_some(1 + shift / 16),
             pml: (shift % 3 == 0).then_some(shift == 12),
+            two_dimensional: (shift % 2 == 0).then_some(shift == 4),
         });
     let expect = prop_oneof![Just(Expect::Holds), text().prop_map(Expect::Violated)];
     (

@@ -45,6 +45,7 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
     let seeds = args.seeds("--seeds", 0..1000)?;
     let calls = args.number("--calls", CALLS)?;
     let mut kernel = Kernel::open()?;
+    kernel.require_dirty_logging()?;
     let machine = kernel.describe();
     let mut other = opponent(args.value("--against").unwrap_or("model"), &machine)?;
     let mut tally = Tally::default();

@@ -48,16 +48,6 @@ impl Generator {
             (Cap::DirtyLogRingWithBitmap, 0, 0),
             (Cap::DirtyLogRingWithBitmap, 1, 0),
         ]);
-        let logged = self
-            .world
-            .slots
-            .iter()
-            .all(|(slot, view)| *slot == 0 || view.always_logged);
-        let args0 = if args0 == 3 && self.keeps_log(true) && !logged {
-            1
-        } else {
-            args0
-        };
         Call::EnableCap { cap, flags, args0 }
     }
 

@@ -1,7 +1,7 @@
 //! One call after the set-up.
 
 use dirtysim::trace::call::{Access, Call, Program, UserData};
-use dirtysim::trace::{Arch, Cap, PageRuns, StoreRuns, Words};
+use dirtysim::trace::{Cap, PageRuns, StoreRuns, Words};
 
 use super::Generator;
 use super::world::VcpuView;
@@ -191,7 +191,7 @@ impl Generator {
                 .push_run(slot.into(), first, count)
                 .expect("pages of a slot");
         }
-        let access = if self.random.percent(12) && self.may_load(&store) {
+        let access = if self.random.percent(15) {
             Access::Load
         } else {
             Access::Store
@@ -212,18 +212,6 @@ impl Generator {
             },
             resume: false,
         })
-    }
-
-    /// Whether what a load does to the log is known: x86 maps the neighbours of a page that is touched in a slot without log, as many as it
-    /// likes, and a load that finds a mapping marks nothing.
-    fn may_load(&self, store: &StoreRuns) -> bool {
-        self.target.arch == Arch::Arm64
-            || store.runs().iter().all(|(slot, _, _)| {
-                let view = u16::try_from(*slot)
-                    .ok()
-                    .and_then(|slot| self.world.slots.get(&slot));
-                view.is_some_and(|view| view.always_logged)
-            })
     }
 
     fn draw_harvest(&mut self) -> Option<Call> {
@@ -352,7 +340,7 @@ impl Generator {
         }
         let (mut flags, mut gpa, mut npages) = (view.flags, view.gpa, view.pages);
         match self.random.weighted(&[(60, 0), (15, 1), (15, 2), (10, 3)]) {
-            0 if !self.keeps_log(self.world.initially_set) => flags ^= 1,
+            0 => flags ^= 1,
             1 => npages = 0,
             2 => {
                 gpa = if gpa == self.slot_gpa(slot) {
@@ -372,7 +360,7 @@ impl Generator {
             bytes: None,
             mem: view.mem,
             mem_offset: 0,
-            populated: true,
+            populated: self.random.percent(20),
             huge: false,
         })
     }

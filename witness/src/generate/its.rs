@@ -55,8 +55,12 @@ impl Generator {
     pub(super) fn queue_its_slot(&mut self) {
         let log = u32::from(self.random.percent(90));
         let mut call = self.create_slot(SLOT, PAGES, log);
-        if let Call::SetUserMemoryRegion { mem, .. } = &mut call {
+        if let Call::SetUserMemoryRegion {
+            mem, npages, huge, ..
+        } = &mut call
+        {
             "its".clone_into(mem);
+            (*npages, *huge) = (PAGES, false);
         }
         self.queued.push_back(call);
     }
@@ -229,10 +233,42 @@ impl Generator {
         }
     }
 
+    /// Any command: some write memory themselves, some decide what a later save or MSI does.
+    fn some_command(&mut self) -> ItsCommand {
+        let (dev, event) = self.event();
+        let vcpus = u64::from(self.profile.vcpus);
+        // One more than there are: a collection that nobody mapped, a vCPU that is not there.
+        let collection = self.random.below(vcpus + 1) as u32;
+        let vcpu = self.random.below(vcpus + 1) as u32;
+        match self.random.below(100) {
+            0..45 => self.map_event(),
+            45..57 => ItsCommand::Discard { dev, event },
+            57..67 => ItsCommand::Int { dev, event },
+            67..73 => ItsCommand::Clear { dev, event },
+            73..82 => ItsCommand::Movi {
+                dev,
+                event,
+                collection,
+            },
+            82..86 => ItsCommand::Unmapd { dev },
+            86..90 => ItsCommand::Unmapc { collection },
+            90..95 => ItsCommand::Mapc { collection, vcpu },
+            _ => {
+                let index = self.random.below(DEVICES.len() as u64) as usize;
+                let (dev, event_bits) = DEVICES[index];
+                ItsCommand::Mapd {
+                    dev,
+                    event_bits,
+                    itt_page: ITT[index],
+                }
+            }
+        }
+    }
+
     pub(super) fn draw_its(&mut self) -> Option<Call> {
         match self
             .random
-            .weighted(&[(30, 0), (20, 1), (8, 2), (22, 3), (8, 4), (4, 5), (3, 6)])
+            .weighted(&[(26, 0), (20, 1), (8, 2), (20, 3), (20, 4), (4, 5), (3, 6)])
         {
             0 => Some(Call::ItsSaveTables {}),
             1 => Some(Call::VgicSavePendingTables {}),
@@ -242,10 +278,12 @@ impl Generator {
                 Some(Call::SignalMsi { dev, event })
             }
             4 => {
-                let command = self.map_event();
+                let commands = (0..self.random.between(1, 3))
+                    .map(|_| self.some_command())
+                    .collect();
                 let by_guest = self.random.percent(50)
                     && self.world.vcpus.first().is_some_and(|vcpu| vcpu.ready);
-                self.queue_commands(vec![command], by_guest);
+                self.queue_commands(commands, by_guest);
                 self.queued.pop_front()
             }
             5 => {

@@ -5,9 +5,7 @@
 //! them; once drawn it is a list of calls like any other.
 //!
 //! Not drawn: offsets near 2^64 in a ring entry that userspace rewrote, which made kernels before 7.1 read out of bounds; slots in a second
-//! address space; read-only slots; host memory that was never touched, where a load finds the page of zeros that all processes share and a later
-//! store moves the page; huge pages, which the host gives or not; on x86, loads from a slot that was ever without a log, and with INITIALLY_SET
-//! such slots at all; what the trace format has no call for.
+//! address space; huge pages of memory that was never touched, which the host gives or not; what the trace format has no call for.
 
 mod bad;
 mod draw;

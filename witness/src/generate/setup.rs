@@ -8,6 +8,12 @@ use super::Generator;
 /// Slot sizes that have edges: one word, less than one, more than one, several, more than a ring.
 const SLOT_PAGES: [u64; 8] = [1, 3, 64, 65, 128, 192, 200, 320];
 
+/// Sizes of slots in huge pages: one, two, and two with a rest.
+const HUGE_PAGES: [u64; 3] = [512, 1024, 1100];
+
+/// `KVM_MEM_READONLY`.
+const READONLY: u32 = 2;
+
 /// Bytes between the places where slots go, and from there to where a slot is moved.
 const SLOT_STRIDE: u64 = 0x0200_0000;
 
@@ -19,8 +25,8 @@ impl Generator {
         let slots = self.random.between(1, 3) as u16;
         for slot in 1..=slots {
             let pages = self.random.one(&SLOT_PAGES);
-            let log = self.random.percent(80) || self.keeps_log(self.world.initially_set);
-            let call = self.create_slot(slot, pages, u32::from(log));
+            let flags = self.slot_flags();
+            let call = self.create_slot(slot, pages, flags);
             self.queued.push_back(call);
         }
         if self.profile.its {
@@ -34,10 +40,10 @@ impl Generator {
         }
     }
 
-    /// Whether slots are never without a log: on x86 a store in a slot without one also maps neighbours of the page, as many as it likes, and
-    /// with INITIALLY_SET these stay writable when the log is switched on.
-    pub(super) fn keeps_log(&self, initially_set: bool) -> bool {
-        self.target.arch != Arch::Arm64 && initially_set
+    /// Most slots log; a few are read-only.
+    fn slot_flags(&mut self) -> u32 {
+        let log = u32::from(self.random.percent(80));
+        log | if self.random.percent(6) { READONLY } else { 0 }
     }
 
     fn queue_capabilities(&mut self) {
@@ -63,8 +69,6 @@ impl Generator {
         };
         let protect = self.random.weighted(&[(50, 0), (30, 1), (20, 3)]);
         let manual_first = self.random.percent(50);
-        // Known before it is done: the rest of the set-up depends on it.
-        self.world.initially_set = protect == 3;
         if protect != 0 && manual_first {
             self.queued.push_back(manual(protect));
         }
@@ -119,8 +123,11 @@ impl Generator {
     }
 
     pub(super) fn create_slot(&mut self, slot: u16, npages: u64, flags: u32) -> Call {
+        let huge = self.random.percent(8);
         // Now and then two slots share their memory, as a device's aperture does.
-        let mem = if slot > 1 && self.random.percent(10) {
+        let mem = if huge {
+            format!("huge{slot}")
+        } else if slot > 1 && self.random.percent(10) {
             "data1".to_owned()
         } else {
             format!("data{slot}")
@@ -130,12 +137,16 @@ impl Generator {
             as_id: 0,
             flags,
             gpa: self.slot_gpa(slot),
-            npages,
+            npages: if huge {
+                self.random.one(&HUGE_PAGES)
+            } else {
+                npages
+            },
             bytes: None,
             mem,
             mem_offset: 0,
-            populated: true,
-            huge: false,
+            populated: huge || self.random.percent(80),
+            huge,
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use dirtysim::trace::call::{Call, Program};
 use dirtysim::trace::call_result::{CallResult, Returned};
-use dirtysim::trace::{Cap, Words};
+use dirtysim::trace::{Cap, Exit, Words};
 
 /// A slot that was created.
 #[derive(Clone, Debug)]
@@ -15,8 +15,6 @@ pub(super) struct SlotView {
     pub(super) pages: u64,
     pub(super) flags: u32,
     pub(super) mem: String,
-    /// It logged from its creation on.
-    pub(super) always_logged: bool,
 }
 
 /// A vCPU that was created.
@@ -34,7 +32,6 @@ pub(super) struct VcpuView {
 pub(super) struct World {
     pub(super) ring_bytes: u64,
     pub(super) with_bitmap: bool,
-    pub(super) initially_set: bool,
     pub(super) slots: BTreeMap<u16, SlotView>,
     pub(super) vcpus: Vec<VcpuView>,
     pub(super) last_get: BTreeMap<u16, Words>,
@@ -56,11 +53,6 @@ impl World {
                 cap: Cap::DirtyLogRingWithBitmap,
                 ..
             } => self.with_bitmap = true,
-            Call::EnableCap {
-                cap: Cap::ManualDirtyLogProtect2,
-                args0,
-                ..
-            } => self.initially_set = *args0 == 3,
             Call::CreateVcpu { vcpu } => {
                 self.vcpus.push(VcpuView {
                     id: *vcpu,
@@ -81,7 +73,10 @@ impl World {
                 ..
             } => self.set_slot(*slot, *flags, *gpa, *npages, mem),
             Call::Run { vcpu, program, .. } => {
-                let unfinished = (result.program_done == Some(false)).then(|| program.clone());
+                // What is stored to a read-only slot is user space's to emulate: the program ends there.
+                let goes_on =
+                    result.program_done == Some(false) && result.exit == Some(Exit::DirtyRingFull);
+                let unfinished = goes_on.then(|| program.clone());
                 self.vcpu(*vcpu, |vcpu| vcpu.unfinished = unfinished);
             }
             Call::GuestMmio { vcpu, .. } => self.vcpu(*vcpu, |vcpu| vcpu.unfinished = None),
@@ -126,14 +121,11 @@ impl World {
         if pages == 0 {
             self.slots.remove(&slot);
         } else {
-            let logs = flags & 1 != 0;
-            let always_logged = logs && self.slots.get(&slot).is_none_or(|view| view.always_logged);
             let view = SlotView {
                 gpa,
                 pages,
                 flags,
                 mem: mem.to_owned(),
-                always_logged,
             };
             self.slots.insert(slot, view);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dirtysim::trace::PageRuns;
-use dirtysim::trace::call::{Call, ItsCommand, UserData};
+use dirtysim::trace::call::{Call, UserData};
 use dirtysim::trace::call_result::CallResult;
 
 use super::machine::{Machine, Own};
@@ -177,7 +177,7 @@ impl Machine {
                     .checked_add(*queue_offset)
                     .ok_or_else(|| Refused::new("an ITS queue offset beyond every address"))?;
                 for command in commands {
-                    for word in encode(command, found.gpa) {
+                    for word in command.words(found.gpa, PAGE_BYTES) {
                         found.memory.write_u64(at, word)?;
                         at += 8;
                     }
@@ -243,46 +243,3 @@ const POPULATE_PAGES_MAX: u64 = 1 << 18;
 
 /// Most pages that are compared: 1 GiB.
 const COMPARE_PAGES_MAX: u64 = 1 << 18;
-
-/// The four words of an ITS command.
-///
-/// Source: Arm IHI 0069, 5.3: the command's number in the low byte, the device id in the upper half of the first word.
-fn encode(command: &ItsCommand, slot_gpa: u64) -> [u64; 4] {
-    const MAPD: u64 = 0x08;
-    const MAPC: u64 = 0x09;
-    const MAPTI: u64 = 0x0a;
-    const VALID: u64 = 1 << 63;
-    match command {
-        ItsCommand::Mapc { collection, vcpu } => [
-            MAPC,
-            0,
-            VALID | u64::from(*vcpu) << 16 | u64::from(*collection & 0xffff),
-            0,
-        ],
-        ItsCommand::Mapd {
-            dev,
-            event_bits,
-            itt_page,
-        } => {
-            let table =
-                slot_gpa.wrapping_add(itt_page.wrapping_mul(PAGE_BYTES)) & 0x000f_ffff_ffff_ff00;
-            [
-                MAPD | u64::from(*dev) << 32,
-                u64::from(event_bits.wrapping_sub(1) & 0x1f),
-                VALID | table,
-                0,
-            ]
-        }
-        ItsCommand::Mapti {
-            dev,
-            event,
-            lpi,
-            collection,
-        } => [
-            MAPTI | u64::from(*dev) << 32,
-            u64::from(*event) | u64::from(*lpi) << 32,
-            u64::from(*collection & 0xffff),
-            0,
-        ],
-    }
-}

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use dirtysim::trace::call::Call;
 use dirtysim::trace::call_result::{CallResult, Returned};
-use dirtysim::trace::{Arch, Machine as TraceMachine};
+use dirtysim::trace::{Arch, Cap, Machine as TraceMachine};
 use kvm_ioctls::Kvm;
 
 use crate::generate::Target;
@@ -57,6 +57,26 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// Says which capability of dirty logging this architecture usually has and this kernel has not: there is nothing to compare then.
+    ///
+    /// # Errors
+    /// A sentence that names it.
+    pub fn require_dirty_logging(&self) -> Result<(), Refused> {
+        let mut caps = vec![Cap::ManualDirtyLogProtect2, Cap::DirtyLogRingAcqRel];
+        if target().arch == Arch::Arm64 {
+            caps.push(Cap::DirtyLogRingWithBitmap);
+        }
+        for cap in caps {
+            if self.kvm.check_extension_raw(cap.number().into()) <= 0 {
+                return Err(Refused(format!(
+                    "kernel {} has no {cap}: the model beside it has; try Linux 6.12 or later",
+                    release()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs one store of one guest, so that a machine that cannot fails here, with a sentence, and not in the middle of a recording.
     fn probe(&mut self) -> Result<(), Refused> {
         let limit = std::mem::replace(&mut self.run_limit, Duration::from_secs(5));
@@ -73,13 +93,17 @@ impl Kernel {
     /// What a trace that is recorded here says of its machine.
     #[must_use]
     pub fn describe(&self) -> TraceMachine {
+        let x86 = target().arch == Arch::X86_64;
         TraceMachine {
             arch: target().arch,
             kernel: Some(release()),
             page_size: Some(PAGE_BYTES),
             ring_page_offset: Some(RING_PAGE_OFFSET),
             address_spaces: None,
-            pml: None,
+            pml: x86.then(|| parameter("kvm_intel/parameters/pml")),
+            two_dimensional: x86.then(|| {
+                parameter("kvm_intel/parameters/ept") || parameter("kvm_amd/parameters/npt")
+            }),
         }
     }
 }
@@ -112,6 +136,12 @@ pub fn target() -> Target {
         own_pages: guest::OWN_PAGES,
         data_gpa: guest::DATA_GPA,
     }
+}
+
+/// Whether a parameter of KVM's vendor module is on; a module that is not loaded has none.
+fn parameter(path: &str) -> bool {
+    std::fs::read_to_string(format!("/sys/module/{path}"))
+        .is_ok_and(|value| matches!(value.trim(), "Y" | "1"))
 }
 
 /// The release of the running kernel, as `uname -r` has it.

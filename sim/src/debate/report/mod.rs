@@ -7,6 +7,7 @@ mod table;
 mod text;
 
 pub use html::page;
+#[cfg(feature = "cli")]
 pub(crate) use json::claim as claim_row;
 pub use json::{document, evidence_rows};
 pub use table::{markdown, markdown_short, terminal};

@@ -1,0 +1,119 @@
+//! What the host has behind guest memory, as far as KVM's fault path can tell.
+//!
+//! A page of anonymous memory that nobody has stored to is the page of zeros that all processes share. A load through KVM maps it
+//! read-only; the first store gives the page memory of its own, and the mapping of the old one goes.
+//! Source: virt/kvm/kvm_main.c, hva_to_pfn(); mm, do_anonymous_page(), do_wp_page().
+
+use alloc::collections::BTreeMap;
+
+use crate::layout::Layout;
+use crate::machine::Machine;
+use crate::pages::PageSet;
+use crate::state::State;
+
+/// Host pages without memory of their own. None, unless somebody says so: a scenario's guest memory was all touched before.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Unbacked {
+    /// First page and end of each range; ranges do not touch.
+    ranges: BTreeMap<u32, u32>,
+}
+
+impl Unbacked {
+    /// Whether a page has no memory of its own.
+    #[must_use]
+    pub fn contains(&self, page: u32) -> bool {
+        self.ranges
+            .range(..=page)
+            .next_back()
+            .is_some_and(|(_, &end)| page < end)
+    }
+
+    /// Whether every page has memory.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Pages that were never there before: `count` of them from `first` on, none of which is in the set.
+    pub fn insert_new(&mut self, first: u32, count: u32) {
+        debug_assert!(!self.contains(first), "these pages are new");
+        if count > 0 {
+            self.ranges.insert(first, first.saturating_add(count));
+        }
+    }
+
+    /// These pages have memory now.
+    pub fn remove_range(&mut self, first: u32, count: u32) {
+        let end = first.saturating_add(count);
+        while let Some((&from, &to)) = self.ranges.range(..end).next_back()
+            && to > first
+        {
+            self.ranges.remove(&from);
+            if to > end {
+                self.ranges.insert(end, to);
+            }
+            if from < first {
+                self.ranges.insert(from, first);
+            }
+        }
+    }
+}
+
+/// Gives host pages memory of their own, before somebody stores to them: what KVM had mapped there goes.
+/// Source: virt/kvm/kvm_main.c, kvm_mmu_notifier_invalidate_range_start().
+pub fn back<L: Layout>(machine: &mut Machine, state: &mut State<L>, first: u32, count: u32) {
+    if machine.unbacked.is_empty() {
+        return;
+    }
+    let end = first.saturating_add(count);
+    for slot in &machine.slots {
+        let (from, to) = (first.max(slot.host), end.min(slot.host + slot.npages));
+        if from >= to {
+            continue;
+        }
+        let frames = slot.frame + (from - slot.host)..slot.frame + (to - slot.host);
+        let mut at = frames.start;
+        while let Some(frame) = state
+            .present
+            .next(at)
+            .filter(|frame| frames.contains(frame))
+        {
+            at = frame + 1;
+            if machine.unbacked.contains(slot.host + (frame - slot.frame)) {
+                drop_leaf(state, frame);
+            }
+        }
+    }
+    machine.unbacked.remove_range(first, count);
+}
+
+fn drop_leaf<L: Layout>(state: &mut State<L>, frame: u32) {
+    for set in [
+        &mut state.present,
+        &mut state.writable,
+        &mut state.dirty_bit,
+        &mut state.huge,
+    ] {
+        set.remove(frame);
+    }
+    for vcpu in state.vcpus.iter_mut() {
+        vcpu.tlb.remove(frame);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_falls_apart_where_pages_are_taken_out() {
+        let mut unbacked = Unbacked::default();
+        unbacked.insert_new(10, 10);
+        unbacked.remove_range(12, 3);
+        unbacked.remove_range(19, 5);
+        let left: alloc::vec::Vec<u32> = (0..30).filter(|&page| unbacked.contains(page)).collect();
+        assert_eq!(left, [10, 11, 15, 16, 17, 18]);
+        unbacked.remove_range(0, 30);
+        assert!(unbacked.is_empty());
+    }
+}

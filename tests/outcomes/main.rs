@@ -1,0 +1,238 @@
+//! Which of the model's outcomes real kernels were seen to give: derived from the recordings, compared with the table in
+//! `docs/fidelity.md`.
+//!
+//! `DIRTYSIM_BLESS=1 cargo test --test outcomes` rewrites the table.
+
+mod answers;
+mod pages;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use answers::Vm;
+use dirtysim::trace::call::{Call, CallRow};
+use dirtysim::trace::{Arch, TraceReader};
+use pages::Pages;
+use table::{OUTCOMES, Outcome};
+
+/// The machines, in the order of the table's columns: the recordings' names begin so. The third is a second kernel, recorded in part.
+const MACHINES: [(&str, &str); 3] = [
+    ("arm64-linux-6.12.117", "arm64 6.12.117"),
+    ("x86-linux-6.18.44", "x86 6.18.44"),
+    ("arm64-linux-7.3.4", "arm64 7.3.4"),
+];
+
+const BEGIN: &str = "<!-- outcomes: begin -->\n";
+const END: &str = "<!-- outcomes: end -->\n";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The traces of a machine.
+fn recordings(machine: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(root().join("traces/kernel"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            name.starts_with(machine) && name.ends_with(".trace.jsonl")
+        })
+        .collect();
+    found.sort();
+    assert!(!found.is_empty(), "no recording of {machine}");
+    found
+}
+
+/// The outcomes that a recording shows.
+fn seen_in(path: &Path, seen: &mut BTreeSet<&'static str>) {
+    let reader = TraceReader::open(path).unwrap_or_else(|error| panic!("{error}"));
+    let arch = reader.header().machine.as_ref().unwrap().arch;
+    let mut vms: BTreeMap<u32, (Vm, Pages)> = BTreeMap::new();
+    for located in reader
+        .rows::<CallRow>()
+        .unwrap_or_else(|error| panic!("{error}"))
+    {
+        let located = located.unwrap_or_else(|error| panic!("{error}"));
+        let CallRow::Call(row) = located.row else {
+            vms.clear();
+            continue;
+        };
+        let number = row.vm.unwrap_or(u32::MAX);
+        if let Call::CreateVm {} = row.call {
+            vms.insert(number, Default::default());
+            continue;
+        }
+        let (vm, pages) = vms.entry(number).or_default();
+        let mut found: Vec<&'static str> = answers::classify(arch, vm, &row.call, &row.result);
+        found.extend(pages.observe(arch, vm, &row.call, &row.result));
+        answers::advance(vm, &row.call, &row.result);
+        for id in found {
+            let outcome = find(id);
+            let cannot = match arch {
+                Arch::Arm64 => outcome.arm64_cannot,
+                _ => outcome.x86_cannot,
+            };
+            assert!(
+                cannot.is_empty(),
+                "{}:{}: {id} was seen, though it cannot be: {cannot}",
+                path.display(),
+                located.line
+            );
+            seen.insert(id);
+        }
+    }
+}
+
+fn find(id: &str) -> &'static Outcome {
+    OUTCOMES
+        .iter()
+        .find(|outcome| outcome.id == id)
+        .unwrap_or_else(|| panic!("`{id}` is in no row of the table"))
+}
+
+fn cannot(machine: &str, outcome: &Outcome) -> &'static str {
+    if machine.starts_with("arm64") {
+        outcome.arm64_cannot
+    } else {
+        outcome.x86_cannot
+    }
+}
+
+struct Counts {
+    seen: usize,
+    reachable: usize,
+}
+
+fn counts(seen: &[BTreeSet<&'static str>]) -> Counts {
+    let mut counts = Counts {
+        seen: 0,
+        reachable: 0,
+    };
+    for ((machine, _), seen) in MACHINES.iter().zip(seen).take(2) {
+        for outcome in OUTCOMES {
+            if cannot(machine, outcome).is_empty() {
+                counts.reachable += 1;
+                counts.seen += usize::from(seen.contains(outcome.id));
+            }
+        }
+    }
+    counts
+}
+
+fn render(seen: &[BTreeSet<&'static str>]) -> String {
+    let counts = counts(seen);
+    let mut text = format!(
+        "{} of the {} outcomes that the first two machines can give were seen ({:.1} %).\n\n| call | outcome |",
+        counts.seen,
+        counts.reachable,
+        counts.seen as f64 * 100.0 / counts.reachable as f64,
+    );
+    for (_, name) in MACHINES {
+        text.push_str(&format!(" {name} |"));
+    }
+    text.push_str("\n|---|---|---|---|---|\n");
+    for outcome in OUTCOMES {
+        text.push_str(&format!("| {} | {} |", outcome.call, outcome.text));
+        for ((machine, _), seen) in MACHINES.iter().zip(seen) {
+            let cell = match cannot(machine, outcome) {
+                "" if seen.contains(outcome.id) => "seen",
+                "" => "not seen",
+                why => why,
+            };
+            text.push_str(&format!(" {cell} |"));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn all_seen() -> Vec<BTreeSet<&'static str>> {
+    MACHINES
+        .iter()
+        .map(|(machine, _)| {
+            let mut seen = BTreeSet::new();
+            for path in recordings(machine) {
+                seen_in(&path, &mut seen);
+            }
+            seen
+        })
+        .collect()
+}
+
+#[test]
+fn the_table_in_the_documentation_is_what_the_recordings_show() {
+    let path = root().join("docs/fidelity.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let begin = text.find(BEGIN).expect("the table's first mark") + BEGIN.len();
+    let end = text.find(END).expect("the table's last mark");
+    let rendered = render(&all_seen());
+    if std::env::var_os("DIRTYSIM_BLESS").is_some() {
+        fs::write(
+            &path,
+            format!("{}{rendered}{}", &text[..begin], &text[end..]),
+        )
+        .unwrap();
+        return;
+    }
+    assert!(
+        text[begin..end] == rendered,
+        "docs/fidelity.md differs from what the recordings show; DIRTYSIM_BLESS=1 rewrites it:\n{rendered}"
+    );
+}
+
+#[test]
+fn nineteen_of_twenty_outcomes_that_can_be_seen_were() {
+    let seen = all_seen();
+    let counts = counts(&seen);
+    let missing: Vec<String> = MACHINES
+        .iter()
+        .zip(&seen)
+        .take(2)
+        .flat_map(|((machine, _), seen)| {
+            OUTCOMES
+                .iter()
+                .filter(|outcome| cannot(machine, outcome).is_empty())
+                .filter(|outcome| !seen.contains(outcome.id))
+                .map(move |outcome| format!("{machine}: {}", outcome.id))
+        })
+        .collect();
+    assert!(
+        counts.seen * 20 >= counts.reachable * 19,
+        "{} of {} seen; not: {missing:#?}",
+        counts.seen,
+        counts.reachable
+    );
+}
+
+#[test]
+fn every_outcome_has_a_name_of_its_own() {
+    let names: BTreeSet<&str> = OUTCOMES.iter().map(|outcome| outcome.id).collect();
+    assert_eq!(names.len(), OUTCOMES.len());
+}
+
+/// What shows an outcome is in one recording: without it the outcome is not seen.
+#[test]
+fn an_outcome_is_seen_where_it_was_recorded_and_nowhere_else() {
+    let outcomes = root().join("traces/kernel/x86-linux-6.18.44.outcomes.trace.jsonl");
+    let edges = root().join("traces/kernel/x86-linux-6.18.44.edges.trace.jsonl");
+    let of = |path: &Path| {
+        let mut seen = BTreeSet::new();
+        seen_in(path, &mut seen);
+        seen
+    };
+    let (outcomes, edges) = (of(&outcomes), of(&edges));
+    for id in [
+        "reset.out_of_range",
+        "reset.exact",
+        "run.no_slot",
+        "slot.wraps",
+    ] {
+        assert!(outcomes.contains(id) && !edges.contains(id), "{id}");
+    }
+    for id in ["load.neighbour", "load.untouched", "load.mapped"] {
+        assert!(edges.contains(id) && !outcomes.contains(id), "{id}");
+    }
+}
