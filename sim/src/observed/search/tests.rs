@@ -261,8 +261,8 @@ fn machines() -> Vec<(Scenario, Header, CheckConfig)> {
             ring_page_offset: None,
             address_spaces: None,
             pml: Some(pml),
-            pml: Some(pml),
             two_dimensional: None,
+        });
         let config = CheckConfig {
             ring_entries: Some(entries),
             ring_reserved: Some(reserved),
