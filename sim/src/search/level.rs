@@ -151,14 +151,22 @@ pub(super) struct Job {
     outcome: Outcome,
     depth: u32,
     frontier: u64,
-    /// Bytes of the blocks of this level that are left, and of those of the next one.
+    /// Bytes of the blocks of this level that are left, of those of the next one, and of the desks.
     bytes: AtomicU64,
     kept_bytes: u64,
 }
 
 impl Job {
-    pub(super) fn new(level: Vec<Block>, depth: u32, frontier: u64, kept_bytes: u64) -> Self {
-        let bytes = level.iter().map(Block::bytes).sum();
+    pub(super) fn new(
+        level: Vec<Block>,
+        depth: u32,
+        frontier: u64,
+        kept_bytes: u64,
+        desks: &mut [Mutex<Desk>],
+    ) -> Self {
+        let blocks: u64 = level.iter().map(Block::bytes).sum();
+        let desks = desks.iter_mut().filter_map(|desk| desk.get_mut().ok());
+        let bytes = blocks + desks.map(|desk| desk.bytes()).sum::<u64>();
         Self {
             todo: Mutex::new(level),
             outcome: Outcome::default(),
@@ -217,6 +225,10 @@ impl Desk {
                 })
             })
             .collect()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.memo.bytes() + Known::BYTES
     }
 }
 
@@ -341,6 +353,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 self.job.put_back(block);
                 break;
             }
+            let desk_bytes = desk.bytes();
             let owner = (self.owner.0, desk.memo.make_room());
             if owner != self.owner {
                 self.close_block();
@@ -358,7 +371,10 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             }
             self.flush(&mut desk.memo, &block, shared);
             self.table.add_len(std::mem::take(&mut self.inserted));
-            self.job.bytes.fetch_sub(block.bytes(), Relaxed);
+            // A memo that began anew may be smaller; sums wrap around, and so does the atomic one.
+            let grown = desk.bytes().wrapping_sub(desk_bytes);
+            let change = grown.wrapping_sub(block.bytes());
+            self.job.bytes.fetch_add(change, Relaxed);
         }
         self.close_block();
         std::hint::black_box(self.touched);
