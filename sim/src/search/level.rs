@@ -702,6 +702,11 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let record = &mut open[self.used..self.used + layout.len()];
         self.used += layout.len();
         self.write(memo, block, candidate, record);
+        debug_assert_eq!(
+            candidate.fingerprint,
+            self.sections.fingerprint(&record[..layout.words]),
+            "a fingerprint made of differences is that of the state"
+        );
         record[layout.words] = candidate.fingerprint;
         let parent = candidate.parent as usize;
         let parent = &block.records[parent..parent + layout.len()];
