@@ -28,8 +28,9 @@ const AHEAD: usize = 4;
 const BATCH: usize = 96;
 /// Levels below so many states are not worth waking threads for.
 const PARALLEL_STATES: u64 = 4 * BLOCK_STATES as u64;
-/// Successors that a state has at most, more or less: how much room the table keeps for a block.
-const TYPICAL_SUCCESSORS: usize = 8;
+/// New states that a block brings at most, more or less: what is left of a block that brings more is another block, so
+/// that the table, which keeps so much room for each worker, never fills up.
+const TYPICAL_INSERTIONS: u64 = 8 * BLOCK_STATES as u64;
 
 /// States, one after the other, each a [`Record`].
 #[derive(Clone, Debug)]
@@ -187,7 +188,7 @@ impl Job {
 
     /// Fingerprints that may come in before the table can grow again.
     pub(super) fn slack<L: Layout>(&self, _search: &Search<'_, L>) -> usize {
-        (rayon::current_num_threads() + 1) * BLOCK_STATES * TYPICAL_SUCCESSORS
+        (rayon::current_num_threads() + 1) * TYPICAL_INSERTIONS as usize
     }
 
     /// A block for a worker, one of its own if there is one.
@@ -198,6 +199,18 @@ impl Job {
         match own {
             Some(index) => Some(todo.swap_remove(index)),
             None => todo.pop(),
+        }
+    }
+
+    /// Puts back what a block has from a place on.
+    fn put_back_rest(&self, block: &Block, at: usize) {
+        if at < block.records.len() {
+            let rest = Block {
+                records: block.records[at..].to_vec(),
+                owner: block.owner,
+            };
+            self.bytes.fetch_add(rest.bytes(), Relaxed);
+            self.put_back(rest);
         }
     }
 
@@ -367,6 +380,10 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 self.expand_state(desk, &mut block.records, at, known);
                 if self.candidates.len() >= BATCH {
                     self.flush(&mut desk.memo, &block, shared);
+                    if self.inserted >= TYPICAL_INSERTIONS {
+                        self.job.put_back_rest(&block, at + self.layout.len());
+                        break;
+                    }
                 }
             }
             self.flush(&mut desk.memo, &block, shared);
