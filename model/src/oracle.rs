@@ -748,7 +748,7 @@ fn check_ring<L: Layout>(state: &State<L>, vcpu: usize, in_work: impl Fn() -> bo
         } else {
             flags == F_DIRTY
         };
-        if !right && !(position == 0 && flags == 0 && in_work()) {
+        if !(right || position == 0 && flags == 0 && in_work()) {
             broken.insert(Invariant::DirtyGfnFollowsLifecycle);
         }
     }

@@ -96,8 +96,8 @@ fn keeps_to_it(run: &Run) {
 }
 
 #[test]
-fn a_search_keeps_to_its_memory_on_one_thread_and_on_two() {
-    for threads in ["1", "2"] {
+fn a_search_keeps_to_its_memory_on_one_thread_on_two_and_on_four() {
+    for threads in ["1", "2", "4"] {
         keeps_to_it(&check(&["--threads", threads]));
     }
 }

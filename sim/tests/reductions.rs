@@ -1,7 +1,7 @@
 //! Reduced and unreduced searches say the same.
 
 use dirtysim::scenario::{Scenario, builtins};
-use dirtysim::search::{Options, Reductions, Report, Rule, check};
+use dirtysim::search::{Coverage, Options, Reductions, Report, Rule, Verdict, check};
 use dirtysim_model::mutation::Mutation;
 
 fn search(scenario: &Scenario, reductions: Reductions) -> Report {
@@ -153,6 +153,31 @@ fn reduced_and_unreduced_searches_break_the_same_claims() {
         violated >= 8 && violated + 8 <= scenarios.len(),
         "{violated} of {} violated",
         scenarios.len()
+    );
+}
+
+#[test]
+fn what_the_program_comes_with_breaks_the_same_claims_reduced_and_unreduced() {
+    // The larger ones take longer than a test should; `check --keep-going --no-reduction` compares them.
+    let at_most = Options {
+        keep_going: true,
+        counterexample: false,
+        max_states: Some(100_000),
+        reductions: Reductions::NONE,
+        ..Options::default()
+    };
+    let (mut compared, mut violated) = (0, 0);
+    for scenario in builtins() {
+        let full = check(&scenario, &at_most, &|_| true).expect("it can be searched");
+        if full.coverage == Coverage::Exhausted {
+            compare(&scenario, &full, Reductions::ALL, "all reductions");
+            compared += 1;
+            violated += u32::from(full.verdict == Verdict::Violated);
+        }
+    }
+    assert!(
+        compared >= 15 && violated >= 6,
+        "{compared} compared, {violated} of them violated"
     );
 }
 

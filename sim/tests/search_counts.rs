@@ -2,10 +2,12 @@
 //!
 //! From the first run of this code after the model's yield points had settled (2026-11): they are a property of the
 //! model and of the scenarios' bounds. A change of either may change them, and the change that does says why. The same
-//! counts come from one thread and from two, with the table grown at different times.
+//! counts come from one thread, two and four, with the table grown at different times.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dirtysim::scenario::builtin;
-use dirtysim::search::{Coverage, Options, Reductions, Report, check};
+use dirtysim::search::{Coverage, Options, Progress, Reductions, Report, Verdict, check};
 
 /// Scenario, distinct states, transitions, depth.
 const PINNED: [(&str, u64, u64, u32); 5] = [
@@ -16,50 +18,97 @@ const PINNED: [(&str, u64, u64, u32); 5] = [
     ("reset-signal", 10_205, 19_446, 45),
 ];
 
-fn search(name: &str, threads: usize, reductions: Reductions) -> Report {
+/// Levels below this many states are one thread's, however many there are (`PARALLEL_STATES` in `search/level.rs`).
+const SHARED_LEVEL_STATES: u64 = 8192;
+
+/// The report, and the states of the largest level.
+fn search(name: &str, threads: usize, options: &Options) -> (Report, u64) {
     let scenario = builtin(name).expect("a built-in scenario");
-    let options = Options {
-        reductions,
-        ..Options::default()
-    };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
         .expect("threads can be made");
-    let report = pool.install(|| check(&scenario, &options, &|_| true));
+    let largest = AtomicU64::new(0);
+    let watch = |progress: &Progress| {
+        largest.fetch_max(progress.frontier, Relaxed);
+        true
+    };
+    let report = pool.install(|| check(&scenario, options, &watch));
     let mut report = report.expect("a built-in scenario can be searched");
     // How much memory is taken at once depends on who was how far.
     report.peak_bytes = 0;
-    report
+    (report, largest.into_inner())
+}
+
+fn with(reductions: Reductions) -> Options {
+    Options {
+        reductions,
+        ..Options::default()
+    }
 }
 
 #[test]
-fn unreduced_counts_are_pinned_on_one_thread_and_on_two() {
+fn unreduced_counts_are_pinned_on_one_thread_on_two_and_on_four() {
+    let mut shared = 0;
     for (name, states, transitions, depth) in PINNED {
-        let one = search(name, 1, Reductions::NONE);
+        let (one, largest) = search(name, 1, &with(Reductions::NONE));
         assert_eq!(
             (one.states, one.transitions, one.depth, one.coverage),
             (states, transitions, depth, Coverage::Exhausted),
             "{name}"
         );
-        assert_eq!(
-            search(name, 2, Reductions::NONE),
-            one,
-            "{name}, two threads"
-        );
+        shared += u32::from(largest >= SHARED_LEVEL_STATES);
+        for threads in [2, 4] {
+            let (more, _) = search(name, threads, &with(Reductions::NONE));
+            assert_eq!(more, one, "{name}, {threads} threads");
+        }
     }
+    assert!(shared >= 3, "{shared} have levels that threads share");
 }
 
 #[test]
-fn a_counterexample_is_as_long_with_reductions_as_without_and_the_same_on_two_threads() {
+fn verdict_counts_and_counterexample_are_the_same_on_any_number_of_threads() {
+    // Right and wrong orders, on arm64 and on x86, reduced and not; once past the violation, once up to a limit.
+    let limited = Options {
+        max_states: Some(300_000),
+        ..Options::default()
+    };
+    let keep_going = Options {
+        keep_going: true,
+        ..Options::default()
+    };
+    let usual = Options::default();
+    let unreduced = with(Reductions::NONE);
+    let mut shared = 0;
+    let searches = [
+        ("kernel-docs", &usual),
+        ("x86-ring-pml", &unreduced),
+        ("ring-only-its-save", &usual),
+        ("clear-after-copy", &keep_going),
+        ("two-its-snapshots-clear", &limited),
+    ];
+    for (name, options) in searches {
+        let (one, largest) = search(name, 1, options);
+        shared += u32::from(largest >= SHARED_LEVEL_STATES);
+        let violated = one.verdict == Verdict::Violated;
+        let length = one
+            .violation
+            .as_ref()
+            .and_then(|found| found.steps.as_ref());
+        assert_eq!(length.is_some(), violated, "{name}");
+        for threads in [2, 4] {
+            let (more, _) = search(name, threads, options);
+            assert_eq!(more, one, "{name}, {threads} threads");
+        }
+    }
+    assert!(shared >= 4, "{shared} have levels that threads share");
+}
+
+#[test]
+fn a_counterexample_is_as_long_with_reductions_as_without() {
     for name in ["reset-signal", "two-slots-one-get-missed"] {
-        let reduced = search(name, 1, Reductions::ALL);
-        assert_eq!(
-            search(name, 2, Reductions::ALL),
-            reduced,
-            "{name}, two threads"
-        );
-        let full = search(name, 1, Reductions::NONE);
+        let (reduced, _) = search(name, 1, &with(Reductions::ALL));
+        let (full, _) = search(name, 1, &with(Reductions::NONE));
         let length = |report: &Report| {
             let violation = report.violation.as_ref().expect("it is violated");
             assert!(violation.shortest, "{name}: nothing limits it");
@@ -77,7 +126,7 @@ fn a_limit_of_states_ends_a_search_at_a_level_and_says_so() {
         ..Options::default()
     };
     let report = check(&scenario, &options, &|_| true).expect("it can be searched");
-    assert_eq!(report.verdict, dirtysim::search::Verdict::Inconclusive);
+    assert_eq!(report.verdict, Verdict::Inconclusive);
     assert_eq!(
         report.coverage,
         Coverage::Truncated(dirtysim::search::Limit::States)

@@ -67,6 +67,9 @@ enum Command {
     /// Run scenarios under seeded schedules; without a name, the built-in ones
     Run(run::RunArgs),
     /// Check every interleaving within scenarios' bounds; without a name, the built-in ones
+    ///
+    /// Visited states are known by 64-bit fingerprints; the verdict says at most how probable it is that a state was missed
+    /// because it had the fingerprint of another.
     Check(check::CheckArgs),
     /// Every order of the final steps: which are safe, and the weakest constraints that make them so
     Orders(orders::OrdersArgs),

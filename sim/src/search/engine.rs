@@ -98,7 +98,7 @@ pub(super) struct Passed {
 /// Runs one pass.
 pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Passed {
     let layout = search.record_layout();
-    let desks = Desk::all();
+    let mut desks = Desk::all();
     let mut table = Table::new(0);
     let first = search.representative(search.start.clone());
     let fingerprint = search.sections.fingerprint(&first);
@@ -125,7 +125,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
                 return passed;
             }
         }
-        let mut job = Job::new(level, passed.depth, frontier, kept_bytes);
+        let mut job = Job::new(level, passed.depth, frontier, kept_bytes, &mut desks);
         let outcome = loop {
             match expand(search, &mut table, &mut job, &desks) {
                 Stop::Done => break None,

@@ -12,6 +12,8 @@ pub(super) struct Known {
 }
 
 impl Known {
+    pub(super) const BYTES: u64 = KNOWN as u64 * 8;
+
     pub(super) fn new() -> Self {
         Self {
             fingerprints: Box::new([0; KNOWN]),

@@ -28,8 +28,9 @@ const AHEAD: usize = 4;
 const BATCH: usize = 96;
 /// Levels below so many states are not worth waking threads for.
 const PARALLEL_STATES: u64 = 4 * BLOCK_STATES as u64;
-/// Successors that a state has at most, more or less: how much room the table keeps for a block.
-const TYPICAL_SUCCESSORS: usize = 8;
+/// New states that a block brings at most, more or less: what is left of a block that brings more is another block, so
+/// that the table, which keeps so much room for each worker, never fills up.
+const TYPICAL_INSERTIONS: u64 = 8 * BLOCK_STATES as u64;
 
 /// States, one after the other, each a [`Record`].
 #[derive(Clone, Debug)]
@@ -151,14 +152,22 @@ pub(super) struct Job {
     outcome: Outcome,
     depth: u32,
     frontier: u64,
-    /// Bytes of the blocks of this level that are left, and of those of the next one.
+    /// Bytes of the blocks of this level that are left, of those of the next one, and of the desks.
     bytes: AtomicU64,
     kept_bytes: u64,
 }
 
 impl Job {
-    pub(super) fn new(level: Vec<Block>, depth: u32, frontier: u64, kept_bytes: u64) -> Self {
-        let bytes = level.iter().map(Block::bytes).sum();
+    pub(super) fn new(
+        level: Vec<Block>,
+        depth: u32,
+        frontier: u64,
+        kept_bytes: u64,
+        desks: &mut [Mutex<Desk>],
+    ) -> Self {
+        let blocks: u64 = level.iter().map(Block::bytes).sum();
+        let desks = desks.iter_mut().filter_map(|desk| desk.get_mut().ok());
+        let bytes = blocks + desks.map(|desk| desk.bytes()).sum::<u64>();
         Self {
             todo: Mutex::new(level),
             outcome: Outcome::default(),
@@ -179,7 +188,7 @@ impl Job {
 
     /// Fingerprints that may come in before the table can grow again.
     pub(super) fn slack<L: Layout>(&self, _search: &Search<'_, L>) -> usize {
-        (rayon::current_num_threads() + 1) * BLOCK_STATES * TYPICAL_SUCCESSORS
+        (rayon::current_num_threads() + 1) * TYPICAL_INSERTIONS as usize
     }
 
     /// A block for a worker, one of its own if there is one.
@@ -190,6 +199,18 @@ impl Job {
         match own {
             Some(index) => Some(todo.swap_remove(index)),
             None => todo.pop(),
+        }
+    }
+
+    /// Puts back what a block has from a place on.
+    fn put_back_rest(&self, block: &Block, at: usize) {
+        if at < block.records.len() {
+            let rest = Block {
+                records: block.records[at..].to_vec(),
+                owner: block.owner,
+            };
+            self.bytes.fetch_add(rest.bytes(), Relaxed);
+            self.put_back(rest);
         }
     }
 
@@ -217,6 +238,10 @@ impl Desk {
                 })
             })
             .collect()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.memo.bytes() + Known::BYTES
     }
 }
 
@@ -341,6 +366,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 self.job.put_back(block);
                 break;
             }
+            let desk_bytes = desk.bytes();
             let owner = (self.owner.0, desk.memo.make_room());
             if owner != self.owner {
                 self.close_block();
@@ -354,11 +380,18 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 self.expand_state(desk, &mut block.records, at, known);
                 if self.candidates.len() >= BATCH {
                     self.flush(&mut desk.memo, &block, shared);
+                    if self.inserted >= TYPICAL_INSERTIONS {
+                        self.job.put_back_rest(&block, at + self.layout.len());
+                        break;
+                    }
                 }
             }
             self.flush(&mut desk.memo, &block, shared);
             self.table.add_len(std::mem::take(&mut self.inserted));
-            self.job.bytes.fetch_sub(block.bytes(), Relaxed);
+            // A memo that began anew may be smaller; sums wrap around, and so does the atomic one.
+            let grown = desk.bytes().wrapping_sub(desk_bytes);
+            let change = grown.wrapping_sub(block.bytes());
+            self.job.bytes.fetch_add(change, Relaxed);
         }
         self.close_block();
         std::hint::black_box(self.touched);
@@ -686,6 +719,11 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let record = &mut open[self.used..self.used + layout.len()];
         self.used += layout.len();
         self.write(memo, block, candidate, record);
+        debug_assert_eq!(
+            candidate.fingerprint,
+            self.sections.fingerprint(&record[..layout.words]),
+            "a fingerprint made of differences is that of the state"
+        );
         record[layout.words] = candidate.fingerprint;
         let parent = candidate.parent as usize;
         let parent = &block.records[parent..parent + layout.len()];

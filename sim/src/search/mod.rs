@@ -2,8 +2,8 @@
 //!
 //! Breadth first, level by level, over packed states. A level is finished before anything is reported, so that
 //! verdict, counts and counterexample are the same on any number of threads: the set of states at a depth is what it
-//! is, whoever found them. The visited set holds 64-bit fingerprints; the probability that two states shared one is
-//! computed and belongs to the verdict.
+//! is, whoever found them. The visited set holds 64-bit fingerprints, sums of a hash for each section of a state; the
+//! probability that two states shared one is computed and belongs to the verdict.
 //!
 //! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
 
@@ -39,7 +39,7 @@ use crate::sometimes::Seen;
 pub struct Options {
     /// Stop at the end of the level at which so many states are known.
     pub max_states: Option<u64>,
-    /// Bytes for the visited set and the frontiers; none: [`memory::default_limit_bytes`].
+    /// Bytes for the visited set, the frontiers and the memos; none: [`memory::default_limit_bytes`].
     pub max_memory_bytes: Option<u64>,
     /// Stop after that time.
     pub max_time: Option<Duration>,
@@ -194,7 +194,7 @@ pub struct Report {
     pub reduced: Reduced,
     /// Bits of a packed state.
     pub state_bits: u32,
-    /// The most bytes that the visited set and the frontiers took together.
+    /// The most bytes that the visited set, the frontiers and the memos took together.
     pub peak_bytes: u64,
 }
 
@@ -207,7 +207,7 @@ pub struct Progress {
     pub frontier: u64,
     /// The level in work.
     pub depth: u32,
-    /// Bytes of visited set and frontiers.
+    /// Bytes of visited set, frontiers and memos.
     pub bytes: u64,
 }
 

@@ -126,8 +126,9 @@ impl Table {
     }
 }
 
-/// An upper bound of the probability that two of `states` different states had the same fingerprint, if fingerprints
-/// were drawn at random from 2^64 - 1.
+/// An upper bound of the probability that two of `states` different states had the same fingerprint, if the hashes of
+/// different sections were drawn at random: two states differ in a section, whose hashes make two sums equal with
+/// probability 2^-64; there are so many pairs. (That 0 stands for 1 adds a part of 2^-63 of that.)
 pub(crate) fn collision_probability(states: u64) -> f64 {
     let n = states as f64;
     (n * (n - 1.0) / 2.0 / 2_f64.powi(64)).min(1.0)
