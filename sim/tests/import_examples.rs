@@ -277,6 +277,30 @@ fn an_import_that_fails_leaves_nothing_on_disk() {
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn an_import_that_is_killed_leaves_nothing_on_disk() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let place = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+        .args(["import", "/dev/stdin", "-o"])
+        .arg(place.path().join("out.jsonl"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let log = fs::read(directory().join("ftrace.log")).unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    // Far more than a pipe holds: when all is written, most of it has been read.
+    for _ in 0..1_000 {
+        pipe.write_all(&log).unwrap();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn logs_without_times_cannot_be_merged() {
     let inputs = ["qemu-8.2.log", "ftrace.log"]

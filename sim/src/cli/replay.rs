@@ -136,7 +136,7 @@ fn search_text(searched: &SearchReport) -> String {
         let open = [
             (
                 tried.own_stores,
-                "entries of stores that only KVM itself can have made: their pages were not armed",
+                "entries of stores that only KVM itself can have made, their pages were not armed",
             ),
             (
                 tried.diverted,
@@ -145,7 +145,7 @@ fn search_text(searched: &SearchReport) -> String {
             (tried.evictions, "TLB entries that the hardware dropped"),
         ];
         for (count, what) in open.iter().filter(|(count, _)| *count > 0) {
-            text.push_str(&format!("      with {} {what}\n", grouped(*count)));
+            text.push_str(&format!("      {what}: {}\n", grouped(*count)));
         }
     }
     text
@@ -533,9 +533,9 @@ fn observed_subject(
     text.push_str(&search_text(searched));
     for (unknown, count) in &checked.unknown {
         text.push_str(&format!(
-            "  unknown, {} times: {}\n    {}\n",
-            grouped(*count),
+            "  unknown: {} ({} not compared)\n    {}\n",
             unknown.name(),
+            grouped(*count),
             unknown.help()
         ));
     }

@@ -24,8 +24,14 @@ impl Schedule {
         let reader = TraceReader::open(path)?;
         let header = reader.header().clone();
         if header.kind != Kind::Step {
+            let instead = match header.kind {
+                Kind::Observed => {
+                    ". What a log says is told by `dirtysim replay`, and the way from there to a schedule by docs/bug-reports.md"
+                }
+                _ => "",
+            };
             return Err(CliError(format!(
-                "{name}: a trace of kind `{}`\nhelp: `dirtysim {command}` takes a schedule of the simulator (kind `step`); `dirtysim run` and `dirtysim check` write them",
+                "{name}: a trace of kind `{}`\nhelp: `dirtysim {command}` takes a schedule of the simulator (kind `step`); `dirtysim run` and `dirtysim check` write them{instead}",
                 header.kind
             )));
         }

@@ -24,7 +24,7 @@ pub(crate) struct ShrinkArgs {
     /// Replays, at most
     #[arg(long, value_name = "N", default_value_t = Budget::default().attempts)]
     max_attempts: u64,
-    /// States that the search for the shortest schedule may remember, at most (about 100 bytes each); 0: no search
+    /// States that the search for the shortest schedule may remember, at most (about 150 bytes each); 0: no search
     #[arg(long, value_name = "N", default_value_t = Budget::default().states)]
     max_states: u64,
 }
@@ -112,7 +112,7 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
             grouped(replay.blocks),
             grouped(shrunk.steps.len() as u64),
             if shrunk.shortest {
-                ", and none is shorter"
+                ": none has fewer blocks, nor as many with fewer steps"
             } else if shrunk.cut {
                 ", cut by the budget"
             } else {

@@ -67,8 +67,11 @@ impl<W: Write> TraceWriter<W> {
     }
 }
 
-/// A file that is being written: it stands beside its place under another name, and takes its place only in
-/// [`keep`](Self::keep). Dropped before that, it is removed, and what stood in its place is untouched.
+/// A file that is being written: it takes its place only in [`keep`](Self::keep). Dropped before that, it is gone, and what
+/// stood in its place is untouched.
+///
+/// Until then it has no name where the file system can do that (Linux's `O_TMPFILE`), so that a process that is killed
+/// leaves nothing; elsewhere it stands beside its place under another name.
 ///
 /// A place that is no regular file (a pipe, `/dev/null`) cannot be replaced; it is written to directly.
 #[derive(Debug)]
@@ -77,8 +80,55 @@ pub struct PendingFile {
     output: Output,
 }
 
+/// How the name ends that a file has beside its place.
+const PARTIAL: &str = ".partial";
+
+/// How that name begins.
+fn prefix(place: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(place.file_name().unwrap_or_default());
+    prefix
+}
+
+/// Where the file will be.
+fn directory(place: &Path) -> &Path {
+    match place.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Files without a name.
+#[cfg(target_os = "linux")]
+mod nameless {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::path::Path;
+
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+
+    /// A file in the directory; none where that cannot be done, or where it could not be given a name afterwards.
+    pub(super) fn create(directory: &Path) -> Option<File> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = File::from(open(directory, flags, Mode::from_raw_mode(0o666)).ok()?);
+        Path::new(&name(&file)).exists().then_some(file)
+    }
+
+    /// Gives the file a name, which must be free.
+    pub(super) fn link(file: &File, path: &Path) -> io::Result<()> {
+        Ok(linkat(CWD, name(file), CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    fn name(file: &File) -> String {
+        format!("/proc/self/fd/{}", file.as_raw_fd())
+    }
+}
+
 #[derive(Debug)]
 enum Output {
+    #[cfg(target_os = "linux")]
+    Nameless(BufWriter<File>),
     Beside(BufWriter<NamedTempFile>),
     Direct(BufWriter<File>),
 }
@@ -103,31 +153,41 @@ impl PendingFile {
                 });
             }
         }
-        let directory = match place.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mut prefix = OsString::from(".");
-        prefix.push(
-            place
-                .file_name()
-                .ok_or_else(|| io::Error::other("the path names no file"))?,
-        );
+        if place.file_name().is_none() {
+            return Err(io::Error::other("the path names no file"));
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(file) = nameless::create(directory(&place)) {
+            let output = Output::Nameless(BufWriter::new(file));
+            return Ok(Self { place, output });
+        }
+        let prefix = prefix(&place);
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".partial");
+        builder.prefix(&prefix).suffix(PARTIAL);
         // What File::create would give, instead of a temporary file's private mode.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(directory)?;
-        Ok(Self {
-            place,
-            output: Output::Beside(BufWriter::new(file)),
-        })
+        let output = Output::Beside(BufWriter::new(builder.tempfile_in(directory(&place))?));
+        Ok(Self { place, output })
     }
 
     /// Puts the file in its place, over what stood there.
     pub fn keep(self) -> io::Result<()> {
         match self.output {
+            #[cfg(target_os = "linux")]
+            Output::Nameless(writer) => {
+                let file = writer
+                    .into_inner()
+                    .map_err(io::IntoInnerError::into_error)?;
+                // A link cannot replace a file; a rename can. By now the file is whole.
+                tempfile::Builder::new()
+                    .prefix(&prefix(&self.place))
+                    .suffix(PARTIAL)
+                    .make_in(directory(&self.place), |path| nameless::link(&file, path))?
+                    .persist(&self.place)
+                    .map_err(|error| error.error)?;
+                Ok(())
+            }
             Output::Beside(writer) => {
                 let file = writer
                     .into_inner()
@@ -143,6 +203,8 @@ impl PendingFile {
 impl Write for PendingFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.output {
+            #[cfg(target_os = "linux")]
+            Output::Nameless(writer) => writer.write(bytes),
             Output::Beside(writer) => writer.write(bytes),
             Output::Direct(writer) => writer.write(bytes),
         }
@@ -150,6 +212,8 @@ impl Write for PendingFile {
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.output {
+            #[cfg(target_os = "linux")]
+            Output::Nameless(writer) => writer.flush(),
             Output::Beside(writer) => writer.flush(),
             Output::Direct(writer) => writer.flush(),
         }
