@@ -35,10 +35,10 @@ impl Cursor {
     }
 
     /// The address space and the guest page number of the next access; none where there never was a slot.
-    fn next(&self) -> Option<(u16, u64)> {
+    fn next(&self) -> Option<(u32, u64)> {
         let (slot, _, _) = self.program.store.runs()[self.run];
         let gfn = self.gfns[self.run]?;
-        Some(((slot >> 16) as u16, gfn + self.within))
+        Some((slot >> 16, gfn + self.within))
     }
 
     fn retire(&mut self) {

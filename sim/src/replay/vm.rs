@@ -70,13 +70,13 @@ pub(super) struct Region<'a> {
 pub(super) fn frame_at(
     machine: &Machine,
     state: &State<Large>,
-    as_id: u16,
+    as_id: u32,
     gfn: u64,
 ) -> Option<(usize, u32)> {
     let slots = machine.slots.iter().zip(state.slots.iter());
     slots.enumerate().find_map(|(index, (template, slot))| {
         let base = *template.places.get(usize::from(slot.place))?;
-        let there = u32::from(template.as_id) == u32::from(as_id) && slot.life == Life::Live;
+        let there = template.as_id == as_id && slot.life == Life::Live;
         let page = gfn.checked_sub(base)?;
         (there && page < u64::from(template.npages)).then(|| (index, template.frame + page as u32))
     })

@@ -8,6 +8,7 @@ use super::Outcome;
 use super::args::Args;
 use crate::interrupted::{Report, interrupted_reset};
 use crate::kernel::Kernel;
+use crate::kvm::refusals::{Refusal, refusals};
 use crate::kvm::{self, Errno};
 use crate::live::{Log, Order, live};
 use crate::refusal::Refused;
@@ -73,8 +74,14 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
         "call": "KVM_RESET_DIRTY_RINGS", "signal": true, "harvested": interrupted.harvested, "reset": interrupted.reset,
         "unrecorded": interrupted.unrecorded, "as_expected": interrupted.unrecorded_otherwise == 0,
     }));
-    for (call, what, expected, errno) in crate::kvm::refusals::refusals(&kvm)? {
-        let answer = errno.map_or_else(|| "success".to_owned(), Errno::name);
+    for Refusal {
+        call,
+        what,
+        expected,
+        answer,
+    } in refusals(&kvm)?
+    {
+        let answer = answer.map_or_else(|| "success".to_owned(), Errno::name);
         let right = answer == expected;
         as_expected &= right;
         lines.push(format!(

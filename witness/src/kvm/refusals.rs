@@ -23,35 +23,44 @@ const REQUESTS: [(&str, u64); 4] = [
     ),
 ];
 
-/// Each call with what is wrong about it, the errno that it should give, and the one that it gave; `None` where it succeeded.
+/// One call that must be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The ioctl.
+    pub call: &'static str,
+    /// What is wrong about it.
+    pub what: &'static str,
+    /// The errno that it should give, by name.
+    pub expected: &'static str,
+    /// What it gave; `None` where it succeeded.
+    pub answer: Option<Errno>,
+}
+
+/// All of them, asked.
 ///
 /// # Errors
-/// There is no VM to be had.
-pub fn refusals(
-    kvm: &Kvm,
-) -> Result<Vec<(&'static str, &'static str, &'static str, Option<Errno>)>, Refused> {
+/// There is no VM to be had, or no other process.
+pub fn refusals(kvm: &Kvm) -> Result<Vec<Refusal>, Refused> {
     let vm = Vm::new(kvm).map_err(|errno| Refused(format!("KVM_CREATE_VM failed with {errno}")))?;
     let fd = vm.raw_fd();
     let mut seen = Vec::new();
     for (call, request) in REQUESTS {
-        seen.push((
+        seen.push(Refusal {
             call,
-            "an argument that cannot be read",
-            "EFAULT",
-            ask(fd, request),
-        ));
+            what: "an argument that cannot be read",
+            expected: "EFAULT",
+            answer: ask(fd, request),
+        });
     }
-    for (call, request) in REQUESTS {
-        let errno = in_another_process(|| ask(fd, request))?;
-        seen.push((call, "from another process", "EIO", errno));
+    let reset = ("KVM_RESET_DIRTY_RINGS", sys::KVM_RESET_DIRTY_RINGS);
+    for (call, request) in REQUESTS.into_iter().chain([reset]) {
+        seen.push(Refusal {
+            call,
+            what: "from another process",
+            expected: "EIO",
+            answer: in_another_process(|| ask(fd, request))?,
+        });
     }
-    let reset = in_another_process(|| ask(fd, sys::KVM_RESET_DIRTY_RINGS))?;
-    seen.push((
-        "KVM_RESET_DIRTY_RINGS",
-        "from another process",
-        "EIO",
-        reset,
-    ));
     Ok(seen)
 }
 
