@@ -29,6 +29,15 @@ pub fn never_seen(machine: &Machine) -> Vec<&'static str> {
     parts
 }
 
+/// Such parts, as every verdict says them.
+#[must_use]
+pub fn sentence(parts: &[&str]) -> String {
+    format!(
+        "read in the source, never seen on a kernel: {}",
+        parts.join("; ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

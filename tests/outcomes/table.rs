@@ -65,7 +65,8 @@ const GIC: &str = "set-up of the interrupt controller";
 
 const NO_PML: &str = "no machine at hand has PML";
 const ONE_AT_A_TIME: &str = "a trace has one call at a time; `live` sees it on arm64";
-const SIGNAL: &str = "a signal must arrive within the call; arm64's 6.12 has no such test";
+const SIGNAL: &str =
+    "a trace has no signals; `live` sees it on x86 6.18, and that arm64's 6.12 has no such test";
 
 /// All of them, by call.
 pub const OUTCOMES: &[Outcome] = &[

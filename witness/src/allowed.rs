@@ -45,3 +45,65 @@ pub fn allowed(call: &Call, difference: &Difference) -> Option<&'static Allowed>
         .iter()
         .find(|allowed| (allowed.covers)(call, difference))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dirtysim::trace::call::{Prot, Sharing};
+    use serde_json::{Value, json};
+
+    fn mapping(prot: Prot) -> Call {
+        Call::MmapRing {
+            vcpu: 0,
+            offset_pages: 64,
+            bytes: 4096,
+            prot,
+            sharing: Sharing::Shared,
+            touch_byte: None,
+        }
+    }
+
+    fn covered(
+        call: &Call,
+        field: &'static str,
+        left: Value,
+        right: Value,
+    ) -> Option<&'static str> {
+        let difference = Difference {
+            field,
+            left: Some(left),
+            right: Some(right),
+        };
+        allowed(call, &difference).map(|allowed| allowed.name)
+    }
+
+    #[test]
+    fn an_executable_mapping_may_be_refused_with_either_errno_and_nothing_else_may_differ() {
+        let name = Some("executable-mapping-errno");
+        let (einval, eperm) = (json!("EINVAL"), json!("EPERM"));
+        for prot in [Prot::Rx, Prot::Rwx] {
+            let call = mapping(prot);
+            assert_eq!(covered(&call, "ret", einval.clone(), eperm.clone()), name);
+            assert_eq!(covered(&call, "ret", eperm.clone(), einval.clone()), name);
+            // One side maps it, or refuses it for another reason; another field differs.
+            assert_eq!(covered(&call, "ret", json!(0), eperm.clone()), None);
+            assert_eq!(covered(&call, "ret", einval.clone(), json!(0)), None);
+            assert_eq!(covered(&call, "ret", einval.clone(), json!("EACCES")), None);
+            assert_eq!(covered(&call, "touch", einval.clone(), eperm.clone()), None);
+        }
+        for prot in [Prot::None, Prot::R, Prot::Rw] {
+            let call = mapping(prot);
+            assert_eq!(covered(&call, "ret", einval.clone(), eperm.clone()), None);
+        }
+        let reset = Call::ResetDirtyRings {};
+        assert_eq!(covered(&reset, "ret", einval, eperm), None);
+    }
+
+    #[test]
+    fn every_allowed_difference_has_a_name_of_its_own_and_a_reason() {
+        let mut names: Vec<&str> = ALLOWED.iter().map(|allowed| allowed.name).collect();
+        names.dedup();
+        assert_eq!(names.len(), ALLOWED.len());
+        assert!(ALLOWED.iter().all(|allowed| allowed.reason.len() > 40));
+    }
+}

@@ -10,6 +10,8 @@ pub mod allowed;
 pub mod cli;
 pub mod generate;
 #[cfg(target_os = "linux")]
+pub mod interrupted;
+#[cfg(target_os = "linux")]
 pub mod kernel;
 #[cfg(target_os = "linux")]
 pub mod kvm;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::report::grouped;
+use super::report::{caveats, grouped};
 use super::schedule::Schedule;
 use super::{CliError, CliResult, Global, Report, interrupted};
 use crate::blame::{Blame, Candidate, Cause, blame, blame_seeds, read_pages};
@@ -176,11 +176,12 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
             grouped((shown.len() - args.limit) as u64)
         ));
     }
+    let mut extra = Map::new();
+    extra.insert("scenario".into(), scenario.name.clone().into());
+    text.push_str(&caveats(scenario, &mut extra));
     let answer: Value = exact
         .first()
         .map_or_else(|| "none".into(), |candidate| candidate.name.clone().into());
-    let mut extra = Map::new();
-    extra.insert("scenario".into(), scenario.name.clone().into());
     extra.insert("trace".into(), args.trace.display().to_string().into());
     extra.insert("pages".into(), names(scenario, &given).into());
     extra.insert("answer".into(), answer);

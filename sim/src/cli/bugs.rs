@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::grouped;
+use super::report::{caveats, grouped};
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
@@ -175,6 +175,9 @@ fn one(
                 },
             ));
         }
+    }
+    for line in caveats(scenario, &mut json).lines() {
+        text.push_str(&format!("   {line}\n"));
     }
     if statistics {
         let random = median_schedules(scenario, false);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::Map;
 
+use super::report::caveats;
 use super::schedule::{Schedule, deliver};
 use super::{CliError, CliResult, Global, Report};
 use crate::explain::{Format, Story, reproduce};
@@ -76,6 +77,8 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
     let text = args.format.format().tell(&story);
     let mut tail = deliver(text.as_bytes(), args.output.as_deref(), global, "the story")?;
     let mut extra = Map::new();
+    // The story tells them too, in each of its formats.
+    caveats(&replay.scenario, &mut extra);
     extra.insert("scenario".into(), story.scenario.clone().into());
     let verdict = if story.invariant.is_some() {
         "violated"

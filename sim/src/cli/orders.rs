@@ -6,10 +6,11 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::check::{keep_minimal, parse_bytes, parse_seconds, shrink_budget};
-use super::report::grouped;
+use super::report::{caveats, grouped};
 use super::run::find_scenarios;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, progress_bar};
 use crate::orders::{self, Constraint, Exactness, Orders, OrdersError, Part};
+use crate::scenario::Scenario;
 use crate::search::{Limit, Options};
 
 /// Arguments of `dirtysim orders`.
@@ -61,9 +62,9 @@ pub(super) fn run(args: &OrdersArgs, global: &Global) -> CliResult {
         bar.finish_and_clear();
         let elapsed_s = begun.elapsed().as_secs_f64();
         report.subjects.push(match found {
-            Ok(found) => subject(&scenario.name, part, &found, elapsed_s, global)?,
+            Ok(found) => subject(scenario, part, &found, elapsed_s, global)?,
             Err(OrdersError::Inconclusive(limit, order)) => {
-                unfinished(&scenario.name, limit, &order, judged, elapsed_s)
+                unfinished(scenario, limit, &order, judged, elapsed_s)
             }
             Err(error) => return Err(error.into()),
         });
@@ -80,27 +81,28 @@ fn sentence(found: &Orders, constraint: &Constraint) -> String {
 
 /// What is said where a limit came before every order had its verdict.
 fn unfinished(
-    name: &str,
+    scenario: &Scenario,
     limit: Limit,
     order: &str,
     (judged, all): (usize, usize),
     elapsed_s: f64,
 ) -> Subject {
-    let limit = limit.name();
+    let (name, limit) = (&scenario.name, limit.name());
     let mut json = Map::new();
-    json.insert("scenario".into(), name.into());
+    json.insert("scenario".into(), name.clone().into());
     json.insert("verdict".into(), Verdict::Inconclusive.name().into());
     json.insert("coverage".into(), "truncated".into());
     json.insert("limit".into(), limit.into());
     json.insert("orders".into(), all.into());
     json.insert("judged".into(), judged.into());
+    let caveats = caveats(scenario, &mut json);
     json.insert("elapsed_s".into(), elapsed_s.into());
     Subject {
         verdict: Verdict::Inconclusive,
         as_expected: false,
         json,
         text: format!(
-            "{name}: inconclusive\n  truncated by {limit} after {} of {} orders, at: {order}\n  scale the scenario down, or raise the limit\n",
+            "{name}: inconclusive\n  truncated by {limit} after {} of {} orders, at: {order}\n  scale the scenario down, or raise the limit\n{caveats}",
             grouped(judged as u64),
             grouped(all as u64),
         ),
@@ -108,12 +110,13 @@ fn unfinished(
 }
 
 fn subject(
-    name: &str,
+    scenario: &Scenario,
     part: Part,
     found: &Orders,
     elapsed_s: f64,
     global: &Global,
 ) -> Result<Subject, CliError> {
+    let name = &scenario.name;
     let (all, safe) = (found.orders.len(), found.safe());
     let mut text = format!(
         "{name}: {} of {} orders of {} are safe\n  steps: {}\n",
@@ -174,7 +177,7 @@ fn subject(
         text.push_str(&format!("  {sentence}\n"));
     }
     let mut json = Map::new();
-    json.insert("scenario".into(), name.into());
+    json.insert("scenario".into(), name.clone().into());
     json.insert("verdict".into(), Verdict::Holds.name().into());
     json.insert("coverage".into(), "exhausted".into());
     if let Part::Round(number) = part {
@@ -192,6 +195,7 @@ fn subject(
         json.insert("smallest".into(), (*smallest).into());
     }
     json.insert("sentences".into(), sentences.into());
+    text.push_str(&caveats(scenario, &mut json));
     json.insert("elapsed_s".into(), elapsed_s.into());
     Ok(Subject {
         verdict: Verdict::Holds,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::grouped;
+use super::report::{caveats, grouped};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::observed::search::{self, Ended, Outcome, SearchReport, Shape};
 use crate::observed::{CheckConfig, CheckReport, Weight, check_and_shape};
@@ -238,6 +238,7 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
             }
         });
     }
+    text.push_str(&caveats(&replay.scenario, &mut json));
     if let Some(invariant) = invariant {
         text.push_str(&format!("  broken: {}\n", invariant.sentence()));
     }

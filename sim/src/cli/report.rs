@@ -205,10 +205,7 @@ pub(crate) fn caveats(scenario: &Scenario, json: &mut Map<String, Value>) -> Str
     let parts = fidelity::never_seen(&scenario.machine);
     if !parts.is_empty() {
         json.insert("never_seen".into(), parts.clone().into());
-        text.push_str(&format!(
-            "  read in the source, never seen on a kernel: {}\n",
-            parts.join("; ")
-        ));
+        text.push_str(&format!("  {}\n", fidelity::sentence(&parts)));
     }
     text
 }

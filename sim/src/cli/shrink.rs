@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::Map;
 
-use super::report::grouped;
+use super::report::{caveats, grouped};
 use super::schedule::{Schedule, deliver};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::replay::steps;
@@ -104,10 +104,11 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     json.insert("cut".into(), shrunk.cut.into());
     json.insert("attempts".into(), shrunk.progress.attempts.into());
     json.insert("states".into(), shrunk.progress.states.into());
+    let caveats = caveats(&replay.scenario, &mut json);
     if let Some(path) = &args.output {
         json.insert("trace".into(), path.display().to_string().into());
         tail = format!(
-            "{name}: {} steps in {} blocks -> {} steps in {blocks} blocks{}\n{}\n",
+            "{name}: {} steps in {} blocks -> {} steps in {blocks} blocks{}\n{caveats}{}\n",
             grouped(schedule.steps.len() as u64),
             grouped(replay.blocks),
             grouped(shrunk.steps.len() as u64),
@@ -120,6 +121,9 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
             },
             path.display()
         );
+    } else {
+        // The trace goes to standard output, and is nothing but a trace.
+        eprint!("{caveats}");
     }
     json.insert("elapsed_s".into(), begun.elapsed().as_secs_f64().into());
     Ok(Report {

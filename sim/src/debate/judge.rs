@@ -11,6 +11,7 @@ use super::decide::{self, Decision, Found};
 use super::expand::{self, On};
 use super::figures::{self, Figure};
 use super::lanes::{Lanes, lanes};
+use crate::fidelity::never_seen;
 use crate::scenario::Scenario;
 use crate::shrink::{self, Budget};
 
@@ -90,6 +91,22 @@ impl Judgement {
             .iter()
             .all(|e| e.outcome() == Some(self.claim.cases[e.case].expected()));
         self.verdict == self.claim.expect && cases
+    }
+
+    /// What of the evidence's machines was read in the kernel's source and seen on no kernel.
+    #[must_use]
+    pub fn never_seen(&self) -> Vec<&'static str> {
+        let mut parts = Vec::new();
+        for part in self
+            .evidence
+            .iter()
+            .flat_map(|evidence| never_seen(&evidence.scenario.machine))
+        {
+            if !parts.contains(&part) {
+                parts.push(part);
+            }
+        }
+        parts
     }
 
     /// States seen by all searches together.

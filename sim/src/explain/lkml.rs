@@ -24,6 +24,9 @@ pub(super) fn tell(story: &Story) -> String {
     for scaled in &story.scaled {
         field("scaled:", scaled);
     }
+    if !story.never_seen.is_empty() {
+        field("never seen:", &story.never_seen.join("; "));
+    }
     for mutation in &story.mutations {
         field("switched on:", mutation);
     }

@@ -57,7 +57,7 @@ pub(super) fn tell(story: &Story) -> String {
     let document = json!({
         "traceEvents": events,
         "displayTimeUnit": "ns",
-        "otherData": { "scenario": story.scenario, "claim": story.invariant.map(|invariant| invariant.name()), "reproduce": story.reproduce },
+        "otherData": { "scenario": story.scenario, "claim": story.invariant.map(|invariant| invariant.name()), "reproduce": story.reproduce, "never_seen": story.never_seen },
     });
     let mut text = document.to_string();
     text.push('\n');

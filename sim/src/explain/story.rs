@@ -11,6 +11,7 @@ use dirtysim_model::step::{Actor, Effect, Step, apply, describe};
 use super::facts::Facts;
 use super::rows::RowWriter;
 use super::view::View;
+use crate::fidelity::never_seen;
 use crate::scenario::Scenario;
 use crate::shrink::{blocks, is_possible};
 use crate::trace::step::{actor_name, page_name};
@@ -124,6 +125,8 @@ pub struct Story {
     pub machine: String,
     /// Constants that are scaled down, a line each.
     pub scaled: Vec<String>,
+    /// What of the machine was read in the kernel's source and seen on no kernel.
+    pub never_seen: Vec<&'static str>,
     /// Wrong behaviours that are switched on.
     pub mutations: Vec<String>,
     /// The claim that is broken at the last step; none if none is.
@@ -350,6 +353,7 @@ fn build<L: Layout>(
         sentence: scenario.sentence.clone(),
         machine: machine_line(scenario),
         scaled: scenario.scaled.clone(),
+        never_seen: never_seen(&scenario.machine),
         mutations: machine
             .mutations
             .iter()

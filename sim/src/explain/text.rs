@@ -1,6 +1,7 @@
 //! The story for a terminal: a lane each for vCPUs, kernel writers, devices and the VMM, one line a block.
 
 use super::story::Story;
+use crate::fidelity;
 
 /// The width that is written for.
 const COLUMNS: usize = 100;
@@ -52,6 +53,9 @@ pub(super) fn head(story: &Story) -> Vec<String> {
     lines.push(story.machine.clone());
     for scaled in &story.scaled {
         lines.push(format!("scaled: {scaled}"));
+    }
+    if !story.never_seen.is_empty() {
+        lines.push(fidelity::sentence(&story.never_seen));
     }
     if !story.mutations.is_empty() {
         lines.push(format!("switched on: {}", story.mutations.join(", ")));

@@ -5,7 +5,7 @@ use dirtysim_model::op::{Into as Collect, Op};
 use dirtysim_model::step::{Actor, Choice, Step, apply, for_each_choice};
 use dirtysim_model::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
 
-use super::vm::ModelVm;
+use super::vm::{ModelVm, frame_at};
 use crate::trace::call::{Access, Program};
 use crate::trace::call_result::{CallResult, Returned};
 use crate::trace::{Complaint, Exit, PageRuns};
@@ -19,6 +19,9 @@ const STEPS_MAX: u32 = 100_000;
 #[derive(Debug)]
 pub(super) struct Cursor {
     program: Program,
+    /// The guest page number of each run's first page: the guest was told addresses, and keeps to them whatever becomes of the slots.
+    /// None where the slot was not there.
+    gfns: Vec<Option<u64>>,
     /// The run of its list, and the page within that, that come next.
     run: usize,
     within: u64,
@@ -26,10 +29,16 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// The slot and the page of the next access; none at the end.
+    /// Whether every access has retired.
+    fn at_end(&self) -> bool {
+        self.run == self.program.store.runs().len()
+    }
+
+    /// The address space and the guest page number of the next access; none where there never was a slot.
     fn next(&self) -> Option<(u32, u64)> {
-        let &(slot, first, _) = self.program.store.runs().get(self.run)?;
-        Some((slot, first + self.within))
+        let (slot, _, _) = self.program.store.runs()[self.run];
+        let gfn = self.gfns[self.run]?;
+        Some((slot >> 16, gfn + self.within))
     }
 
     fn retire(&mut self) {
@@ -152,14 +161,8 @@ impl ModelVm {
         resume: bool,
     ) -> Result<CallResult, Complaint> {
         let vcpu = self.vcpu(id)?;
-        self.check_program(program)?;
         let mut cursor = match (resume, self.cursors[vcpu].take()) {
-            (false, _) => Cursor {
-                program: program.clone(),
-                run: 0,
-                within: 0,
-                retired: 0,
-            },
+            (false, _) => self.begin_program(program)?,
             (true, Some(cursor)) if cursor.program == *program => cursor,
             (true, _) => {
                 return Err(Complaint::row(
@@ -172,10 +175,13 @@ impl ModelVm {
         let mut rest = self.enter(vcpu)?;
         let mut failed = false;
         while rest == Rest::Guest {
-            let Some((slot, page)) = cursor.next() else {
+            if cursor.at_end() {
                 break;
-            };
-            let Some(frame) = self.frame(slot, page) else {
+            }
+            let frame = cursor
+                .next()
+                .and_then(|(as_id, gfn)| frame_at(&self.machine, &self.state, as_id, gfn));
+            let Some((_, frame)) = frame else {
                 // No memslot: MMIO.
                 failed = true;
                 self.leave(vcpu)?;
@@ -192,7 +198,7 @@ impl ModelVm {
             }
             cursor.retire();
         }
-        let done = rest == Rest::Guest && cursor.next().is_none();
+        let done = rest == Rest::Guest && cursor.at_end();
         let exit = if done {
             self.leave(vcpu)?;
             self.done_exit()
@@ -233,6 +239,21 @@ impl ModelVm {
             }
         }
         self.rest(vcpu)
+    }
+
+    /// A program at its beginning.
+    fn begin_program(&self, program: &Program) -> Result<Cursor, Complaint> {
+        self.check_program(program)?;
+        let runs = program.store.runs().iter();
+        Ok(Cursor {
+            program: program.clone(),
+            gfns: runs
+                .map(|&(slot, first, _)| Some(self.slot_gfn(slot)? + first))
+                .collect(),
+            run: 0,
+            within: 0,
+            retired: 0,
+        })
     }
 
     /// Every page of the program lies in its slot, where the slot is there.

@@ -12,7 +12,7 @@ use dirtysim_model::machine::{Arch, MEM_MAX_PAGES, Machine, SlotTemplate, VcpuCo
 use dirtysim_model::op::{ClearMask, Into as Collect, KernelWriter, Op};
 use dirtysim_model::oracle::{self, Invariants};
 use dirtysim_model::pages::PageSet;
-use dirtysim_model::slot::Slot;
+use dirtysim_model::slot::{Life, Slot};
 use dirtysim_model::state::State;
 use dirtysim_model::step::{Actor, Effect, Step, apply, for_each_choice};
 use dirtysim_model::thread::Answer;
@@ -64,6 +64,22 @@ pub(super) struct Region<'a> {
     /// The host's memory was touched before.
     pub(super) populated: bool,
     pub(super) huge: bool,
+}
+
+/// The slot, by its index, and the frame that a guest page number means now in an address space.
+pub(super) fn frame_at(
+    machine: &Machine,
+    state: &State<Large>,
+    as_id: u32,
+    gfn: u64,
+) -> Option<(usize, u32)> {
+    let slots = machine.slots.iter().zip(state.slots.iter());
+    slots.enumerate().find_map(|(index, (template, slot))| {
+        let base = *template.places.get(usize::from(slot.place))?;
+        let there = template.as_id == as_id && slot.life == Life::Live;
+        let page = gfn.checked_sub(base)?;
+        (there && page < u64::from(template.npages)).then(|| (index, template.frame + page as u32))
+    })
 }
 
 /// A result of the trace from an answer of the model.
@@ -467,6 +483,13 @@ impl ModelVm {
         let place = usize::from(self.state.slots[slot].place);
         let gfn = self.machine.slots[slot].places.get(place)?;
         Some(gfn * self.machine.constants.page_bytes)
+    }
+
+    /// The guest page number at which a slot begins, if the slot is there.
+    pub(super) fn slot_gfn(&self, number: u32) -> Option<u64> {
+        let index = self.state.find_slot(&self.machine, number)?;
+        let place = usize::from(self.state.slots[index].place);
+        self.machine.slots[index].places.get(place).copied()
     }
 
     /// The frame of a slot's page, if the slot is there and has it.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Outcome;
 use super::args::Args;
+use crate::interrupted::{Report, interrupted_reset};
 use crate::kernel::Kernel;
-use crate::kvm;
+use crate::kvm::refusals::{Refusal, refusals};
+use crate::kvm::{self, Errno};
 use crate::live::{Log, Order, live};
 use crate::refusal::Refused;
 
@@ -65,6 +67,33 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
             ));
         }
     }
+    let interrupted = interrupted_reset(&kvm)?;
+    as_expected &= interrupted.unrecorded_otherwise == 0;
+    lines.push(interrupted_text(&interrupted));
+    results.push(json!({
+        "call": "KVM_RESET_DIRTY_RINGS", "signal": true, "harvested": interrupted.harvested, "reset": interrupted.reset,
+        "unrecorded": interrupted.unrecorded, "as_expected": interrupted.unrecorded_otherwise == 0,
+    }));
+    for Refusal {
+        call,
+        what,
+        expected,
+        answer,
+    } in refusals(&kvm)?
+    {
+        let answer = answer.map_or_else(|| "success".to_owned(), Errno::name);
+        let right = answer == expected;
+        as_expected &= right;
+        lines.push(format!(
+            "{call}, {what}: {answer}{}",
+            if right {
+                String::new()
+            } else {
+                format!(": NOT as expected, which is {expected}")
+            }
+        ));
+        results.push(json!({"call": call, "what": what, "answer": answer, "as_expected": right}));
+    }
     #[cfg(target_arch = "aarch64")]
     for (call, errno) in crate::live::writers_while_running(&kvm)? {
         let answer = errno.map_or_else(|| "success".to_owned(), |errno| errno.name());
@@ -77,9 +106,7 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
                 ": NOT as expected, which is EBUSY"
             }
         ));
-        results.push(
-            serde_json::json!({"call": call, "answer": answer, "as_expected": answer == "EBUSY"}),
-        );
+        results.push(json!({"call": call, "answer": answer, "as_expected": answer == "EBUSY"}));
     }
     let mut document = Map::new();
     document.insert("command".into(), "live".into());
@@ -90,4 +117,28 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
         text: lines.join("\n"),
         code: u8::from(!as_expected),
     })
+}
+
+/// What a signal within a RESET did, in a sentence.
+fn interrupted_text(report: &Report) -> String {
+    let Some(reset) = report.reset else {
+        return "KVM_RESET_DIRTY_RINGS, a signal: no call ended before it had reset every entry"
+            .to_owned();
+    };
+    let after = match (report.unrecorded.first(), report.unrecorded.last()) {
+        (Some(first), Some(last)) => format!(
+            "stores to {} pages, {first} to {last}, left no entry afterwards",
+            report.unrecorded.len()
+        ),
+        _ => "stores to every page left an entry afterwards".to_owned(),
+    };
+    format!(
+        "KVM_RESET_DIRTY_RINGS, a signal: ended after {reset} of {} entries; the rest was reset by a second call; {after}{}",
+        report.harvested,
+        if report.unrecorded_otherwise == 0 {
+            ""
+        } else {
+            ": NOT as expected, since some leave none without a signal too"
+        }
+    )
 }

@@ -163,6 +163,7 @@ impl Generator {
             (Prot::Rw, Sharing::Private),
             (Prot::R, Sharing::Private),
             (Prot::Rwx, Sharing::Shared),
+            (Prot::Rx, Sharing::Shared),
             (Prot::R, Sharing::Shared),
             (Prot::Rw, Sharing::Shared),
         ]);

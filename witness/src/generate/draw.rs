@@ -330,10 +330,14 @@ impl Generator {
 
     /// Creates, deletes, moves, or changes the log flag of a slot; or asks for what cannot be.
     fn draw_region(&mut self) -> Option<Call> {
+        if self.profile.its && self.random.percent(15) {
+            return self.toggle_its_log();
+        }
         let slot = self.random.between(1, 3) as u16;
         let Some(view) = self.world.slots.get(&slot).cloned() else {
             let pages = self.random.one(&[64, 70, 200]);
-            return Some(self.create_slot(slot, pages, 1));
+            let flags = self.slot_flags();
+            return Some(self.create_slot(slot, pages, flags));
         };
         if self.random.percent(25) {
             return Some(self.bad_region(slot, &view));
@@ -365,13 +369,32 @@ impl Generator {
         })
     }
 
-    /// A vCPU that exists already, one whose id is too large, or a new one.
+    /// The log flag of the slot that holds the ITS's tables.
+    fn toggle_its_log(&self) -> Option<Call> {
+        let view = self.world.slots.get(&super::its::SLOT)?;
+        Some(Call::SetUserMemoryRegion {
+            slot: super::its::SLOT,
+            as_id: 0,
+            flags: view.flags ^ 1,
+            gpa: view.gpa,
+            npages: view.pages,
+            bytes: None,
+            mem: view.mem.clone(),
+            mem_offset: 0,
+            populated: false,
+            huge: false,
+        })
+    }
+
+    /// A vCPU that exists already, one whose id is too large, or one more.
     fn draw_vcpu(&mut self) -> Option<Call> {
         let next = self.world.vcpus.len() as u32;
         match self.random.below(3) {
             0 => Some(Call::CreateVcpu { vcpu: 0 }),
             1 => Some(Call::CreateVcpu { vcpu: 100_000 }),
-            _ if next < 4 && !self.profile.its => {
+            // Where the interrupt controller is there already, a new one is refused.
+            _ if self.profile.its => Some(Call::CreateVcpu { vcpu: next }),
+            _ if next < 4 => {
                 self.queue_vcpu(next);
                 self.queued.pop_front()
             }

@@ -4,8 +4,17 @@
 //! depends on earlier results (how many entries were harvested, whether a program finished), so that a sequence is fixed only together with
 //! them; once drawn it is a list of calls like any other.
 //!
-//! Not drawn: offsets near 2^64 in a ring entry that userspace rewrote, which made kernels before 7.1 read out of bounds; slots in a second
-//! address space; huge pages of memory that was never touched, which the host gives or not; what the trace format has no call for.
+//! Not drawn, and why:
+//! - offsets near 2^64 in a ring entry that userspace rewrote: they made kernels before 7.1 read out of bounds;
+//! - slots in a second address space: no machine at hand has one;
+//! - huge pages of memory that was never touched: the host gives them or not;
+//! - changes of slot 0, the guest's own code, and moving or deleting the slot of the ITS's tables: what an ITS answers without its
+//!   tables is not dirty logging's;
+//! - a second VM: no call on one reaches another;
+//! - the ring after a memslot, and after a vCPU only where it is refused; ITS tables of two levels; a command queue that wraps around:
+//!   the scripts `*-outcomes` have the first, the others were read in the source;
+//! - signals, and calls beside each other: `live` has them;
+//! - what the trace format has no call for.
 
 mod bad;
 mod draw;

@@ -41,7 +41,7 @@ impl Generator {
     }
 
     /// Most slots log; a few are read-only.
-    fn slot_flags(&mut self) -> u32 {
+    pub(super) fn slot_flags(&mut self) -> u32 {
         let log = u32::from(self.random.percent(80));
         log | if self.random.percent(6) { READONLY } else { 0 }
     }

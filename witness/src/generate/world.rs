@@ -102,22 +102,6 @@ impl World {
     }
 
     fn set_slot(&mut self, slot: u16, flags: u32, gpa: u64, pages: u64, mem: &str) {
-        let moved = self.slots.get(&slot).is_some_and(|view| view.gpa != gpa);
-        if pages == 0 || moved {
-            // A program that was on its way there would leave the guest at an address without a slot.
-            for vcpu in &mut self.vcpus {
-                let touches = |program: &Program| {
-                    program
-                        .store
-                        .runs()
-                        .iter()
-                        .any(|(id, _, _)| *id == u32::from(slot))
-                };
-                if vcpu.unfinished.as_ref().is_some_and(touches) {
-                    vcpu.unfinished = None;
-                }
-            }
-        }
         if pages == 0 {
             self.slots.remove(&slot);
         } else {

@@ -10,6 +10,7 @@ pub mod alarm;
 pub mod gic;
 pub mod guest;
 pub mod memory;
+pub mod refusals;
 pub mod ring;
 pub mod sys;
 pub mod vcpu;

@@ -1,7 +1,7 @@
 //! A VM: capabilities, memslots, and the three ioctls of dirty logging.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use kvm_bindings::{kvm_enable_cap, kvm_userspace_memory_region};
@@ -223,6 +223,12 @@ impl Vm {
     pub fn reset_dirty_rings(&self) -> Sys<i32> {
         // SAFETY: the request takes no argument.
         unsafe { sys::ioctl_value(self.fd.as_raw_fd(), sys::KVM_RESET_DIRTY_RINGS, 0) }
+    }
+
+    /// The file descriptor, for calls that this type has no method for.
+    #[must_use]
+    pub fn raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 
     /// `KVM_CHECK_EXTENSION` of the VM, as the kernel returns it.

@@ -1,6 +1,6 @@
 //! The page: self-contained, readable in light and dark, in print and without colour.
 
-use super::{Debate, bounds, by_case, coverage};
+use super::{Debate, bounds, by_case, caveat, coverage};
 use crate::debate::claim::{Outcome, Verdict};
 use crate::debate::judge::{Evidence, Judgement};
 use crate::debate::lanes::Lanes;
@@ -202,6 +202,9 @@ fn one(out: &mut String, judgement: &Judgement) {
         term(out, "left open", open);
     }
     term(out, "evidence", &coverage(judgement));
+    if let Some(caveat) = caveat(judgement) {
+        term(out, "but", &caveat);
+    }
     out.push_str("</dl>\n");
     for row in by_case(judgement) {
         case(out, judgement, &row);

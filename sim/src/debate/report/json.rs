@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{Debate, bounds};
 use crate::debate::claim::Outcome;
 use crate::debate::judge::Judgement;
+use crate::fidelity::never_seen;
 
 /// The evidence on a claim, an object for each scenario and each call.
 #[must_use]
@@ -34,6 +35,10 @@ pub fn evidence_rows(judgement: &Judgement, with_paths: bool) -> Vec<Value> {
         row.insert("bounds".into(), bounds(evidence).into());
         if !evidence.scenario.scaled.is_empty() {
             row.insert("scaled".into(), evidence.scenario.scaled.clone().into());
+        }
+        let never_seen = never_seen(&evidence.scenario.machine);
+        if !never_seen.is_empty() {
+            row.insert("never_seen".into(), never_seen.into());
         }
         if let Some(Outcome::Breaks(invariant)) = outcome {
             row.insert("invariant".into(), invariant.name().into());
@@ -88,6 +93,10 @@ pub(crate) fn claim(judgement: &Judgement, with_paths: bool) -> Map<String, Valu
     row.insert("answer".into(), claim.answer.clone().into());
     if let Some(open) = &claim.open {
         row.insert("open".into(), open.clone().into());
+    }
+    let never_seen = judgement.never_seen();
+    if !never_seen.is_empty() {
+        row.insert("never_seen".into(), never_seen.into());
     }
     row.insert("states".into(), judgement.states().into());
     row.insert(

@@ -15,6 +15,7 @@ pub use text::mail;
 
 use super::figures::{Bound, Plot};
 use super::judge::{Evidence, Judgement};
+use crate::fidelity;
 
 /// Everything that the report shows.
 #[derive(Debug, Clone)]
@@ -99,6 +100,12 @@ fn coverage(judgement: &Judgement) -> String {
         parts.push("none".into());
     }
     parts.join("; ")
+}
+
+/// What the verdict must not be read without: what of its machines no kernel was seen doing.
+fn caveat(judgement: &Judgement) -> Option<String> {
+    let parts = judgement.never_seen();
+    (!parts.is_empty()).then(|| fidelity::sentence(&parts))
 }
 
 /// The bounds of a scenario, in a line.

@@ -1,6 +1,6 @@
 //! The table of verdicts, for a terminal and for a README.
 
-use super::{Debate, coverage};
+use super::{Debate, caveat, coverage};
 
 /// The table for a terminal.
 #[must_use]
@@ -26,6 +26,9 @@ pub fn terminal(debate: &Debate) -> String {
             out.push_str(&format!("                   {}\n", figure.text));
         }
         out.push_str(&format!("                   {}\n", coverage(judgement)));
+        if let Some(caveat) = caveat(judgement) {
+            out.push_str(&format!("                   {caveat}\n"));
+        }
     }
     out
 }
@@ -41,11 +44,23 @@ pub fn markdown_short(debate: &Debate) -> String {
     for judgement in &debate.judgements {
         let claim = &judgement.claim;
         out.push_str(&format!(
-            "| {} | {} | {} |\n",
+            "| {} | {} | {}{} |\n",
             claim.id,
             cell(&claim.title),
-            judgement.verdict.name()
+            judgement.verdict.name(),
+            if caveat(judgement).is_some() {
+                " †"
+            } else {
+                ""
+            }
         ));
+    }
+    if debate
+        .judgements
+        .iter()
+        .any(|judgement| caveat(judgement).is_some())
+    {
+        out.push_str("\n† on some of its machines, which were read in the source and never seen on a kernel; `docs/debate.md` names them\n");
     }
     out
 }
@@ -65,11 +80,12 @@ pub fn markdown(debate: &Debate) -> String {
             answer.push_str(&format!(" Open: {}", cell(open)));
         }
         out.push_str(&format!(
-            "| **{}** {} | {} | {answer} | {} |\n",
+            "| **{}** {} | {} | {answer} | {}{} |\n",
             claim.id,
             cell(&claim.title),
             judgement.verdict.name(),
-            coverage(judgement)
+            coverage(judgement),
+            caveat(judgement).map_or_else(String::new, |caveat| format!("; {caveat}"))
         ));
     }
     out

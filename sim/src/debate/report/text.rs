@@ -1,6 +1,6 @@
 //! Plain text of at most 72 columns, for a mailing list.
 
-use super::{Debate, bounds, by_case, coverage};
+use super::{Debate, bounds, by_case, caveat, coverage};
 use crate::debate::claim::{Outcome, Verdict};
 use crate::debate::judge::{Evidence, Judgement};
 use crate::plot::grouped;
@@ -130,6 +130,9 @@ fn one(out: &mut String, judgement: &Judgement) {
         wrap(out, "open:    ", "         ", open);
     }
     wrap(out, "seen:    ", "         ", &coverage(judgement));
+    if let Some(caveat) = caveat(judgement) {
+        wrap(out, "but:     ", "         ", &caveat);
+    }
     for row in by_case(judgement) {
         let case = &claim.cases[row[0].case];
         let machines: Vec<String> = row.iter().map(|e| e.on.slug()).collect();

@@ -2,10 +2,10 @@
 
 use dirtysim_model::layout::Large;
 use dirtysim_model::machine::{Kernel, Machine};
-use dirtysim_model::slot::Life;
 use dirtysim_model::state::State;
 
 use crate::replay::memory::Memories;
+use crate::replay::vm::frame_at;
 use crate::trace::Errno;
 
 /// A VM's memory, and what is written to it.
@@ -40,15 +40,12 @@ impl<'a> GuestMemory<'a> {
 
     /// The slot and the frame of an address.
     fn frame(&self, gpa: u64) -> Option<(usize, u32)> {
-        let gfn = gpa / self.machine.constants.page_bytes;
-        let slots = self.machine.slots.iter().zip(self.state.slots.iter());
-        slots.enumerate().find_map(|(index, (template, slot))| {
-            let base = *template.places.get(usize::from(slot.place))?;
-            let there = template.as_id == 0 && slot.life == Life::Live;
-            let page = gfn.checked_sub(base)?;
-            (there && page < u64::from(template.npages))
-                .then(|| (index, template.frame + page as u32))
-        })
+        frame_at(
+            self.machine,
+            self.state,
+            0,
+            gpa / self.machine.constants.page_bytes,
+        )
     }
 
     /// The kernel's version, where that decides.

@@ -1,0 +1,95 @@
+//! What of a machine was only read in the kernel's source is said with every verdict on it, by every command that gives one.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const SENTENCE: &str = "never seen on a kernel: x86's two-dimensional MMU";
+const PART: &str = "x86's two-dimensional MMU and its lockless page fault";
+
+fn dirtysim(directory: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+        .args(args)
+        .current_dir(directory)
+        .output()
+        .expect("the binary runs")
+}
+
+/// A document's `never_seen`, wherever the command puts what is judged.
+fn parts(document: &Value) -> Vec<&str> {
+    let of = match &document["results"] {
+        Value::Array(results) => &results[0]["never_seen"],
+        _ => &document["never_seen"],
+    };
+    let list = of.as_array().map_or(&[][..], Vec::as_slice);
+    list.iter().filter_map(Value::as_str).collect()
+}
+
+/// The sentence in what a command prints, however its lines are broken.
+fn says_so(text: &[u8]) -> bool {
+    let words: Vec<&str> = std::str::from_utf8(text)
+        .expect("UTF-8")
+        .split_whitespace()
+        .collect();
+    words.join(" ").contains(SENTENCE)
+}
+
+#[test]
+fn every_command_that_judges_a_scenario_says_what_of_it_no_kernel_was_seen_doing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = directory.path();
+    std::fs::write(at.join("pages"), "ram:0\n").expect("written");
+    let trace = "t/x86-pml-enabled-late.trace.jsonl";
+    // `run` comes first: the commands on traces take what it leaves.
+    let commands: [&[&str]; 10] = [
+        &["run", "x86-pml-enabled-late", "--trace-dir", "t"],
+        &["check", "x86-pml-enabled-late", "--trace-dir", "c"],
+        &[
+            "check",
+            "x86-pml-enabled-late",
+            "--liveness",
+            "--trace-dir",
+            "l",
+        ],
+        &["orders", "x86-pml-enabled-late", "--trace-dir", "o"],
+        &["bugs", "K04", "--trace-dir", "b"],
+        &["replay", trace],
+        &["shrink", trace, "-o", "short.trace.jsonl"],
+        &["blame", trace, "--pages", "pages"],
+        &["debate", "P6a"],
+        &["explain", trace],
+    ];
+    for command in commands {
+        let text = dirtysim(at, command);
+        let errors = String::from_utf8_lossy(&text.stderr);
+        assert_ne!(text.status.code(), Some(2), "{command:?}: {errors}");
+        let shown = String::from_utf8_lossy(&text.stdout);
+        assert!(says_so(&text.stdout), "{command:?}: {shown}");
+        let story = command[0] == "explain";
+        let more: &[&str] = if story {
+            &["--json", "-o", "story.txt"]
+        } else {
+            &["--json"]
+        };
+        let json = dirtysim(at, &[command, more].concat());
+        let document: Value = serde_json::from_slice(&json.stdout).expect("one document");
+        assert!(parts(&document).contains(&PART), "{command:?}: {document}");
+    }
+    for format in ["lkml", "html", "perfetto"] {
+        let story = dirtysim(at, &["explain", trace, "--format", format]);
+        let shown = String::from_utf8_lossy(&story.stdout);
+        let words: Vec<&str> = shown.split_whitespace().collect();
+        let shown = words.join(" ").replace("&#39;", "'");
+        assert!(shown.contains(PART), "{format}: {shown}");
+    }
+}
+
+#[test]
+fn a_machine_that_was_recorded_needs_no_word() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = dirtysim(directory.path(), &["check", "kernel-docs", "--json"]);
+    let document: Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!(document["never_seen"], Value::Null);
+    assert_eq!(document["verdict"], "holds");
+}
