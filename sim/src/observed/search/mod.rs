@@ -4,7 +4,7 @@
 //! a run: every step goes through the model's own choices and its one transition function, and what no log tells is left
 //! open. Open are
 //!
-//! - the machine: each of [`Shape::candidates`] that the log allows is tried beside the others;
+//! - the machine: each of `Shape::candidates` that the log allows is tried beside the others;
 //! - the guest: which pages it stores to, when, and whether it comes back to a store that has faulted;
 //! - KVM's own stores in a vCPU's context (steal time, emulation), to any page;
 //! - what hardware does by itself: a TLB may drop an entry, a vCPU may be interrupted;
