@@ -1,12 +1,14 @@
-//! What the VM's ioctls refuse before they look at dirty logging: an argument that cannot be read, and a caller with another address
-//! space. No trace has a call for these.
+//! What the VM's ioctls refuse before they look at dirty logging: an argument that cannot be read, a caller with another address
+//! space, a slot where the guest has no addresses, and a log of a device's memory. No trace has a call for these.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use kvm_ioctls::Kvm;
 
-use super::vm::Vm;
-use super::{Errno, sys};
+use super::memory::HostMemory;
+use super::vm::{Region, Vm};
+use super::{Errno, PAGE_BYTES, sys};
 use crate::refusal::Refused;
 
 /// An address where nothing is mapped.
@@ -61,7 +63,83 @@ pub fn refusals(kvm: &Kvm) -> Result<Vec<Refusal>, Refused> {
             answer: in_another_process(|| ask(fd, request))?,
         });
     }
+    seen.push(Refusal {
+        call: "KVM_SET_USER_MEMORY_REGION",
+        what: "beyond the guest's last address",
+        expected: if cfg!(target_arch = "aarch64") {
+            "EFAULT"
+        } else {
+            "EINVAL"
+        },
+        answer: beyond_the_last_address(vm)?,
+    });
+    #[cfg(target_arch = "aarch64")]
+    if let Some(answer) = log_of_a_device(kvm)? {
+        seen.push(Refusal {
+            call: "KVM_SET_USER_MEMORY_REGION",
+            what: "with a log, of a device's memory",
+            expected: "EINVAL",
+            answer,
+        });
+    }
     Ok(seen)
+}
+
+/// Asks for a slot of one page where no guest has an address: 52 bits are the most there are.
+fn beyond_the_last_address(mut vm: Vm) -> Result<Option<Errno>, Refused> {
+    let memory =
+        HostMemory::new(1).map_err(|errno| Refused(format!("mmap failed with {errno}")))?;
+    let region = Region {
+        slot: 0,
+        flags: 0,
+        gpa: 1 << 52,
+        bytes: PAGE_BYTES,
+        offset: 0,
+    };
+    Ok(vm.set_memory(region, &Arc::new(memory))?.err())
+}
+
+/// Asks for a slot with a log over a page of the machine's physical addresses that is no RAM (address 0 of QEMU's `virt`
+/// is flash); `None` where such a page cannot be mapped.
+#[cfg(target_arch = "aarch64")]
+fn log_of_a_device(kvm: &Kvm) -> Result<Option<Option<Errno>>, Refused> {
+    use std::os::fd::AsRawFd;
+
+    let Ok(physical) = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/mem")
+    else {
+        return Ok(None);
+    };
+    // SAFETY: a new mapping at an address of the kernel's choice; nothing reads or writes it.
+    let page = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            PAGE_BYTES as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            physical.as_raw_fd(),
+            0,
+        )
+    };
+    if page == libc::MAP_FAILED {
+        return Ok(None);
+    }
+    let vm = Vm::new(kvm).map_err(|errno| Refused(format!("KVM_CREATE_VM failed with {errno}")))?;
+    let region = kvm_bindings::kvm_userspace_memory_region {
+        slot: 0,
+        flags: kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES,
+        guest_phys_addr: 0,
+        memory_size: PAGE_BYTES,
+        userspace_addr: page as u64,
+    };
+    // SAFETY: the mapping outlives the VM, which has no vCPU that could use it.
+    let answer = unsafe { vm.fd().set_user_memory_region(region) };
+    drop(vm);
+    // SAFETY: the mapping made above, used by nobody any more.
+    unsafe { libc::munmap(page, PAGE_BYTES as usize) };
+    Ok(Some(answer.err().map(Errno::from)))
 }
 
 fn ask(vm: RawFd, request: u64) -> Option<Errno> {
