@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::{caveats, grouped};
+use super::report::{block_words, caveats, grouped};
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
@@ -163,11 +163,11 @@ fn one(
             json.insert("shortest".into(), found.shortest.into());
             json.insert("trace".into(), path.display().to_string().into());
             text.push_str(&format!(
-                "{}, after {} schedules ({}), {} blocks{}\n",
+                "{}, after {} schedules ({}), {}{}\n",
                 found.invariant.name(),
                 grouped(found.schedules),
                 found.scheduler.name(),
-                found.blocks,
+                block_words(found.blocks as u64),
                 if found.shortest {
                     ", none is shorter"
                 } else {

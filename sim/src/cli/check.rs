@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::{Judged, caveats, expected_words, grouped, happened};
+use super::report::{Judged, block_words, caveats, expected_words, grouped, happened};
 use super::run::{find_scenarios, write_trace};
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
@@ -341,10 +341,7 @@ pub(super) fn keep_minimal(
         json.insert("fewest_steps".into(), fewest.into());
     }
     json.insert("trace".into(), path.display().to_string().into());
-    let block_words = match blocks {
-        1 => "1 block".to_owned(),
-        _ => format!("{blocks} blocks"),
-    };
+    let block_words = block_words(blocks as u64);
     let fewest_steps = match minimal.fewest_steps {
         Some(fewest) if fewest < steps => {
             format!("; none has fewer than {fewest} steps, in more blocks")

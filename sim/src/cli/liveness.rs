@@ -8,7 +8,7 @@ use dirtysim_model::step::{Step, apply};
 use serde_json::{Map, Value};
 
 use super::check::{coverage_words, reductions};
-use super::report::{Judged, caveats, expected_words, grouped};
+use super::report::{Judged, block_words, caveats, expected_words, grouped};
 use super::run::write_whole;
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
@@ -143,14 +143,14 @@ fn shown(
     json.insert("trace".into(), path.display().to_string().into());
     let mut text = match cycle.len() {
         0 => format!(
-            "  a deadlock after {} steps ({} blocks): nobody can act, and a program has not come to its end\n",
+            "  a deadlock after {} steps ({}): nobody can act, and a program has not come to its end\n",
             stem.len(),
-            blocks(stem)
+            block_words(blocks(stem) as u64)
         ),
         steps => format!(
-            "  after {} steps ({} blocks), a cycle of {steps} steps that can go on for ever:\n",
+            "  after {} steps ({}), a cycle of {steps} steps that can go on for ever:\n",
             stem.len(),
-            blocks(stem)
+            block_words(blocks(stem) as u64)
         ),
     };
     let lines = lines(scenario, stem, cycle);

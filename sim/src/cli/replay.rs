@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::{caveats, grouped};
+use super::report::{block_words, caveats, grouped};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::observed::search::{self, Ended, Outcome, SearchReport, Shape};
 use crate::observed::{CheckConfig, CheckReport, Weight, check_and_shape};
@@ -224,10 +224,10 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
         },
     );
     text.push_str(&format!(
-        "  {}: {} steps in {} blocks\n",
+        "  {}: {} steps in {}\n",
         replay.scenario.name,
         grouped(steps),
-        replay.blocks
+        block_words(replay.blocks)
     ));
     if let Some((cycle, confirmed)) = &replay.cycle {
         json.insert("cycle".into(), (*cycle).into());

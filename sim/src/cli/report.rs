@@ -194,6 +194,14 @@ pub(crate) fn expected_words(as_expected: bool) -> &'static str {
     }
 }
 
+/// A number of blocks, in words.
+pub(crate) fn block_words(blocks: u64) -> String {
+    match blocks {
+        1 => "1 block".to_owned(),
+        _ => format!("{} blocks", grouped(blocks)),
+    }
+}
+
 /// What a verdict on a scenario must not be read without: constants that differ from the architecture's, and what of its
 /// machine no kernel was seen doing.
 pub(crate) fn caveats(scenario: &Scenario, json: &mut Map<String, Value>) -> String {

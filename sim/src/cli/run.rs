@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use dirtysim_model::oracle::Invariant;
 use serde_json::{Map, Value};
 
-use super::report::{Judged, caveats, expected_words, grouped, happened};
+use super::report::{Judged, block_words, caveats, expected_words, grouped, happened};
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
@@ -255,9 +255,10 @@ fn failed(
         }
     }
     text.push_str(&format!(
-        "  trace: {} ({} steps in {blocks} blocks)\n",
+        "  trace: {} ({} steps in {})\n",
         path.display(),
-        steps.len()
+        steps.len(),
+        block_words(blocks as u64)
     ));
     Ok(text)
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::Map;
 
-use super::report::{caveats, grouped};
+use super::report::{block_words, caveats, grouped};
 use super::schedule::{Schedule, deliver};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::replay::steps;
@@ -56,8 +56,8 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
         budget,
         &mut |done| {
             bar.set_message(format!(
-                "{} blocks, {} steps; {} replays, {} states",
-                done.blocks,
+                "{}, {} steps; {} replays, {} states",
+                block_words(done.blocks as u64),
                 done.steps,
                 grouped(done.attempts),
                 grouped(done.states)
@@ -108,10 +108,11 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     if let Some(path) = &args.output {
         json.insert("trace".into(), path.display().to_string().into());
         tail = format!(
-            "{name}: {} steps in {} blocks -> {} steps in {blocks} blocks{}\n{caveats}{}\n",
+            "{name}: {} steps in {} -> {} steps in {}{}\n{caveats}{}\n",
             grouped(schedule.steps.len() as u64),
-            grouped(replay.blocks),
+            block_words(replay.blocks),
             grouped(shrunk.steps.len() as u64),
+            block_words(blocks as u64),
             if shrunk.shortest {
                 ": none has fewer blocks, nor as many with fewer steps"
             } else if shrunk.cut {

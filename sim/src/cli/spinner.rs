@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::report::grouped;
+use super::report::{block_words, grouped};
 use crate::search::estimate::Forecast;
 use crate::search::{Options, Progress, memory};
 use crate::shrink;
@@ -71,9 +71,9 @@ impl Spinner {
 
     pub(super) fn show_shrinking(&self, done: shrink::Progress) {
         self.bar.set_message(format!(
-            "{}: a counterexample of {} blocks, {} steps; {} states seen for a shorter one",
+            "{}: a counterexample of {}, {} steps; {} states seen for a shorter one",
             self.name,
-            done.blocks,
+            block_words(done.blocks as u64),
             done.steps,
             grouped(done.states)
         ));
