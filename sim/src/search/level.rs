@@ -511,12 +511,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let entries = &record[layout.entries_at()..layout.entries_at() + layout.entries];
         let (vm, entry) = (entries[0] as EntryAt, entries[1 + actor] as EntryAt);
         let memo = &desk.memo;
-        if let Some(claimed) = memo.first(entry).claimed()
-            && let Actor::Thread(thread) = self.sections.actor(actor)
-        {
-            let broken = claimed.verdict(part, usize::from(thread));
-            self.outcome.broken_after.union(broken);
-        }
+        self.claim(memo, &record[..layout.words], actor, entry, part);
         for successor in memo.successors::<N>(self.sections, actor, entry) {
             self.outcome.transitions += 1;
             let words = &record[..layout.words];
@@ -530,6 +525,37 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 });
             }
         }
+    }
+
+    /// Checks what an actor's steps claim, whatever the state after them; `part` is what the state's sections contribute.
+    #[inline(always)]
+    fn claim(&mut self, memo: &Memo, words: &[u64], actor: usize, entry: EntryAt, part: Part) {
+        let broken = match (memo.first(entry).claimed(), self.sections.actor(actor)) {
+            (Some(claimed), Actor::Thread(thread)) => claimed.verdict(part, usize::from(thread)),
+            _ => Invariants::NONE,
+        };
+        debug_assert_eq!(
+            broken,
+            self.broken_by_steps(words, actor),
+            "what the memo says of a step's claims is what the oracle says"
+        );
+        self.outcome.broken_after.union(broken);
+    }
+
+    /// What the steps of an actor break, by the oracle.
+    fn broken_by_steps(&self, words: &[u64], actor: usize) -> Invariants {
+        let machine = self.search.machine;
+        let state = self.source.unpack(words);
+        let actor = self.sections.actor(actor);
+        let mut choices = Vec::new();
+        self.source.choices(&state, actor, &mut choices);
+        let mut broken = Invariants::NONE;
+        for choice in choices {
+            let mut after = state.clone();
+            let effect = apply(machine, &mut after, Step { actor, choice });
+            broken.union(oracle::check_effect(machine, &after, effect));
+        }
+        broken
     }
 
     /// Takes the steps of a state of which some may be taken alone, or by hand, or change each vCPU; the facts of those
@@ -553,6 +579,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             }
             facts |= of_steps;
             if first.changes_each_vcpu() {
+                self.claim(&desk.memo, words, actor, entry, part);
                 self.change_each_vcpu(&mut desk.memo, record, parent, actor, entry);
             } else {
                 self.take(desk, record, parent, actor, part);
