@@ -18,6 +18,11 @@
 //! from which no loop over vCPUs (signals, harvest, RESET, GET's interrupts under PML) can follow while the guest may
 //! still run: such a loop visits them in order. Once the guest has stopped for good, rings can be harvested in any
 //! order with the same result, and no claim changes its value on the way.
+//!
+//! The representative has its vCPUs sorted by [`vcpu_rank`] and the pages of each class by their columns. A column is
+//! read section by section of a packed state ([`crate::pack`]): the VM-wide one, the threads', then each vCPU's. What a
+//! section says of pages is told by that section alone, so that whether a state is its own representative can be
+//! answered from an [`Order`] for each section, without the state.
 
 use alloc::vec::Vec;
 
@@ -33,10 +38,96 @@ use crate::vcpu::{NO_FRAME, Vcpu};
 /// The most frames that a permutation moves.
 const MOST_FRAMES: usize = 64;
 
+/// As many as most classes have.
+const FEW_FRAMES: usize = 8;
+
+/// How the pages of each class lie in some sections of a state: one bit for each pair of neighbours in a class, at the
+/// number of the first one's frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Order {
+    /// The pairs whose first page has the larger column there.
+    pub above: u64,
+    /// The pairs whose pages have the same column there.
+    pub equal: u64,
+}
+
+impl Order {
+    /// That of these sections and then `next`: what comes first decides.
+    #[must_use]
+    #[inline(always)]
+    pub const fn then(self, next: Self) -> Self {
+        Self {
+            above: self.above | self.equal & next.above,
+            equal: self.equal & next.equal,
+        }
+    }
+
+    /// Whether no page lies above the next one of its class.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_sorted(self) -> bool {
+        self.above == 0
+    }
+}
+
+/// The pairs of neighbours in the classes, by the first one's frame.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Neighbours {
+    /// All of them.
+    all: u64,
+    /// Those that are adjacent frames.
+    adjacent: u64,
+    /// The others, by how many frames they are apart.
+    apart: Vec<(u32, u64)>,
+}
+
+impl Neighbours {
+    fn of(classes: &[Vec<u32>]) -> Self {
+        let mut pairs = Self::default();
+        for pair in classes.iter().flat_map(|class| class.windows(2)) {
+            let (first, distance) = (frame_bit(pair[0]), pair[1] - pair[0]);
+            pairs.all |= first;
+            if distance == 1 {
+                pairs.adjacent |= first;
+                continue;
+            }
+            match pairs.apart.iter_mut().find(|(known, _)| *known == distance) {
+                Some((_, firsts)) => *firsts |= first,
+                None => pairs.apart.push((distance, first)),
+            }
+        }
+        pairs
+    }
+
+    /// The order of pages of which nothing is known.
+    #[inline(always)]
+    fn equal(&self) -> Order {
+        Order {
+            above: 0,
+            equal: self.all,
+        }
+    }
+
+    /// That of pages of which it is known which ones some part of a state names.
+    #[inline(always)]
+    fn order(&self, named: u64) -> Order {
+        let mut second = named >> 1 & self.adjacent;
+        for (distance, firsts) in &self.apart {
+            second |= named >> distance & firsts;
+        }
+        let first = named & self.all;
+        Order {
+            above: first & !second,
+            equal: self.all & !(first ^ second),
+        }
+    }
+}
+
 /// What is interchangeable in a machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Symmetry {
     classes: Vec<Vec<u32>>,
+    neighbours: Neighbours,
     /// By thread, the first operation from which on pages may be exchanged.
     pages_from: Vec<usize>,
     vcpus: bool,
@@ -79,12 +170,14 @@ impl Symmetry {
         let alike = machine.vcpus.len() > 1
             && start.vcpus.len() == machine.vcpus.len()
             && machine.vcpus.windows(2).all(|pair| pair[0] == pair[1]);
+        let classes = if pages {
+            classes(machine, start)
+        } else {
+            Vec::new()
+        };
         Self {
-            classes: if pages {
-                classes(machine, start)
-            } else {
-                Vec::new()
-            },
+            neighbours: Neighbours::of(&classes),
+            classes,
             pages_from: first_without(machine, orders_pages),
             vcpus: vcpus && alike && !picks_vcpu,
             vcpus_from: first_without(machine, orders_vcpus),
@@ -131,6 +224,9 @@ impl Symmetry {
     }
 
     /// Replaces `state` by the representative of those that it can be exchanged with; whether it was another.
+    ///
+    /// It was the same exactly if what [`Symmetry::applies`] names is sorted: the vCPUs by [`vcpu_rank`], the pages by
+    /// [`Symmetry::shared_order`] and then each [`Symmetry::vcpu_order`].
     #[inline]
     pub fn canonical<L: Layout>(&self, machine: &Machine, state: &mut State<L>) -> bool {
         let (pages, vcpus) = self.applies(
@@ -140,8 +236,8 @@ impl Symmetry {
                 .map(|thread| (usize::from(thread.op), thread.stage)),
         );
         let mut changed = false;
-        if vcpus && !state.vcpus.is_sorted_by_key(control) {
-            state.vcpus.sort_by_key(control);
+        if vcpus && !state.vcpus.is_sorted_by_key(rank) {
+            state.vcpus.sort_by_key(rank);
             changed = true;
         }
         if pages {
@@ -150,33 +246,79 @@ impl Symmetry {
         changed
     }
 
+    /// The order of pages in the VM-wide section and the threads'.
+    #[must_use]
+    #[inline]
+    pub fn shared_order<L: Layout>(&self, machine: &Machine, state: &State<L>) -> Order {
+        let mut order = self.neighbours.equal();
+        named_by_shared(machine, state, |named| {
+            order = order.then(self.neighbours.order(named));
+        });
+        order
+    }
+
+    /// The order of pages in a vCPU's section.
+    #[must_use]
+    #[inline]
+    pub fn vcpu_order<L: Layout>(&self, machine: &Machine, state: &State<L>, vcpu: usize) -> Order {
+        let mut order = self.neighbours.equal();
+        named_by_vcpu(machine, &state.vcpus[vcpu], |named| {
+            order = order.then(self.neighbours.order(named));
+        });
+        order
+    }
+
     fn sort_pages<L: Layout>(&self, machine: &Machine, state: &mut State<L>) -> bool {
+        let order = (0..state.vcpus.len())
+            .fold(self.shared_order(machine, state), |order, vcpu| {
+                order.then(self.vcpu_order(machine, state, vcpu))
+            });
+        if order.is_sorted() {
+            return false;
+        }
         let mut to = [0_u8; MOST_FRAMES];
         for (frame, place) in to.iter_mut().enumerate() {
             *place = frame as u8;
         }
-        let mut moved = false;
         for class in &self.classes {
-            let mut columns = [(0_u128, 0_u8); MOST_FRAMES];
-            let columns = &mut columns[..class.len()];
-            for (column, frame) in columns.iter_mut().zip(class) {
-                *column = (0, *frame as u8);
-            }
-            signatures(machine, state, columns);
-            if columns.windows(2).all(|pair| pair[0].0 <= pair[1].0) {
+            if class
+                .iter()
+                .all(|frame| order.above & frame_bit(*frame) == 0)
+            {
                 continue;
             }
-            // Columns that are equal are equal in everything, so that their order makes no difference.
-            columns.sort_unstable_by_key(|(column, _)| *column);
-            for ((_, from), place) in columns.iter().zip(class) {
-                to[usize::from(*from)] = *place as u8;
+            if class.len() <= FEW_FRAMES {
+                sort_class::<L, FEW_FRAMES>(machine, state, class, &mut to);
+            } else {
+                sort_class::<L, MOST_FRAMES>(machine, state, class, &mut to);
             }
-            moved = true;
         }
-        if moved {
-            permute(machine, state, &to);
+        permute(machine, state, &to);
+        true
+    }
+}
+
+/// Tells `to` where the pages of a class, at most `N`, go.
+fn sort_class<L: Layout, const N: usize>(
+    machine: &Machine,
+    state: &State<L>,
+    class: &[u32],
+    to: &mut [u8; MOST_FRAMES],
+) {
+    let mut columns = [(0_u128, 0_u8); N];
+    let columns = &mut columns[..class.len()];
+    for (column, frame) in columns.iter_mut().zip(class) {
+        column.1 = *frame as u8;
+    }
+    named_by_all(machine, state, |named| {
+        for (column, frame) in columns.iter_mut() {
+            *column = *column << 1 | u128::from(named >> *frame & 1);
         }
-        moved
+    });
+    // Columns that are equal are equal in everything, so that their order makes no difference.
+    columns.sort_unstable_by_key(|(column, _)| *column);
+    for ((_, from), place) in columns.iter().zip(class) {
+        to[usize::from(*from)] = *place as u8;
     }
 }
 
@@ -297,32 +439,27 @@ fn named_frames(machine: &Machine) -> Vec<u32> {
     named
 }
 
-/// Bits of a page's column; see [`signatures`].
+/// Bits of a page's column.
 fn column_bits<L: Layout>(machine: &Machine, start: &State<L>) -> u32 {
-    let vcpu: u32 = start
-        .vcpus
-        .iter()
-        .map(|v| {
-            2 + v.ring.size()
-                + if machine.pml {
-                    machine.constants.pml_entries
-                } else {
-                    0
-                }
-        })
-        .sum();
-    13 + vcpu + 3 * start.threads.len() as u32 + 3 * start.devices.len() as u32
+    let mut bits = 0;
+    named_by_all(machine, start, |_| bits += 1);
+    bits
 }
 
-/// Whatever names a page is a bit of that page's column: sets, accesses, ring positions, buffers. Two pages with the
-/// same column are the same in everything.
+/// Whatever names pages gives each page a bit of its column: sets, accesses, ring positions, buffers. Two pages with
+/// the same column are the same in everything. `row` is called with the frames that are named, one bit each; the first
+/// call has the columns' highest bits.
 #[inline]
-fn signatures<L: Layout>(machine: &Machine, state: &State<L>, columns: &mut [(u128, u8)]) {
-    let mut add = |set: &L::Set| {
-        for (column, frame) in columns.iter_mut() {
-            *column = *column << 1 | u128::from(set.contains(u32::from(*frame)));
-        }
-    };
+fn named_by_all<L: Layout>(machine: &Machine, state: &State<L>, mut row: impl FnMut(u64)) {
+    named_by_shared(machine, state, &mut row);
+    for vcpu in state.vcpus.iter() {
+        named_by_vcpu(machine, vcpu, &mut row);
+    }
+}
+
+/// The rows of the VM-wide section, then of the threads'.
+#[inline]
+fn named_by_shared<L: Layout>(machine: &Machine, state: &State<L>, mut row: impl FnMut(u64)) {
     for set in [
         &state.present,
         &state.writable,
@@ -330,10 +467,6 @@ fn signatures<L: Layout>(machine: &Machine, state: &State<L>, columns: &mut [(u1
         &state.scratch,
         &state.stale,
         &state.pending,
-    ] {
-        add(set);
-    }
-    for set in [
         &state.dirty_bit,
         &state.huge,
         &state.seen,
@@ -342,67 +475,60 @@ fn signatures<L: Layout>(machine: &Machine, state: &State<L>, columns: &mut [(u1
         &state.written,
         &state.spurious,
     ] {
-        add(set);
+        row(frame_bits(set));
     }
     for device in state.devices.iter() {
-        add(&device.in_flight);
-        add(&device.unlogged);
-        add(&device.log);
-    }
-    for vcpu in state.vcpus.iter() {
-        add(&vcpu.tlb);
-    }
-    for thread in state.threads.iter() {
-        add(&thread.hand);
-    }
-    let mut name = |named: Option<u32>| {
-        for (column, frame) in columns.iter_mut() {
-            *column = *column << 1 | u128::from(named == Some(u32::from(*frame)));
-        }
-    };
-    for vcpu in state.vcpus.iter() {
-        name((vcpu.frame != NO_FRAME).then_some(vcpu.frame));
-        let ring = &vcpu.ring;
-        for position in 0..ring.size() {
-            let index = ring.reset_index.wrapping_add(position);
-            name(
-                is_live(vcpu, index)
-                    .then(|| {
-                        frame_of(
-                            machine,
-                            ring.entry(index).slot(),
-                            ring.entry(index).offset(),
-                        )
-                    })
-                    .flatten(),
-            );
-        }
-        if machine.pml {
-            for place in 0..machine.constants.pml_entries as usize {
-                name(vcpu.pml.get(place).copied());
-            }
+        for set in [&device.in_flight, &device.unlogged, &device.log] {
+            row(frame_bits(set));
         }
     }
     for (index, thread) in state.threads.iter().enumerate() {
-        name(
-            names_page(machine, state, index)
-                .then(|| frame_of(machine, thread.entry_slot, thread.entry_offset))
-                .flatten(),
-        );
-    }
-    for thread in state.threads.iter() {
+        row(frame_bits(&thread.hand));
+        let entry = names_page(machine, state, index)
+            .then(|| frame_of(machine, thread.entry_slot, thread.entry_offset))
+            .flatten();
+        row(entry.map_or(0, frame_bit));
         let batch = thread.batch;
         let first = (batch.mask != 0)
             .then(|| frame_of(machine, batch.slot, batch.offset))
             .flatten();
-        for (column, frame) in columns.iter_mut() {
-            let inside = first.is_some_and(|first| {
-                let distance = u32::from(*frame).wrapping_sub(first);
-                distance < 64 && batch.mask >> distance & 1 != 0
-            });
-            *column = *column << 1 | u128::from(inside);
+        row(first
+            .and_then(|first| batch.mask.checked_shl(first))
+            .unwrap_or(0));
+    }
+}
+
+/// The rows of a vCPU's section.
+#[inline]
+fn named_by_vcpu<L: Layout>(machine: &Machine, vcpu: &Vcpu<L>, mut row: impl FnMut(u64)) {
+    row(frame_bits(&vcpu.tlb));
+    row(frame_bit(vcpu.frame));
+    let ring = &vcpu.ring;
+    for position in 0..ring.size() {
+        let index = ring.reset_index.wrapping_add(position);
+        let entry = ring.entry(index);
+        let frame = is_live(vcpu, index)
+            .then(|| frame_of(machine, entry.slot(), entry.offset()))
+            .flatten();
+        row(frame.map_or(0, frame_bit));
+    }
+    if machine.pml {
+        for place in 0..machine.constants.pml_entries as usize {
+            row(vcpu.pml.get(place).map_or(0, |frame| frame_bit(*frame)));
         }
     }
+}
+
+/// The frames of a set, one bit each.
+#[inline(always)]
+fn frame_bits<S: PageSet>(set: &S) -> u64 {
+    set.word(0, MOST_FRAMES as u32)
+}
+
+/// The bit of a frame; [`NO_FRAME`] has none.
+#[inline(always)]
+fn frame_bit(frame: u32) -> u64 {
+    1_u64.checked_shl(frame).unwrap_or(0)
 }
 
 /// Whether somebody can still read an entry's payload.
@@ -499,9 +625,16 @@ fn permute<L: Layout>(machine: &Machine, state: &mut State<L>, to: &[u8; MOST_FR
     }
 }
 
-/// What of a vCPU names no page: the order of interchangeable vCPUs. Those that are equal in it stay as they are, which
-/// leaves some states that could be exchanged apart, and is sound.
-fn control<L: Layout>(vcpu: &Vcpu<L>) -> u64 {
+/// What of a vCPU names no page, from its section alone: the order of interchangeable vCPUs. Those that are equal in it
+/// stay as they are, which leaves some states that could be exchanged apart, and is sound.
+#[must_use]
+#[inline]
+pub fn vcpu_rank<L: Layout>(state: &State<L>, vcpu: usize) -> u64 {
+    rank(&state.vcpus[vcpu])
+}
+
+#[inline]
+fn rank<L: Layout>(vcpu: &Vcpu<L>) -> u64 {
     let ring = &vcpu.ring;
     [
         vcpu.pc as u64,
