@@ -531,12 +531,13 @@ fn frame_bit(frame: u32) -> u64 {
     1_u64.checked_shl(frame).unwrap_or(0)
 }
 
-/// Whether somebody can still read an entry's payload.
+/// Whether an entry's payload names a page: somebody can still read it, or it has been reset before the push that wrote
+/// it has moved the index on, until when it is kept.
 #[inline]
 fn is_live<L: Layout>(vcpu: &Vcpu<L>, index: u32) -> bool {
     let ring = &vcpu.ring;
     ring.entry(index).flags() != 0
-        || (vcpu.push == 2 && ring.position(index) == ring.position(ring.dirty_index))
+        || ((2..=3).contains(&vcpu.push) && ring.position(index) == ring.position(ring.dirty_index))
 }
 
 /// The frame that a slot number and an offset name.
