@@ -98,7 +98,7 @@ pub(super) struct Passed {
 /// Runs one pass.
 pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Passed {
     let layout = search.record_layout();
-    let mut desks = Desk::all();
+    let mut desks = Desk::all(search);
     let mut table = Table::new(0);
     let first = search.representative(search.start.clone());
     let fingerprint = search.sections.fingerprint(&first);

@@ -158,12 +158,12 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(
+    pub(super) fn new<L: Layout>(
         level: Vec<Block>,
         depth: u32,
         frontier: u64,
         kept_bytes: u64,
-        desks: &mut [Mutex<Desk>],
+        desks: &mut [Mutex<Desk<L>>],
     ) -> Self {
         let blocks: u64 = level.iter().map(Block::bytes).sum();
         let desks = desks.iter_mut().filter_map(|desk| desk.get_mut().ok());
@@ -222,26 +222,28 @@ impl Job {
 }
 
 /// What a worker keeps from level to level.
-pub(super) struct Desk {
+pub(super) struct Desk<L: Layout> {
     memo: Memo,
     known: Known,
+    representative: Representative<L>,
 }
 
-impl Desk {
+impl<L: Layout> Desk<L> {
     /// One for each thread that may work.
-    pub(super) fn all() -> Vec<Mutex<Self>> {
+    pub(super) fn all(search: &Search<'_, L>) -> Vec<Mutex<Self>> {
         (0..rayon::current_num_threads())
             .map(|_| {
                 Mutex::new(Self {
                     memo: Memo::new(),
                     known: Known::new(),
+                    representative: Representative::new(search),
                 })
             })
             .collect()
     }
 
     fn bytes(&self) -> u64 {
-        self.memo.bytes() + Known::BYTES
+        self.memo.bytes() + Known::BYTES + self.representative.bytes()
     }
 }
 
@@ -250,7 +252,7 @@ pub(super) fn expand<L: Layout>(
     search: &Search<'_, L>,
     table: &mut Table,
     job: &mut Job,
-    desks: &[Mutex<Desk>],
+    desks: &[Mutex<Desk<L>>],
 ) -> Stop {
     let slack = job.slack(search);
     let table: &Table = table;
@@ -320,7 +322,6 @@ struct Worker<'a, L: Layout, const N: usize> {
     used: usize,
     made: Vec<u64>,
     candidates: Vec<Candidate>,
-    representative: Representative<L>,
     inserted: u64,
     /// The facts that were added last.
     facts: u64,
@@ -351,14 +352,13 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             used: 0,
             made: Vec::new(),
             candidates: Vec::with_capacity(2 * BATCH),
-            representative: Representative::new(search),
             inserted: 0,
             facts: 0,
             touched: 0,
         }
     }
 
-    fn run(mut self, desk: &mut Desk, shared: bool) -> (Outcome, Option<Limit>) {
+    fn run(mut self, desk: &mut Desk<L>, shared: bool) -> (Outcome, Option<Limit>) {
         let mut limit = None;
         while let Some(mut block) = self.job.take(self.owner.0) {
             limit = self.limit_reached();
@@ -379,14 +379,14 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 }
                 self.expand_state(desk, &mut block.records, at, known);
                 if self.candidates.len() >= BATCH {
-                    self.flush(&mut desk.memo, &block, shared);
+                    self.flush(desk, &block, shared);
                     if self.inserted >= TYPICAL_INSERTIONS {
                         self.job.put_back_rest(&block, at + self.layout.len());
                         break;
                     }
                 }
             }
-            self.flush(&mut desk.memo, &block, shared);
+            self.flush(desk, &block, shared);
             self.table.add_len(std::mem::take(&mut self.inserted));
             // A memo that began anew may be smaller; sums wrap around, and so does the atomic one.
             let grown = desk.bytes().wrapping_sub(desk_bytes);
@@ -434,7 +434,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     /// Checks the state whose record begins at `at` and finds its successors. `known`: the entries in the record are
     /// those of this worker's memo.
     #[inline(always)]
-    fn expand_state(&mut self, desk: &mut Desk, records: &mut [u64], at: usize, known: bool) {
+    fn expand_state(&mut self, desk: &mut Desk<L>, records: &mut [u64], at: usize, known: bool) {
         let layout = self.layout.of::<N>();
         let memo = &mut desk.memo;
         let record = &mut records[at..at + layout.len()];
@@ -505,7 +505,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
 
     /// Takes an actor's steps from its entry.
     #[inline(always)]
-    fn take(&mut self, desk: &mut Desk, record: &[u64], parent: u32, actor: usize, part: Part) {
+    fn take(&mut self, desk: &mut Desk<L>, record: &[u64], parent: u32, actor: usize, part: Part) {
         let layout = self.layout.of::<N>();
         let sum = record[layout.words];
         let entries = &record[layout.entries_at()..layout.entries_at() + layout.entries];
@@ -560,7 +560,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
 
     /// Takes the steps of a state of which some may be taken alone, or by hand, or change each vCPU; the facts of those
     /// that were taken.
-    fn take_special(&mut self, desk: &mut Desk, record: &[u64], parent: u32, part: Part) -> u64 {
+    fn take_special(&mut self, desk: &mut Desk<L>, record: &[u64], parent: u32, part: Part) -> u64 {
         let layout = self.layout.of::<N>();
         let words = &record[..layout.words];
         let actors = layout.entries - 1;
@@ -696,11 +696,11 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     }
 
     /// Puts representatives in the place of candidates.
-    fn represent(&mut self, memo: &Memo, block: &Block) {
+    fn represent(&mut self, desk: &mut Desk<L>, block: &Block) {
         let mut words = vec![0; self.layout.words];
         for index in 0..self.candidates.len() {
-            self.write(memo, block, &self.candidates[index], &mut words);
-            if self.representative.replace(self.search, &mut words) {
+            self.write(&desk.memo, block, &self.candidates[index], &mut words);
+            if desk.representative.replace(self.search, &mut words) {
                 let candidate = &mut self.candidates[index];
                 candidate.fingerprint = self.sections.fingerprint(&words);
                 candidate.how = How::Words(self.made.len() as u32);
@@ -710,9 +710,9 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     }
 
     /// Looks the candidates up; what is new joins the next level.
-    fn flush(&mut self, memo: &mut Memo, block: &Block, shared: bool) {
-        if !self.representative.is_trivial() {
-            self.represent(memo, block);
+    fn flush(&mut self, desk: &mut Desk<L>, block: &Block, shared: bool) {
+        if !desk.representative.is_trivial() {
+            self.represent(desk, block);
         }
         for candidate in &self.candidates {
             self.touched ^= self.table.touch(candidate.fingerprint);
@@ -726,7 +726,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             };
             if new {
                 self.inserted += 1;
-                self.record(memo, block, candidate);
+                self.record(&mut desk.memo, block, candidate);
             }
         }
         self.candidates = candidates;

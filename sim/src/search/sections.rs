@@ -262,10 +262,16 @@ impl Sections {
             })
     }
 
+    /// Where the threads' sections begin.
+    #[inline(always)]
+    pub(super) fn first_thread(&self) -> usize {
+        self.own[self.vcpus].start
+    }
+
     /// Whether some thread's section differs.
     #[inline(always)]
     pub(super) fn any_thread_changed(&self, old: &[u64], new: &[u64]) -> bool {
-        let first = self.own[self.vcpus].start;
+        let first = self.first_thread();
         old[first..] != new[first..]
     }
 

@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use rayon::prelude::*;
+
 /// Slots of the smallest table: 2 MiB.
 pub(crate) const LEAST_SLOTS: usize = 1 << 18;
 /// A table grows when more than this many of 100 slots are taken.
@@ -19,10 +21,16 @@ pub(crate) struct Table {
     len: AtomicU64,
 }
 
+/// Slots that one task fills or moves.
+const TASK_SLOTS: usize = 1 << 16;
+
+/// Empty slots, which the threads write first together.
 fn zeroed(slots: usize) -> Vec<AtomicU64> {
-    let mut all = Vec::new();
-    all.resize_with(slots, || AtomicU64::new(0));
-    all
+    (0..slots)
+        .into_par_iter()
+        .with_min_len(TASK_SLOTS)
+        .map(|_| AtomicU64::new(0))
+        .collect()
 }
 
 impl Table {
@@ -63,12 +71,20 @@ impl Table {
     /// Moves everything to a table of `slots` slots.
     pub(crate) fn grow(&mut self, slots: usize) {
         let old = std::mem::replace(&mut self.slots, zeroed(slots));
-        for slot in old {
-            let fingerprint = slot.into_inner();
-            if fingerprint != 0 {
-                self.insert(fingerprint);
+        let alone = rayon::current_num_threads() == 1;
+        old.par_chunks(TASK_SLOTS).for_each(|slots| {
+            for slot in slots {
+                let fingerprint = slot.load(Relaxed);
+                if fingerprint == 0 {
+                    continue;
+                }
+                if alone {
+                    self.insert(fingerprint);
+                } else {
+                    self.insert_shared(fingerprint);
+                }
             }
-        }
+        });
     }
 
     #[inline(always)]
