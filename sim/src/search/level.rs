@@ -21,13 +21,13 @@ use crate::run::is_stuck;
 use crate::sometimes::{Facts, Seen};
 
 /// States of a full block.
-const BLOCK_STATES: usize = 2048;
+const BLOCK_STATES: usize = 512;
 /// So many states before its turn a state's entries are brought into the cache.
 const AHEAD: usize = 4;
 /// Successors that are looked up together.
 const BATCH: usize = 96;
 /// Levels below so many states are not worth waking threads for.
-const PARALLEL_STATES: u64 = 4 * BLOCK_STATES as u64;
+const PARALLEL_STATES: u64 = 2 * BLOCK_STATES as u64;
 /// New states that a block brings at most, more or less: what is left of a block that brings more is another block, so
 /// that the table, which keeps so much room for each worker, never fills up.
 const TYPICAL_INSERTIONS: u64 = 8 * BLOCK_STATES as u64;

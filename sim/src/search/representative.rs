@@ -11,7 +11,7 @@ use super::engine::Search;
 use super::sections::hash_words;
 
 /// Sections of a kind that are remembered, a power of two.
-const REMEMBERED: usize = 1 << 11;
+const REMEMBERED: usize = 1 << 13;
 
 /// Finds representatives.
 pub(super) struct Representative<L: Layout> {
@@ -127,25 +127,26 @@ impl<L: Layout> Representative<L> {
         (pages, vcpus): (bool, bool),
     ) -> bool {
         let (machine, sections, symmetry) = (search.machine, &search.sections, &search.symmetry);
-        let source = search.source();
         let Some((shared, of_vcpus)) = self.orders.split_first_mut() else {
             return true;
         };
+        let state = &mut self.state;
         let mut joined = None;
         if pages {
             let threads = &words[sections.first_thread()..];
             let (order, _) = shared.get(words[sections.vm::<0>()].iter().chain(threads), || {
-                (symmetry.shared_order(machine, &source.unpack(words)), 0)
+                sections.packing().unpack(machine, words, state);
+                (symmetry.shared_order(machine, state), 0)
             });
             joined = Some(order);
         }
         let mut last = 0;
         for (vcpu, remembered) in of_vcpus.iter_mut().enumerate() {
             let (order, rank) = remembered.get(words[sections.own::<0>(vcpu)].iter(), || {
-                let state = source.unpack(words);
+                sections.packing().unpack(machine, words, state);
                 (
-                    symmetry.vcpu_order(machine, &state, vcpu),
-                    vcpu_rank(&state, vcpu),
+                    symmetry.vcpu_order(machine, state, vcpu),
+                    vcpu_rank(state, vcpu),
                 )
             });
             if vcpus && rank < last {
