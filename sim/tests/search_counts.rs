@@ -19,7 +19,7 @@ const PINNED: [(&str, u64, u64, u32); 5] = [
 ];
 
 /// Levels below this many states are one thread's, however many there are (`PARALLEL_STATES` in `search/level.rs`).
-const SHARED_LEVEL_STATES: u64 = 8192;
+const SHARED_LEVEL_STATES: u64 = 1024;
 
 /// The report, and the states of the largest level.
 fn search(name: &str, threads: usize, options: &Options) -> (Report, u64) {

@@ -16,8 +16,8 @@ const REMEMBERED: usize = 1 << 13;
 /// Finds representatives.
 pub(super) struct Representative<L: Layout> {
     state: State<L>,
-    none: bool,
-    /// What the VM-wide section and the threads' say together, then what each vCPU's says.
+    /// What the VM-wide section and the threads' say together, then what each vCPU's says; nothing where every state
+    /// represents itself.
     orders: Vec<Remembered>,
 }
 
@@ -62,7 +62,7 @@ impl Remembered {
 
 impl<L: Layout> Representative<L> {
     pub(super) fn new(search: &Search<'_, L>) -> Self {
-        let none = search.symmetry.is_none();
+        let any = !search.symmetry.is_none();
         let sections = &search.sections;
         let vcpus = (0..sections.vcpus()).map(|vcpu| sections.own::<0>(vcpu).len());
         let shared = search.sections.packing().words() - vcpus.clone().sum::<usize>();
@@ -71,10 +71,9 @@ impl<L: Layout> Representative<L> {
             orders: [shared]
                 .into_iter()
                 .chain(vcpus)
-                .filter(|_| !none)
+                .filter(|_| any)
                 .map(Remembered::new)
                 .collect(),
-            none,
         }
     }
 
@@ -88,7 +87,7 @@ impl<L: Layout> Representative<L> {
 
     /// Whether every state represents itself.
     pub(super) fn is_trivial(&self) -> bool {
-        self.none
+        self.orders.is_empty()
     }
 
     /// Replaces `words` by those of the representative; whether it is another state.
