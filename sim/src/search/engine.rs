@@ -16,7 +16,7 @@ use super::source::Source;
 use super::table::{Table, collision_probability};
 use super::{
     Coverage, Limit, Options, Progress, Reduced, Report, TooLarge, Verdict, Violation, Watch,
-    memory, path,
+    boards, memory, path,
 };
 use crate::run::hit;
 use crate::sometimes::Seen;
@@ -226,13 +226,17 @@ pub(super) fn search<L: Layout>(
         deadline: options.max_time.map(|time| Instant::now() + time),
         watch,
     };
-    let passed = pass(
-        &search,
-        Pass::Verdict {
-            max_states: options.max_states,
-            keep_going: options.keep_going,
-        },
-    );
+    let passed = if boards::suits(&search) {
+        boards::pass(&search, options.max_states, options.keep_going)
+    } else {
+        pass(
+            &search,
+            Pass::Verdict {
+                max_states: options.max_states,
+                keep_going: options.keep_going,
+            },
+        )
+    };
     let reduced = Reduced {
         classes: search.symmetry.classes().to_vec(),
         pages_everywhere: search.symmetry.pages_everywhere(),

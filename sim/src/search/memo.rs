@@ -110,7 +110,7 @@ impl First {
     }
 
     #[inline(always)]
-    fn count(self) -> u32 {
+    pub(super) fn count(self) -> u32 {
         (self.0 >> COUNT) as u32 & 0xffff
     }
 
@@ -286,6 +286,33 @@ impl Memo {
         let found = self.entry(source, words, actor);
         self.arena[place] = u64::from(found);
         found
+    }
+
+    /// The entry for what an actor does in the state of `words`, which may be at `near`; 0: nowhere.
+    #[inline(always)]
+    pub(super) fn entry_or<L: Layout, const N: usize>(
+        &mut self,
+        source: &Source<'_, L>,
+        words: &[u64],
+        actor: usize,
+        near: EntryAt,
+    ) -> EntryAt {
+        if near != 0 && self.is_for::<N>(near, source.sections, words, actor) {
+            return near;
+        }
+        self.entry(source, words, actor)
+    }
+
+    /// What [`Self::set_number`] wrote last; 0: nothing.
+    #[inline(always)]
+    pub(super) fn number(&self, successor: Successor) -> u32 {
+        self.arena[successor.at as usize + NEXT] as u32
+    }
+
+    /// Writes a number to a successor, for a search that does not ask for [`Self::next`].
+    #[inline(always)]
+    pub(super) fn set_number(&mut self, successor: Successor, number: u32) {
+        self.arena[successor.at as usize + NEXT] = u64::from(number);
     }
 
     /// Whether an entry is the one for an actor in the state of `words`.

@@ -7,6 +7,7 @@
 //!
 //! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
 
+mod boards;
 mod engine;
 pub mod estimate;
 mod index;

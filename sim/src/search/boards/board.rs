@@ -1,0 +1,224 @@
+//! The visited set: boards, each with the states that are on it and how far they are.
+//!
+//! A *board* is one value of what the first two vCPUs share: the VM-wide section, the threads', and those of the other
+//! vCPUs. A *seat* on it is a section that one of the two has in some state on that board, so that a state is a board
+//! and two seats: a *cell*. Of the combinations of a board's seats many are reached; a byte for each says whether, and
+//! at which level. Nothing is hashed away: the set is exact.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::numbers::Number;
+use crate::search::index::Index;
+use crate::search::sections::section_hash;
+
+/// The place of a board in the list of all.
+pub(super) type BoardAt = u32;
+
+/// A place on an axis of a board.
+pub(super) type Seat = u16;
+
+/// No seat.
+pub(super) const NOWHERE: Seat = Seat::MAX;
+
+/// A cell whose state was not reached.
+pub(super) const ABSENT: u8 = u8::MAX;
+/// A cell whose state was reached at a level of an earlier window. Those of this window are 1 for its first level, and
+/// so on; one more than its last level for the first of the next.
+pub(super) const SETTLED: u8 = 0;
+
+/// Steps that stay on the board are to be taken from the cells of this seat.
+pub(super) const STAY: u8 = 1 << 0;
+/// Those that leave it, and those of other actors.
+pub(super) const LEAVE: u8 = 1 << 1;
+
+/// What a vCPU's sections are on a board.
+#[derive(Default)]
+pub(super) struct Axis {
+    numbers: Vec<Number>,
+    /// An open-addressing table of seats, counted from 1; 0: empty.
+    slots: Vec<Seat>,
+    /// By seat, what is to be done: [`STAY`], [`LEAVE`].
+    pub(super) flags: Vec<u8>,
+}
+
+impl Axis {
+    #[inline(always)]
+    fn first_slot(&self, number: Number) -> usize {
+        (number.wrapping_mul(0x9e37_79b1) >> 16) as usize & (self.slots.len() - 1)
+    }
+
+    /// The number of the section at each seat.
+    pub(super) fn numbers(&self) -> &[Number] {
+        &self.numbers
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    #[inline(always)]
+    fn find(&self, number: Number) -> Option<usize> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mut slot = self.first_slot(number);
+        loop {
+            let seat = usize::from(self.slots[slot]).checked_sub(1)?;
+            if self.numbers[seat] == number {
+                return Some(seat);
+            }
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    fn push(&mut self, number: Number) -> usize {
+        self.numbers.push(number);
+        self.flags.push(0);
+        if self.numbers.len() * 2 > self.slots.len() {
+            self.slots = vec![0; (self.slots.len() * 2).max(16)];
+            for seat in 0..self.numbers.len() {
+                self.put(seat);
+            }
+        } else {
+            self.put(self.numbers.len() - 1);
+        }
+        self.numbers.len() - 1
+    }
+
+    fn put(&mut self, seat: usize) {
+        let mut slot = self.first_slot(self.numbers[seat]);
+        while self.slots[slot] != 0 {
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+        self.slots[slot] = seat as Seat + 1;
+    }
+
+    fn bytes(&self) -> usize {
+        self.numbers.capacity() * size_of::<Number>()
+            + self.slots.capacity() * size_of::<Seat>()
+            + self.flags.capacity()
+    }
+}
+
+/// The states on a board.
+#[derive(Default)]
+pub(super) struct Grid {
+    pub(super) axes: [Axis; 2],
+    /// By seat of the first vCPU, then of the second.
+    pub(super) cells: Vec<u8>,
+    /// Cells from one seat of the first vCPU to the next.
+    pub(super) stride: usize,
+    /// Somebody will visit it.
+    pub(super) is_queued: bool,
+    /// Some cell has a level of this window or of the next one.
+    pub(super) is_touched: bool,
+    /// There are more seats than can be told apart: the search cannot go on.
+    pub(super) is_full: bool,
+}
+
+/// What is added to a stride at a time.
+const STRIDE: usize = 8;
+
+impl Grid {
+    /// The seat of a section on an axis, a new one if it had none.
+    #[inline(always)]
+    pub(super) fn seat(&mut self, axis: usize, number: Number) -> usize {
+        match self.axes[axis].find(number) {
+            Some(seat) => seat,
+            None => self.add_seat(axis, number),
+        }
+    }
+
+    #[cold]
+    fn add_seat(&mut self, axis: usize, number: Number) -> usize {
+        if self.axes[axis].len() >= usize::from(NOWHERE) - 1 {
+            self.is_full = true;
+            return 0;
+        }
+        let seat = self.axes[axis].push(number);
+        let rows = self.axes[0].len().max(1);
+        if self.axes[1].len() > self.stride {
+            let stride = self.stride + (self.stride / 2).next_multiple_of(STRIDE).max(STRIDE);
+            let mut cells = vec![ABSENT; rows * stride];
+            if self.stride > 0 {
+                for (new, old) in cells.chunks_mut(stride).zip(self.cells.chunks(self.stride)) {
+                    new[..old.len()].copy_from_slice(old);
+                }
+            }
+            self.cells = cells;
+            self.stride = stride;
+        } else {
+            self.cells.resize(rows * self.stride, ABSENT);
+        }
+        seat
+    }
+
+    /// Puts the first state of a search on it.
+    pub(super) fn begin(&mut self, numbers: [Number; 2]) {
+        let [row, column] = [0, 1].map(|axis| self.seat(axis, numbers[axis]));
+        self.cells[row * self.stride + column] = 1;
+        self.axes[0].flags[row] = STAY | LEAVE;
+        self.axes[1].flags[column] = STAY | LEAVE;
+        self.is_queued = true;
+        self.is_touched = true;
+    }
+
+    /// What it takes in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.axes.iter().map(Axis::bytes).sum::<usize>() + self.cells.capacity()) as u64
+    }
+}
+
+/// One value of what the first two vCPUs share.
+pub(super) struct Board {
+    /// The words of a state on it, the sections of the two left 0.
+    pub(super) shared: Box<[u64]>,
+    /// Steps that change what is shared on the way to it.
+    pub(super) rank: u32,
+    pub(super) grid: Mutex<Grid>,
+}
+
+/// All boards.
+pub(super) struct Boards {
+    all: boxcar::Vec<Board>,
+    index: Mutex<Index>,
+}
+
+impl Boards {
+    pub(super) fn new() -> Self {
+        Self {
+            all: boxcar::Vec::new(),
+            index: Mutex::new(Index::new()),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self, at: BoardAt) -> &Board {
+        &self.all[at as usize]
+    }
+
+    /// The board of these words; a new one of that rank if there was none.
+    pub(super) fn find(&self, shared: &[u64], rank: u32) -> BoardAt {
+        let hash = section_hash(0, shared);
+        // A poisoned lock means that another worker has panicked, which ends the search anyway.
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = index.find(hash, |place| *self.get(place - 1).shared == *shared);
+        if let Some(place) = found {
+            return place - 1;
+        }
+        let at = self.all.push(Board {
+            shared: shared.into(),
+            rank,
+            grid: Mutex::default(),
+        }) as BoardAt;
+        index.insert(hash, at + 1);
+        at
+    }
+
+    /// About how many bytes they take, their grids apart.
+    pub(super) fn bytes(&self) -> u64 {
+        let words = self.all.get(0).map_or(0, |board| board.shared.len() * 8 + 16);
+        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.all.count() * (size_of::<Board>() + words)) as u64 + index.bytes()
+    }
+}

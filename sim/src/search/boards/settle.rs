@@ -1,0 +1,319 @@
+//! The end of a window: every state of it has its level, and is judged and counted.
+
+use std::sync::PoisonError;
+
+use dirtysim_model::layout::Layout;
+use dirtysim_model::oracle::parts::{Claimed, Part};
+use dirtysim_model::oracle::{self, Invariant, Invariants};
+use dirtysim_model::step::{Actor, Effect, Step, apply};
+
+use super::board::{ABSENT, BoardAt, Grid, LEAVE, SETTLED, STAY};
+use super::numbers::Number;
+use super::worker::{NOBODY, Worker};
+use crate::run::is_stuck;
+use crate::search::memo::EntryAt;
+use crate::sometimes::{Facts, Seen};
+
+/// What the states of one level came to.
+#[derive(Clone, Copy)]
+pub(super) struct Level {
+    pub(super) states: u64,
+    /// Transitions out of them.
+    pub(super) transitions: u64,
+    /// Claims broken in a state.
+    pub(super) broken_at: Invariants,
+    /// Claims broken by a step out of a state.
+    pub(super) broken_after: Invariants,
+    pub(super) seen: Seen,
+    /// The facts that were added last.
+    facts: u64,
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self {
+            states: 0,
+            transitions: 0,
+            broken_at: Invariants::NONE,
+            broken_after: Invariants::NONE,
+            seen: Seen::default(),
+            facts: 0,
+        }
+    }
+}
+
+impl Level {
+    pub(super) fn join(&mut self, other: &Self) {
+        self.states += other.states;
+        self.transitions += other.transitions;
+        self.broken_at.union(other.broken_at);
+        self.broken_after.union(other.broken_after);
+        self.seen.union(other.seen);
+    }
+}
+
+/// What actors contribute to a state, of those whose steps depend on the same.
+#[derive(Clone)]
+struct Account {
+    part: Part,
+    /// Facts of their steps, and those that they contribute to others'.
+    steps: u64,
+    facts: u64,
+    transitions: u64,
+    claims: Vec<(u8, Claimed)>,
+}
+
+impl Account {
+    const NONE: Self = Self {
+        part: Part::NEUTRAL,
+        steps: 0,
+        facts: 0,
+        transitions: 0,
+        claims: Vec::new(),
+    };
+}
+
+impl<L: Layout, const N: usize> Worker<'_, L, N> {
+    /// Judges and counts a board's states of this window, and makes them those of an earlier one. Answers how many
+    /// states it has of the next.
+    pub(super) fn settle(&mut self, at: BoardAt, levels: &mut [Level]) -> u64 {
+        let board = self.boards.get(at);
+        let mut grid = board.grid.lock().unwrap_or_else(PoisonError::into_inner);
+        let grid = &mut *grid;
+        let width = self.width;
+        let first = [0, 1].map(|axis| grid.axes[axis].numbers()[0]);
+        self.begin(&board.shared, first);
+        self.account(grid, levels);
+        let mut next_states = 0;
+        for cell in &mut grid.cells {
+            let next = *cell == width + 1;
+            next_states += u64::from(next);
+            *cell = match *cell {
+                ABSENT => ABSENT,
+                _ if next => 1,
+                _ => SETTLED,
+            };
+        }
+        let goes_on = next_states > 0;
+        let flags = if goes_on { STAY | LEAVE } else { 0 };
+        for axis in &mut grid.axes {
+            axis.flags.fill(flags);
+        }
+        grid.is_queued = goes_on;
+        grid.is_touched = goes_on;
+        next_states
+    }
+
+    fn account(&mut self, grid: &Grid, levels: &mut [Level]) {
+        let width = self.width;
+        let is_open = |cell: u8| cell.wrapping_sub(1) < width;
+        if !grid.cells.iter().any(|&cell| is_open(cell)) {
+            return;
+        }
+        let board = self.account_of_board();
+        let mut columns: Vec<Option<Account>> = vec![None; grid.axes[1].len()];
+        for (row, cells) in grid.cells.chunks(grid.stride).enumerate() {
+            let mut its: Option<Account> = None;
+            for (column, &cell) in cells.iter().enumerate() {
+                if !is_open(cell) {
+                    continue;
+                }
+                let seats = [row, column];
+                let numbers = [0, 1].map(|axis| grid.axes[axis].numbers()[seats[axis]]);
+                let level = &mut levels[usize::from(cell) - 1];
+                let row = its.get_or_insert_with(|| {
+                    let mut row = self.account_of(0, seats[0], numbers[0]);
+                    row.part = row.part.join(board.part);
+                    row.steps |= board.steps;
+                    row.facts |= board.facts;
+                    row.transitions += board.transitions;
+                    row.claims.extend(&board.claims);
+                    row
+                });
+                let column = columns[column]
+                    .get_or_insert_with(|| self.account_of(1, seats[1], numbers[1]));
+                level.states += 1;
+                if self.filters || self.is_uneven() {
+                    let part = row.part.join(column.part);
+                    let facts = row.facts | column.facts;
+                    self.account_of_cell(seats, numbers, part, facts, level);
+                    continue;
+                }
+                let part = row.part.join(column.part);
+                let broken = part.verdict();
+                debug_assert_eq!(broken, self.broken_in(numbers), "the parts of a verdict are the verdict");
+                level.broken_at.union(broken);
+                for &(actor, claimed) in row.claims.iter().chain(&column.claims) {
+                    self.claim(numbers, actor, claimed, part, level);
+                }
+                let facts = row.facts | row.steps | column.facts | column.steps;
+                if facts != level.facts {
+                    level.facts = facts;
+                    level.seen.add(Facts::from_word(facts));
+                }
+                let transitions = row.transitions + column.transitions;
+                level.transitions += transitions;
+                if transitions == 0 {
+                    self.look_if_stuck(numbers, level);
+                }
+            }
+        }
+    }
+
+    /// Whether some actor's steps depend on more than one of board and seats.
+    fn is_uneven(&self) -> bool {
+        self.on_control() > 0 || !self.by_hand.is_empty()
+    }
+
+    /// What the VM-wide section contributes, and the actors whose steps depend on the board alone.
+    fn account_of_board(&mut self) -> Account {
+        let vm = self.desk.memo.vm_entry::<L, N>(&self.source, &self.words);
+        let mut account = Account::NONE;
+        let (_, part, _, facts) = self.desk.memo.head(vm);
+        account.part = part;
+        account.facts = facts;
+        for index in 0..self.board_entries.len() {
+            let (actor, entry) = self.board_entries[index];
+            self.add(&mut account, actor, entry);
+        }
+        account
+    }
+
+    /// What the actors of a seat contribute.
+    fn account_of(&mut self, axis: usize, seat: usize, number: Number) -> Account {
+        self.meet(axis, seat, number);
+        let mut account = Account::NONE;
+        for index in 0..self.entries(axis, seat).len() {
+            let (actor, entry) = self.entries(axis, seat)[index];
+            self.add(&mut account, actor, entry);
+        }
+        account
+    }
+
+    fn add(&self, account: &mut Account, actor: u8, entry: EntryAt) {
+        let (first, part, steps, facts) = self.desk.memo.head(entry);
+        account.part = account.part.join(part);
+        account.facts |= facts;
+        account.steps |= steps;
+        account.transitions += u64::from(first.count());
+        if let Some(claimed) = first.claimed() {
+            account.claims.push((actor, claimed));
+        }
+    }
+
+    /// Judges and counts one state where what actors contribute is not the same for all of a seat; `part` and `facts` are
+    /// what those contribute for which it is.
+    #[cold]
+    fn account_of_cell(
+        &mut self,
+        seats: [usize; 2],
+        numbers: [Number; 2],
+        mut part: Part,
+        mut facts: u64,
+        level: &mut Level,
+    ) {
+        let alone = if self.filters { self.alone(seats, numbers) } else { NOBODY };
+        let mut actors = self.board_entries.clone();
+        for axis in 0..2 {
+            actors.extend_from_slice(self.entries(axis, seats[axis]));
+        }
+        for index in 0..self.on_control() {
+            let (actor, entry) = self.control_entry(index, seats, numbers);
+            let (_, its, _, context) = self.desk.memo.head(entry);
+            part = part.join(its);
+            facts |= context;
+            actors.push((actor, entry));
+        }
+        let broken = part.verdict();
+        debug_assert_eq!(broken, self.broken_in(numbers), "the parts of a verdict are the verdict");
+        level.broken_at.union(broken);
+        let mut transitions = 0;
+        for (actor, entry) in actors {
+            if alone != NOBODY && alone != actor {
+                continue;
+            }
+            let (first, _, steps, _) = self.desk.memo.head(entry);
+            if first.is_by_hand() {
+                transitions += self.account_by_hand(numbers, actor, &mut facts, level);
+                continue;
+            }
+            facts |= steps;
+            transitions += u64::from(first.count());
+            if let Some(claimed) = first.claimed() {
+                self.claim(numbers, actor, claimed, part, level);
+            }
+        }
+        level.seen.add(Facts::from_word(facts));
+        level.transitions += transitions;
+        if transitions == 0 {
+            self.look_if_stuck(numbers, level);
+        }
+    }
+
+    /// The same for the steps of an actor that are taken by the transition function; how many there are.
+    fn account_by_hand(
+        &mut self,
+        numbers: [Number; 2],
+        actor: u8,
+        facts: &mut u64,
+        level: &mut Level,
+    ) -> u64 {
+        self.sit(0, numbers[0]);
+        self.sit(1, numbers[1]);
+        let machine = self.search.machine;
+        let state = self.source.unpack(&self.words);
+        let actor = self.sections.actor(usize::from(actor));
+        let mut choices = Vec::new();
+        self.source.choices(&state, actor, &mut choices);
+        for &choice in &choices {
+            let step = Step { actor, choice };
+            *facts |= Facts::of_step(machine, &state, step).to_word();
+            let mut after = state.clone();
+            let effect = apply(machine, &mut after, step);
+            level.broken_after.union(oracle::check_effect(machine, &after, effect));
+        }
+        choices.len() as u64
+    }
+
+    /// Checks what an actor's steps claim, whatever the state after them.
+    fn claim(
+        &mut self,
+        numbers: [Number; 2],
+        actor: u8,
+        claimed: Claimed,
+        part: Part,
+        level: &mut Level,
+    ) {
+        let broken = match self.sections.actor(usize::from(actor)) {
+            Actor::Thread(thread) => claimed.verdict(part, usize::from(thread)),
+            Actor::Vcpu(_) | Actor::Device(_) => Invariants::NONE,
+        };
+        debug_assert_eq!(
+            broken,
+            {
+                let mut by_hand = Level::default();
+                self.account_by_hand(numbers, actor, &mut 0, &mut by_hand);
+                by_hand.broken_after
+            },
+            "what the memo says of a step's claims is what the oracle says"
+        );
+        level.broken_after.union(broken);
+    }
+
+    /// What is broken in a state, by the oracle.
+    fn broken_in(&mut self, numbers: [Number; 2]) -> Invariants {
+        self.sit(0, numbers[0]);
+        self.sit(1, numbers[1]);
+        let state = self.source.unpack(&self.words);
+        oracle::check(self.search.machine, &state, Effect::None)
+    }
+
+    #[cold]
+    fn look_if_stuck(&mut self, numbers: [Number; 2], level: &mut Level) {
+        self.sit(0, numbers[0]);
+        self.sit(1, numbers[1]);
+        if is_stuck(self.search.machine, &self.source.unpack(&self.words)) {
+            level.broken_at.insert(Invariant::MigrationMakesProgress);
+        }
+    }
+}

@@ -1,0 +1,531 @@
+//! What one thread knows of the board in work: its actors, what they do next at each seat, and where that leads.
+
+use dirtysim_model::footprint::Reach;
+use dirtysim_model::layout::Layout;
+use dirtysim_model::step::Actor;
+
+use super::board::{Boards, Seat};
+use super::numbers::{Number, Numbers};
+use crate::search::engine::Search;
+use crate::search::memo::{EntryAt, Memo, Successor};
+use crate::search::sections::Sections;
+use crate::search::source::Source;
+
+/// No actor's step is to be taken alone.
+pub(super) const NOBODY: u8 = u8::MAX;
+
+/// What a thread keeps from board to board.
+pub(super) struct Desk {
+    pub(super) memo: Memo,
+    /// By axis and number, the entry that was found last.
+    hints: [Vec<EntryAt>; 2],
+    generation: u32,
+}
+
+impl Desk {
+    pub(super) fn new() -> Self {
+        Self {
+            memo: Memo::new(),
+            hints: Default::default(),
+            generation: 0,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        let hints: usize = self.hints.iter().map(Vec::capacity).sum();
+        self.memo.bytes() + (hints * size_of::<EntryAt>()) as u64
+    }
+
+    /// Forgets everything if there is too much of it.
+    pub(super) fn make_room(&mut self) {
+        let generation = self.memo.make_room();
+        if generation != self.generation {
+            self.generation = generation;
+            self.hints = Default::default();
+        }
+    }
+}
+
+/// A step of an actor at a seat.
+#[derive(Clone, Copy)]
+pub(super) struct Move {
+    pub(super) actor: u8,
+    pub(super) edge: u32,
+    /// The section of the axis's vCPU after it.
+    pub(super) number: Number,
+}
+
+/// The actors of a seat, and their steps.
+#[derive(Clone, Copy, Default)]
+struct SeatInfo {
+    entries: Option<(u32, u32)>,
+    moves: Option<(u32, u32)>,
+    alone: u8,
+    class: u16,
+}
+
+/// Whose step changes each vCPU's section by itself, its entry, and seats where it is the entry.
+pub(super) type Responder = (u8, EntryAt, [Seat; 2]);
+
+/// A way off the board, or back onto it.
+pub(super) struct Edge {
+    /// The words of the board that it leads to, the seats' sections 0.
+    pub(super) shared: Vec<u64>,
+    /// Where the step changes each vCPU's section by itself.
+    pub(super) responder: Option<Responder>,
+    pub(super) ops: Vec<Op>,
+}
+
+/// The edge that leads back to the board.
+pub(super) const STAYS: u32 = 0;
+
+/// Cells to be moved along an edge.
+#[derive(Clone, Copy)]
+pub(super) struct Op {
+    /// The axis on which all have the same seat, and that seat.
+    pub(super) axis: u8,
+    pub(super) seat: Seat,
+    /// The number that stands there after the step; none: that of the seat.
+    pub(super) number: Option<Number>,
+    /// The cells: see [`Worker::cells`].
+    pub(super) begin: u32,
+    pub(super) end: u32,
+}
+
+/// An actor without a seat whose steps depend on the control of every vCPU.
+struct OnControl {
+    actor: u8,
+    /// By class on either axis; 0: not known.
+    entries: Vec<Vec<EntryAt>>,
+}
+
+/// One thread's work; `N` is as in [`Sections`].
+pub(super) struct Worker<'a, L: Layout, const N: usize> {
+    pub(super) search: &'a Search<'a, L>,
+    pub(super) source: Source<'a, L>,
+    pub(super) sections: &'a Sections,
+    pub(super) boards: &'a Boards,
+    pub(super) numbers: &'a [Numbers; 2],
+    pub(super) desk: &'a mut Desk,
+    /// vCPUs that have seats.
+    pub(super) seated: usize,
+    /// Levels of the window.
+    pub(super) width: u8,
+    /// The words of a state on the board; whose seats it is at changes.
+    pub(super) words: Vec<u64>,
+    after: Vec<u64>,
+    seats: [Vec<SeatInfo>; 2],
+    /// By axis, the actors whose steps depend on the section of its vCPU.
+    axis_actors: [Vec<u8>; 2],
+    /// Actors whose steps depend on the board alone.
+    pub(super) board_entries: Vec<(u8, EntryAt)>,
+    on_control: Vec<OnControl>,
+    /// The bits that control is, by class.
+    classes: [Vec<Vec<u64>>; 2],
+    /// Actors whose steps are taken by the transition function.
+    pub(super) by_hand: Vec<u8>,
+    board_alone: u8,
+    /// Some steps may be taken alone.
+    pub(super) filters: bool,
+    entries: Vec<(u8, EntryAt)>,
+    moves: Vec<Move>,
+    pub(super) edges: Vec<Edge>,
+    pub(super) used_edges: usize,
+    /// Lists of cells with one seat in common: the other seat, and the level.
+    pub(super) cells: Vec<(Seat, u8)>,
+    /// Successors in work.
+    successors: Vec<Successor>,
+}
+
+impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
+    pub(super) fn new(
+        search: &'a Search<'a, L>,
+        boards: &'a Boards,
+        numbers: &'a [Numbers; 2],
+        desk: &'a mut Desk,
+        width: u8,
+    ) -> Self {
+        Self {
+            search,
+            source: search.source(),
+            sections: &search.sections,
+            boards,
+            numbers,
+            desk,
+            seated: search.sections.vcpus().min(2),
+            width,
+            words: Vec::new(),
+            after: Vec::new(),
+            seats: Default::default(),
+            axis_actors: Default::default(),
+            board_entries: Vec::new(),
+            on_control: Vec::new(),
+            classes: Default::default(),
+            by_hand: Vec::new(),
+            board_alone: NOBODY,
+            filters: search.rules.iter().next().is_some(),
+            entries: Vec::new(),
+            moves: Vec::new(),
+            edges: Vec::new(),
+            used_edges: 0,
+            cells: Vec::new(),
+            successors: Vec::new(),
+        }
+    }
+
+    /// Puts a board in work, with a state on it.
+    pub(super) fn begin(&mut self, shared: &[u64], first: [Number; 2]) {
+        self.desk.make_room();
+        self.words.clear();
+        self.words.extend_from_slice(shared);
+        for axis in 0..self.seated {
+            self.sit(axis, first[axis]);
+        }
+        self.used_edges = 0;
+        self.edge(shared, None);
+        for axis in 0..2 {
+            self.seats[axis].clear();
+            self.classes[axis].clear();
+            self.axis_actors[axis].clear();
+            if axis < self.seated {
+                self.axis_actors[axis].push(axis as u8);
+            }
+        }
+        self.board_entries.clear();
+        self.on_control.clear();
+        self.by_hand.clear();
+        self.entries.clear();
+        self.moves.clear();
+        self.cells.clear();
+        self.board_alone = NOBODY;
+        for actor in self.seated..self.sections.actors() {
+            match self.sections.reach(&self.words, actor) {
+                (Reach::IndexedVcpu, vcpu) if vcpu < self.seated => {
+                    self.axis_actors[vcpu].push(actor as u8);
+                }
+                (Reach::Control | Reach::Gate, _) => self.on_control.push(OnControl {
+                    actor: actor as u8,
+                    entries: Vec::new(),
+                }),
+                _ => {
+                    let entry = self.desk.memo.entry(&self.source, &self.words, actor);
+                    let first = self.desk.memo.first(entry);
+                    self.board_entries.push((actor as u8, entry));
+                    if first.is_by_hand() {
+                        self.by_hand.push(actor as u8);
+                    } else if first.is_local() {
+                        self.board_alone = self.board_alone.min(actor as u8);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Seats a vCPU in the state in work.
+    #[inline(always)]
+    pub(super) fn sit(&mut self, axis: usize, number: Number) {
+        if axis < self.seated {
+            let own = self.sections.own::<N>(axis);
+            self.words[own].copy_from_slice(self.numbers[axis].get(number));
+        }
+    }
+
+    /// Learns what the actors of a seat are about to do.
+    #[inline(always)]
+    pub(super) fn meet(&mut self, axis: usize, seat: usize, number: Number) {
+        if self.seats[axis].len() <= seat {
+            self.seats[axis].resize(seat + 1, SeatInfo::default());
+        }
+        if self.seats[axis][seat].entries.is_none() {
+            self.find_entries(axis, seat, number);
+        }
+    }
+
+    fn find_entries(&mut self, axis: usize, seat: usize, number: Number) {
+        self.sit(axis, number);
+        let begin = self.entries.len() as u32;
+        let mut alone = NOBODY;
+        for index in 0..self.axis_actors[axis].len() {
+            let actor = self.axis_actors[axis][index];
+            let entry = if usize::from(actor) == axis {
+                let hints = &mut self.desk.hints[axis];
+                if hints.len() <= number as usize {
+                    hints.resize(number as usize + 1, 0);
+                }
+                let hint = &mut hints[number as usize];
+                let memo = &mut self.desk.memo;
+                *hint = memo.entry_or::<L, N>(&self.source, &self.words, axis, *hint);
+                *hint
+            } else {
+                self.desk
+                    .memo
+                    .entry(&self.source, &self.words, usize::from(actor))
+            };
+            if self.desk.memo.first(entry).is_local() {
+                alone = alone.min(actor);
+            }
+            self.entries.push((actor, entry));
+        }
+        let class = if self.on_control.is_empty() || axis >= self.seated {
+            0
+        } else {
+            let section = self.numbers[axis].get(number);
+            let bits = section.iter().zip(self.sections.control());
+            let bits: Vec<u64> = bits.map(|(word, mask)| word & mask).collect();
+            let classes = &mut self.classes[axis];
+            classes.iter().position(|class| *class == bits).unwrap_or_else(|| {
+                classes.push(bits);
+                classes.len() - 1
+            })
+        };
+        self.seats[axis][seat] = SeatInfo {
+            entries: Some((begin, self.entries.len() as u32)),
+            moves: None,
+            alone,
+            class: class as u16,
+        };
+    }
+
+    /// The actors whose steps depend on the vCPU at a seat that was met, and their entries.
+    pub(super) fn entries(&self, axis: usize, seat: usize) -> &[(u8, EntryAt)] {
+        let (begin, end) = self.seats[axis][seat].entries.unwrap_or_default();
+        &self.entries[begin as usize..end as usize]
+    }
+
+    /// Where the steps of a seat are among all, once it was met.
+    #[inline(always)]
+    pub(super) fn moves(&mut self, axis: usize, seat: usize, number: Number) -> std::ops::Range<usize> {
+        let (begin, end) = match self.seats[axis][seat].moves {
+            Some(moves) => moves,
+            None => self.find_moves(axis, seat, number),
+        };
+        begin as usize..end as usize
+    }
+
+    #[inline(always)]
+    pub(super) fn a_move(&self, at: usize) -> Move {
+        self.moves[at]
+    }
+
+    fn find_moves(&mut self, axis: usize, seat: usize, number: Number) -> (u32, u32) {
+        self.sit(axis, number);
+        let begin = self.moves.len() as u32;
+        let (first, last) = self.seats[axis][seat].entries.unwrap_or_default();
+        for at in first..last {
+            let (actor, entry) = self.entries[at as usize];
+            let mut successors = std::mem::take(&mut self.successors);
+            successors.clear();
+            successors.extend(self.desk.memo.successors::<N>(
+                self.sections,
+                usize::from(actor),
+                entry,
+            ));
+            for &successor in &successors {
+                let (edge, number) = self.follow(successor, axis);
+                self.moves.push(Move {
+                    actor,
+                    edge,
+                    number,
+                });
+            }
+            self.successors = successors;
+        }
+        let moves = (begin, self.moves.len() as u32);
+        self.seats[axis][seat].moves = Some(moves);
+        moves
+    }
+
+    /// The edge that a successor of the state in work takes, and the number of the section of an axis's vCPU after it.
+    #[inline(always)]
+    fn follow(&mut self, successor: Successor, axis: usize) -> (u32, Number) {
+        let mut after = std::mem::take(&mut self.after);
+        after.clear();
+        after.extend_from_slice(&self.words);
+        self.desk.memo.write::<N>(self.sections, successor, &mut after);
+        debug_assert!(
+            self.is_successor(usize::from(successor.actor), &after),
+            "a successor from the memo is one of the transition function"
+        );
+        let number = match self.desk.memo.number(successor) {
+            0 => {
+                let number = self.numbers[axis].of(&after[self.sections.own::<N>(axis)]);
+                self.desk.memo.set_number(successor, number + 1);
+                number
+            }
+            known => known - 1,
+        };
+        for axis in 0..self.seated {
+            after[self.sections.own::<N>(axis)].fill(0);
+        }
+        let edge = self.edge(&after, None);
+        self.after = after;
+        (edge, number)
+    }
+
+    /// The edge to the board of these words.
+    #[inline(always)]
+    fn edge(&mut self, shared: &[u64], responder: Option<Responder>) -> u32 {
+        let len = if N > 0 { N } else { shared.len() };
+        let known = self.edges[..self.used_edges].iter().position(|edge| {
+            edge.shared[..len] == shared[..len]
+                && edge.responder.map(|(.., entry, _)| entry) == responder.map(|(.., entry, _)| entry)
+        });
+        if let Some(edge) = known {
+            return edge as u32;
+        }
+        let edge = self.used_edges;
+        if edge == self.edges.len() {
+            self.edges.push(Edge {
+                shared: Vec::new(),
+                responder: None,
+                ops: Vec::new(),
+            });
+        }
+        self.used_edges += 1;
+        let new = &mut self.edges[edge];
+        new.shared.clear();
+        new.shared.extend_from_slice(shared);
+        new.responder = responder;
+        new.ops.clear();
+        edge as u32
+    }
+
+    /// The edges that the steps of an actor without a seat take from the state in work; `seats` are where it is.
+    pub(super) fn edges_of(
+        &mut self,
+        actor: u8,
+        entry: EntryAt,
+        seats: [Seat; 2],
+        edges: &mut Vec<u32>,
+    ) {
+        let number = usize::from(actor);
+        let each = self.desk.memo.first(entry).changes_each_vcpu();
+        let mut successors = std::mem::take(&mut self.successors);
+        successors.clear();
+        successors.extend(self.desk.memo.successors::<N>(self.sections, number, entry));
+        for &successor in &successors {
+            let mut after = std::mem::take(&mut self.after);
+            after.clear();
+            after.extend_from_slice(&self.words);
+            self.desk.memo.write::<N>(self.sections, successor, &mut after);
+            if each {
+                for vcpu in 0..self.sections.vcpus() {
+                    let memo = &mut self.desk.memo;
+                    let (_, section) =
+                        memo.response::<L, N>(&self.source, &self.words, number, entry, vcpu);
+                    after[self.sections.own::<N>(vcpu)].copy_from_slice(section);
+                }
+            }
+            debug_assert!(
+                self.is_successor(number, &after),
+                "a successor from the memo is one of the transition function"
+            );
+            for axis in 0..self.seated {
+                after[self.sections.own::<N>(axis)].fill(0);
+            }
+            let responder = each.then_some((actor, entry, seats));
+            edges.push(self.edge(&after, responder));
+            self.after = after;
+        }
+        self.successors = successors;
+    }
+
+    /// What a step that changes each vCPU's section makes of the one at a seat of the state in work.
+    pub(super) fn response(&mut self, actor: u8, entry: EntryAt, axis: usize) -> Number {
+        let memo = &mut self.desk.memo;
+        let (_, section) =
+            memo.response::<L, N>(&self.source, &self.words, usize::from(actor), entry, axis);
+        self.numbers[axis].of(section)
+    }
+
+    /// Actors whose steps depend on each vCPU's control.
+    pub(super) fn on_control(&self) -> usize {
+        self.on_control.len()
+    }
+
+    /// The class of control at a seat that was met.
+    pub(super) fn class(&self, axis: usize, seat: usize) -> u16 {
+        self.seats[axis][seat].class
+    }
+
+    /// One of the actors that depend on control, and its entry where the vCPUs are at two seats that were met.
+    pub(super) fn control_entry(
+        &mut self,
+        index: usize,
+        seats: [usize; 2],
+        numbers: [Number; 2],
+    ) -> (u8, EntryAt) {
+        let [row, column] = [0, 1].map(|axis| usize::from(self.class(axis, seats[axis])));
+        let OnControl { actor, entries } = &mut self.on_control[index];
+        let actor = *actor;
+        if entries.len() <= row {
+            entries.resize(row + 1, Vec::new());
+        }
+        if entries[row].len() <= column {
+            entries[row].resize(column + 1, 0);
+        }
+        let known = entries[row][column];
+        if known != 0 {
+            return (actor, known);
+        }
+        for axis in 0..2 {
+            self.sit(axis, numbers[axis]);
+        }
+        let entry = self
+            .desk
+            .memo
+            .entry(&self.source, &self.words, usize::from(actor));
+        self.on_control[index].entries[row][column] = entry;
+        (actor, entry)
+    }
+
+    /// The actor whose step is to be taken alone in the state at two seats; [`NOBODY`].
+    pub(super) fn alone(&mut self, seats: [usize; 2], numbers: [Number; 2]) -> u8 {
+        let mut alone = self.board_alone;
+        for axis in 0..2 {
+            self.meet(axis, seats[axis], numbers[axis]);
+            alone = alone.min(self.seats[axis][seats[axis]].alone);
+        }
+        for index in 0..self.on_control.len() {
+            let (actor, entry) = self.control_entry(index, seats, numbers);
+            let first = self.desk.memo.first(entry);
+            let local = if first.is_by_hand() {
+                actor < alone && self.is_local_by_hand(actor, numbers)
+            } else {
+                first.is_local()
+            };
+            if local {
+                alone = alone.min(actor);
+            }
+        }
+        for index in 0..self.by_hand.len() {
+            let actor = self.by_hand[index];
+            if actor < alone && self.is_local_by_hand(actor, numbers) {
+                alone = actor;
+            }
+        }
+        alone
+    }
+
+    /// Whether an actor whose steps are taken by hand has one that may be taken alone.
+    fn is_local_by_hand(&mut self, actor: u8, numbers: [Number; 2]) -> bool {
+        for axis in 0..2 {
+            self.sit(axis, numbers[axis]);
+        }
+        let state = self.source.unpack(&self.words);
+        let actor = self.sections.actor(usize::from(actor));
+        self.source.choices(&state, actor, &mut Vec::new()).is_some()
+    }
+
+    /// Whether a step of an actor leads from the state in work to another.
+    fn is_successor(&self, actor: usize, to: &[u64]) -> bool {
+        let state = self.source.unpack(&self.words);
+        let actor: Actor = self.sections.actor(actor);
+        let mut choices = Vec::new();
+        self.source.choices(&state, actor, &mut choices);
+        choices.into_iter().any(|choice| {
+            let step = dirtysim_model::step::Step { actor, choice };
+            self.source.after(&state, step) == to
+        })
+    }
+}
