@@ -9,10 +9,15 @@ use std::sync::{Mutex, PoisonError};
 
 use super::numbers::Number;
 use crate::search::index::Index;
+use crate::search::memo::EntryAt;
 use crate::search::sections::section_hash;
 
 /// The place of a board in the list of all.
 pub(super) type BoardAt = u32;
+
+/// The order in which boards are visited, so that a board comes after those that lead to it as far as it is known: operations
+/// that threads have done, then the longest way to it that was gone.
+pub(super) type Rank = (u32, u32);
 
 /// A place on an axis of a board.
 pub(super) type Seat = u16;
@@ -37,8 +42,10 @@ pub(super) struct Axis {
     numbers: Vec<Number>,
     /// An open-addressing table of seats, counted from 1; 0: empty.
     slots: Vec<Seat>,
-    /// By seat, what is to be done: [`STAY`], [`LEAVE`].
+    /// By seat, what is to be done: [`STAY`], [`LEAVE`]; those of the second vCPU as long as a line of cells.
     pub(super) flags: Vec<u8>,
+    /// By seat, the entry of the vCPU in the memo of the board's reader; 0: not known.
+    pub(super) entries: Vec<EntryAt>,
 }
 
 impl Axis {
@@ -72,10 +79,18 @@ impl Axis {
     }
 
     fn push(&mut self, number: Number) -> usize {
+        if self.numbers.is_empty() {
+            self.numbers.reserve(STRIDE);
+            self.flags.reserve(STRIDE);
+            self.entries.reserve(STRIDE);
+        }
         self.numbers.push(number);
-        self.flags.push(0);
+        if self.flags.len() < self.numbers.len() {
+            self.flags.push(0);
+        }
+        self.entries.push(0);
         if self.numbers.len() * 2 > self.slots.len() {
-            self.slots = vec![0; (self.slots.len() * 2).max(16)];
+            self.slots = vec![0; (self.slots.len() * 2).max(32)];
             for seat in 0..self.numbers.len() {
                 self.put(seat);
             }
@@ -97,6 +112,7 @@ impl Axis {
         self.numbers.capacity() * size_of::<Number>()
             + self.slots.capacity() * size_of::<Seat>()
             + self.flags.capacity()
+            + self.entries.capacity() * size_of::<EntryAt>()
     }
 }
 
@@ -114,10 +130,35 @@ pub(super) struct Grid {
     pub(super) is_touched: bool,
     /// There are more seats than can be told apart: the search cannot go on.
     pub(super) is_full: bool,
+    /// Its place in the order of visits.
+    pub(super) rank: Rank,
+    /// States that were there at the end of the last visit.
+    pub(super) states: u64,
+    /// The worker that filled in the entries, and its memo's generation.
+    reader: (usize, u32),
 }
 
 /// What is added to a stride at a time.
-const STRIDE: usize = 8;
+const STRIDE: usize = 16;
+
+/// Whether a cell's state is to take its steps in a window of so many levels, at most 127.
+#[inline(always)]
+pub(super) fn is_open(cell: u8, width: u8) -> bool {
+    cell.wrapping_sub(1) < width
+}
+
+/// The same for eight cells at once: a bit for each.
+#[inline(always)]
+fn open_bytes(cells: u64, width: u8) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x80 * ONES;
+    let low = cells & !TOPS;
+    // A byte's top bit tells whether it is more than the width, and whether it is more than 0.
+    let above = (low + u64::from(0x7f - width) * ONES) | cells;
+    let present = (low + 0x7f * ONES) | cells;
+    let open = (present & !above & TOPS) >> 7;
+    open.wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
 
 impl Grid {
     /// The seat of a section on an axis, a new one if it had none.
@@ -139,6 +180,7 @@ impl Grid {
         let rows = self.axes[0].len().max(1);
         if self.axes[1].len() > self.stride {
             let stride = self.stride + (self.stride / 2).next_multiple_of(STRIDE).max(STRIDE);
+            self.axes[1].flags.resize(stride, 0);
             let mut cells = vec![ABSENT; rows * stride];
             if self.stride > 0 {
                 for (new, old) in cells.chunks_mut(stride).zip(self.cells.chunks(self.stride)) {
@@ -163,6 +205,57 @@ impl Grid {
         self.is_touched = true;
     }
 
+    /// Forgets entries that are not this worker's.
+    pub(super) fn read_by(&mut self, reader: (usize, u32)) {
+        if self.reader != reader {
+            self.reader = reader;
+            for axis in &mut self.axes {
+                axis.entries.fill(0);
+            }
+        }
+    }
+
+    /// Counts the states that came since this was called last.
+    pub(super) fn count(&mut self) -> u64 {
+        let states = self.cells_where(|cell| cell != ABSENT);
+        states - std::mem::replace(&mut self.states, states)
+    }
+
+    fn cells_where(&self, is_it: impl Fn(u8) -> bool) -> u64 {
+        // Sums of bytes, which the compiler makes of many cells at a time.
+        let count = |cells: &[u8]| cells.iter().map(|&cell| u8::from(is_it(cell))).sum::<u8>();
+        let counts = self.cells.chunks(240).map(|cells| u64::from(count(cells)));
+        counts.sum()
+    }
+
+    /// Makes the states of a window of so many levels those of an earlier one; how many there are of the next.
+    pub(super) fn advance(&mut self, width: u8) -> u64 {
+        let next = self.cells_where(|cell| cell == width + 1);
+        for cell in &mut self.cells {
+            let absent = if *cell == ABSENT { ABSENT } else { SETTLED };
+            *cell = absent | u8::from(*cell == width + 1);
+        }
+        next
+    }
+
+    /// Calls `see` with the open cells of a row: column and level.
+    #[inline(always)]
+    pub(super) fn for_each_open(&self, row: usize, width: u8, mut see: impl FnMut(usize, u8)) {
+        let row = &self.cells[row * self.stride..(row + 1) * self.stride];
+        for (index, chunk) in row.chunks(64).enumerate() {
+            let mut open = 0_u64;
+            for (index, eight) in chunk.chunks_exact(8).enumerate() {
+                let eight = u64::from_le_bytes(eight.try_into().unwrap_or_default());
+                open |= open_bytes(eight, width) << (8 * index);
+            }
+            while open != 0 {
+                let at = open.trailing_zeros() as usize;
+                see(index * 64 + at, chunk[at]);
+                open &= open - 1;
+            }
+        }
+    }
+
     /// What it takes in memory.
     pub(super) fn bytes(&self) -> u64 {
         (self.axes.iter().map(Axis::bytes).sum::<usize>() + self.cells.capacity()) as u64
@@ -173,8 +266,6 @@ impl Grid {
 pub(super) struct Board {
     /// The words of a state on it, the sections of the two left 0.
     pub(super) shared: Box<[u64]>,
-    /// Steps that change what is shared on the way to it.
-    pub(super) rank: u32,
     pub(super) grid: Mutex<Grid>,
 }
 
@@ -197,8 +288,8 @@ impl Boards {
         &self.all[at as usize]
     }
 
-    /// The board of these words; a new one of that rank if there was none.
-    pub(super) fn find(&self, shared: &[u64], rank: u32) -> BoardAt {
+    /// The board of these words; a new one if there was none.
+    pub(super) fn find(&self, shared: &[u64], done: impl FnOnce() -> u32) -> BoardAt {
         let hash = section_hash(0, shared);
         // A poisoned lock means that another worker has panicked, which ends the search anyway.
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,8 +299,10 @@ impl Boards {
         }
         let at = self.all.push(Board {
             shared: shared.into(),
-            rank,
-            grid: Mutex::default(),
+            grid: Mutex::new(Grid {
+                rank: (done(), 0),
+                ..Grid::default()
+            }),
         }) as BoardAt;
         index.insert(hash, at + 1);
         at

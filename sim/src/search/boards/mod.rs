@@ -13,6 +13,7 @@ mod settle;
 mod visit;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -20,7 +21,7 @@ use std::time::Instant;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::oracle::Invariants;
 
-use self::board::{BoardAt, Boards};
+use self::board::{BoardAt, Boards, Rank};
 use self::numbers::Numbers;
 use self::settle::Level;
 use self::visit::{Scratch, Sent};
@@ -31,9 +32,9 @@ use crate::run::hit;
 use crate::sometimes::Seen;
 
 /// Levels of the first window.
-const FIRST_WIDTH: u32 = 8;
+const FIRST_WIDTH: u32 = 100;
 /// Levels that a window may have, so that a cell can be a byte.
-const MOST_WIDTH: u32 = 200;
+const MOST_WIDTH: u32 = 100;
 /// Fewer boards are not worth waking threads for.
 const PARALLEL_BOARDS: usize = 8;
 
@@ -43,10 +44,8 @@ struct Run<'a, L: Layout> {
     boards: Boards,
     numbers: [Numbers; 2],
     desks: Vec<Mutex<Desk>>,
-    /// Boards to be visited, by rank.
-    queues: Vec<Vec<BoardAt>>,
-    /// The lowest rank that has any.
-    rank: usize,
+    /// Boards to be visited.
+    queues: BTreeMap<Rank, Vec<BoardAt>>,
     touched: Vec<BoardAt>,
     states: u64,
     grid_bytes: u64,
@@ -68,7 +67,7 @@ pub(super) fn pass<L: Layout>(
     max_states: Option<u64>,
     keep_going: bool,
 ) -> Passed {
-    let mut run = Run::new(search);
+    let mut run = Run::new(search); let t0 = Instant::now();
     let mut passed = Passed {
         limit: None,
         found: None,
@@ -87,7 +86,9 @@ pub(super) fn pass<L: Layout>(
             None => (base / 2).clamp(FIRST_WIDTH, MOST_WIDTH),
         };
         let limit = run.window(width as u8, base, &mut passed);
+        eprintln!("{:?} window {base}+{width}: touched {} states {}", t0.elapsed(), run.touched.len(), run.states);
         let (levels, next) = run.settle(width as u8);
+        eprintln!("{:?} settled", t0.elapsed());
         passed.peak_bytes = passed.peak_bytes.max(run.bytes());
         for (index, level) in levels.iter().enumerate() {
             passed.seen.union(level.seen);
@@ -141,12 +142,11 @@ impl<'a, L: Layout> Run<'a, L> {
         let mut run = Self {
             search,
             boards: Boards::new(),
-            numbers: [Numbers::new(), Numbers::new()],
+            numbers: [(); 2].map(|()| Numbers::new(search.sections.control())),
             desks: (0..rayon::current_num_threads())
-                .map(|_| Mutex::new(Desk::new()))
+                .map(|worker| Mutex::new(Desk::new(worker)))
                 .collect(),
-            queues: Vec::new(),
-            rank: 0,
+            queues: BTreeMap::new(),
             touched: Vec::new(),
             states: 1,
             grid_bytes: 0,
@@ -163,22 +163,17 @@ impl<'a, L: Layout> Run<'a, L> {
             shared[own].fill(0);
             number
         });
-        let at = run.boards.find(&shared, 0);
+        let at = run.boards.find(&shared, || 0);
         if let Ok(mut grid) = run.boards.get(at).grid.lock() {
             grid.begin(numbers);
         }
         run.touched.push(at);
-        run.queue(0, at);
+        run.queue((0, 0), at);
         run
     }
 
-    fn queue(&mut self, rank: u32, at: BoardAt) {
-        let rank = rank as usize;
-        if self.queues.len() <= rank {
-            self.queues.resize(rank + 1, Vec::new());
-        }
-        self.queues[rank].push(at);
-        self.rank = self.rank.min(rank);
+    fn queue(&mut self, rank: Rank, at: BoardAt) {
+        self.queues.entry(rank).or_default().push(at);
     }
 
     fn bytes(&self) -> u64 {
@@ -186,7 +181,7 @@ impl<'a, L: Layout> Run<'a, L> {
             let desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
             desk.bytes()
         });
-        let lists = self.queues.iter().map(Vec::capacity).sum::<usize>() + self.touched.capacity();
+        let lists = self.queues.values().map(Vec::capacity).sum::<usize>() + self.touched.capacity();
         let numbers: u64 = self.numbers.iter().map(Numbers::bytes).sum();
         self.grid_bytes
             + self.boards.bytes()
@@ -197,19 +192,14 @@ impl<'a, L: Layout> Run<'a, L> {
 
     /// Visits boards until no state of the window is left that has not taken its steps; or a limit comes first.
     fn window(&mut self, width: u8, base: u32, passed: &mut Passed) -> Option<Limit> {
-        while self.rank < self.queues.len() {
-            let todo = std::mem::take(&mut self.queues[self.rank]);
-            if todo.is_empty() {
-                self.rank += 1;
-                continue;
-            }
+        while let Some((rank, todo)) = self.queues.pop_first() {
             let bytes = self.bytes();
             passed.peak_bytes = passed.peak_bytes.max(bytes);
             if let Some(limit) = self.limit_reached(bytes, base, todo.len() as u64) {
-                self.queues[self.rank] = todo;
+                self.queues.insert(rank, todo);
                 return Some(limit);
             }
-            let sent = self.visit_all(&todo, width);
+            let sent = self.visit_all(&todo, rank, width);
             for sent in sent {
                 self.touched.extend(sent.touched);
                 self.states += sent.new;
@@ -220,7 +210,6 @@ impl<'a, L: Layout> Run<'a, L> {
                 }
             }
         }
-        self.rank = 0;
         None
     }
 
@@ -242,12 +231,12 @@ impl<'a, L: Layout> Run<'a, L> {
     }
 
     /// Visits boards; what each worker brought about.
-    fn visit_all(&self, todo: &[BoardAt], width: u8) -> Vec<Sent> {
+    fn visit_all(&self, todo: &[BoardAt], rank: Rank, width: u8) -> Vec<Sent> {
         self.with_workers(todo, width, |work| match work {
-            AnyWorker::Three(worker, list) => visit_list(worker, list),
-            AnyWorker::Four(worker, list) => visit_list(worker, list),
-            AnyWorker::Five(worker, list) => visit_list(worker, list),
-            AnyWorker::Other(worker, list) => visit_list(worker, list),
+            AnyWorker::Three(worker, list) => visit_list(worker, rank, list),
+            AnyWorker::Four(worker, list) => visit_list(worker, rank, list),
+            AnyWorker::Five(worker, list) => visit_list(worker, rank, list),
+            AnyWorker::Other(worker, list) => visit_list(worker, rank, list),
         })
     }
 
@@ -270,7 +259,8 @@ impl<'a, L: Layout> Run<'a, L> {
             next += states;
             for at in boards {
                 self.touched.push(at);
-                self.queue(self.boards.get(at).rank, at);
+                let rank = self.boards.get(at).grid.lock().unwrap_or_else(PoisonError::into_inner).rank;
+                self.queue(rank, at);
             }
         }
         (levels, next)
@@ -326,12 +316,11 @@ enum AnyWorker<'a, 'l, L: Layout> {
     Other(Worker<'a, L, 0>, List<'l>),
 }
 
-fn visit_list<L: Layout, const N: usize>(mut worker: Worker<'_, L, N>, list: List<'_>) -> Sent {
+fn visit_list<L: Layout, const N: usize>(mut worker: Worker<'_, L, N>, rank: Rank, list: List<'_>) -> Sent {
     let mut scratch = Scratch::default();
     let mut sent = Sent::default();
     for at in list {
-        worker.visit(at, &mut scratch, &mut sent);
-        let rank = worker.boards.get(at).rank;
+        worker.visit(at, rank, &mut scratch, &mut sent);
         worker.leave(rank, &mut scratch, &mut sent);
     }
     sent

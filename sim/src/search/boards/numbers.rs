@@ -10,27 +10,38 @@ pub(super) type Number = u32;
 
 /// The sections of one vCPU that were met.
 pub(super) struct Numbers {
-    all: boxcar::Vec<Box<[u64]>>,
+    all: boxcar::Vec<Section>,
     index: Mutex<Index>,
+    /// The bits of a section that are the vCPU's control, and those that were met.
+    control: Vec<u64>,
+    controls: Mutex<Vec<Vec<u64>>>,
+}
+
+struct Section {
+    words: Box<[u64]>,
+    control: u16,
 }
 
 impl Numbers {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(control: &[u64]) -> Self {
         Self {
             all: boxcar::Vec::new(),
             index: Mutex::new(Index::new()),
+            control: control.to_vec(),
+            controls: Mutex::default(),
         }
     }
 
     /// The section of a number.
     #[inline(always)]
     pub(super) fn get(&self, number: Number) -> &[u64] {
-        &self.all[number as usize]
+        &self.all[number as usize].words
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.all.count()
+    /// The number of its control among those that were met.
+    #[inline(always)]
+    pub(super) fn control(&self, number: Number) -> u16 {
+        self.all[number as usize].control
     }
 
     /// The number of a section.
@@ -42,14 +53,25 @@ impl Numbers {
         if let Some(place) = found {
             return place - 1;
         }
-        let number = self.all.push(section.into()) as Number;
+        let bits = section.iter().zip(&self.control);
+        let bits: Vec<u64> = bits.map(|(word, mask)| word & mask).collect();
+        let mut controls = self.controls.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = controls.iter().position(|control| *control == bits);
+        let control = known.unwrap_or_else(|| {
+            controls.push(bits);
+            controls.len() - 1
+        });
+        let number = self.all.push(Section {
+            words: section.into(),
+            control: control as u16,
+        }) as Number;
         index.insert(hash, number + 1);
         number
     }
 
     /// About how many bytes they take.
     pub(super) fn bytes(&self) -> u64 {
-        let words = self.all.get(0).map_or(0, |section| section.len() * 8 + 32);
+        let words = self.all.get(0).map_or(0, |section| section.words.len() * 8 + 40);
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         (self.all.count() * words) as u64 + index.bytes()
     }

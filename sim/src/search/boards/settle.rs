@@ -7,7 +7,7 @@ use dirtysim_model::oracle::parts::{Claimed, Part};
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::step::{Actor, Effect, Step, apply};
 
-use super::board::{ABSENT, BoardAt, Grid, LEAVE, SETTLED, STAY};
+use super::board::{Axis, BoardAt, Grid, LEAVE, STAY};
 use super::numbers::Number;
 use super::worker::{NOBODY, Worker};
 use crate::run::is_stuck;
@@ -81,19 +81,9 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         let mut grid = board.grid.lock().unwrap_or_else(PoisonError::into_inner);
         let grid = &mut *grid;
         let width = self.width;
-        let first = [0, 1].map(|axis| grid.axes[axis].numbers()[0]);
-        self.begin(&board.shared, first);
+        self.begin(&board.shared, grid);
         self.account(grid, levels);
-        let mut next_states = 0;
-        for cell in &mut grid.cells {
-            let next = *cell == width + 1;
-            next_states += u64::from(next);
-            *cell = match *cell {
-                ABSENT => ABSENT,
-                _ if next => 1,
-                _ => SETTLED,
-            };
-        }
+        let next_states = grid.advance(width);
         let goes_on = next_states > 0;
         let flags = if goes_on { STAY | LEAVE } else { 0 };
         for axis in &mut grid.axes {
@@ -104,57 +94,58 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         next_states
     }
 
-    fn account(&mut self, grid: &Grid, levels: &mut [Level]) {
-        let width = self.width;
-        let is_open = |cell: u8| cell.wrapping_sub(1) < width;
-        if !grid.cells.iter().any(|&cell| is_open(cell)) {
-            return;
-        }
-        let board = self.account_of_board();
+    fn account(&mut self, grid: &mut Grid, levels: &mut [Level]) {
+        let mut open = Vec::with_capacity(grid.stride);
+        let mut board = None;
         let mut columns: Vec<Option<Account>> = vec![None; grid.axes[1].len()];
-        for (row, cells) in grid.cells.chunks(grid.stride).enumerate() {
-            let mut its: Option<Account> = None;
-            for (column, &cell) in cells.iter().enumerate() {
-                if !is_open(cell) {
-                    continue;
+        for row in 0..grid.axes[0].len() {
+            open.clear();
+            grid.for_each_open(row, self.width, |column, level| open.push((column, level)));
+            if open.is_empty() {
+                continue;
+            }
+            let board = board.get_or_insert_with(|| self.account_of_board());
+            let mut its = self.account_of(&mut grid.axes, 0, row);
+            its.part = its.part.join(board.part);
+            its.steps |= board.steps;
+            its.facts |= board.facts;
+            its.transitions += board.transitions;
+            its.claims.extend(&board.claims);
+            for &(column, level) in &open {
+                let level = &mut levels[usize::from(level) - 1];
+                if columns[column].is_none() {
+                    columns[column] = Some(self.account_of(&mut grid.axes, 1, column));
                 }
-                let seats = [row, column];
-                let numbers = [0, 1].map(|axis| grid.axes[axis].numbers()[seats[axis]]);
-                let level = &mut levels[usize::from(cell) - 1];
-                let row = its.get_or_insert_with(|| {
-                    let mut row = self.account_of(0, seats[0], numbers[0]);
-                    row.part = row.part.join(board.part);
-                    row.steps |= board.steps;
-                    row.facts |= board.facts;
-                    row.transitions += board.transitions;
-                    row.claims.extend(&board.claims);
-                    row
-                });
-                let column = columns[column]
-                    .get_or_insert_with(|| self.account_of(1, seats[1], numbers[1]));
+                let Some(other) = &columns[column] else {
+                    continue;
+                };
                 level.states += 1;
+                let part = its.part.join(other.part);
                 if self.filters || self.is_uneven() {
-                    let part = row.part.join(column.part);
-                    let facts = row.facts | column.facts;
-                    self.account_of_cell(seats, numbers, part, facts, level);
+                    let facts = its.facts | other.facts;
+                    self.account_of_cell(&mut grid.axes, [row, column], part, facts, level);
                     continue;
                 }
-                let part = row.part.join(column.part);
+                let numbers = || [0, 1].map(|axis| grid.axes[axis].numbers()[[row, column][axis]]);
                 let broken = part.verdict();
-                debug_assert_eq!(broken, self.broken_in(numbers), "the parts of a verdict are the verdict");
+                debug_assert_eq!(
+                    broken,
+                    self.broken_in(numbers()),
+                    "the parts of a verdict are the verdict"
+                );
                 level.broken_at.union(broken);
-                for &(actor, claimed) in row.claims.iter().chain(&column.claims) {
-                    self.claim(numbers, actor, claimed, part, level);
+                for &(actor, claimed) in its.claims.iter().chain(&other.claims) {
+                    self.claim(numbers(), actor, claimed, part, level);
                 }
-                let facts = row.facts | row.steps | column.facts | column.steps;
+                let facts = its.facts | its.steps | other.facts | other.steps;
                 if facts != level.facts {
                     level.facts = facts;
                     level.seen.add(Facts::from_word(facts));
                 }
-                let transitions = row.transitions + column.transitions;
+                let transitions = its.transitions + other.transitions;
                 level.transitions += transitions;
                 if transitions == 0 {
-                    self.look_if_stuck(numbers, level);
+                    self.look_if_stuck(numbers(), level);
                 }
             }
         }
@@ -180,8 +171,8 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     }
 
     /// What the actors of a seat contribute.
-    fn account_of(&mut self, axis: usize, seat: usize, number: Number) -> Account {
-        self.meet(axis, seat, number);
+    fn account_of(&mut self, axes: &mut [Axis; 2], axis: usize, seat: usize) -> Account {
+        self.meet(axes, axis, seat);
         let mut account = Account::NONE;
         for index in 0..self.entries(axis, seat).len() {
             let (actor, entry) = self.entries(axis, seat)[index];
@@ -206,19 +197,20 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     #[cold]
     fn account_of_cell(
         &mut self,
+        axes: &mut [Axis; 2],
         seats: [usize; 2],
-        numbers: [Number; 2],
         mut part: Part,
         mut facts: u64,
         level: &mut Level,
     ) {
-        let alone = if self.filters { self.alone(seats, numbers) } else { NOBODY };
+        let numbers = [0, 1].map(|axis| axes[axis].numbers()[seats[axis]]);
+        let alone = if self.filters { self.alone(axes, seats) } else { NOBODY };
         let mut actors = self.board_entries.clone();
         for axis in 0..2 {
             actors.extend_from_slice(self.entries(axis, seats[axis]));
         }
         for index in 0..self.on_control() {
-            let (actor, entry) = self.control_entry(index, seats, numbers);
+            let (actor, entry) = self.control_entry(axes, index, seats);
             let (_, its, _, context) = self.desk.memo.head(entry);
             part = part.join(its);
             facts |= context;

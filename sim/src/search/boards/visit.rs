@@ -9,20 +9,20 @@ use std::sync::PoisonError;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::step::{Step, apply};
 
-use super::board::{ABSENT, Axis, BoardAt, Grid, LEAVE, NOWHERE, STAY, Seat};
+use super::board::{ABSENT, Axis, BoardAt, Grid, LEAVE, NOWHERE, Rank, STAY, Seat, is_open};
 use super::numbers::Number;
-use super::worker::{NOBODY, Op, Responder, STAYS, Worker};
+use super::worker::{Cell, NOBODY, Op, Responder, STAYS, Worker};
 
 /// What visits bring about.
 #[derive(Default)]
 pub(super) struct Sent {
     /// Boards to be visited, with their ranks.
-    pub(super) queued: Vec<(u32, BoardAt)>,
+    pub(super) queued: Vec<(Rank, BoardAt)>,
     /// Boards that have states of this window or of the next one since.
     pub(super) touched: Vec<BoardAt>,
-    /// States that were reached for the first time.
+    /// States that were reached for the first time, as far as their boards were visited.
     pub(super) new: u64,
-    /// Bytes that grids grew by.
+    /// Bytes that grids grew by; sums wrap around.
     pub(super) grown: u64,
     /// Some board has too many seats.
     pub(super) is_full: bool,
@@ -31,67 +31,76 @@ pub(super) struct Sent {
 /// What visits need to remember for a moment.
 #[derive(Default)]
 pub(super) struct Scratch {
+    /// The sections of the board that was visited last, by axis and seat.
     numbers: [Vec<Number>; 2],
+    /// Their seats on the board in work.
     maps: [Vec<Seat>; 2],
+    /// By axis and seat, the cells that are to leave: where they begin and end among all.
+    leaving: [Vec<(u32, u32)>; 2],
+    /// The edges that the steps take of actors that depend on the board alone.
+    steps: Vec<(u8, u32)>,
     edges: Vec<u32>,
-    /// States whose steps are taken by the transition function: seats, level, whose step may be taken alone.
+    listed: Vec<Cell>,
+    /// States whose steps are taken by the transition function: sections, level, and the actor.
     by_hand: Vec<([Number; 2], u8, u8)>,
 }
 
-/// Whether a cell's state is to take its steps in a window of so many levels.
+/// A state's level, of those whose levels are a column of another's.
 #[inline(always)]
-fn is_open(cell: u8, width: u8) -> bool {
-    cell.wrapping_sub(1) < width
+fn cell(seat: usize, level: u8) -> Cell {
+    (seat as Cell) << 8 | Cell::from(level)
+}
+
+#[inline(always)]
+fn seat_of(cell: Cell) -> usize {
+    (cell >> 8) as usize
 }
 
 impl Grid {
-    /// Adds the cells of a seat whose states take their steps in this window to a list.
+    /// Where a seat's cells begin, and how far one is from the next.
     #[inline(always)]
-    fn list(&self, axis: usize, seat: usize, width: u8, list: &mut Vec<(Seat, u8)>) {
-        let (first, step) = if axis == 0 {
+    fn line(&self, axis: usize, seat: usize) -> (usize, usize) {
+        if axis == 0 {
             (seat * self.stride, 1)
         } else {
             (seat, self.stride)
-        };
-        let len = self.axes[1 - axis].len();
-        let begin = list.len();
-        list.resize(begin + len, (0, 0));
-        let mut end = begin;
-        let cells = self.cells[first..].iter().step_by(step);
-        for (other, &cell) in cells.take(len).enumerate() {
-            list[end] = (other as Seat, cell);
-            end += usize::from(is_open(cell, width));
         }
-        list.truncate(end);
+    }
+
+    /// The cells of a seat whose states take their steps in this window.
+    fn list(&self, axis: usize, seat: usize, width: u8) -> Vec<Cell> {
+        let (first, step) = self.line(axis, seat);
+        (0..self.axes[1 - axis].len())
+            .map(|other| (other, self.cells[first + other * step]))
+            .filter(|&(_, level)| is_open(level, width))
+            .map(|(other, level)| cell(other, level))
+            .collect()
     }
 
     /// Moves listed cells, which have one seat in common, to a seat on the same axis, one level on; `map` has the seats
-    /// on the other axis. Answers the lowest level of a state that was reached or is nearer than it was, [`ABSENT`] if
-    /// there is none, and how many are new.
+    /// on the other axis. Answers the lowest level of a state that was reached or is nearer than it was; [`ABSENT`] if
+    /// there is none.
     #[inline(always)]
     fn relax(
         &mut self,
         axis: usize,
         seat: usize,
-        list: &[(Seat, u8)],
-        map: impl Fn(Seat) -> Seat,
-    ) -> (u8, u64) {
-        let (first, step) = if axis == 0 {
-            (seat * self.stride, 1)
-        } else {
-            (seat, self.stride)
-        };
+        list: &[Cell],
+        map: impl Fn(usize) -> usize,
+    ) -> u8 {
+        let (first, step) = self.line(axis, seat);
         let Self { axes, cells, .. } = self;
         let [rows, columns] = axes;
-        let (own, others) = if axis == 0 { (rows, columns) } else { (columns, rows) };
+        let (own, others) = if axis == 0 {
+            (rows, columns)
+        } else {
+            (columns, rows)
+        };
         let mut lowest = ABSENT;
-        let mut new = 0;
-        for &(other, level) in list {
-            let other = usize::from(map(other));
+        for &listed in list {
+            let other = map(seat_of(listed));
             let cell = &mut cells[first + other * step];
-            let old = *cell;
-            let level = level + 1;
-            new += u64::from(old == ABSENT);
+            let (old, level) = (*cell, listed as u8 + 1);
             let nearer = level < old;
             *cell = old.min(level);
             lowest = lowest.min(if nearer { level } else { ABSENT });
@@ -100,44 +109,110 @@ impl Grid {
         if lowest != ABSENT {
             own.flags[seat] |= STAY | LEAVE;
         }
-        (lowest, new)
+        lowest
+    }
+
+    /// Moves all cells of a seat whose states take their steps in this window to another on the same axis, one level on.
+    #[inline(always)]
+    fn relax_line(&mut self, axis: usize, from: usize, to: usize, width: u8) {
+        if from == to {
+            return;
+        }
+        let stride = self.stride;
+        let [rows, columns] = &mut self.axes;
+        let ahead = |level: u8| if is_open(level, width) { level + 1 } else { ABSENT };
+        let mut changed = 0;
+        if axis == 0 {
+            let lines = [from * stride..(from + 1) * stride, to * stride..(to + 1) * stride];
+            let Ok([from, line]) = self.cells.get_disjoint_mut(lines) else {
+                return;
+            };
+            let columns = &mut columns.flags[..stride];
+            for ((from, cell), flags) in from.iter().zip(line).zip(columns) {
+                let level = ahead(*from);
+                let nearer = if level < *cell { LEAVE } else { 0 };
+                *cell = level.min(*cell);
+                // The steps that columns take stay possible whatever the row: they come after those of rows.
+                *flags |= nearer | nearer >> 1;
+                changed |= nearer;
+            }
+            rows.flags[to] |= changed | changed >> 1;
+        } else {
+            for (line, flags) in self.cells.chunks_exact_mut(stride).zip(&mut rows.flags) {
+                let level = ahead(line[from]);
+                let cell = &mut line[to];
+                let nearer = if level < *cell { LEAVE } else { 0 };
+                *cell = level.min(*cell);
+                *flags |= nearer;
+                changed |= nearer;
+            }
+            columns.flags[to] |= changed | changed >> 1;
+        }
     }
 }
 
 impl<L: Layout, const N: usize> Worker<'_, L, N> {
     /// Visits a board.
-    pub(super) fn visit(&mut self, at: BoardAt, scratch: &mut Scratch, sent: &mut Sent) {
+    pub(super) fn visit(&mut self, at: BoardAt, rank: Rank, scratch: &mut Scratch, sent: &mut Sent) {
         let board = self.boards.get(at);
         let mut grid = board.grid.lock().unwrap_or_else(PoisonError::into_inner);
         let grid = &mut *grid;
+        if grid.rank > rank {
+            sent.queued.push((grid.rank, at));
+            self.used_edges = 0;
+            return;
+        }
         grid.is_queued = false;
         let bytes = grid.bytes();
-        let first = [0, 1].map(|axis| grid.axes[axis].numbers()[0]);
-        self.begin(&board.shared, first);
-        self.stay(grid, sent);
+        self.begin(&board.shared, grid);
+        if self.filters {
+            self.stay_filtered(grid);
+        } else {
+            self.stay(grid);
+        }
         self.gather(grid, scratch);
         for axis in 0..2 {
             scratch.numbers[axis].clear();
             scratch.numbers[axis].extend_from_slice(grid.axes[axis].numbers());
         }
+        sent.new += grid.count();
         sent.grown = sent.grown.wrapping_add(grid.bytes().wrapping_sub(bytes));
     }
 
     /// Takes the steps that stay on the board, until no more states come of them.
-    fn stay(&mut self, grid: &mut Grid, sent: &mut Sent) {
-        let mut list = Vec::new();
+    ///
+    /// On a board the steps of the one vCPU change nothing for the other, so that any way to a state of the board can be
+    /// put in an order where those of the first vCPU come first.
+    fn stay(&mut self, grid: &mut Grid) {
+        for axis in 0..2 {
+            self.stay_on(grid, axis, |worker, grid, seat, number| {
+                for at in worker.moves(axis, seat, number) {
+                    let step = worker.a_move(at);
+                    if step.edge == STAYS {
+                        let to = grid.seat(axis, step.number);
+                        grid.relax_line(axis, seat, to, worker.width);
+                    }
+                }
+            });
+        }
+    }
+
+    /// The same where some steps may be taken alone, and the order matters.
+    fn stay_filtered(&mut self, grid: &mut Grid) {
         loop {
             let mut done = true;
             for axis in 0..2 {
-                let mut seat = 0;
-                while seat < grid.axes[axis].len() {
-                    if grid.axes[axis].flags[seat] & STAY != 0 {
-                        grid.axes[axis].flags[seat] &= !STAY;
-                        self.stay_at(grid, axis, seat, &mut list, sent);
-                        done = false;
+                done &= !self.stay_on(grid, axis, |worker, grid, seat, number| {
+                    for at in worker.moves(axis, seat, number) {
+                        let step = worker.a_move(at);
+                        if step.edge == STAYS {
+                            let mut list = grid.list(axis, seat, worker.width);
+                            worker.filter(&mut grid.axes, axis, seat, step.actor, &mut list);
+                            let to = grid.seat(axis, step.number);
+                            grid.relax(axis, to, &list, |seat| seat);
+                        }
                     }
-                    seat += 1;
-                }
+                });
             }
             if done {
                 break;
@@ -145,105 +220,131 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         }
     }
 
-    fn stay_at(
+    /// Calls `stay_at` for the seats of an axis that are to take their steps, until there are none; whether there were any.
+    #[inline(always)]
+    fn stay_on(
         &mut self,
         grid: &mut Grid,
         axis: usize,
-        seat: usize,
-        list: &mut Vec<(Seat, u8)>,
-        sent: &mut Sent,
-    ) {
-        let number = grid.axes[axis].numbers()[seat];
-        self.meet(axis, seat, number);
-        let moves = self.moves(axis, seat, number);
-        let mut is_listed = false;
-        for at in moves {
-            let step = self.a_move(at);
-            if step.edge != STAYS {
-                continue;
-            }
-            if !is_listed || self.filters {
-                list.clear();
-                grid.list(axis, seat, self.width, list);
-                is_listed = true;
-                if self.filters {
-                    self.filter(&grid.axes, axis, seat, step.actor, list);
+        stay_at: impl Fn(&mut Self, &mut Grid, usize, Number),
+    ) -> bool {
+        let mut any = false;
+        loop {
+            let mut done = true;
+            let mut seat = 0;
+            while seat < grid.axes[axis].len() {
+                if grid.axes[axis].flags[seat] & STAY != 0 {
+                    grid.axes[axis].flags[seat] &= !STAY;
+                    self.meet(&mut grid.axes, axis, seat);
+                    let number = grid.axes[axis].numbers()[seat];
+                    stay_at(self, grid, seat, number);
+                    done = false;
                 }
+                seat += 1;
             }
-            let to = grid.seat(axis, step.number);
-            let (_, new) = grid.relax(axis, to, list, |seat| seat);
-            sent.new += new;
+            if done {
+                return any;
+            }
+            any = true;
         }
     }
 
     /// Leaves in a list of cells those where the actor takes its steps.
     fn filter(
         &mut self,
-        axes: &[Axis; 2],
+        axes: &mut [Axis; 2],
         axis: usize,
         seat: usize,
         actor: u8,
-        list: &mut Vec<(Seat, u8)>,
+        list: &mut Vec<Cell>,
     ) {
-        list.retain(|&(other, _)| {
-            let alone = self.alone_at(axes, axis, seat, usize::from(other));
+        list.retain(|&cell| {
+            let other = seat_of(cell);
+            let seats = if axis == 0 { [seat, other] } else { [other, seat] };
+            let alone = self.alone(axes, seats);
             alone == NOBODY || alone == actor
         });
     }
 
-    /// Whose step is to be taken alone in a cell.
-    fn alone_at(&mut self, axes: &[Axis; 2], axis: usize, seat: usize, other: usize) -> u8 {
-        let seats = if axis == 0 { [seat, other] } else { [other, seat] };
-        let numbers = [0, 1].map(|axis| axes[axis].numbers()[seats[axis]]);
-        self.alone(seats, numbers)
+    /// Puts the cells that are to leave into lists, by row and by column.
+    fn list_leaving(&mut self, grid: &mut Grid, scratch: &mut Scratch) {
+        let [rows, columns] = [0, 1].map(|axis| grid.axes[axis].len());
+        let [by_row, by_column] = &mut scratch.leaving;
+        by_row.clear();
+        by_column.clear();
+        // A column's list has room for a cell of each row.
+        let mut room = 0;
+        for column in 0..columns {
+            by_column.push((room, room));
+            if grid.axes[1].flags[column] & LEAVE != 0 {
+                room += rows as u32;
+            }
+        }
+        self.cells.clear();
+        self.cells.resize(room as usize, 0);
+        let listed = &mut scratch.listed;
+        for row in 0..rows {
+            let begin = self.cells.len() as u32;
+            listed.clear();
+            let flags = &grid.axes[1].flags;
+            let cells = &mut self.cells;
+            grid.for_each_open(row, self.width, |column, level| {
+                if flags[column] & LEAVE != 0 {
+                    let end = &mut by_column[column].1;
+                    cells[*end as usize] = cell(row, level);
+                    *end += 1;
+                }
+                listed.push(cell(column, level));
+            });
+            if grid.axes[0].flags[row] & LEAVE != 0 {
+                self.cells.extend_from_slice(listed);
+            }
+            by_row.push((begin, self.cells.len() as u32));
+        }
     }
 
-    /// Adds a list of the cells at a seat where an actor takes its steps, if those of another are `known`.
+    /// Of a list of cells those where an actor takes its steps.
     fn cells_for(
         &mut self,
-        grid: &Grid,
+        grid: &mut Grid,
         axis: usize,
         seat: usize,
         actor: u8,
-        known: &mut Option<(u32, u32)>,
+        all: (u32, u32),
     ) -> (u32, u32) {
-        if let Some(known) = *known
-            && !self.filters
-        {
-            return known;
+        if !self.filters {
+            return all;
         }
+        let mut list = self.cells[all.0 as usize..all.1 as usize].to_vec();
+        self.filter(&mut grid.axes, axis, seat, actor, &mut list);
         let begin = self.cells.len() as u32;
-        if self.filters {
-            let mut list = Vec::new();
-            grid.list(axis, seat, self.width, &mut list);
-            self.filter(&grid.axes, axis, seat, actor, &mut list);
-            self.cells.append(&mut list);
-        } else {
-            grid.list(axis, seat, self.width, &mut self.cells);
-        }
-        let cells = (begin, self.cells.len() as u32);
-        *known = Some(cells);
-        cells
+        self.cells.append(&mut list);
+        (begin, self.cells.len() as u32)
     }
 
     /// Puts the steps that leave the board with the edges that they take.
     fn gather(&mut self, grid: &mut Grid, scratch: &mut Scratch) {
-        let mut steps = Vec::new();
+        let mut steps = std::mem::take(&mut scratch.steps);
+        steps.clear();
         for index in 0..self.board_entries.len() {
             let (actor, entry) = self.board_entries[index];
             scratch.edges.clear();
             self.edges_of(actor, entry, [0, 0], &mut scratch.edges);
             steps.extend(scratch.edges.iter().map(|&edge| (actor, edge)));
         }
+        self.list_leaving(grid, scratch);
         for axis in 0..2 {
             for seat in 0..grid.axes[axis].len() {
                 if grid.axes[axis].flags[seat] & LEAVE == 0 {
                     continue;
                 }
-                grid.axes[axis].flags[seat] &= !LEAVE;
+                grid.axes[axis].flags[seat] = 0;
+                let all = scratch.leaving[axis][seat];
+                if all.0 == all.1 {
+                    continue;
+                }
+                self.meet(&mut grid.axes, axis, seat);
                 let number = grid.axes[axis].numbers()[seat];
-                self.meet(axis, seat, number);
-                let mut known = None;
                 let op = |number, (begin, end)| Op {
                     axis: axis as u8,
                     seat: seat as Seat,
@@ -254,7 +355,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                 for at in self.moves(axis, seat, number) {
                     let step = self.a_move(at);
                     if step.edge != STAYS {
-                        let cells = self.cells_for(grid, axis, seat, step.actor, &mut known);
+                        let cells = self.cells_for(grid, axis, seat, step.actor, all);
                         self.edges[step.edge as usize].ops.push(op(Some(step.number), cells));
                     }
                 }
@@ -262,48 +363,50 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                     continue;
                 }
                 for &(actor, edge) in &steps {
-                    let cells = self.cells_for(grid, axis, seat, actor, &mut known);
+                    let cells = self.cells_for(grid, axis, seat, actor, all);
                     self.edges[edge as usize].ops.push(op(None, cells));
                 }
                 for index in 0..self.on_control() {
-                    self.gather_on_control(grid, seat, index, scratch);
+                    self.gather_on_control(grid, seat, all, index, scratch);
                 }
-                self.gather_by_hand(grid, seat, scratch);
+                self.gather_by_hand(grid, seat, all, scratch);
             }
         }
+        scratch.steps = steps;
     }
 
     /// The same for the steps of an actor that depend on each vCPU's control.
-    fn gather_on_control(&mut self, grid: &Grid, row: usize, index: usize, scratch: &mut Scratch) {
-        let mut list = Vec::new();
-        grid.list(0, row, self.width, &mut list);
-        let numbers = |seats: [usize; 2]| [0, 1].map(|axis| grid.axes[axis].numbers()[seats[axis]]);
-        for &(column, _) in &list {
-            let column = usize::from(column);
-            self.meet(1, column, numbers([row, column])[1]);
+    fn gather_on_control(
+        &mut self,
+        grid: &mut Grid,
+        row: usize,
+        all: (u32, u32),
+        index: usize,
+        scratch: &mut Scratch,
+    ) {
+        let mut list = self.cells[all.0 as usize..all.1 as usize].to_vec();
+        for &cell in &list {
+            self.meet(&mut grid.axes, 1, seat_of(cell));
         }
-        list.sort_by_key(|&(column, _)| self.class(1, usize::from(column)));
+        list.sort_by_key(|&cell| self.class(1, seat_of(cell)));
         let mut rest = &list[..];
-        while let Some(&(column, _)) = rest.first() {
-            let class = self.class(1, usize::from(column));
-            let count = rest.partition_point(|&(column, _)| self.class(1, usize::from(column)) <= class);
+        while let Some(&cell) = rest.first() {
+            let class = self.class(1, seat_of(cell));
+            let count = rest.partition_point(|&cell| self.class(1, seat_of(cell)) <= class);
             let (same, others) = rest.split_at(count);
             rest = others;
-            let seats = [row, usize::from(column)];
-            let (actor, entry) = self.control_entry(index, seats, numbers(seats));
+            let seats = [row, seat_of(cell)];
+            let (actor, entry) = self.control_entry(&grid.axes, index, seats);
             let mut same = same.to_vec();
             if self.filters {
-                self.filter(&grid.axes, 0, row, actor, &mut same);
+                self.filter(&mut grid.axes, 0, row, actor, &mut same);
             }
             if self.desk.memo.first(entry).is_by_hand() {
-                for &(column, level) in &same {
-                    let numbers = numbers([row, usize::from(column)]);
-                    scratch.by_hand.push((numbers, level, actor));
-                }
+                note_by_hand(grid, row, &same, actor, scratch);
                 continue;
             }
             for axis in 0..2 {
-                self.sit(axis, numbers(seats)[axis]);
+                self.sit(axis, grid.axes[axis].numbers()[seats[axis]]);
             }
             scratch.edges.clear();
             self.edges_of(actor, entry, seats.map(|seat| seat as Seat), &mut scratch.edges);
@@ -321,24 +424,26 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         }
     }
 
-    /// Notes the states at a seat of the first vCPU where somebody's steps are taken by the transition function.
-    fn gather_by_hand(&mut self, grid: &Grid, row: usize, scratch: &mut Scratch) {
+    /// Notes the states of a row where somebody's steps are taken by the transition function.
+    fn gather_by_hand(
+        &mut self,
+        grid: &mut Grid,
+        row: usize,
+        all: (u32, u32),
+        scratch: &mut Scratch,
+    ) {
         for index in 0..self.by_hand.len() {
             let actor = self.by_hand[index];
-            let mut list = Vec::new();
-            grid.list(0, row, self.width, &mut list);
+            let mut list = self.cells[all.0 as usize..all.1 as usize].to_vec();
             if self.filters {
-                self.filter(&grid.axes, 0, row, actor, &mut list);
+                self.filter(&mut grid.axes, 0, row, actor, &mut list);
             }
-            let number = |axis: usize, seat: usize| grid.axes[axis].numbers()[seat];
-            scratch.by_hand.extend(list.iter().map(|&(column, level)| {
-                ([number(0, row), number(1, usize::from(column))], level, actor)
-            }));
+            note_by_hand(grid, row, &list, actor, scratch);
         }
     }
 
     /// Takes the steps that were gathered at the board that was visited last.
-    pub(super) fn leave(&mut self, rank: u32, scratch: &mut Scratch, sent: &mut Sent) {
+    pub(super) fn leave(&mut self, rank: Rank, scratch: &mut Scratch, sent: &mut Sent) {
         for edge in 0..self.used_edges {
             if !self.edges[edge].ops.is_empty() {
                 self.leave_by(edge, rank, scratch, sent);
@@ -349,11 +454,10 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         }
     }
 
-    fn leave_by(&mut self, edge: usize, rank: u32, scratch: &mut Scratch, sent: &mut Sent) {
+    fn leave_by(&mut self, edge: usize, rank: Rank, scratch: &mut Scratch, sent: &mut Sent) {
         let ops = std::mem::take(&mut self.edges[edge].ops);
-        let shared = std::mem::take(&mut self.edges[edge].shared);
         let responder = self.edges[edge].responder;
-        let to = self.boards.find(&shared, rank + 1);
+        let to = self.find(&self.edges[edge].shared);
         let board = self.boards.get(to);
         let mut grid = board.grid.lock().unwrap_or_else(PoisonError::into_inner);
         let grid = &mut *grid;
@@ -381,21 +485,26 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                     usize::from(scratch.maps[axis][at])
                 }
             };
-            for &(other, _) in list {
-                let at = usize::from(other);
+            for &cell in list {
+                let at = seat_of(cell);
                 if scratch.maps[1 - axis][at] == NOWHERE {
                     scratch.maps[1 - axis][at] = self.place(grid, scratch, responder, 1 - axis, at);
                 }
             }
             let map = &scratch.maps[1 - axis];
-            let (nearest, new) = grid.relax(axis, seat, list, |seat| map[usize::from(seat)]);
-            lowest = lowest.min(nearest);
-            sent.new += new;
+            lowest = lowest.min(grid.relax(axis, seat, list, |seat| usize::from(map[seat])));
         }
         self.cells = cells;
         self.edges[edge].ops = ops;
-        self.edges[edge].shared = shared;
-        self.sent(grid, to, board.rank, lowest, bytes, sent);
+        self.sent(grid, to, rank, lowest, bytes, sent);
+    }
+
+    /// The board of these words.
+    fn find(&self, shared: &[u64]) -> BoardAt {
+        let sections = self.sections;
+        self.boards.find(shared, || {
+            sections.places(shared).map(|place| u32::from(place.op)).sum()
+        })
     }
 
     /// The seat on the board that an edge leads to of what stands at a seat of the one that was visited last.
@@ -425,20 +534,23 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         &mut self,
         grid: &mut Grid,
         to: BoardAt,
-        rank: u32,
+        rank: Rank,
         lowest: u8,
         bytes: u64,
         sent: &mut Sent,
     ) {
-        sent.grown += grid.bytes() - bytes;
+        sent.grown = sent.grown.wrapping_add(grid.bytes().wrapping_sub(bytes));
         sent.is_full |= grid.is_full;
+        if lowest <= self.width {
+            grid.rank.1 = grid.rank.1.max(rank.1 + 1);
+        }
         if lowest != ABSENT && !grid.is_touched {
             grid.is_touched = true;
             sent.touched.push(to);
         }
         if lowest <= self.width && !grid.is_queued {
             grid.is_queued = true;
-            sent.queued.push((rank, to));
+            sent.queued.push((grid.rank, to));
         }
     }
 
@@ -447,7 +559,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         numbers: [Number; 2],
         level: u8,
         actor: u8,
-        rank: u32,
+        rank: Rank,
         sent: &mut Sent,
     ) {
         for axis in 0..2 {
@@ -472,15 +584,22 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                     numbers[axis]
                 }
             });
-            let to = self.boards.find(&shared, rank + 1);
+            let to = self.find(&shared);
             let board = self.boards.get(to);
             let mut grid = board.grid.lock().unwrap_or_else(PoisonError::into_inner);
             let grid = &mut *grid;
             let bytes = grid.bytes();
             let seats = [0, 1].map(|axis| grid.seat(axis, numbers[axis]));
-            let (lowest, new) = grid.relax(0, seats[0], &[(seats[1] as Seat, level)], |seat| seat);
-            sent.new += new;
-            self.sent(grid, to, board.rank, lowest, bytes, sent);
+            let lowest = grid.relax(0, seats[0], &[cell(seats[1], level)], |seat| seat);
+            self.sent(grid, to, rank, lowest, bytes, sent);
         }
     }
+}
+
+/// Notes states of a row where an actor's steps are taken by the transition function.
+fn note_by_hand(grid: &Grid, row: usize, list: &[Cell], actor: u8, scratch: &mut Scratch) {
+    let number = |axis: usize, seat: usize| grid.axes[axis].numbers()[seat];
+    scratch.by_hand.extend(list.iter().map(|&cell| {
+        ([number(0, row), number(1, seat_of(cell))], cell as u8, actor)
+    }));
 }

@@ -4,7 +4,7 @@ use dirtysim_model::footprint::Reach;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::step::Actor;
 
-use super::board::{Boards, Seat};
+use super::board::{Axis, Boards, Grid, Seat};
 use super::numbers::{Number, Numbers};
 use crate::search::engine::Search;
 use crate::search::memo::{EntryAt, Memo, Successor};
@@ -19,15 +19,16 @@ pub(super) struct Desk {
     pub(super) memo: Memo,
     /// By axis and number, the entry that was found last.
     hints: [Vec<EntryAt>; 2],
-    generation: u32,
+    /// Whose it is, and the memo's generation.
+    owner: (usize, u32),
 }
 
 impl Desk {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(owner: usize) -> Self {
         Self {
             memo: Memo::new(),
             hints: Default::default(),
-            generation: 0,
+            owner: (owner, 0),
         }
     }
 
@@ -39,8 +40,8 @@ impl Desk {
     /// Forgets everything if there is too much of it.
     pub(super) fn make_room(&mut self) {
         let generation = self.memo.make_room();
-        if generation != self.generation {
-            self.generation = generation;
+        if generation != self.owner.1 {
+            self.owner.1 = generation;
             self.hints = Default::default();
         }
     }
@@ -78,6 +79,9 @@ pub(super) struct Edge {
 
 /// The edge that leads back to the board.
 pub(super) const STAYS: u32 = 0;
+
+/// A cell that has a seat in common with others of a list: the other seat, and the level in the lowest 8 bits.
+pub(super) type Cell = u32;
 
 /// Cells to be moved along an edge.
 #[derive(Clone, Copy)]
@@ -120,8 +124,6 @@ pub(super) struct Worker<'a, L: Layout, const N: usize> {
     /// Actors whose steps depend on the board alone.
     pub(super) board_entries: Vec<(u8, EntryAt)>,
     on_control: Vec<OnControl>,
-    /// The bits that control is, by class.
-    classes: [Vec<Vec<u64>>; 2],
     /// Actors whose steps are taken by the transition function.
     pub(super) by_hand: Vec<u8>,
     board_alone: u8,
@@ -132,7 +134,7 @@ pub(super) struct Worker<'a, L: Layout, const N: usize> {
     pub(super) edges: Vec<Edge>,
     pub(super) used_edges: usize,
     /// Lists of cells with one seat in common: the other seat, and the level.
-    pub(super) cells: Vec<(Seat, u8)>,
+    pub(super) cells: Vec<Cell>,
     /// Successors in work.
     successors: Vec<Successor>,
 }
@@ -160,7 +162,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             axis_actors: Default::default(),
             board_entries: Vec::new(),
             on_control: Vec::new(),
-            classes: Default::default(),
             by_hand: Vec::new(),
             board_alone: NOBODY,
             filters: search.rules.iter().next().is_some(),
@@ -174,8 +175,10 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     }
 
     /// Puts a board in work, with a state on it.
-    pub(super) fn begin(&mut self, shared: &[u64], first: [Number; 2]) {
+    pub(super) fn begin(&mut self, shared: &[u64], grid: &mut Grid) {
         self.desk.make_room();
+        grid.read_by(self.desk.owner);
+        let first = [0, 1].map(|axis| grid.axes[axis].numbers()[0]);
         self.words.clear();
         self.words.extend_from_slice(shared);
         for axis in 0..self.seated {
@@ -185,7 +188,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         self.edge(shared, None);
         for axis in 0..2 {
             self.seats[axis].clear();
-            self.classes[axis].clear();
             self.axis_actors[axis].clear();
             if axis < self.seated {
                 self.axis_actors[axis].push(axis as u8);
@@ -232,58 +234,66 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
 
     /// Learns what the actors of a seat are about to do.
     #[inline(always)]
-    pub(super) fn meet(&mut self, axis: usize, seat: usize, number: Number) {
+    pub(super) fn meet(&mut self, axes: &mut [Axis; 2], axis: usize, seat: usize) {
         if self.seats[axis].len() <= seat {
             self.seats[axis].resize(seat + 1, SeatInfo::default());
         }
         if self.seats[axis][seat].entries.is_none() {
-            self.find_entries(axis, seat, number);
+            self.find_entries(&mut axes[axis], axis, seat);
         }
     }
 
-    fn find_entries(&mut self, axis: usize, seat: usize, number: Number) {
-        self.sit(axis, number);
+    fn find_entries(&mut self, seats: &mut Axis, axis: usize, seat: usize) {
+        let number = seats.numbers()[seat];
         let begin = self.entries.len() as u32;
         let mut alone = NOBODY;
+        let mut is_seated = false;
         for index in 0..self.axis_actors[axis].len() {
             let actor = self.axis_actors[axis][index];
-            let entry = if usize::from(actor) == axis {
-                let hints = &mut self.desk.hints[axis];
-                if hints.len() <= number as usize {
-                    hints.resize(number as usize + 1, 0);
-                }
-                let hint = &mut hints[number as usize];
-                let memo = &mut self.desk.memo;
-                *hint = memo.entry_or::<L, N>(&self.source, &self.words, axis, *hint);
-                *hint
+            let is_own = usize::from(actor) == axis;
+            let entry = if is_own && seats.entries[seat] != 0 {
+                seats.entries[seat]
             } else {
-                self.desk
-                    .memo
-                    .entry(&self.source, &self.words, usize::from(actor))
+                if !is_seated {
+                    self.sit(axis, number);
+                    is_seated = true;
+                }
+                let entry = self.entry(axis, number, usize::from(actor));
+                if is_own {
+                    seats.entries[seat] = entry;
+                }
+                entry
             };
-            if self.desk.memo.first(entry).is_local() {
+            if self.filters && self.desk.memo.first(entry).is_local() {
                 alone = alone.min(actor);
             }
             self.entries.push((actor, entry));
         }
-        let class = if self.on_control.is_empty() || axis >= self.seated {
-            0
-        } else {
-            let section = self.numbers[axis].get(number);
-            let bits = section.iter().zip(self.sections.control());
-            let bits: Vec<u64> = bits.map(|(word, mask)| word & mask).collect();
-            let classes = &mut self.classes[axis];
-            classes.iter().position(|class| *class == bits).unwrap_or_else(|| {
-                classes.push(bits);
-                classes.len() - 1
-            })
-        };
         self.seats[axis][seat] = SeatInfo {
             entries: Some((begin, self.entries.len() as u32)),
             moves: None,
             alone,
-            class: class as u16,
+            class: if self.on_control.is_empty() || axis >= self.seated {
+                0
+            } else {
+                self.numbers[axis].control(number)
+            },
         };
+    }
+
+    /// The entry of an actor whose steps depend on a vCPU that is seated.
+    fn entry(&mut self, axis: usize, number: Number, actor: usize) -> EntryAt {
+        let memo = &mut self.desk.memo;
+        if actor != axis {
+            return memo.entry(&self.source, &self.words, actor);
+        }
+        let hints = &mut self.desk.hints[axis];
+        if hints.len() <= number as usize {
+            hints.resize(number as usize + 1, 0);
+        }
+        let hint = &mut hints[number as usize];
+        *hint = memo.entry_or::<L, N>(&self.source, &self.words, axis, *hint);
+        *hint
     }
 
     /// The actors whose steps depend on the vCPU at a seat that was met, and their entries.
@@ -451,9 +461,9 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     /// One of the actors that depend on control, and its entry where the vCPUs are at two seats that were met.
     pub(super) fn control_entry(
         &mut self,
+        axes: &[Axis; 2],
         index: usize,
         seats: [usize; 2],
-        numbers: [Number; 2],
     ) -> (u8, EntryAt) {
         let [row, column] = [0, 1].map(|axis| usize::from(self.class(axis, seats[axis])));
         let OnControl { actor, entries } = &mut self.on_control[index];
@@ -469,7 +479,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             return (actor, known);
         }
         for axis in 0..2 {
-            self.sit(axis, numbers[axis]);
+            self.sit(axis, axes[axis].numbers()[seats[axis]]);
         }
         let entry = self
             .desk
@@ -480,14 +490,15 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     }
 
     /// The actor whose step is to be taken alone in the state at two seats; [`NOBODY`].
-    pub(super) fn alone(&mut self, seats: [usize; 2], numbers: [Number; 2]) -> u8 {
+    pub(super) fn alone(&mut self, axes: &mut [Axis; 2], seats: [usize; 2]) -> u8 {
+        let numbers = [0, 1].map(|axis| axes[axis].numbers()[seats[axis]]);
         let mut alone = self.board_alone;
         for axis in 0..2 {
-            self.meet(axis, seats[axis], numbers[axis]);
+            self.meet(axes, axis, seats[axis]);
             alone = alone.min(self.seats[axis][seats[axis]].alone);
         }
         for index in 0..self.on_control.len() {
-            let (actor, entry) = self.control_entry(index, seats, numbers);
+            let (actor, entry) = self.control_entry(axes, index, seats);
             let first = self.desk.memo.first(entry);
             let local = if first.is_by_hand() {
                 actor < alone && self.is_local_by_hand(actor, numbers)
