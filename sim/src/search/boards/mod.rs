@@ -273,12 +273,21 @@ impl<'a, L: Layout> Run<'a, L> {
         width: u8,
         work: impl Fn(AnyWorker<'_, '_, L>) -> R + Sync,
     ) -> Vec<R> {
-        let next = AtomicUsize::new(0);
+        let threads = rayon::current_num_threads();
+        let alone = threads == 1 || list.len() < PARALLEL_BOARDS;
+        let taken: Vec<AtomicUsize> = (0..if alone { 1 } else { threads })
+            .map(|_| AtomicUsize::new(0))
+            .collect();
         let one = |index: usize| {
             let mut desk = self.desks[index].lock().unwrap_or_else(PoisonError::into_inner);
             let desk = &mut *desk;
             let (search, boards, numbers) = (self.search, &self.boards, &self.numbers);
-            let list = List { all: list, next: &next };
+            let list = List {
+                all: list,
+                taken: &taken,
+                turn: 0,
+                own: index,
+            };
             work(match search.sections.words() {
                 Some(3) => AnyWorker::Three(Worker::new(search, boards, numbers, desk, width), list),
                 Some(4) => AnyWorker::Four(Worker::new(search, boards, numbers, desk, width), list),
@@ -286,7 +295,7 @@ impl<'a, L: Layout> Run<'a, L> {
                 _ => AnyWorker::Other(Worker::new(search, boards, numbers, desk, width), list),
             })
         };
-        if rayon::current_num_threads() == 1 || list.len() < PARALLEL_BOARDS {
+        if alone {
             vec![one(0)]
         } else {
             rayon::broadcast(|worker| one(worker.index()))
@@ -294,17 +303,30 @@ impl<'a, L: Layout> Run<'a, L> {
     }
 }
 
-/// Boards that several threads take from.
+/// Boards that several threads take from: each first those that it had before, whose entries are in its memo; then what is
+/// left of the others'.
 struct List<'l> {
     all: &'l [BoardAt],
-    next: &'l AtomicUsize,
+    /// By worker, how many of the list were looked at for it.
+    taken: &'l [AtomicUsize],
+    turn: usize,
+    own: usize,
 }
 
 impl Iterator for List<'_> {
     type Item = BoardAt;
 
     fn next(&mut self) -> Option<BoardAt> {
-        self.all.get(self.next.fetch_add(1, Relaxed)).copied()
+        let workers = self.taken.len();
+        while self.turn < workers {
+            let whose = (self.own + self.turn) % workers;
+            match self.all.get(self.taken[whose].fetch_add(1, Relaxed)) {
+                Some(&at) if at as usize % workers == whose => return Some(at),
+                Some(_) => {}
+                None => self.turn += 1,
+            }
+        }
+        None
     }
 }
 

@@ -43,6 +43,15 @@ impl Default for Level {
 }
 
 impl Level {
+    /// Adds what is seen in a state.
+    #[inline(always)]
+    fn note(&mut self, facts: u64) {
+        if facts != self.facts {
+            self.facts = facts;
+            self.seen.add(Facts::from_word(facts));
+        }
+    }
+
     pub(super) fn join(&mut self, other: &Self) {
         self.states += other.states;
         self.transitions += other.transitions;
@@ -53,14 +62,13 @@ impl Level {
 }
 
 /// What actors contribute to a state, of those whose steps depend on the same.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Account {
     part: Part,
     /// Facts of their steps, and those that they contribute to others'.
     steps: u64,
     facts: u64,
     transitions: u64,
-    claims: Vec<(u8, Claimed)>,
 }
 
 impl Account {
@@ -69,8 +77,36 @@ impl Account {
         steps: 0,
         facts: 0,
         transitions: 0,
-        claims: Vec::new(),
     };
+
+    #[inline(always)]
+    fn join(self, other: Self) -> Self {
+        Self {
+            part: self.part.join(other.part),
+            steps: self.steps | other.steps,
+            facts: self.facts | other.facts,
+            transitions: self.transitions + other.transitions,
+        }
+    }
+}
+
+/// What the seats of a board contribute.
+#[derive(Default)]
+pub(super) struct Accounts {
+    /// By axis and seat; none: in no state that is looked at.
+    seats: [Vec<Option<Account>>; 2],
+    /// Some step claims something.
+    claim: bool,
+}
+
+impl Accounts {
+    /// What the seats of a cell that is looked at contribute.
+    #[inline(always)]
+    fn join(&self, row: usize, column: usize) -> Account {
+        let [row, column] = [self.seats[0][row], self.seats[1][column]];
+        let none = Account::NONE;
+        row.unwrap_or(none).join(column.unwrap_or(none))
+    }
 }
 
 impl<L: Layout, const N: usize> Worker<'_, L, N> {
@@ -95,58 +131,66 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     }
 
     fn account(&mut self, grid: &mut Grid, levels: &mut [Level]) {
-        let mut open = Vec::with_capacity(grid.stride);
-        let mut board = None;
-        let mut columns: Vec<Option<Account>> = vec![None; grid.axes[1].len()];
+        let mut cells = std::mem::take(&mut self.open);
+        cells.clear();
         for row in 0..grid.axes[0].len() {
-            open.clear();
-            grid.for_each_open(row, self.width, |column, level| open.push((column, level)));
-            if open.is_empty() {
-                continue;
+            grid.for_each_open(row, self.width, |column, level| cells.push((row, column, level)));
+        }
+        if !cells.is_empty() {
+            let mut accounts = std::mem::take(&mut self.accounts);
+            self.account_of_seats(&mut grid.axes, &cells, &mut accounts);
+            if self.filters || self.is_uneven() || accounts.claim {
+                for &(row, column, level) in &cells {
+                    let level = &mut levels[usize::from(level) - 1];
+                    self.account_of_cell(&mut grid.axes, [row, column], &accounts, level);
+                }
+            } else {
+                for &(row, column, level) in &cells {
+                    let account = accounts.join(row, column);
+                    let level = &mut levels[usize::from(level) - 1];
+                    let broken = account.part.verdict();
+                    let numbers =
+                        || [0, 1].map(|axis| grid.axes[axis].numbers()[[row, column][axis]]);
+                    debug_assert_eq!(
+                        broken,
+                        self.broken_in(numbers()),
+                        "the parts of a verdict are the verdict"
+                    );
+                    level.states += 1;
+                    level.transitions += account.transitions;
+                    level.broken_at.union(broken);
+                    level.note(account.facts | account.steps);
+                    if account.transitions == 0 {
+                        self.look_if_stuck(numbers(), level);
+                    }
+                }
             }
-            let board = board.get_or_insert_with(|| self.account_of_board());
-            let mut its = self.account_of(&mut grid.axes, 0, row);
-            its.part = its.part.join(board.part);
-            its.steps |= board.steps;
-            its.facts |= board.facts;
-            its.transitions += board.transitions;
-            its.claims.extend(&board.claims);
-            for &(column, level) in &open {
-                let level = &mut levels[usize::from(level) - 1];
-                if columns[column].is_none() {
-                    columns[column] = Some(self.account_of(&mut grid.axes, 1, column));
-                }
-                let Some(other) = &columns[column] else {
-                    continue;
-                };
-                level.states += 1;
-                let part = its.part.join(other.part);
-                if self.filters || self.is_uneven() {
-                    let facts = its.facts | other.facts;
-                    self.account_of_cell(&mut grid.axes, [row, column], part, facts, level);
-                    continue;
-                }
-                let numbers = || [0, 1].map(|axis| grid.axes[axis].numbers()[[row, column][axis]]);
-                let broken = part.verdict();
-                debug_assert_eq!(
-                    broken,
-                    self.broken_in(numbers()),
-                    "the parts of a verdict are the verdict"
-                );
-                level.broken_at.union(broken);
-                for &(actor, claimed) in its.claims.iter().chain(&other.claims) {
-                    self.claim(numbers(), actor, claimed, part, level);
-                }
-                let facts = its.facts | its.steps | other.facts | other.steps;
-                if facts != level.facts {
-                    level.facts = facts;
-                    level.seen.add(Facts::from_word(facts));
-                }
-                let transitions = its.transitions + other.transitions;
-                level.transitions += transitions;
-                if transitions == 0 {
-                    self.look_if_stuck(numbers(), level);
-                }
+            self.accounts = accounts;
+        }
+        self.open = cells;
+    }
+
+    /// What the seats of some cells contribute, the board's contribution with those of rows.
+    fn account_of_seats(
+        &mut self,
+        axes: &mut [Axis; 2],
+        cells: &[(usize, usize, u8)],
+        accounts: &mut Accounts,
+    ) {
+        accounts.claim = false;
+        for axis in 0..2 {
+            accounts.seats[axis].clear();
+            accounts.seats[axis].resize(axes[axis].len(), None);
+        }
+        let board = self.account_of_board(&mut accounts.claim);
+        for &(row, column, _) in cells {
+            if accounts.seats[0][row].is_none() {
+                let own = self.account_of(axes, 0, row, &mut accounts.claim);
+                accounts.seats[0][row] = Some(own.join(board));
+            }
+            if accounts.seats[1][column].is_none() {
+                let own = self.account_of(axes, 1, column, &mut accounts.claim);
+                accounts.seats[1][column] = Some(own);
             }
         }
     }
@@ -157,52 +201,61 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     }
 
     /// What the VM-wide section contributes, and the actors whose steps depend on the board alone.
-    fn account_of_board(&mut self) -> Account {
+    fn account_of_board(&mut self, claim: &mut bool) -> Account {
         let vm = self.desk.memo.vm_entry::<L, N>(&self.source, &self.words);
         let mut account = Account::NONE;
         let (_, part, _, facts) = self.desk.memo.head(vm);
         account.part = part;
         account.facts = facts;
         for index in 0..self.board_entries.len() {
-            let (actor, entry) = self.board_entries[index];
-            self.add(&mut account, actor, entry);
+            let (_, entry) = self.board_entries[index];
+            self.add(&mut account, entry, claim);
         }
         account
     }
 
     /// What the actors of a seat contribute.
-    fn account_of(&mut self, axes: &mut [Axis; 2], axis: usize, seat: usize) -> Account {
+    fn account_of(
+        &mut self,
+        axes: &mut [Axis; 2],
+        axis: usize,
+        seat: usize,
+        claim: &mut bool,
+    ) -> Account {
         self.meet(axes, axis, seat);
         let mut account = Account::NONE;
         for index in 0..self.entries(axis, seat).len() {
-            let (actor, entry) = self.entries(axis, seat)[index];
-            self.add(&mut account, actor, entry);
+            let (_, entry) = self.entries(axis, seat)[index];
+            self.add(&mut account, entry, claim);
         }
         account
     }
 
-    fn add(&self, account: &mut Account, actor: u8, entry: EntryAt) {
+    fn add(&self, account: &mut Account, entry: EntryAt, claim: &mut bool) {
         let (first, part, steps, facts) = self.desk.memo.head(entry);
-        account.part = account.part.join(part);
-        account.facts |= facts;
-        account.steps |= steps;
-        account.transitions += u64::from(first.count());
-        if let Some(claimed) = first.claimed() {
-            account.claims.push((actor, claimed));
-        }
+        *claim |= first.claimed().is_some();
+        *account = account.join(Account {
+            part,
+            steps,
+            facts,
+            transitions: u64::from(first.count()),
+        });
     }
 
-    /// Judges and counts one state where what actors contribute is not the same for all of a seat; `part` and `facts` are
-    /// what those contribute for which it is.
+    /// Judges and counts one state where what actors contribute is not the same for all of a seat, or they claim something.
     #[cold]
     fn account_of_cell(
         &mut self,
         axes: &mut [Axis; 2],
         seats: [usize; 2],
-        mut part: Part,
-        mut facts: u64,
+        accounts: &Accounts,
         level: &mut Level,
     ) {
+        let Account {
+            mut part,
+            mut facts,
+            ..
+        } = accounts.join(seats[0], seats[1]);
         let numbers = [0, 1].map(|axis| axes[axis].numbers()[seats[axis]]);
         let alone = if self.filters { self.alone(axes, seats) } else { NOBODY };
         let mut actors = self.board_entries.clone();
@@ -235,7 +288,8 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                 self.claim(numbers, actor, claimed, part, level);
             }
         }
-        level.seen.add(Facts::from_word(facts));
+        level.note(facts);
+        level.states += 1;
         level.transitions += transitions;
         if transitions == 0 {
             self.look_if_stuck(numbers, level);

@@ -6,6 +6,7 @@ use dirtysim_model::step::Actor;
 
 use super::board::{Axis, Boards, Grid, Seat};
 use super::numbers::{Number, Numbers};
+use super::settle::Accounts;
 use crate::search::engine::Search;
 use crate::search::memo::{EntryAt, Memo, Successor};
 use crate::search::sections::Sections;
@@ -135,6 +136,9 @@ pub(super) struct Worker<'a, L: Layout, const N: usize> {
     pub(super) used_edges: usize,
     /// Lists of cells with one seat in common: the other seat, and the level.
     pub(super) cells: Vec<Cell>,
+    /// The cells that are judged: row, column, level; and what their seats contribute.
+    pub(super) open: Vec<(usize, usize, u8)>,
+    pub(super) accounts: Accounts,
     /// Successors in work.
     successors: Vec<Successor>,
 }
@@ -170,6 +174,8 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             edges: Vec::new(),
             used_edges: 0,
             cells: Vec::new(),
+            open: Vec::new(),
+            accounts: Accounts::default(),
             successors: Vec::new(),
         }
     }
