@@ -5,7 +5,7 @@
 //! and two seats: a *cell*. Of the combinations of a board's seats many are reached; a byte for each says whether, and
 //! at which level. Nothing is hashed away: the set is exact.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use super::numbers::Number;
 use crate::search::index::Index;
@@ -272,14 +272,14 @@ pub(super) struct Board {
 /// All boards.
 pub(super) struct Boards {
     all: boxcar::Vec<Board>,
-    index: Mutex<Index>,
+    index: RwLock<Index>,
 }
 
 impl Boards {
     pub(super) fn new() -> Self {
         Self {
             all: boxcar::Vec::new(),
-            index: Mutex::new(Index::new()),
+            index: RwLock::new(Index::new()),
         }
     }
 
@@ -292,9 +292,14 @@ impl Boards {
     pub(super) fn find(&self, shared: &[u64], done: impl FnOnce() -> u32) -> BoardAt {
         let hash = section_hash(0, shared);
         // A poisoned lock means that another worker has panicked, which ends the search anyway.
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = index.find(hash, |place| *self.get(place - 1).shared == *shared);
-        if let Some(place) = found {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |place| *self.get(place - 1).shared == *shared;
+        if let Some(place) = index.find(hash, is_it) {
+            return place - 1;
+        }
+        drop(index);
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = index.find(hash, is_it) {
             return place - 1;
         }
         let at = self.all.push(Board {
@@ -311,7 +316,7 @@ impl Boards {
     /// About how many bytes they take, their grids apart.
     pub(super) fn bytes(&self) -> u64 {
         let words = self.all.get(0).map_or(0, |board| board.shared.len() * 8 + 16);
-        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         (self.all.count() * (size_of::<Board>() + words)) as u64 + index.bytes()
     }
 }

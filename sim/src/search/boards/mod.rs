@@ -32,9 +32,9 @@ use crate::run::hit;
 use crate::sometimes::Seen;
 
 /// Levels of the first window.
-const FIRST_WIDTH: u32 = 100;
+const FIRST_WIDTH: u32 = 16;
 /// Levels that a window may have, so that a cell can be a byte.
-const MOST_WIDTH: u32 = 100;
+const MOST_WIDTH: u32 = 64;
 /// Fewer boards are not worth waking threads for.
 const PARALLEL_BOARDS: usize = 8;
 
@@ -83,7 +83,7 @@ pub(super) fn pass<L: Layout>(
     loop {
         let width = match max_states {
             Some(_) => FIRST_WIDTH,
-            None => (base / 2).clamp(FIRST_WIDTH, MOST_WIDTH),
+            None => base.clamp(FIRST_WIDTH, MOST_WIDTH),
         };
         let limit = run.window(width as u8, base, &mut passed);
         eprintln!("{:?} window {base}+{width}: touched {} states {}", t0.elapsed(), run.touched.len(), run.states);

@@ -448,10 +448,15 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
 
     /// What a step that changes each vCPU's section makes of the one at a seat of the state in work.
     pub(super) fn response(&mut self, actor: u8, entry: EntryAt, axis: usize) -> Number {
-        let memo = &mut self.desk.memo;
-        let (_, section) =
-            memo.response::<L, N>(&self.source, &self.words, usize::from(actor), entry, axis);
-        self.numbers[axis].of(section)
+        let numbers = &self.numbers[axis];
+        self.desk.memo.response_number::<L, N>(
+            &self.source,
+            &self.words,
+            usize::from(actor),
+            entry,
+            axis,
+            |section| numbers.of(section),
+        )
     }
 
     /// Actors whose steps depend on each vCPU's control.
