@@ -199,13 +199,13 @@ fn subject(
     }
     let limit_words = limit.map_or(String::new(), |limit| format!(" by {limit}"));
     text.push_str(&format!(
-        "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}; chance of a missed state at most {:.1e}\n",
+        "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}; {}\n",
         expected_words(as_expected),
         scenario.sentence,
         grouped(outcome.states),
         grouped(outcome.transitions),
         outcome.depth,
-        outcome.collision_probability,
+        missed_words(outcome.collision_probability),
     ));
     text.push_str(&reductions(scenario, &outcome.reduced, &mut json));
     text.push_str(&caveats(scenario, &mut json));

@@ -226,7 +226,8 @@ pub(super) fn search<L: Layout>(
         deadline: options.max_time.map(|time| Instant::now() + time),
         watch,
     };
-    let passed = if boards::suits(&search) {
+    let is_exact = boards::suits(&search);
+    let passed = if is_exact {
         boards::pass(&search, options.max_states, options.keep_going)
     } else {
         pass(
@@ -276,7 +277,11 @@ pub(super) fn search<L: Layout>(
         violation,
         broken: passed.broken,
         seen: passed.seen,
-        collision_probability: collision_probability(passed.states),
+        collision_probability: if is_exact {
+            0.0
+        } else {
+            collision_probability(passed.states)
+        },
         reduced,
         state_bits: search.sections.packing().bits(),
         peak_bytes: passed.peak_bytes,

@@ -27,16 +27,22 @@ use self::settle::Level;
 use self::visit::{Scratch, Sent};
 use self::worker::{Desk, Worker};
 use super::engine::{Found, Passed, Search};
-use super::{Limit, Progress};
+use super::{Limit, Progress, memory};
 use crate::run::hit;
 use crate::sometimes::Seen;
 
-/// Levels of the first window.
+/// Levels of the first window; each has as many as all before it together, up to a limit, so that whoever waits for word of
+/// the levels gets it, and what lies beyond a violation is not much.
 const FIRST_WIDTH: u32 = 16;
-/// Levels that a window may have, so that a cell can be a byte.
+/// The limit; cells have room for 126.
 const MOST_WIDTH: u32 = 64;
 /// Fewer boards are not worth waking threads for.
 const PARALLEL_BOARDS: usize = 8;
+
+/// So many boards are visited before limits are looked at again.
+const BOARDS_AT_ONCE: usize = 1 << 11;
+/// The system is asked for room whenever a search has grown by so much.
+const ROOM_BYTES: u64 = 64 << 20;
 
 /// A search in work.
 struct Run<'a, L: Layout> {
@@ -46,9 +52,13 @@ struct Run<'a, L: Layout> {
     desks: Vec<Mutex<Desk>>,
     /// Boards to be visited.
     queues: BTreeMap<Rank, Vec<BoardAt>>,
+    /// Boards that have states of the window or of the next one.
     touched: Vec<BoardAt>,
+    /// States so far, as far as their boards were visited.
     states: u64,
     grid_bytes: u64,
+    /// What everything took when the system was asked last whether it has room.
+    asked_bytes: u64,
     is_full: bool,
 }
 
@@ -67,7 +77,7 @@ pub(super) fn pass<L: Layout>(
     max_states: Option<u64>,
     keep_going: bool,
 ) -> Passed {
-    let mut run = Run::new(search); let t0 = Instant::now();
+    let mut run = Run::new(search);
     let mut passed = Passed {
         limit: None,
         found: None,
@@ -78,17 +88,16 @@ pub(super) fn pass<L: Layout>(
         depth: 0,
         peak_bytes: 0,
     };
-    // Levels that are finished.
+    // Levels that are finished, and how many states the next one has.
     let mut base = 0;
+    let mut frontier = 1;
     loop {
         let width = match max_states {
             Some(_) => FIRST_WIDTH,
             None => base.clamp(FIRST_WIDTH, MOST_WIDTH),
         };
-        let limit = run.window(width as u8, base, &mut passed);
-        eprintln!("{:?} window {base}+{width}: touched {} states {}", t0.elapsed(), run.touched.len(), run.states);
+        let limit = run.window(width as u8, base, frontier, &mut passed);
         let (levels, next) = run.settle(width as u8);
-        eprintln!("{:?} settled", t0.elapsed());
         passed.peak_bytes = passed.peak_bytes.max(run.bytes());
         for (index, level) in levels.iter().enumerate() {
             passed.seen.union(level.seen);
@@ -106,34 +115,37 @@ pub(super) fn pass<L: Layout>(
             }
             // The states of the next level are known as well.
             let ahead = levels.get(index + 1).map_or(next, |level| level.states);
-            if limit.is_none() {
-                passed.states += ahead;
-                if (passed.found.is_some() && !keep_going) || ahead == 0 {
-                    return passed;
-                }
-                passed.depth += 1;
-                if max_states.is_some_and(|most| passed.states >= most) {
-                    passed.limit = Some(Limit::States);
-                    return passed;
-                }
-                let progress = Progress {
-                    states: passed.states,
-                    frontier: ahead,
-                    depth: passed.depth,
-                    bytes: passed.peak_bytes,
-                };
-                if !(search.watch)(&progress) {
-                    passed.limit = Some(Limit::Interrupt);
-                    return passed;
-                }
+            passed.states += ahead;
+            if limit.is_some() {
+                continue;
+            }
+            if (passed.found.is_some() && !keep_going) || ahead == 0 {
+                return passed;
+            }
+            passed.depth += 1;
+            if max_states.is_some_and(|most| passed.states >= most) {
+                passed.limit = Some(Limit::States);
+                return passed;
+            }
+            let progress = Progress {
+                states: passed.states,
+                frontier: ahead,
+                depth: passed.depth,
+                bytes: passed.peak_bytes,
+            };
+            if !(search.watch)(&progress) {
+                passed.limit = Some(Limit::Interrupt);
+                return passed;
             }
         }
         if limit.is_some() {
+            // Where a state of the window is nearer than was found, nobody knows.
             passed.limit = limit;
-            passed.states = run.states;
+            passed.depth = base;
             return passed;
         }
         base += width;
+        frontier = next;
     }
 }
 
@@ -148,8 +160,9 @@ impl<'a, L: Layout> Run<'a, L> {
                 .collect(),
             queues: BTreeMap::new(),
             touched: Vec::new(),
-            states: 1,
+            states: 0,
             grid_bytes: 0,
+            asked_bytes: 0,
             is_full: false,
         };
         let sections = &search.sections;
@@ -191,32 +204,44 @@ impl<'a, L: Layout> Run<'a, L> {
     }
 
     /// Visits boards until no state of the window is left that has not taken its steps; or a limit comes first.
-    fn window(&mut self, width: u8, base: u32, passed: &mut Passed) -> Option<Limit> {
+    fn window(
+        &mut self,
+        width: u8,
+        base: u32,
+        frontier: u64,
+        passed: &mut Passed,
+    ) -> Option<Limit> {
         while let Some((rank, todo)) = self.queues.pop_first() {
-            let bytes = self.bytes();
-            passed.peak_bytes = passed.peak_bytes.max(bytes);
-            if let Some(limit) = self.limit_reached(bytes, base, todo.len() as u64) {
-                self.queues.insert(rank, todo);
-                return Some(limit);
-            }
-            let sent = self.visit_all(&todo, rank, width);
-            for sent in sent {
-                self.touched.extend(sent.touched);
-                self.states += sent.new;
-                self.grid_bytes = self.grid_bytes.wrapping_add(sent.grown);
-                self.is_full |= sent.is_full;
-                for (rank, at) in sent.queued {
-                    self.queue(rank, at);
+            for some in todo.chunks(BOARDS_AT_ONCE) {
+                let bytes = self.bytes();
+                passed.peak_bytes = passed.peak_bytes.max(bytes);
+                if let Some(limit) = self.limit_reached(bytes, base, frontier) {
+                    return Some(limit);
+                }
+                for Done { sent, .. } in self.work(some, width, Task::Visit(rank)) {
+                    self.touched.extend(sent.touched);
+                    self.states += sent.new;
+                    self.grid_bytes = self.grid_bytes.wrapping_add(sent.grown);
+                    self.is_full |= sent.is_full;
+                    for (rank, at) in sent.queued {
+                        self.queue(rank, at);
+                    }
                 }
             }
         }
         None
     }
 
-    fn limit_reached(&self, bytes: u64, base: u32, frontier: u64) -> Option<Limit> {
+    fn limit_reached(&mut self, bytes: u64, base: u32, frontier: u64) -> Option<Limit> {
         let search = self.search;
         if bytes > search.limit_bytes || self.is_full {
             return Some(Limit::Memory);
+        }
+        if bytes > self.asked_bytes + ROOM_BYTES {
+            self.asked_bytes = bytes;
+            if !memory::has_room_for(2 * ROOM_BYTES) {
+                return Some(Limit::Memory);
+            }
         }
         if search.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Some(Limit::Time);
@@ -230,70 +255,46 @@ impl<'a, L: Layout> Run<'a, L> {
         (!(search.watch)(&progress)).then_some(Limit::Interrupt)
     }
 
-    /// Visits boards; what each worker brought about.
-    fn visit_all(&self, todo: &[BoardAt], rank: Rank, width: u8) -> Vec<Sent> {
-        self.with_workers(todo, width, |work| match work {
-            AnyWorker::Three(worker, list) => visit_list(worker, rank, list),
-            AnyWorker::Four(worker, list) => visit_list(worker, rank, list),
-            AnyWorker::Five(worker, list) => visit_list(worker, rank, list),
-            AnyWorker::Other(worker, list) => visit_list(worker, rank, list),
-        })
-    }
-
     /// Settles the boards that have states of the window: what its levels came to, and how many states the level after
     /// them has.
     fn settle(&mut self, width: u8) -> (Vec<Level>, u64) {
         let touched = std::mem::take(&mut self.touched);
-        let results = self.with_workers(&touched, width, |work| match work {
-            AnyWorker::Three(worker, list) => settle_list(worker, list),
-            AnyWorker::Four(worker, list) => settle_list(worker, list),
-            AnyWorker::Five(worker, list) => settle_list(worker, list),
-            AnyWorker::Other(worker, list) => settle_list(worker, list),
-        });
         let mut levels = vec![Level::default(); usize::from(width)];
         let mut next = 0;
-        for (its, states, boards) in results {
-            for (level, its) in levels.iter_mut().zip(&its) {
+        for done in self.work(&touched, width, Task::Settle) {
+            for (level, its) in levels.iter_mut().zip(&done.levels) {
                 level.join(its);
             }
-            next += states;
-            for at in boards {
+            for (rank, at, states) in done.unsettled {
+                next += states;
                 self.touched.push(at);
-                let rank = self.boards.get(at).grid.lock().unwrap_or_else(PoisonError::into_inner).rank;
                 self.queue(rank, at);
             }
         }
         (levels, next)
     }
 
-    /// What `work` answers for a list of boards, shared by the threads.
-    fn with_workers<R: Send>(
-        &self,
-        list: &[BoardAt],
-        width: u8,
-        work: impl Fn(AnyWorker<'_, '_, L>) -> R + Sync,
-    ) -> Vec<R> {
+    /// Does something for each board of a list, on all threads; what each of them did.
+    fn work(&self, list: &[BoardAt], width: u8, task: Task) -> Vec<Done> {
         let threads = rayon::current_num_threads();
         let alone = threads == 1 || list.len() < PARALLEL_BOARDS;
         let taken: Vec<AtomicUsize> = (0..if alone { 1 } else { threads })
             .map(|_| AtomicUsize::new(0))
             .collect();
         let one = |index: usize| {
-            let mut desk = self.desks[index].lock().unwrap_or_else(PoisonError::into_inner);
-            let desk = &mut *desk;
-            let (search, boards, numbers) = (self.search, &self.boards, &self.numbers);
             let list = List {
                 all: list,
                 taken: &taken,
                 turn: 0,
                 own: index,
             };
-            work(match search.sections.words() {
-                Some(3) => AnyWorker::Three(Worker::new(search, boards, numbers, desk, width), list),
-                Some(4) => AnyWorker::Four(Worker::new(search, boards, numbers, desk, width), list),
-                Some(5) => AnyWorker::Five(Worker::new(search, boards, numbers, desk, width), list),
-                _ => AnyWorker::Other(Worker::new(search, boards, numbers, desk, width), list),
-            })
+            // The numbers of vCPUs and threads that scenarios have most often.
+            match self.search.sections.words() {
+                Some(3) => self.work_as::<3>(index, list, width, task),
+                Some(4) => self.work_as::<4>(index, list, width, task),
+                Some(5) => self.work_as::<5>(index, list, width, task),
+                _ => self.work_as::<0>(index, list, width, task),
+            }
         };
         if alone {
             vec![one(0)]
@@ -301,6 +302,57 @@ impl<'a, L: Layout> Run<'a, L> {
             rayon::broadcast(|worker| one(worker.index()))
         }
     }
+
+    /// One worker's part of that.
+    fn work_as<const N: usize>(
+        &self,
+        index: usize,
+        list: List<'_>,
+        width: u8,
+        task: Task,
+    ) -> Done {
+        // A desk is one worker's; a poisoned lock means that it panicked, which has ended the search already.
+        let mut desk = self.desks[index].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut worker =
+            Worker::<L, N>::new(self.search, &self.boards, &self.numbers, &mut desk, width);
+        let mut done = Done::default();
+        match task {
+            Task::Visit(rank) => {
+                let mut scratch = Scratch::default();
+                for at in list {
+                    worker.visit(at, rank, &mut scratch, &mut done.sent);
+                    worker.leave(rank, &mut scratch, &mut done.sent);
+                }
+            }
+            Task::Settle => {
+                done.levels = vec![Level::default(); usize::from(width)];
+                for at in list {
+                    if let Some((rank, states)) = worker.settle(at, &mut done.levels) {
+                        done.unsettled.push((rank, at, states));
+                    }
+                }
+            }
+        }
+        done
+    }
+}
+
+/// What is to be done for boards.
+#[derive(Clone, Copy)]
+enum Task {
+    /// Those of a rank are visited.
+    Visit(Rank),
+    Settle,
+}
+
+/// What a worker did.
+#[derive(Default)]
+struct Done {
+    sent: Sent,
+    /// What the levels of the window came to.
+    levels: Vec<Level>,
+    /// Boards that have states of the next window, and how many of its first level.
+    unsettled: Vec<(Rank, BoardAt, u64)>,
 }
 
 /// Boards that several threads take from: each first those that it had before, whose entries are in its memo; then what is
@@ -328,39 +380,4 @@ impl Iterator for List<'_> {
         }
         None
     }
-}
-
-/// A worker for the numbers of vCPUs and threads that scenarios have most often, or for any.
-enum AnyWorker<'a, 'l, L: Layout> {
-    Three(Worker<'a, L, 3>, List<'l>),
-    Four(Worker<'a, L, 4>, List<'l>),
-    Five(Worker<'a, L, 5>, List<'l>),
-    Other(Worker<'a, L, 0>, List<'l>),
-}
-
-fn visit_list<L: Layout, const N: usize>(mut worker: Worker<'_, L, N>, rank: Rank, list: List<'_>) -> Sent {
-    let mut scratch = Scratch::default();
-    let mut sent = Sent::default();
-    for at in list {
-        worker.visit(at, rank, &mut scratch, &mut sent);
-        worker.leave(rank, &mut scratch, &mut sent);
-    }
-    sent
-}
-
-fn settle_list<L: Layout, const N: usize>(
-    mut worker: Worker<'_, L, N>,
-    list: List<'_>,
-) -> (Vec<Level>, u64, Vec<BoardAt>) {
-    let mut levels = vec![Level::default(); usize::from(worker.width)];
-    let mut next = 0;
-    let mut boards = Vec::new();
-    for at in list {
-        let states = worker.settle(at, &mut levels);
-        next += states;
-        if states > 0 {
-            boards.push(at);
-        }
-    }
-    (levels, next, boards)
 }

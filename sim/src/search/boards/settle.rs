@@ -7,7 +7,7 @@ use dirtysim_model::oracle::parts::{Claimed, Part};
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::step::{Actor, Effect, Step, apply};
 
-use super::board::{Axis, BoardAt, Grid, LEAVE, STAY};
+use super::board::{Axis, BoardAt, Grid, LEAVE, Rank, STAY};
 use super::numbers::Number;
 use super::worker::{NOBODY, Worker};
 use crate::run::is_stuck;
@@ -110,9 +110,9 @@ impl Accounts {
 }
 
 impl<L: Layout, const N: usize> Worker<'_, L, N> {
-    /// Judges and counts a board's states of this window, and makes them those of an earlier one. Answers how many
-    /// states it has of the next.
-    pub(super) fn settle(&mut self, at: BoardAt, levels: &mut [Level]) -> u64 {
+    /// Judges and counts a board's states of this window, and makes them those of an earlier one. Answers its
+    /// rank and how many states it has of the next one's first level, if there are any.
+    pub(super) fn settle(&mut self, at: BoardAt, levels: &mut [Level]) -> Option<(Rank, u64)> {
         let board = self.boards.get(at);
         let mut grid = board.grid.lock().unwrap_or_else(PoisonError::into_inner);
         let grid = &mut *grid;
@@ -127,7 +127,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         }
         grid.is_queued = goes_on;
         grid.is_touched = goes_on;
-        next_states
+        goes_on.then_some((grid.rank, next_states))
     }
 
     fn account(&mut self, grid: &mut Grid, levels: &mut [Level]) {
