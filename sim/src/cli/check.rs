@@ -241,6 +241,15 @@ pub(super) fn coverage_words(coverage: Coverage) -> (&'static str, Option<&'stat
     }
 }
 
+/// What is known of states that were missed.
+fn missed_words(probability: f64) -> String {
+    if probability == 0.0 {
+        "no state was missed: the visited set is exact".to_owned()
+    } else {
+        format!("chance of a missed state at most {probability:.1e}")
+    }
+}
+
 /// The reductions that were made, and what was not interchangeable.
 pub(super) fn reductions(
     scenario: &Scenario,

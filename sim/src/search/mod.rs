@@ -2,9 +2,9 @@
 //!
 //! Breadth first, level by level, over packed states. A level is finished before anything is reported, so that
 //! verdict, counts and counterexample are the same on any number of threads: the set of states at a depth is what it
-//! is, whoever found them. Where states stand for others by symmetry, the visited set holds 64-bit fingerprints, sums of a
-//! hash for each section of a state (`engine`); the probability that two states shared one is computed and belongs to the
-//! verdict. Where every state stands for itself, it holds the states, and many of them are moved at a time (`boards`).
+//! is, whoever found them. Where something is left out, the visited set holds 64-bit fingerprints, sums of a hash
+//! for each section of a state (`engine`); the probability that two states shared one is computed and belongs to the
+//! verdict. Where nothing is, it holds the states, and many of them are moved at a time (`boards`).
 //!
 //! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
 

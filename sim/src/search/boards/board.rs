@@ -315,7 +315,10 @@ impl Boards {
 
     /// About how many bytes they take, their grids apart.
     pub(super) fn bytes(&self) -> u64 {
-        let words = self.all.get(0).map_or(0, |board| board.shared.len() * 8 + 16);
+        let words = self
+            .all
+            .get(0)
+            .map_or(0, |board| board.shared.len() * 8 + 16);
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         (self.all.count() * (size_of::<Board>() + words)) as u64 + index.bytes()
     }

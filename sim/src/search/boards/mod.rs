@@ -1,4 +1,4 @@
-//! The search where every state stands for itself: states in common are moved in common.
+//! The search that leaves nothing out: states that have much in common are moved in common.
 //!
 //! A level of a search has few states that differ only in what one vCPU does: of all that do, each level has a few. So
 //! levels are not taken one by one. A *window* of levels is taken at once: boards are visited in the order of their
@@ -62,11 +62,12 @@ struct Run<'a, L: Layout> {
     is_full: bool,
 }
 
-/// Whether a search can be made board by board: every state stands for itself, and the transition function keeps to what
-/// is said of it.
+/// Whether a search can be made board by board: nothing is left out, and the transition function keeps to what is said of
+/// it.
 pub(super) fn suits<L: Layout>(search: &Search<'_, L>) -> bool {
     search.symmetry.classes().is_empty()
         && !search.symmetry.exchanges_vcpus()
+        && search.rules.iter().next().is_none()
         && search.machine.mutations.is_empty()
         && search.sections.vcpus() > 0
 }
@@ -194,7 +195,8 @@ impl<'a, L: Layout> Run<'a, L> {
             let desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
             desk.bytes()
         });
-        let lists = self.queues.values().map(Vec::capacity).sum::<usize>() + self.touched.capacity();
+        let lists =
+            self.queues.values().map(Vec::capacity).sum::<usize>() + self.touched.capacity();
         let numbers: u64 = self.numbers.iter().map(Numbers::bytes).sum();
         self.grid_bytes
             + self.boards.bytes()
@@ -243,7 +245,10 @@ impl<'a, L: Layout> Run<'a, L> {
                 return Some(Limit::Memory);
             }
         }
-        if search.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if search
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
             return Some(Limit::Time);
         }
         let progress = Progress {
@@ -304,15 +309,11 @@ impl<'a, L: Layout> Run<'a, L> {
     }
 
     /// One worker's part of that.
-    fn work_as<const N: usize>(
-        &self,
-        index: usize,
-        list: List<'_>,
-        width: u8,
-        task: Task,
-    ) -> Done {
+    fn work_as<const N: usize>(&self, index: usize, list: List<'_>, width: u8, task: Task) -> Done {
         // A desk is one worker's; a poisoned lock means that it panicked, which has ended the search already.
-        let mut desk = self.desks[index].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut desk = self.desks[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut worker =
             Worker::<L, N>::new(self.search, &self.boards, &self.numbers, &mut desk, width);
         let mut done = Done::default();

@@ -71,7 +71,10 @@ impl Numbers {
 
     /// About how many bytes they take.
     pub(super) fn bytes(&self) -> u64 {
-        let words = self.all.get(0).map_or(0, |section| section.words.len() * 8 + 40);
+        let words = self
+            .all
+            .get(0)
+            .map_or(0, |section| section.words.len() * 8 + 40);
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         (self.all.count() * words) as u64 + index.bytes()
     }

@@ -9,7 +9,7 @@ use dirtysim_model::step::{Actor, Effect, Step, apply};
 
 use super::board::{Axis, BoardAt, Grid, LEAVE, Rank, STAY};
 use super::numbers::Number;
-use super::worker::{NOBODY, Worker};
+use super::worker::Worker;
 use crate::run::is_stuck;
 use crate::search::memo::EntryAt;
 use crate::sometimes::{Facts, Seen};
@@ -134,12 +134,14 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         let mut cells = std::mem::take(&mut self.open);
         cells.clear();
         for row in 0..grid.axes[0].len() {
-            grid.for_each_open(row, self.width, |column, level| cells.push((row, column, level)));
+            grid.for_each_open(row, self.width, |column, level| {
+                cells.push((row, column, level))
+            });
         }
         if !cells.is_empty() {
             let mut accounts = std::mem::take(&mut self.accounts);
             self.account_of_seats(&mut grid.axes, &cells, &mut accounts);
-            if self.filters || self.is_uneven() || accounts.claim {
+            if self.is_uneven() || accounts.claim {
                 for &(row, column, level) in &cells {
                     let level = &mut levels[usize::from(level) - 1];
                     self.account_of_cell(&mut grid.axes, [row, column], &accounts, level);
@@ -257,7 +259,6 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
             ..
         } = accounts.join(seats[0], seats[1]);
         let numbers = [0, 1].map(|axis| axes[axis].numbers()[seats[axis]]);
-        let alone = if self.filters { self.alone(axes, seats) } else { NOBODY };
         let mut actors = self.board_entries.clone();
         for axis in 0..2 {
             actors.extend_from_slice(self.entries(axis, seats[axis]));
@@ -270,13 +271,14 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
             actors.push((actor, entry));
         }
         let broken = part.verdict();
-        debug_assert_eq!(broken, self.broken_in(numbers), "the parts of a verdict are the verdict");
+        debug_assert_eq!(
+            broken,
+            self.broken_in(numbers),
+            "the parts of a verdict are the verdict"
+        );
         level.broken_at.union(broken);
         let mut transitions = 0;
         for (actor, entry) in actors {
-            if alone != NOBODY && alone != actor {
-                continue;
-            }
             let (first, _, steps, _) = self.desk.memo.head(entry);
             if first.is_by_hand() {
                 transitions += self.account_by_hand(numbers, actor, &mut facts, level);
@@ -316,7 +318,9 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
             *facts |= Facts::of_step(machine, &state, step).to_word();
             let mut after = state.clone();
             let effect = apply(machine, &mut after, step);
-            level.broken_after.union(oracle::check_effect(machine, &after, effect));
+            level
+                .broken_after
+                .union(oracle::check_effect(machine, &after, effect));
         }
         choices.len() as u64
     }

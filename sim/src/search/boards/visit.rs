@@ -9,9 +9,9 @@ use std::sync::PoisonError;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::step::{Step, apply};
 
-use super::board::{ABSENT, Axis, BoardAt, Grid, LEAVE, NOWHERE, Rank, STAY, Seat, is_open};
+use super::board::{ABSENT, BoardAt, Grid, LEAVE, NOWHERE, Rank, STAY, Seat, is_open};
 use super::numbers::Number;
-use super::worker::{Cell, NOBODY, Op, Responder, STAYS, Worker};
+use super::worker::{Cell, Op, Responder, STAYS, Worker};
 
 /// What visits bring about.
 #[derive(Default)]
@@ -38,7 +38,7 @@ pub(super) struct Scratch {
     /// By axis and seat, the cells that are to leave: where they begin and end among all.
     leaving: [Vec<(u32, u32)>; 2],
     /// The edges that the steps take of actors that depend on the board alone.
-    steps: Vec<(u8, u32)>,
+    steps: Vec<u32>,
     edges: Vec<u32>,
     listed: Vec<Cell>,
     /// States whose steps are taken by the transition function: sections, level, and the actor.
@@ -65,16 +65,6 @@ impl Grid {
         } else {
             (seat, self.stride)
         }
-    }
-
-    /// The cells of a seat whose states take their steps in this window.
-    fn list(&self, axis: usize, seat: usize, width: u8) -> Vec<Cell> {
-        let (first, step) = self.line(axis, seat);
-        (0..self.axes[1 - axis].len())
-            .map(|other| (other, self.cells[first + other * step]))
-            .filter(|&(_, level)| is_open(level, width))
-            .map(|(other, level)| cell(other, level))
-            .collect()
     }
 
     /// Moves listed cells, which have one seat in common, to a seat on the same axis, one level on; `map` has the seats
@@ -120,10 +110,19 @@ impl Grid {
         }
         let stride = self.stride;
         let [rows, columns] = &mut self.axes;
-        let ahead = |level: u8| if is_open(level, width) { level + 1 } else { ABSENT };
+        let ahead = |level: u8| {
+            if is_open(level, width) {
+                level + 1
+            } else {
+                ABSENT
+            }
+        };
         let mut changed = 0;
         if axis == 0 {
-            let lines = [from * stride..(from + 1) * stride, to * stride..(to + 1) * stride];
+            let lines = [
+                from * stride..(from + 1) * stride,
+                to * stride..(to + 1) * stride,
+            ];
             let Ok([from, line]) = self.cells.get_disjoint_mut(lines) else {
                 return;
             };
@@ -153,7 +152,13 @@ impl Grid {
 
 impl<L: Layout, const N: usize> Worker<'_, L, N> {
     /// Visits a board.
-    pub(super) fn visit(&mut self, at: BoardAt, rank: Rank, scratch: &mut Scratch, sent: &mut Sent) {
+    pub(super) fn visit(
+        &mut self,
+        at: BoardAt,
+        rank: Rank,
+        scratch: &mut Scratch,
+        sent: &mut Sent,
+    ) {
         let board = self.boards.get(at);
         let mut grid = board.grid.lock().unwrap_or_else(PoisonError::into_inner);
         let grid = &mut *grid;
@@ -165,11 +170,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         grid.is_queued = false;
         let bytes = grid.bytes();
         self.begin(&board.shared, grid);
-        if self.filters {
-            self.stay_filtered(grid);
-        } else {
-            self.stay(grid);
-        }
+        self.stay(grid);
         self.gather(grid, scratch);
         for axis in 0..2 {
             scratch.numbers[axis].clear();
@@ -185,85 +186,34 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     /// put in an order where those of the first vCPU come first.
     fn stay(&mut self, grid: &mut Grid) {
         for axis in 0..2 {
-            self.stay_on(grid, axis, |worker, grid, seat, number| {
-                for at in worker.moves(axis, seat, number) {
-                    let step = worker.a_move(at);
-                    if step.edge == STAYS {
-                        let to = grid.seat(axis, step.number);
-                        grid.relax_line(axis, seat, to, worker.width);
+            let mut done = false;
+            while !done {
+                done = true;
+                let mut seat = 0;
+                while seat < grid.axes[axis].len() {
+                    if grid.axes[axis].flags[seat] & STAY != 0 {
+                        grid.axes[axis].flags[seat] &= !STAY;
+                        self.stay_at(grid, axis, seat);
+                        done = false;
                     }
+                    seat += 1;
                 }
-            });
-        }
-    }
-
-    /// The same where some steps may be taken alone, and the order matters.
-    fn stay_filtered(&mut self, grid: &mut Grid) {
-        loop {
-            let mut done = true;
-            for axis in 0..2 {
-                done &= !self.stay_on(grid, axis, |worker, grid, seat, number| {
-                    for at in worker.moves(axis, seat, number) {
-                        let step = worker.a_move(at);
-                        if step.edge == STAYS {
-                            let mut list = grid.list(axis, seat, worker.width);
-                            worker.filter(&mut grid.axes, axis, seat, step.actor, &mut list);
-                            let to = grid.seat(axis, step.number);
-                            grid.relax(axis, to, &list, |seat| seat);
-                        }
-                    }
-                });
-            }
-            if done {
-                break;
             }
         }
     }
 
-    /// Calls `stay_at` for the seats of an axis that are to take their steps, until there are none; whether there were any.
+    /// The same for the states that have a seat in common.
     #[inline(always)]
-    fn stay_on(
-        &mut self,
-        grid: &mut Grid,
-        axis: usize,
-        stay_at: impl Fn(&mut Self, &mut Grid, usize, Number),
-    ) -> bool {
-        let mut any = false;
-        loop {
-            let mut done = true;
-            let mut seat = 0;
-            while seat < grid.axes[axis].len() {
-                if grid.axes[axis].flags[seat] & STAY != 0 {
-                    grid.axes[axis].flags[seat] &= !STAY;
-                    self.meet(&mut grid.axes, axis, seat);
-                    let number = grid.axes[axis].numbers()[seat];
-                    stay_at(self, grid, seat, number);
-                    done = false;
-                }
-                seat += 1;
+    fn stay_at(&mut self, grid: &mut Grid, axis: usize, seat: usize) {
+        self.meet(&mut grid.axes, axis, seat);
+        let number = grid.axes[axis].numbers()[seat];
+        for at in self.moves(axis, seat, number) {
+            let step = self.a_move(at);
+            if step.edge == STAYS {
+                let to = grid.seat(axis, step.number);
+                grid.relax_line(axis, seat, to, self.width);
             }
-            if done {
-                return any;
-            }
-            any = true;
         }
-    }
-
-    /// Leaves in a list of cells those where the actor takes its steps.
-    fn filter(
-        &mut self,
-        axes: &mut [Axis; 2],
-        axis: usize,
-        seat: usize,
-        actor: u8,
-        list: &mut Vec<Cell>,
-    ) {
-        list.retain(|&cell| {
-            let other = seat_of(cell);
-            let seats = if axis == 0 { [seat, other] } else { [other, seat] };
-            let alone = self.alone(axes, seats);
-            alone == NOBODY || alone == actor
-        });
     }
 
     /// Puts the cells that are to leave into lists, by row and by column.
@@ -303,34 +253,13 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         }
     }
 
-    /// Of a list of cells those where an actor takes its steps.
-    fn cells_for(
-        &mut self,
-        grid: &mut Grid,
-        axis: usize,
-        seat: usize,
-        actor: u8,
-        all: (u32, u32),
-    ) -> (u32, u32) {
-        if !self.filters {
-            return all;
-        }
-        let mut list = self.cells[all.0 as usize..all.1 as usize].to_vec();
-        self.filter(&mut grid.axes, axis, seat, actor, &mut list);
-        let begin = self.cells.len() as u32;
-        self.cells.append(&mut list);
-        (begin, self.cells.len() as u32)
-    }
-
     /// Puts the steps that leave the board with the edges that they take.
     fn gather(&mut self, grid: &mut Grid, scratch: &mut Scratch) {
         let mut steps = std::mem::take(&mut scratch.steps);
         steps.clear();
         for index in 0..self.board_entries.len() {
             let (actor, entry) = self.board_entries[index];
-            scratch.edges.clear();
-            self.edges_of(actor, entry, [0, 0], &mut scratch.edges);
-            steps.extend(scratch.edges.iter().map(|&edge| (actor, edge)));
+            self.edges_of(actor, entry, [0, 0], &mut steps);
         }
         self.list_leaving(grid, scratch);
         for axis in 0..2 {
@@ -355,21 +284,24 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                 for at in self.moves(axis, seat, number) {
                     let step = self.a_move(at);
                     if step.edge != STAYS {
-                        let cells = self.cells_for(grid, axis, seat, step.actor, all);
-                        self.edges[step.edge as usize].ops.push(op(Some(step.number), cells));
+                        self.edges[step.edge as usize]
+                            .ops
+                            .push(op(Some(step.number), all));
                     }
                 }
                 if axis == 1 {
                     continue;
                 }
-                for &(actor, edge) in &steps {
-                    let cells = self.cells_for(grid, axis, seat, actor, all);
-                    self.edges[edge as usize].ops.push(op(None, cells));
+                for &edge in &steps {
+                    self.edges[edge as usize].ops.push(op(None, all));
                 }
                 for index in 0..self.on_control() {
                     self.gather_on_control(grid, seat, all, index, scratch);
                 }
-                self.gather_by_hand(grid, seat, all, scratch);
+                for &actor in &self.by_hand {
+                    let list = &self.cells[all.0 as usize..all.1 as usize];
+                    note_by_hand(grid, seat, list, actor, scratch);
+                }
             }
         }
         scratch.steps = steps;
@@ -397,21 +329,22 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
             rest = others;
             let seats = [row, seat_of(cell)];
             let (actor, entry) = self.control_entry(&grid.axes, index, seats);
-            let mut same = same.to_vec();
-            if self.filters {
-                self.filter(&mut grid.axes, 0, row, actor, &mut same);
-            }
             if self.desk.memo.first(entry).is_by_hand() {
-                note_by_hand(grid, row, &same, actor, scratch);
+                note_by_hand(grid, row, same, actor, scratch);
                 continue;
             }
             for axis in 0..2 {
                 self.sit(axis, grid.axes[axis].numbers()[seats[axis]]);
             }
             scratch.edges.clear();
-            self.edges_of(actor, entry, seats.map(|seat| seat as Seat), &mut scratch.edges);
+            self.edges_of(
+                actor,
+                entry,
+                seats.map(|seat| seat as Seat),
+                &mut scratch.edges,
+            );
             let begin = self.cells.len() as u32;
-            self.cells.append(&mut same);
+            self.cells.extend_from_slice(same);
             for &edge in &scratch.edges {
                 self.edges[edge as usize].ops.push(Op {
                     axis: 0,
@@ -421,24 +354,6 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                     end: self.cells.len() as u32,
                 });
             }
-        }
-    }
-
-    /// Notes the states of a row where somebody's steps are taken by the transition function.
-    fn gather_by_hand(
-        &mut self,
-        grid: &mut Grid,
-        row: usize,
-        all: (u32, u32),
-        scratch: &mut Scratch,
-    ) {
-        for index in 0..self.by_hand.len() {
-            let actor = self.by_hand[index];
-            let mut list = self.cells[all.0 as usize..all.1 as usize].to_vec();
-            if self.filters {
-                self.filter(&mut grid.axes, 0, row, actor, &mut list);
-            }
-            note_by_hand(grid, row, &list, actor, scratch);
         }
     }
 
@@ -503,7 +418,10 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     fn find(&self, shared: &[u64]) -> BoardAt {
         let sections = self.sections;
         self.boards.find(shared, || {
-            sections.places(shared).map(|place| u32::from(place.op)).sum()
+            sections
+                .places(shared)
+                .map(|place| u32::from(place.op))
+                .sum()
         })
     }
 
@@ -600,6 +518,10 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
 fn note_by_hand(grid: &Grid, row: usize, list: &[Cell], actor: u8, scratch: &mut Scratch) {
     let number = |axis: usize, seat: usize| grid.axes[axis].numbers()[seat];
     scratch.by_hand.extend(list.iter().map(|&cell| {
-        ([number(0, row), number(1, seat_of(cell))], cell as u8, actor)
+        (
+            [number(0, row), number(1, seat_of(cell))],
+            cell as u8,
+            actor,
+        )
     }));
 }

@@ -12,9 +12,6 @@ use crate::search::memo::{EntryAt, Memo, Successor};
 use crate::search::sections::Sections;
 use crate::search::source::Source;
 
-/// No actor's step is to be taken alone.
-pub(super) const NOBODY: u8 = u8::MAX;
-
 /// What a thread keeps from board to board.
 pub(super) struct Desk {
     pub(super) memo: Memo,
@@ -51,7 +48,6 @@ impl Desk {
 /// A step of an actor at a seat.
 #[derive(Clone, Copy)]
 pub(super) struct Move {
-    pub(super) actor: u8,
     pub(super) edge: u32,
     /// The section of the axis's vCPU after it.
     pub(super) number: Number,
@@ -62,7 +58,6 @@ pub(super) struct Move {
 struct SeatInfo {
     entries: Option<(u32, u32)>,
     moves: Option<(u32, u32)>,
-    alone: u8,
     class: u16,
 }
 
@@ -127,9 +122,6 @@ pub(super) struct Worker<'a, L: Layout, const N: usize> {
     on_control: Vec<OnControl>,
     /// Actors whose steps are taken by the transition function.
     pub(super) by_hand: Vec<u8>,
-    board_alone: u8,
-    /// Some steps may be taken alone.
-    pub(super) filters: bool,
     entries: Vec<(u8, EntryAt)>,
     moves: Vec<Move>,
     pub(super) edges: Vec<Edge>,
@@ -167,8 +159,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             board_entries: Vec::new(),
             on_control: Vec::new(),
             by_hand: Vec::new(),
-            board_alone: NOBODY,
-            filters: search.rules.iter().next().is_some(),
             entries: Vec::new(),
             moves: Vec::new(),
             edges: Vec::new(),
@@ -205,7 +195,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         self.entries.clear();
         self.moves.clear();
         self.cells.clear();
-        self.board_alone = NOBODY;
         for actor in self.seated..self.sections.actors() {
             match self.sections.reach(&self.words, actor) {
                 (Reach::IndexedVcpu, vcpu) if vcpu < self.seated => {
@@ -221,8 +210,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                     self.board_entries.push((actor as u8, entry));
                     if first.is_by_hand() {
                         self.by_hand.push(actor as u8);
-                    } else if first.is_local() {
-                        self.board_alone = self.board_alone.min(actor as u8);
                     }
                 }
             }
@@ -252,7 +239,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     fn find_entries(&mut self, seats: &mut Axis, axis: usize, seat: usize) {
         let number = seats.numbers()[seat];
         let begin = self.entries.len() as u32;
-        let mut alone = NOBODY;
         let mut is_seated = false;
         for index in 0..self.axis_actors[axis].len() {
             let actor = self.axis_actors[axis][index];
@@ -270,15 +256,11 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 }
                 entry
             };
-            if self.filters && self.desk.memo.first(entry).is_local() {
-                alone = alone.min(actor);
-            }
             self.entries.push((actor, entry));
         }
         self.seats[axis][seat] = SeatInfo {
             entries: Some((begin, self.entries.len() as u32)),
             moves: None,
-            alone,
             class: if self.on_control.is_empty() || axis >= self.seated {
                 0
             } else {
@@ -310,7 +292,12 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
 
     /// Where the steps of a seat are among all, once it was met.
     #[inline(always)]
-    pub(super) fn moves(&mut self, axis: usize, seat: usize, number: Number) -> std::ops::Range<usize> {
+    pub(super) fn moves(
+        &mut self,
+        axis: usize,
+        seat: usize,
+        number: Number,
+    ) -> std::ops::Range<usize> {
         let (begin, end) = match self.seats[axis][seat].moves {
             Some(moves) => moves,
             None => self.find_moves(axis, seat, number),
@@ -338,11 +325,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             ));
             for &successor in &successors {
                 let (edge, number) = self.follow(successor, axis);
-                self.moves.push(Move {
-                    actor,
-                    edge,
-                    number,
-                });
+                self.moves.push(Move { edge, number });
             }
             self.successors = successors;
         }
@@ -357,7 +340,9 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let mut after = std::mem::take(&mut self.after);
         after.clear();
         after.extend_from_slice(&self.words);
-        self.desk.memo.write::<N>(self.sections, successor, &mut after);
+        self.desk
+            .memo
+            .write::<N>(self.sections, successor, &mut after);
         debug_assert!(
             self.is_successor(usize::from(successor.actor), &after),
             "a successor from the memo is one of the transition function"
@@ -384,7 +369,8 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let len = if N > 0 { N } else { shared.len() };
         let known = self.edges[..self.used_edges].iter().position(|edge| {
             edge.shared[..len] == shared[..len]
-                && edge.responder.map(|(.., entry, _)| entry) == responder.map(|(.., entry, _)| entry)
+                && edge.responder.map(|(.., entry, _)| entry)
+                    == responder.map(|(.., entry, _)| entry)
         });
         if let Some(edge) = known {
             return edge as u32;
@@ -423,7 +409,9 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             let mut after = std::mem::take(&mut self.after);
             after.clear();
             after.extend_from_slice(&self.words);
-            self.desk.memo.write::<N>(self.sections, successor, &mut after);
+            self.desk
+                .memo
+                .write::<N>(self.sections, successor, &mut after);
             if each {
                 for vcpu in 0..self.sections.vcpus() {
                     let memo = &mut self.desk.memo;
@@ -498,45 +486,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             .entry(&self.source, &self.words, usize::from(actor));
         self.on_control[index].entries[row][column] = entry;
         (actor, entry)
-    }
-
-    /// The actor whose step is to be taken alone in the state at two seats; [`NOBODY`].
-    pub(super) fn alone(&mut self, axes: &mut [Axis; 2], seats: [usize; 2]) -> u8 {
-        let numbers = [0, 1].map(|axis| axes[axis].numbers()[seats[axis]]);
-        let mut alone = self.board_alone;
-        for axis in 0..2 {
-            self.meet(axes, axis, seats[axis]);
-            alone = alone.min(self.seats[axis][seats[axis]].alone);
-        }
-        for index in 0..self.on_control.len() {
-            let (actor, entry) = self.control_entry(axes, index, seats);
-            let first = self.desk.memo.first(entry);
-            let local = if first.is_by_hand() {
-                actor < alone && self.is_local_by_hand(actor, numbers)
-            } else {
-                first.is_local()
-            };
-            if local {
-                alone = alone.min(actor);
-            }
-        }
-        for index in 0..self.by_hand.len() {
-            let actor = self.by_hand[index];
-            if actor < alone && self.is_local_by_hand(actor, numbers) {
-                alone = actor;
-            }
-        }
-        alone
-    }
-
-    /// Whether an actor whose steps are taken by hand has one that may be taken alone.
-    fn is_local_by_hand(&mut self, actor: u8, numbers: [Number; 2]) -> bool {
-        for axis in 0..2 {
-            self.sit(axis, numbers[axis]);
-        }
-        let state = self.source.unpack(&self.words);
-        let actor = self.sections.actor(usize::from(actor));
-        self.source.choices(&state, actor, &mut Vec::new()).is_some()
     }
 
     /// Whether a step of an actor leads from the state in work to another.
