@@ -41,7 +41,32 @@ pub(super) struct Search<'a, L: Layout> {
     pub(super) watch: Watch<'a>,
 }
 
-impl<L: Layout> Search<'_, L> {
+impl<'a, L: Layout> Search<'a, L> {
+    pub(super) fn new(
+        machine: &'a Machine,
+        start: &'a State<L>,
+        target: Option<Invariant>,
+        options: &Options,
+        watch: Watch<'a>,
+    ) -> Self {
+        let wanted = options.reductions;
+        let packing = Packing::new(machine, start);
+        let rules = Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0);
+        Self {
+            machine,
+            start,
+            sections: Sections::new(machine, start, packing, &rules),
+            symmetry: Symmetry::of(machine, start, wanted.pages, wanted.vcpus),
+            rules,
+            target,
+            limit_bytes: options
+                .max_memory_bytes
+                .unwrap_or_else(memory::default_limit_bytes),
+            deadline: options.max_time.map(|time| Instant::now() + time),
+            watch,
+        }
+    }
+
     /// The transition function, for states as words.
     pub(super) fn source(&self) -> Source<'_, L> {
         Source {
@@ -210,22 +235,7 @@ pub(super) fn search<L: Layout>(
     options: &Options,
     watch: Watch<'_>,
 ) -> Result<Report, TooLarge> {
-    let wanted = options.reductions;
-    let packing = Packing::new(machine, start);
-    let rules = Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0);
-    let mut search = Search {
-        machine,
-        start,
-        sections: Sections::new(machine, start, packing, &rules),
-        symmetry: Symmetry::of(machine, start, wanted.pages, wanted.vcpus),
-        rules,
-        target,
-        limit_bytes: options
-            .max_memory_bytes
-            .unwrap_or_else(memory::default_limit_bytes),
-        deadline: options.max_time.map(|time| Instant::now() + time),
-        watch,
-    };
+    let mut search = Search::new(machine, start, target, options, watch);
     let is_exact = boards::suits(&search);
     let passed = if is_exact {
         boards::pass(&search, options.max_states, options.keep_going)
@@ -247,8 +257,9 @@ pub(super) fn search<L: Layout>(
     // A path is as short as can be only where every interleaving is looked at; exchanging pages changes no length.
     // Exchanging vCPUs leaves some states apart that could be exchanged, so that the way back could not be followed.
     search.rules = Rules::none();
+    let packing = *search.sections.packing();
     search.sections = Sections::new(machine, start, packing, &search.rules);
-    search.symmetry = Symmetry::of(machine, start, wanted.pages, false);
+    search.symmetry = Symmetry::of(machine, start, options.reductions.pages, false);
     let violation = passed.found.map(|found| {
         let steps = options
             .counterexample

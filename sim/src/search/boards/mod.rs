@@ -98,6 +98,11 @@ pub(super) fn pass<L: Layout>(
             None => base.clamp(FIRST_WIDTH, MOST_WIDTH),
         };
         let limit = run.window(width as u8, base, frontier, &mut passed);
+        if run.is_full {
+            // States may have been taken for others: nothing is to be judged.
+            passed.limit = limit.or(Some(Limit::Memory));
+            return passed;
+        }
         let (levels, next) = run.settle(width as u8);
         passed.peak_bytes = passed.peak_bytes.max(run.bytes());
         for (index, level) in levels.iter().enumerate() {
@@ -380,5 +385,98 @@ impl Iterator for List<'_> {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dirtysim_model::layout::{Medium, Small};
+    use dirtysim_model::state::State;
+
+    use super::super::engine::{Pass, pass as by_levels};
+    use super::super::{Options, Reductions};
+    use super::*;
+    use crate::run::target;
+    use crate::scenario::{Scenario, builtins};
+
+    /// Compares what both searches come to within so many states; whether the scenario can be searched by boards.
+    fn compare(scenario: &Scenario, max_states: u64, keep_going: bool) -> bool {
+        match scenario.start::<Small>() {
+            Ok(start) => compare_from(scenario, &start, max_states, keep_going),
+            Err(_) => {
+                let start = scenario.start::<Medium>().expect("a scenario to search");
+                compare_from(scenario, &start, max_states, keep_going)
+            }
+        }
+    }
+
+    fn compare_from<L: Layout>(
+        scenario: &Scenario,
+        start: &State<L>,
+        max_states: u64,
+        keep_going: bool,
+    ) -> bool {
+        let options = Options {
+            reductions: Reductions::NONE,
+            ..Options::default()
+        };
+        let target = target(scenario);
+        let search = Search::new(&scenario.machine, start, target, &options, &|_| true);
+        if !suits(&search) {
+            return false;
+        }
+        let levels = by_levels(
+            &search,
+            Pass::Verdict {
+                max_states: Some(max_states),
+                keep_going,
+            },
+        );
+        let boards = pass(&search, Some(max_states), keep_going);
+        let facts = |passed: &Passed| {
+            (
+                (passed.limit, passed.found, passed.broken, passed.seen),
+                (passed.states, passed.transitions, passed.depth),
+            )
+        };
+        assert_eq!(facts(&boards), facts(&levels), "{}", scenario.name);
+        true
+    }
+
+    #[test]
+    fn a_search_by_boards_comes_to_what_a_search_by_levels_does() {
+        let mut compared = 0;
+        for scenario in builtins() {
+            compare(&scenario, 4_000, false);
+            compared += u32::from(compare(&scenario, 20_000, true));
+        }
+        assert!(compared > 20, "{compared} scenarios");
+    }
+
+    #[test]
+    fn so_it_does_with_one_vcpu_and_with_three() {
+        for vcpus in [1, 3] {
+            let text = format!(
+                r#"
+name = "few-or-many"
+sentence = "One vCPU has the board to itself; of three, the third belongs to it."
+[machine]
+arch = "arm64"
+vcpus = {vcpus}
+pages = 2
+ring = {{ entries = 4, reserved = 2 }}
+ring_with_bitmap = true
+[writers]
+vcpu = {{ stores = 1 }}
+[protocol]
+steps = [
+  "enable-logging", "harvest-rings", "reset-rings", "copy",
+  "pause-vcpus", "harvest-rings", "get-dirty-log", "copy", "finish",
+]
+"#
+            );
+            let scenario = Scenario::from_toml("few-or-many", &text).expect("a scenario");
+            assert!(compare(&scenario, 50_000, true));
+        }
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Numbers {
 
 struct Section {
     words: Box<[u64]>,
-    control: u16,
+    control: u32,
 }
 
 impl Numbers {
@@ -40,7 +40,7 @@ impl Numbers {
 
     /// The number of its control among those that were met.
     #[inline(always)]
-    pub(super) fn control(&self, number: Number) -> u16 {
+    pub(super) fn control(&self, number: Number) -> u32 {
         self.all[number as usize].control
     }
 
@@ -63,7 +63,7 @@ impl Numbers {
         });
         let number = self.all.push(Section {
             words: section.into(),
-            control: control as u16,
+            control: control as u32,
         }) as Number;
         index.insert(hash, number + 1);
         number

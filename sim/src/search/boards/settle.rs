@@ -180,9 +180,9 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         accounts: &mut Accounts,
     ) {
         accounts.claim = false;
-        for axis in 0..2 {
-            accounts.seats[axis].clear();
-            accounts.seats[axis].resize(axes[axis].len(), None);
+        for (seats, axis) in accounts.seats.iter_mut().zip(axes.iter()) {
+            seats.clear();
+            seats.resize(axis.len(), None);
         }
         let board = self.account_of_board(&mut accounts.claim);
         for &(row, column, _) in cells {
@@ -260,8 +260,8 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         } = accounts.join(seats[0], seats[1]);
         let numbers = [0, 1].map(|axis| axes[axis].numbers()[seats[axis]]);
         let mut actors = self.board_entries.clone();
-        for axis in 0..2 {
-            actors.extend_from_slice(self.entries(axis, seats[axis]));
+        for (axis, seat) in seats.into_iter().enumerate() {
+            actors.extend_from_slice(self.entries(axis, seat));
         }
         for index in 0..self.on_control() {
             let (actor, entry) = self.control_entry(axes, index, seats);
@@ -306,8 +306,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         facts: &mut u64,
         level: &mut Level,
     ) -> u64 {
-        self.sit(0, numbers[0]);
-        self.sit(1, numbers[1]);
+        self.sit_both(numbers);
         let machine = self.search.machine;
         let state = self.source.unpack(&self.words);
         let actor = self.sections.actor(usize::from(actor));
@@ -352,16 +351,14 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
 
     /// What is broken in a state, by the oracle.
     fn broken_in(&mut self, numbers: [Number; 2]) -> Invariants {
-        self.sit(0, numbers[0]);
-        self.sit(1, numbers[1]);
+        self.sit_both(numbers);
         let state = self.source.unpack(&self.words);
         oracle::check(self.search.machine, &state, Effect::None)
     }
 
     #[cold]
     fn look_if_stuck(&mut self, numbers: [Number; 2], level: &mut Level) {
-        self.sit(0, numbers[0]);
-        self.sit(1, numbers[1]);
+        self.sit_both(numbers);
         if is_stuck(self.search.machine, &self.source.unpack(&self.words)) {
             level.broken_at.insert(Invariant::MigrationMakesProgress);
         }

@@ -333,9 +333,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                 note_by_hand(grid, row, same, actor, scratch);
                 continue;
             }
-            for axis in 0..2 {
-                self.sit(axis, grid.axes[axis].numbers()[seats[axis]]);
-            }
+            self.sit_both([0, 1].map(|axis| grid.axes[axis].numbers()[seats[axis]]));
             scratch.edges.clear();
             self.edges_of(
                 actor,
@@ -480,9 +478,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         rank: Rank,
         sent: &mut Sent,
     ) {
-        for axis in 0..2 {
-            self.sit(axis, numbers[axis]);
-        }
+        self.sit_both(numbers);
         let machine = self.search.machine;
         let state = self.source.unpack(&self.words);
         let actor = self.sections.actor(usize::from(actor));

@@ -53,12 +53,13 @@ pub(super) struct Move {
     pub(super) number: Number,
 }
 
-/// The actors of a seat, and their steps.
+/// The actors of a seat and their steps: where they begin and end among all, once they are known; the class of the vCPU's
+/// control.
 #[derive(Clone, Copy, Default)]
 struct SeatInfo {
     entries: Option<(u32, u32)>,
     moves: Option<(u32, u32)>,
-    class: u16,
+    class: u32,
 }
 
 /// Whose step changes each vCPU's section by itself, its entry, and seats where it is the entry.
@@ -177,9 +178,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let first = [0, 1].map(|axis| grid.axes[axis].numbers()[0]);
         self.words.clear();
         self.words.extend_from_slice(shared);
-        for axis in 0..self.seated {
-            self.sit(axis, first[axis]);
-        }
+        self.sit_both(first);
         self.used_edges = 0;
         self.edge(shared, None);
         for axis in 0..2 {
@@ -222,6 +221,13 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         if axis < self.seated {
             let own = self.sections.own::<N>(axis);
             self.words[own].copy_from_slice(self.numbers[axis].get(number));
+        }
+    }
+
+    /// Seats both.
+    pub(super) fn sit_both(&mut self, numbers: [Number; 2]) {
+        for (axis, number) in numbers.into_iter().enumerate() {
+            self.sit(axis, number);
         }
     }
 
@@ -453,7 +459,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     }
 
     /// The class of control at a seat that was met.
-    pub(super) fn class(&self, axis: usize, seat: usize) -> u16 {
+    pub(super) fn class(&self, axis: usize, seat: usize) -> u32 {
         self.seats[axis][seat].class
     }
 
@@ -464,7 +470,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         index: usize,
         seats: [usize; 2],
     ) -> (u8, EntryAt) {
-        let [row, column] = [0, 1].map(|axis| usize::from(self.class(axis, seats[axis])));
+        let [row, column] = [0, 1].map(|axis| self.class(axis, seats[axis]) as usize);
         let OnControl { actor, entries } = &mut self.on_control[index];
         let actor = *actor;
         if entries.len() <= row {
@@ -477,9 +483,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         if known != 0 {
             return (actor, known);
         }
-        for axis in 0..2 {
-            self.sit(axis, axes[axis].numbers()[seats[axis]]);
-        }
+        self.sit_both([0, 1].map(|axis| axes[axis].numbers()[seats[axis]]));
         let entry = self
             .desk
             .memo
