@@ -42,7 +42,7 @@ pub(super) struct Axis {
     numbers: Vec<Number>,
     /// An open-addressing table of seats, counted from 1; 0: empty.
     slots: Vec<Seat>,
-    /// By seat, what is to be done: [`STAY`], [`LEAVE`]; those of the second vCPU as long as a line of cells.
+    /// By seat, what is to be done: [`STAY`], [`LEAVE`]; as many as there is room for.
     pub(super) flags: Vec<u8>,
     /// By seat, the entry of the vCPU in the memo of the board's reader; 0: not known.
     pub(super) entries: Vec<EntryAt>,
@@ -78,26 +78,38 @@ impl Axis {
         }
     }
 
+    /// Seats that there is room for.
+    fn room(&self) -> usize {
+        self.flags.len()
+    }
+
     fn push(&mut self, number: Number) -> usize {
-        if self.numbers.is_empty() {
-            self.numbers.reserve(STRIDE);
-            self.flags.reserve(STRIDE);
-            self.entries.reserve(STRIDE);
+        let seat = self.numbers.len();
+        if seat == self.room() {
+            self.widen();
         }
         self.numbers.push(number);
-        if self.flags.len() < self.numbers.len() {
-            self.flags.push(0);
-        }
         self.entries.push(0);
-        if self.numbers.len() * 2 > self.slots.len() {
-            self.slots = vec![0; (self.slots.len() * 2).max(32)];
-            for seat in 0..self.numbers.len() {
-                self.put(seat);
-            }
-        } else {
-            self.put(self.numbers.len() - 1);
+        self.put(seat);
+        seat
+    }
+
+    /// Makes room for more seats; most boards have to do so twice.
+    fn widen(&mut self) {
+        let room = match self.room() {
+            0 => STRIDE,
+            STRIDE => 3 * STRIDE,
+            room => room + (room / 2).next_multiple_of(STRIDE),
+        };
+        let more = room - self.room();
+        self.numbers.reserve_exact(more);
+        self.entries.reserve_exact(more);
+        self.flags.reserve_exact(more);
+        self.flags.resize(room, 0);
+        self.slots = vec![0; (2 * room).next_power_of_two()];
+        for seat in 0..self.numbers.len() {
+            self.put(seat);
         }
-        self.numbers.len() - 1
     }
 
     fn put(&mut self, seat: usize) {
@@ -176,21 +188,22 @@ impl Grid {
             self.is_full = true;
             return 0;
         }
+        let rooms = |axes: &[Axis; 2]| axes.each_ref().map(Axis::room);
+        let old = rooms(&self.axes);
         let seat = self.axes[axis].push(number);
-        let rows = self.axes[0].len().max(1);
-        if self.axes[1].len() > self.stride {
-            let stride = self.stride + (self.stride / 2).next_multiple_of(STRIDE).max(STRIDE);
-            self.axes[1].flags.resize(stride, 0);
+        let [rows, stride] = rooms(&self.axes);
+        if [rows, stride] != old {
             let mut cells = vec![ABSENT; rows * stride];
             if self.stride > 0 {
-                for (new, old) in cells.chunks_mut(stride).zip(self.cells.chunks(self.stride)) {
+                for (new, old) in cells
+                    .chunks_mut(stride.max(1))
+                    .zip(self.cells.chunks(self.stride))
+                {
                     new[..old.len()].copy_from_slice(old);
                 }
             }
             self.cells = cells;
             self.stride = stride;
-        } else {
-            self.cells.resize(rows * self.stride, ABSENT);
         }
         seat
     }
@@ -221,17 +234,23 @@ impl Grid {
         states - std::mem::replace(&mut self.states, states)
     }
 
+    /// The cells of the seats that there are.
+    fn used(&self) -> &[u8] {
+        &self.cells[..self.axes[0].len() * self.stride]
+    }
+
     fn cells_where(&self, is_it: impl Fn(u8) -> bool) -> u64 {
         // Sums of bytes, which the compiler makes of many cells at a time.
         let count = |cells: &[u8]| cells.iter().map(|&cell| u8::from(is_it(cell))).sum::<u8>();
-        let counts = self.cells.chunks(240).map(|cells| u64::from(count(cells)));
+        let counts = self.used().chunks(240).map(|cells| u64::from(count(cells)));
         counts.sum()
     }
 
     /// Makes the states of a window of so many levels those of an earlier one; how many there are of the next.
     pub(super) fn advance(&mut self, width: u8) -> u64 {
         let next = self.cells_where(|cell| cell == width + 1);
-        for cell in &mut self.cells {
+        let used = self.axes[0].len() * self.stride;
+        for cell in &mut self.cells[..used] {
             let absent = if *cell == ABSENT { ABSENT } else { SETTLED };
             *cell = absent | u8::from(*cell == width + 1);
         }
