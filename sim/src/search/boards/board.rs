@@ -12,6 +12,9 @@ use crate::search::index::Index;
 use crate::search::memo::EntryAt;
 use crate::search::sections::section_hash;
 
+/// vCPUs that have seats: the first two.
+pub(super) const SEATED: usize = 2;
+
 /// The place of a board in the list of all.
 pub(super) type BoardAt = u32;
 
@@ -151,7 +154,7 @@ pub(super) struct Grid {
 }
 
 /// What is added to a stride at a time.
-const STRIDE: usize = 16;
+pub(super) const STRIDE: usize = 16;
 
 /// Whether a cell's state is to take its steps in a window of so many levels, at most 127.
 #[inline(always)]

@@ -21,7 +21,7 @@ use std::time::Instant;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::oracle::Invariants;
 
-use self::board::{BoardAt, Boards, Rank};
+use self::board::{BoardAt, Boards, Rank, SEATED};
 use self::numbers::Numbers;
 use self::settle::Level;
 use self::visit::{Scratch, Sent};
@@ -62,14 +62,14 @@ struct Run<'a, L: Layout> {
     is_full: bool,
 }
 
-/// Whether a search can be made board by board: nothing is left out, and the transition function keeps to what is said of
-/// it.
+/// Whether a search is made board by board: nothing is left out, the transition function keeps to what is said of it, and
+/// boards have two vCPUs to seat.
 pub(super) fn suits<L: Layout>(search: &Search<'_, L>) -> bool {
     search.symmetry.classes().is_empty()
         && !search.symmetry.exchanges_vcpus()
         && search.rules.iter().next().is_none()
         && search.machine.mutations.is_empty()
-        && search.sections.vcpus() > 0
+        && search.sections.vcpus() >= SEATED
 }
 
 /// Searches for the verdict.
@@ -174,9 +174,6 @@ impl<'a, L: Layout> Run<'a, L> {
         let sections = &search.sections;
         let mut shared = search.source().pack(&mut search.start.clone());
         let numbers = [0, 1].map(|axis| {
-            if axis >= sections.vcpus() {
-                return run.numbers[axis].of(&[]);
-            }
             let own = sections.own::<0>(axis);
             let number = run.numbers[axis].of(&shared[own.clone()]);
             shared[own].fill(0);
@@ -454,20 +451,20 @@ mod tests {
     }
 
     #[test]
-    fn so_it_does_with_one_vcpu_and_with_three() {
-        for vcpus in [1, 3] {
+    fn so_it_does_with_three_vcpus() {
+        for writer in ["stores = 1", "stores = 2"] {
             let text = format!(
                 r#"
-name = "few-or-many"
-sentence = "One vCPU has the board to itself; of three, the third belongs to it."
+name = "three"
+sentence = "The third vCPU has no seat: its section belongs to the board."
 [machine]
 arch = "arm64"
-vcpus = {vcpus}
+vcpus = 3
 pages = 2
 ring = {{ entries = 4, reserved = 2 }}
 ring_with_bitmap = true
 [writers]
-vcpu = {{ stores = 1 }}
+vcpu = {{ {writer} }}
 [protocol]
 steps = [
   "enable-logging", "harvest-rings", "reset-rings", "copy",
@@ -475,7 +472,7 @@ steps = [
 ]
 "#
             );
-            let scenario = Scenario::from_toml("few-or-many", &text).expect("a scenario");
+            let scenario = Scenario::from_toml("three", &text).expect("a scenario");
             assert!(compare(&scenario, 50_000, true));
         }
     }

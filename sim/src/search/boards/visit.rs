@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::step::{Step, apply};
 
-use super::board::{ABSENT, BoardAt, Grid, LEAVE, NOWHERE, Rank, STAY, Seat, is_open};
+use super::board::{ABSENT, BoardAt, Grid, LEAVE, NOWHERE, Rank, STAY, STRIDE, Seat, is_open};
 use super::numbers::Number;
 use super::worker::{Cell, Op, Responder, STAYS, Worker};
 
@@ -45,12 +45,13 @@ pub(super) struct Scratch {
     by_hand: Vec<([Number; 2], u8, u8)>,
 }
 
-/// A state's level, of those whose levels are a column of another's.
+/// A cell of a list.
 #[inline(always)]
 fn cell(seat: usize, level: u8) -> Cell {
     (seat as Cell) << 8 | Cell::from(level)
 }
 
+/// The seat on the other axis of a cell of a list.
 #[inline(always)]
 fn seat_of(cell: Cell) -> usize {
     (cell >> 8) as usize
@@ -110,44 +111,67 @@ impl Grid {
         }
         let stride = self.stride;
         let [rows, columns] = &mut self.axes;
-        let ahead = |level: u8| {
-            if is_open(level, width) {
-                level + 1
-            } else {
-                ABSENT
-            }
-        };
-        let mut changed = 0;
         if axis == 0 {
-            let lines = [
-                from * stride..(from + 1) * stride,
-                to * stride..(to + 1) * stride,
-            ];
-            let Ok([from, line]) = self.cells.get_disjoint_mut(lines) else {
-                return;
-            };
-            let columns = &mut columns.flags[..stride];
-            for ((from, cell), flags) in from.iter().zip(line).zip(columns) {
-                let level = ahead(*from);
-                let nearer = if level < *cell { LEAVE } else { 0 };
-                *cell = level.min(*cell);
-                // The steps that columns take stay possible whatever the row: they come after those of rows.
-                *flags |= nearer | nearer >> 1;
-                changed |= nearer;
+            let lines = [from, to].map(|row| row * stride..(row + 1) * stride);
+            if let Ok([from, line]) = self.cells.get_disjoint_mut(lines) {
+                rows.flags[to] |= relax_row(from, line, &mut columns.flags, width);
             }
-            rows.flags[to] |= changed | changed >> 1;
         } else {
-            for (line, flags) in self.cells.chunks_exact_mut(stride).zip(&mut rows.flags) {
-                let level = ahead(line[from]);
-                let cell = &mut line[to];
-                let nearer = if level < *cell { LEAVE } else { 0 };
-                *cell = level.min(*cell);
-                *flags |= nearer;
-                changed |= nearer;
-            }
-            columns.flags[to] |= changed | changed >> 1;
+            let used = rows.len();
+            let flags = &mut rows.flags[..used];
+            columns.flags[to] |= relax_column(&mut self.cells, stride, [from, to], flags, width);
         }
     }
+}
+
+/// The level after one that is open; [`ABSENT`] after another.
+#[inline(always)]
+fn ahead(level: u8, width: u8) -> u8 {
+    if is_open(level, width) {
+        level + 1
+    } else {
+        ABSENT
+    }
+}
+
+/// Moves a row to another, one level on. What is to be done where a state is nearer than it was is added to the flags of the
+/// columns, whose steps come after those of rows, and is the answer for the row. Not inlined, so that the compiler knows
+/// that the slices are apart, and takes many cells at once.
+#[inline(never)]
+fn relax_row(from: &[u8], to: &mut [u8], flags: &mut [u8], width: u8) -> u8 {
+    let mut changed = 0;
+    let lines = from.as_chunks::<STRIDE>().0.iter();
+    let lines = lines.zip(to.as_chunks_mut::<STRIDE>().0);
+    for ((from, to), flags) in lines.zip(flags.as_chunks_mut::<STRIDE>().0) {
+        for index in 0..STRIDE {
+            let level = ahead(from[index], width);
+            let nearer = if level < to[index] { STAY | LEAVE } else { 0 };
+            to[index] = level.min(to[index]);
+            flags[index] |= nearer;
+            changed |= nearer;
+        }
+    }
+    changed
+}
+
+/// The same for columns. Rows have taken the steps that stay on the board already, and are only to leave.
+#[inline(never)]
+fn relax_column(
+    cells: &mut [u8],
+    stride: usize,
+    [from, to]: [usize; 2],
+    flags: &mut [u8],
+    width: u8,
+) -> u8 {
+    let mut changed = 0;
+    for (line, flags) in cells.chunks_exact_mut(stride).zip(flags) {
+        let level = ahead(line[from], width);
+        let nearer = level < line[to];
+        line[to] = level.min(line[to]);
+        *flags |= if nearer { LEAVE } else { 0 };
+        changed |= if nearer { STAY | LEAVE } else { 0 };
+    }
+    changed
 }
 
 impl<L: Layout, const N: usize> Worker<'_, L, N> {
@@ -434,13 +458,13 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     ) -> Seat {
         let number = scratch.numbers[axis][seat];
         let number = match responder {
-            Some((actor, entry, seats)) if axis < self.seated => {
+            Some((actor, entry, seats)) => {
                 let other = usize::from(seats[1 - axis]);
                 self.sit(1 - axis, scratch.numbers[1 - axis][other]);
                 self.sit(axis, number);
                 self.response(actor, entry, axis)
             }
-            _ => number,
+            None => number,
         };
         grid.seat(axis, number) as Seat
     }
@@ -489,14 +513,10 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
             apply(machine, &mut after, Step { actor, choice });
             let mut shared = self.source.pack(&mut after);
             let numbers = [0, 1].map(|axis| {
-                if axis < self.seated {
-                    let own = self.sections.own::<N>(axis);
-                    let number = self.numbers[axis].of(&shared[own.clone()]);
-                    shared[own].fill(0);
-                    number
-                } else {
-                    numbers[axis]
-                }
+                let own = self.sections.own::<N>(axis);
+                let number = self.numbers[axis].of(&shared[own.clone()]);
+                shared[own].fill(0);
+                number
             });
             let to = self.find(&shared);
             let board = self.boards.get(to);

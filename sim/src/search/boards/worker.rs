@@ -4,7 +4,7 @@ use dirtysim_model::footprint::Reach;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::step::Actor;
 
-use super::board::{Axis, Boards, Grid, Seat};
+use super::board::{Axis, Boards, Grid, SEATED, Seat};
 use super::numbers::{Number, Numbers};
 use super::settle::Accounts;
 use crate::search::engine::Search;
@@ -108,8 +108,6 @@ pub(super) struct Worker<'a, L: Layout, const N: usize> {
     pub(super) boards: &'a Boards,
     pub(super) numbers: &'a [Numbers; 2],
     pub(super) desk: &'a mut Desk,
-    /// vCPUs that have seats.
-    pub(super) seated: usize,
     /// Levels of the window.
     pub(super) width: u8,
     /// The words of a state on the board; whose seats it is at changes.
@@ -151,7 +149,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             boards,
             numbers,
             desk,
-            seated: search.sections.vcpus().min(2),
             width,
             words: Vec::new(),
             after: Vec::new(),
@@ -184,9 +181,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         for axis in 0..2 {
             self.seats[axis].clear();
             self.axis_actors[axis].clear();
-            if axis < self.seated {
-                self.axis_actors[axis].push(axis as u8);
-            }
+            self.axis_actors[axis].push(axis as u8);
         }
         self.board_entries.clear();
         self.on_control.clear();
@@ -194,9 +189,9 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         self.entries.clear();
         self.moves.clear();
         self.cells.clear();
-        for actor in self.seated..self.sections.actors() {
+        for actor in SEATED..self.sections.actors() {
             match self.sections.reach(&self.words, actor) {
-                (Reach::IndexedVcpu, vcpu) if vcpu < self.seated => {
+                (Reach::IndexedVcpu, vcpu) if vcpu < SEATED => {
                     self.axis_actors[vcpu].push(actor as u8);
                 }
                 (Reach::Control | Reach::Gate, _) => self.on_control.push(OnControl {
@@ -218,10 +213,8 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     /// Seats a vCPU in the state in work.
     #[inline(always)]
     pub(super) fn sit(&mut self, axis: usize, number: Number) {
-        if axis < self.seated {
-            let own = self.sections.own::<N>(axis);
-            self.words[own].copy_from_slice(self.numbers[axis].get(number));
-        }
+        let own = self.sections.own::<N>(axis);
+        self.words[own].copy_from_slice(self.numbers[axis].get(number));
     }
 
     /// Seats both.
@@ -267,7 +260,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         self.seats[axis][seat] = SeatInfo {
             entries: Some((begin, self.entries.len() as u32)),
             moves: None,
-            class: if self.on_control.is_empty() || axis >= self.seated {
+            class: if self.on_control.is_empty() {
                 0
             } else {
                 self.numbers[axis].control(number)
@@ -361,7 +354,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             }
             known => known - 1,
         };
-        for axis in 0..self.seated {
+        for axis in 0..SEATED {
             after[self.sections.own::<N>(axis)].fill(0);
         }
         let edge = self.edge(&after, None);
@@ -430,7 +423,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 self.is_successor(number, &after),
                 "a successor from the memo is one of the transition function"
             );
-            for axis in 0..self.seated {
+            for axis in 0..SEATED {
                 after[self.sections.own::<N>(axis)].fill(0);
             }
             let responder = each.then_some((actor, entry, seats));
