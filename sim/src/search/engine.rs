@@ -81,6 +81,20 @@ impl<'a, L: Layout> Search<'a, L> {
         RecordLayout::new(self.sections.packing().words(), self.sections.actors())
     }
 
+    /// The limit that was reached, after telling whoever watches.
+    pub(super) fn limit_reached(&self, progress: &Progress) -> Option<Limit> {
+        if progress.bytes > self.limit_bytes {
+            return Some(Limit::Memory);
+        }
+        if self
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
+            return Some(Limit::Time);
+        }
+        (!(self.watch)(progress)).then_some(Limit::Interrupt)
+    }
+
     /// The words of the representative of a state.
     pub(super) fn representative(&self, mut state: State<L>) -> Vec<u64> {
         // Exchanged is what is in its normal form: what nobody can read decides nothing.
@@ -120,6 +134,22 @@ pub(super) struct Passed {
     pub(super) peak_bytes: u64,
 }
 
+impl Passed {
+    /// The first state is known, and nothing else.
+    pub(super) fn begin(peak_bytes: u64) -> Self {
+        Self {
+            limit: None,
+            found: None,
+            broken: Invariants::NONE,
+            seen: Seen::default(),
+            states: 1,
+            transitions: 0,
+            depth: 0,
+            peak_bytes,
+        }
+    }
+}
+
 /// Runs one pass.
 pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Passed {
     let layout = search.record_layout();
@@ -130,16 +160,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
     let mut level = vec![Block::first(layout, &first, fingerprint)];
     table.insert(fingerprint);
     table.add_len(1);
-    let mut passed = Passed {
-        limit: None,
-        found: None,
-        broken: Invariants::NONE,
-        seen: Seen::default(),
-        states: 1,
-        transitions: 0,
-        depth: 0,
-        peak_bytes: table.bytes(),
-    };
+    let mut passed = Passed::begin(table.bytes());
     let mut kept_bytes = 0;
     loop {
         let frontier: u64 = level.iter().map(|block| block.states(layout)).sum();

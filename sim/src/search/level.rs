@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use dirtysim_model::layout::Layout;
 use dirtysim_model::oracle::parts::Part;
@@ -399,24 +398,12 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     }
 
     fn limit_reached(&self) -> Option<Limit> {
-        let search = self.search;
-        let bytes = self.table.bytes() + self.job.bytes() + self.job.kept_bytes;
-        if bytes > search.limit_bytes {
-            return Some(Limit::Memory);
-        }
-        if search
-            .deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
-        {
-            return Some(Limit::Time);
-        }
-        let progress = Progress {
+        self.search.limit_reached(&Progress {
             states: self.table.len(),
             frontier: self.job.frontier,
             depth: self.job.depth,
-            bytes,
-        };
-        (!(search.watch)(&progress)).then_some(Limit::Interrupt)
+            bytes: self.table.bytes() + self.job.bytes() + self.job.kept_bytes,
+        })
     }
 
     /// Brings the entries of a state a few records on into the cache.

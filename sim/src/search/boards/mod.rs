@@ -16,10 +16,8 @@ mod worker;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use dirtysim_model::layout::Layout;
-use dirtysim_model::oracle::Invariants;
 
 use self::board::{BoardAt, Boards, Rank, SEATED};
 use self::numbers::Numbers;
@@ -29,7 +27,6 @@ use self::worker::{Desk, Worker};
 use super::engine::{Found, Passed, Search};
 use super::{Limit, Progress, memory};
 use crate::run::hit;
-use crate::sometimes::Seen;
 
 /// Levels of the first window; each has as many as all before it together, up to a limit, so that whoever waits for word of
 /// the levels gets it, and what lies beyond a violation is not much.
@@ -79,16 +76,7 @@ pub(super) fn pass<L: Layout>(
     keep_going: bool,
 ) -> Passed {
     let mut run = Run::new(search);
-    let mut passed = Passed {
-        limit: None,
-        found: None,
-        broken: Invariants::NONE,
-        seen: Seen::default(),
-        states: 1,
-        transitions: 0,
-        depth: 0,
-        peak_bytes: 0,
-    };
+    let mut passed = Passed::begin(0);
     // Levels that are finished, and how many states the next one has.
     let mut base = 0;
     let mut frontier = 1;
@@ -237,8 +225,7 @@ impl<'a, L: Layout> Run<'a, L> {
     }
 
     fn limit_reached(&mut self, bytes: u64, base: u32, frontier: u64) -> Option<Limit> {
-        let search = self.search;
-        if bytes > search.limit_bytes || self.is_full {
+        if self.is_full {
             return Some(Limit::Memory);
         }
         if bytes > self.asked_bytes + ROOM_BYTES {
@@ -247,19 +234,12 @@ impl<'a, L: Layout> Run<'a, L> {
                 return Some(Limit::Memory);
             }
         }
-        if search
-            .deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
-        {
-            return Some(Limit::Time);
-        }
-        let progress = Progress {
+        self.search.limit_reached(&Progress {
             states: self.states,
             frontier,
             depth: base,
             bytes,
-        };
-        (!(search.watch)(&progress)).then_some(Limit::Interrupt)
+        })
     }
 
     /// Settles the boards that have states of the window: what its levels came to, and how many states the level after
