@@ -427,7 +427,7 @@ mod tests {
             compare(&scenario, 4_000, false);
             compared += u32::from(compare(&scenario, 20_000, true));
         }
-        assert!(compared > 20, "{compared} scenarios");
+        assert!(compared > 10, "{compared} scenarios");
     }
 
     #[test]
