@@ -603,7 +603,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             sum = sum.wrapping_add(memo.difference::<N>(self.sections, successor, words, vm));
         }
         debug_assert!(
-            self.is_successor(words, actor, &self.made[at..]),
+            self.source.is_successor(words, actor, &self.made[at..]),
             "a step that changes each vCPU changes it by itself"
         );
         self.outcome.transitions += 1;
@@ -664,22 +664,12 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 out.copy_from_slice(from);
                 memo.write::<N>(self.sections, successor, out);
                 debug_assert!(
-                    self.is_successor(from, usize::from(successor.actor), out),
+                    self.source
+                        .is_successor(from, usize::from(successor.actor), out),
                     "a successor from the memo is one of the transition function"
                 );
             }
         }
-    }
-
-    /// Whether a step of an actor leads from a state to another.
-    fn is_successor(&self, from: &[u64], actor: usize, to: &[u64]) -> bool {
-        let state = self.source.unpack(from);
-        let actor = self.sections.actor(actor);
-        let mut choices = Vec::new();
-        self.source.choices(&state, actor, &mut choices);
-        choices
-            .into_iter()
-            .any(|choice| self.source.after(&state, Step { actor, choice }) == to)
     }
 
     /// Puts representatives in the place of candidates.

@@ -57,4 +57,15 @@ impl<L: Layout> Source<'_, L> {
         apply(self.machine, &mut after, step);
         self.pack(&mut after)
     }
+
+    /// Whether a step of the actor of a number leads from one state to another.
+    pub(super) fn is_successor(&self, from: &[u64], actor: usize, to: &[u64]) -> bool {
+        let state = self.unpack(from);
+        let actor = self.sections.actor(actor);
+        let mut choices = Vec::new();
+        self.choices(&state, actor, &mut choices);
+        choices
+            .into_iter()
+            .any(|choice| self.after(&state, Step { actor, choice }) == to)
+    }
 }

@@ -153,10 +153,10 @@ pub(super) struct Grid {
     reader: (usize, u32),
 }
 
-/// What is added to a stride at a time.
+/// Seats that an axis has room for at first; it always has for a multiple of them.
 pub(super) const STRIDE: usize = 16;
 
-/// Whether a cell's state is to take its steps in a window of so many levels, at most 127.
+/// Whether a cell's state is to take its steps in a window of so many levels, at most 126.
 #[inline(always)]
 pub(super) fn is_open(cell: u8, width: u8) -> bool {
     cell.wrapping_sub(1) < width

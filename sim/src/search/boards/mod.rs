@@ -1,7 +1,7 @@
 //! The search that leaves nothing out: states that have much in common are moved in common.
 //!
-//! A level of a search has few states that differ only in what one vCPU does: of all that do, each level has a few. So
-//! levels are not taken one by one. A *window* of levels is taken at once: boards are visited in the order of their
+//! Many states differ only in what one vCPU does, but of those only a few are on the same level. So levels are not taken one
+//! by one. A *window* of levels is taken at once: boards are visited in the order of their
 //! ranks, each with all states of the window that have come to it, and what a vCPU does next at a seat is looked up once
 //! for all the states that have the seat in common. Each state remembers the least number of steps that lead to it, as
 //! far as it is known; where a shorter way is found later, its board is visited again. When nothing changes any more, the

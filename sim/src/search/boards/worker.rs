@@ -2,7 +2,6 @@
 
 use dirtysim_model::footprint::Reach;
 use dirtysim_model::layout::Layout;
-use dirtysim_model::step::Actor;
 
 use super::board::{Axis, Boards, Grid, SEATED, Seat};
 use super::numbers::{Number, Numbers};
@@ -343,7 +342,8 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             .memo
             .write::<N>(self.sections, successor, &mut after);
         debug_assert!(
-            self.is_successor(usize::from(successor.actor), &after),
+            self.source
+                .is_successor(&self.words, usize::from(successor.actor), &after),
             "a successor from the memo is one of the transition function"
         );
         let number = match self.desk.memo.number(successor) {
@@ -420,7 +420,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 }
             }
             debug_assert!(
-                self.is_successor(number, &after),
+                self.source.is_successor(&self.words, number, &after),
                 "a successor from the memo is one of the transition function"
             );
             for axis in 0..SEATED {
@@ -483,17 +483,5 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             .entry(&self.source, &self.words, usize::from(actor));
         self.on_control[index].entries[row][column] = entry;
         (actor, entry)
-    }
-
-    /// Whether a step of an actor leads from the state in work to another.
-    fn is_successor(&self, actor: usize, to: &[u64]) -> bool {
-        let state = self.source.unpack(&self.words);
-        let actor: Actor = self.sections.actor(actor);
-        let mut choices = Vec::new();
-        self.source.choices(&state, actor, &mut choices);
-        choices.into_iter().any(|choice| {
-            let step = dirtysim_model::step::Step { actor, choice };
-            self.source.after(&state, step) == to
-        })
     }
 }
