@@ -241,10 +241,10 @@ pub(super) fn coverage_words(coverage: Coverage) -> (&'static str, Option<&'stat
     }
 }
 
-/// What is known of states that were missed.
+/// What the visited set may have taken for known.
 fn missed_words(probability: f64) -> String {
     if probability == 0.0 {
-        "no state was missed: the visited set is exact".to_owned()
+        "the visited set is exact: states, not fingerprints".to_owned()
     } else {
         format!("chance of a missed state at most {probability:.1e}")
     }
