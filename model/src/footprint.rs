@@ -44,9 +44,9 @@ impl Fields {
     pub const OWN_LOG: Self = Self(1 << 8);
     /// The devices.
     pub const DEVICES: Self = Self(1 << 9);
-    /// Of a vCPU: where it is, why it left last, whether it was signalled or waits.
+    /// Of a vCPU: where it is, why it left last, whether it was signalled or waits, whether it holds mmu_lock for read.
     pub const CONTROL: Self = Self(1 << 10);
-    /// mmu_lock.
+    /// Whether mmu_lock is held for write.
     pub const MMU_LOCK: Self = Self(1 << 11);
     /// slots_lock, user space's locks, sends that may still fail: what no vCPU looks at.
     pub const LOCKS: Self = Self(1 << 12);
@@ -151,6 +151,8 @@ pub enum Reach {
     Own,
     /// The section of the vCPU at the thread's index.
     IndexedVcpu,
+    /// The same; and it reads each vCPU's [`Fields::CONTROL`] for whether it has a step.
+    IndexedOnControl,
     /// It reads each vCPU's [`Fields::CONTROL`].
     Control,
     /// It changes each vCPU's section by itself, in a way that depends on that section alone and not on the other vCPUs;
@@ -166,7 +168,7 @@ impl Reach {
     /// The reach of a thread at a stage of its operation.
     #[must_use]
     pub fn of_thread(machine: &Machine, op: Option<&Op>, stage: u8) -> Self {
-        use Reach::{Control, EachVcpu, Everything, Gate, IndexedVcpu, Own};
+        use Reach::{Control, EachVcpu, Everything, Gate, IndexedOnControl, IndexedVcpu, Own};
         if !machine.mutations.is_empty() {
             return Everything;
         }
@@ -182,12 +184,14 @@ impl Reach {
         let alone = machine.programs.len() == 1;
         match *op {
             Op::GetDirtyLog { .. } => match stage {
+                get_dirty_log::LOCK => Control,
                 get_dirty_log::KICK => IndexedVcpu,
                 get_dirty_log::REARM => rearms,
                 get_dirty_log::FLUSH | get_dirty_log::COLLECT => EachVcpu,
                 _ => Own,
             },
             Op::ClearDirtyLog { .. } => match stage {
+                clear_dirty_log::LOCK => Control,
                 clear_dirty_log::KICK => IndexedVcpu,
                 clear_dirty_log::REARM => rearms,
                 clear_dirty_log::FLUSH => EachVcpu,
@@ -197,6 +201,7 @@ impl Reach {
                 reset_rings::ENTER | reset_rings::UNLOCK | reset_rings::RETURN => Own,
                 // After it the next ring is looked at, where there is one.
                 reset_rings::REARM if machine.arch == Arch::Riscv => Everything,
+                reset_rings::REARM => IndexedOnControl,
                 reset_rings::FLUSH => EachVcpu,
                 _ => IndexedVcpu,
             },

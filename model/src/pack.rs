@@ -219,7 +219,7 @@ impl Touched {
         let vcpus = match Reach::of_thread(machine, current_op(machine, state, index), thread.stage)
         {
             Reach::Own | Reach::Control => 0,
-            Reach::IndexedVcpu => 1 << thread.index.min(31),
+            Reach::IndexedVcpu | Reach::IndexedOnControl => 1 << thread.index.min(31),
             Reach::EachVcpu | Reach::Gate | Reach::Everything => u32::MAX,
         };
         let threads = 1 << index;
@@ -734,7 +734,6 @@ fn walk_vm<L: Layout, C: Codec>(w: &Widths, state: &mut State<L>, c: &mut C) {
     c.u8(&mut state.slots_lock, 3);
     c.begin(Fields::MMU_LOCK);
     c.flag(&mut state.mmu_lock_write);
-    c.u8(&mut state.mmu_lock_vcpus, 3);
     c.begin(Fields::REST);
     c.flag(&mut state.vcpu_mutexes);
     c.begin(Fields::GUEST_RUNS);
@@ -814,6 +813,7 @@ fn walk_vcpu<L: Layout, C: Codec>(
     let mut pc = v.pc as u8;
     c.begin(Fields::CONTROL);
     c.u8(&mut pc, 4);
+    c.flag(&mut v.reads_mmu);
     c.begin(Fields::REST);
     if !C::ENCODES {
         v.pc = Pc::ALL[usize::from(pc).min(Pc::ALL.len() - 1)];

@@ -85,10 +85,9 @@ pub struct State<L: Layout> {
     pub devices: L::Devices,
     /// Who holds slots_lock: a thread's number + 1, or 0.
     pub slots_lock: u8,
-    /// Whether GET or CLEAR holds mmu_lock for write.
+    /// Whether somebody holds mmu_lock for write: GET, CLEAR, or a fault where faults exclude each other. Who holds it for
+    /// read knows so itself: [`Vcpu::reads_mmu`].
     pub mmu_lock_write: bool,
-    /// vCPUs that hold mmu_lock in the fault path.
-    pub mmu_lock_vcpus: u8,
     /// Whether a kernel writer holds every vCPU's mutex.
     pub vcpu_mutexes: bool,
     /// User space's locks, one bit each.
@@ -209,7 +208,7 @@ impl<L: Layout> State<L> {
     #[must_use]
     #[inline(always)]
     pub fn mmu_lock_free(&self) -> bool {
-        !self.mmu_lock_write && self.mmu_lock_vcpus == 0
+        !self.mmu_lock_write && !self.vcpus.iter().any(|vcpu| vcpu.reads_mmu)
     }
 
     /// Whether every vCPU is outside KVM_RUN.

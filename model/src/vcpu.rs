@@ -91,6 +91,8 @@ pub struct Vcpu<L: Layout> {
     pub fast: bool,
     /// The leaf was absent when the fault was taken.
     pub was_absent: bool,
+    /// The fault path holds mmu_lock for read.
+    pub reads_mmu: bool,
     /// The slot logged when the fault path looked it up.
     pub logging: bool,
     /// It was inside an SRCU read section when memslots were last published, and still is.
@@ -131,6 +133,7 @@ impl<L: Layout> Default for Vcpu<L> {
             load: false,
             fast: false,
             was_absent: false,
+            reads_mmu: false,
             logging: false,
             old_slots: false,
             stores: 0,

@@ -170,7 +170,7 @@ pub(crate) fn choices<L: Layout>(
         Pc::Fault => {
             let stage = fault_stages(machine, v.fast)[usize::from(v.stage)];
             match stage {
-                FaultStage::Lock if !can_lock(machine, state) => {}
+                FaultStage::Lock if state.mmu_lock_write => {}
                 FaultStage::Map if machine.mutations.has(Mutation::FaultMarkBeforeSuccess) => {
                     found(Choice::Advance);
                     found(Choice::Fail);
@@ -197,8 +197,12 @@ fn frame_is_live<L: Layout>(machine: &Machine, state: &State<L>, frame: u32) -> 
         .is_some_and(|slot| state.slots[slot].life == Life::Live)
 }
 
-fn can_lock<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
-    !state.mmu_lock_write && (machine.mmu == Mmu::TwoDimensional || state.mmu_lock_vcpus == 0)
+/// The fault path takes mmu_lock or drops it: for read, unless faults exclude each other.
+fn hold_mmu_lock<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, holds: bool) {
+    match machine.mmu {
+        Mmu::TwoDimensional => state.vcpus[vcpu].reads_mmu = holds,
+        Mmu::Shadow => state.mmu_lock_write = holds,
+    }
 }
 
 /// Whether the leaf lets a store through without a fault and without being logged.
@@ -520,12 +524,12 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
             if !slot.is_some_and(|slot| state.slots[slot].life == Life::Live) {
                 return go_to_entry(machine, state, vcpu, 0);
             }
-            state.mmu_lock_vcpus += 1;
+            hold_mmu_lock(machine, state, vcpu, true);
             next_fault_stage(machine, state, vcpu);
         }
         FaultStage::Map => {
             if choice == Choice::Fail {
-                state.mmu_lock_vcpus -= 1;
+                hold_mmu_lock(machine, state, vcpu, false);
                 return fail_access(state, vcpu);
             }
             map(machine, state, vcpu, slot);
@@ -564,7 +568,7 @@ fn fault<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, choice
             }
         }
         FaultStage::Unlock => {
-            state.mmu_lock_vcpus -= 1;
+            hold_mmu_lock(machine, state, vcpu, false);
             next_fault_stage(machine, state, vcpu);
         }
         FaultStage::SplitStore => {

@@ -349,8 +349,10 @@ impl Memo {
         }
         // The own section is the same, and so is what else is in the key.
         if first.with_vcpu() != 0 {
-            let section = sections.own::<N>(usize::from(first.with_vcpu()) - 1);
-            return key[next..] == words[section];
+            for index in sections.own::<N>(usize::from(first.with_vcpu()) - 1) {
+                same &= words[index] == key[next];
+                next += 1;
+            }
         }
         if first.0 & ON_CONTROL != 0 {
             for vcpu in 0..sections.vcpus() {
@@ -375,15 +377,13 @@ impl Memo {
         begin_key(sections, words, actor, key);
         match sections.reach(words, actor) {
             (Reach::Own | Reach::EachVcpu | Reach::Everything, _) => {}
+            (Reach::Control | Reach::Gate, _) => add_control(sections, words, key),
             (Reach::IndexedVcpu, vcpu) => {
                 key.extend_from_slice(&words[sections.own::<0>(vcpu)]);
             }
-            (Reach::Control | Reach::Gate, _) => {
-                for vcpu in 0..sections.vcpus() {
-                    let section = &words[sections.own::<0>(vcpu)];
-                    let bits = section.iter().zip(sections.control());
-                    key.extend(bits.map(|(word, mask)| word & mask));
-                }
+            (Reach::IndexedOnControl, vcpu) => {
+                key.extend_from_slice(&words[sections.own::<0>(vcpu)]);
+                add_control(sections, words, key);
             }
         }
         self.find(
@@ -599,6 +599,15 @@ fn begin_key(sections: &Sections, words: &[u64], actor: usize, key: &mut Vec<u64
     key.extend_from_slice(&words[sections.own::<0>(actor)]);
 }
 
+/// Adds every vCPU's control to a key.
+fn add_control(sections: &Sections, words: &[u64], key: &mut Vec<u64>) {
+    for vcpu in 0..sections.vcpus() {
+        let section = &words[sections.own::<0>(vcpu)];
+        let bits = section.iter().zip(sections.control());
+        key.extend(bits.map(|(word, mask)| word & mask));
+    }
+}
+
 /// Words of one successor.
 #[inline(always)]
 fn stride<const N: usize>(sections: &Sections, actor: usize, with_vcpu: u8) -> usize {
@@ -650,11 +659,14 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
     };
     let (reach, indexed) = sections.reach(words, actor);
     let with_vcpu = match reach {
-        Reach::IndexedVcpu => indexed as u8 + 1,
+        Reach::IndexedVcpu | Reach::IndexedOnControl => indexed as u8 + 1,
         _ => 0,
     };
     entry[0] |= u64::from(with_vcpu) << WITH_VCPU;
-    if matches!(reach, Reach::Control | Reach::Gate) {
+    if matches!(
+        reach,
+        Reach::Control | Reach::Gate | Reach::IndexedOnControl
+    ) {
         entry[0] |= ON_CONTROL;
     }
     let each = matches!(reach, Reach::EachVcpu | Reach::Gate);

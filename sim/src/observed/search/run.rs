@@ -415,7 +415,6 @@ impl Run {
             };
         }
         state.slots_lock = 0;
-        state.mmu_lock_vcpus = 0;
         state.mmu_lock_write = false;
         for vcpu in state.vcpus.iter_mut() {
             *vcpu = Vcpu {

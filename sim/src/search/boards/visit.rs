@@ -39,7 +39,8 @@ pub(super) struct Scratch {
     leaving: [Vec<(u32, u32)>; 2],
     /// The edges that the steps take of actors that depend on the board alone.
     steps: Vec<u32>,
-    edges: Vec<u32>,
+    /// Those of one that depends on each vCPU's control, and what stands at the seat afterwards.
+    edges: Vec<(u32, Option<Number>)>,
     listed: Vec<Cell>,
     /// States whose steps are taken by the transition function: sections, level, and the actor.
     by_hand: Vec<([Number; 2], u8, u8)>,
@@ -313,18 +314,20 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                             .push(op(Some(step.number), all));
                     }
                 }
+                for index in 0..self.on_control() {
+                    if self.control_axis(index).unwrap_or(0) == axis {
+                        self.gather_on_control(grid, [axis, seat], all, index, scratch);
+                    }
+                }
                 if axis == 1 {
                     continue;
                 }
                 for &edge in &steps {
                     self.edges[edge as usize].ops.push(op(None, all));
                 }
-                for index in 0..self.on_control() {
-                    self.gather_on_control(grid, seat, all, index, scratch);
-                }
                 for &actor in &self.by_hand {
                     let list = &self.cells[all.0 as usize..all.1 as usize];
-                    note_by_hand(grid, seat, list, actor, scratch);
+                    note_by_hand(grid, [axis, seat], list, actor, scratch);
                 }
             }
         }
@@ -335,45 +338,41 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     fn gather_on_control(
         &mut self,
         grid: &mut Grid,
-        row: usize,
+        [axis, seat]: [usize; 2],
         all: (u32, u32),
         index: usize,
         scratch: &mut Scratch,
     ) {
-        let mut list = self.cells[all.0 as usize..all.1 as usize].to_vec();
-        for &cell in &list {
-            self.meet(&mut grid.axes, 1, seat_of(cell));
+        let other = 1 - axis;
+        let mut list = Vec::new();
+        for at in all.0..all.1 {
+            let cell = self.cells[at as usize];
+            self.meet(&mut grid.axes, other, seat_of(cell));
+            list.push((self.class(other, seat_of(cell)), cell));
         }
-        list.sort_by_key(|&cell| self.class(1, seat_of(cell)));
-        let mut rest = &list[..];
-        while let Some(&cell) = rest.first() {
-            let class = self.class(1, seat_of(cell));
-            let count = rest.partition_point(|&cell| self.class(1, seat_of(cell)) <= class);
-            let (same, others) = rest.split_at(count);
-            rest = others;
-            let seats = [row, seat_of(cell)];
+        list.sort_by_key(|&(class, _)| class);
+        for same in list.chunk_by(|a, b| a.0 == b.0) {
+            let begin = self.cells.len() as u32;
+            self.cells.extend(same.iter().map(|&(_, cell)| cell));
+            let end = self.cells.len() as u32;
+            let mut seats = [seat; 2];
+            seats[other] = seat_of(same[0].1);
             let (actor, entry) = self.control_entry(&grid.axes, index, seats);
             if self.desk.memo.first(entry).is_by_hand() {
-                note_by_hand(grid, row, same, actor, scratch);
+                let list = &self.cells[begin as usize..end as usize];
+                note_by_hand(grid, [axis, seat], list, actor, scratch);
                 continue;
             }
             self.sit_both([0, 1].map(|axis| grid.axes[axis].numbers()[seats[axis]]));
             scratch.edges.clear();
-            self.edges_of(
-                actor,
-                entry,
-                seats.map(|seat| seat as Seat),
-                &mut scratch.edges,
-            );
-            let begin = self.cells.len() as u32;
-            self.cells.extend_from_slice(same);
-            for &edge in &scratch.edges {
+            self.edges_on_control(index, entry, seats, &mut scratch.edges);
+            for &(edge, number) in &scratch.edges {
                 self.edges[edge as usize].ops.push(Op {
-                    axis: 0,
-                    seat: row as Seat,
-                    number: None,
+                    axis: axis as u8,
+                    seat: seat as Seat,
+                    number,
                     begin,
-                    end: self.cells.len() as u32,
+                    end,
                 });
             }
         }
@@ -530,14 +529,18 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     }
 }
 
-/// Notes states of a row where an actor's steps are taken by the transition function.
-fn note_by_hand(grid: &Grid, row: usize, list: &[Cell], actor: u8, scratch: &mut Scratch) {
+/// Notes states that have a seat in common where an actor's steps are taken by the transition function.
+fn note_by_hand(
+    grid: &Grid,
+    [axis, seat]: [usize; 2],
+    list: &[Cell],
+    actor: u8,
+    scratch: &mut Scratch,
+) {
     let number = |axis: usize, seat: usize| grid.axes[axis].numbers()[seat];
     scratch.by_hand.extend(list.iter().map(|&cell| {
-        (
-            [number(0, row), number(1, seat_of(cell))],
-            cell as u8,
-            actor,
-        )
+        let mut numbers = [number(axis, seat); 2];
+        numbers[1 - axis] = number(1 - axis, seat_of(cell));
+        (numbers, cell as u8, actor)
     }));
 }

@@ -95,7 +95,9 @@ pub(super) struct Op {
 /// An actor without a seat whose steps depend on the control of every vCPU.
 struct OnControl {
     actor: u8,
-    /// By class on either axis; 0: not known.
+    /// The axis of a vCPU on whose whole section they depend, and which they may change.
+    axis: Option<usize>,
+    /// By seat on that axis and by class on another; 0: not known.
     entries: Vec<Vec<EntryAt>>,
 }
 
@@ -129,8 +131,6 @@ pub(super) struct Worker<'a, L: Layout, const N: usize> {
     /// The cells that are judged: row, column, level; and what their seats contribute.
     pub(super) open: Vec<(usize, usize, u8)>,
     pub(super) accounts: Accounts,
-    /// Successors in work.
-    successors: Vec<Successor>,
 }
 
 impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
@@ -163,7 +163,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             cells: Vec::new(),
             open: Vec::new(),
             accounts: Accounts::default(),
-            successors: Vec::new(),
         }
     }
 
@@ -189,14 +188,19 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         self.moves.clear();
         self.cells.clear();
         for actor in SEATED..self.sections.actors() {
-            match self.sections.reach(&self.words, actor) {
+            let (reach, vcpu) = self.sections.reach(&self.words, actor);
+            match (reach, vcpu) {
                 (Reach::IndexedVcpu, vcpu) if vcpu < SEATED => {
                     self.axis_actors[vcpu].push(actor as u8);
                 }
-                (Reach::Control | Reach::Gate, _) => self.on_control.push(OnControl {
-                    actor: actor as u8,
-                    entries: Vec::new(),
-                }),
+                (Reach::Control | Reach::Gate | Reach::IndexedOnControl, vcpu) => {
+                    let indexed = reach == Reach::IndexedOnControl && vcpu < SEATED;
+                    self.on_control.push(OnControl {
+                        actor: actor as u8,
+                        axis: indexed.then_some(vcpu),
+                        entries: Vec::new(),
+                    });
+                }
                 _ => {
                     let entry = self.desk.memo.entry(&self.source, &self.words, actor);
                     let first = self.desk.memo.first(entry);
@@ -314,18 +318,10 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let (first, last) = self.seats[axis][seat].entries.unwrap_or_default();
         for at in first..last {
             let (actor, entry) = self.entries[at as usize];
-            let mut successors = std::mem::take(&mut self.successors);
-            successors.clear();
-            successors.extend(self.desk.memo.successors::<N>(
-                self.sections,
-                usize::from(actor),
-                entry,
-            ));
-            for &successor in &successors {
+            for successor in self.successors(actor, entry) {
                 let (edge, number) = self.follow(successor, axis);
                 self.moves.push(Move { edge, number });
             }
-            self.successors = successors;
         }
         let moves = (begin, self.moves.len() as u32);
         self.seats[axis][seat].moves = Some(moves);
@@ -335,31 +331,52 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     /// The edge that a successor of the state in work takes, and the number of the section of an axis's vCPU after it.
     #[inline(always)]
     fn follow(&mut self, successor: Successor, axis: usize) -> (u32, Number) {
-        let mut after = std::mem::take(&mut self.after);
-        after.clear();
-        after.extend_from_slice(&self.words);
-        self.desk
-            .memo
-            .write::<N>(self.sections, successor, &mut after);
-        debug_assert!(
-            self.source
-                .is_successor(&self.words, usize::from(successor.actor), &after),
-            "a successor from the memo is one of the transition function"
-        );
+        self.step_to(successor, None);
         let number = match self.desk.memo.number(successor) {
             0 => {
-                let number = self.numbers[axis].of(&after[self.sections.own::<N>(axis)]);
+                let section = &self.after[self.sections.own::<N>(axis)];
+                let number = self.numbers[axis].of(section);
                 self.desk.memo.set_number(successor, number + 1);
                 number
             }
             known => known - 1,
         };
+        (self.edge_to_after(None), number)
+    }
+
+    /// Puts the state after a step in work. Where the step changes each vCPU's section by itself, it is told whose step that
+    /// is.
+    #[inline(always)]
+    fn step_to(&mut self, successor: Successor, responder: Option<Responder>) {
+        self.after.clear();
+        self.after.extend_from_slice(&self.words);
+        let memo = &mut self.desk.memo;
+        memo.write::<N>(self.sections, successor, &mut self.after);
+        if let Some((actor, entry, _)) = responder {
+            let actor = usize::from(actor);
+            for vcpu in 0..self.sections.vcpus() {
+                let (_, section) =
+                    memo.response::<L, N>(&self.source, &self.words, actor, entry, vcpu);
+                self.after[self.sections.own::<N>(vcpu)].copy_from_slice(section);
+            }
+        }
+        debug_assert!(
+            self.source
+                .is_successor(&self.words, usize::from(successor.actor), &self.after),
+            "a successor from the memo is one of the transition function"
+        );
+    }
+
+    /// The edge to the board of the state after a step.
+    #[inline(always)]
+    fn edge_to_after(&mut self, responder: Option<Responder>) -> u32 {
+        let mut after = std::mem::take(&mut self.after);
         for axis in 0..SEATED {
             after[self.sections.own::<N>(axis)].fill(0);
         }
-        let edge = self.edge(&after, None);
+        let edge = self.edge(&after, responder);
         self.after = after;
-        (edge, number)
+        edge
     }
 
     /// The edge to the board of these words.
@@ -399,38 +416,44 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         seats: [Seat; 2],
         edges: &mut Vec<u32>,
     ) {
-        let number = usize::from(actor);
         let each = self.desk.memo.first(entry).changes_each_vcpu();
-        let mut successors = std::mem::take(&mut self.successors);
-        successors.clear();
-        successors.extend(self.desk.memo.successors::<N>(self.sections, number, entry));
-        for &successor in &successors {
-            let mut after = std::mem::take(&mut self.after);
-            after.clear();
-            after.extend_from_slice(&self.words);
-            self.desk
-                .memo
-                .write::<N>(self.sections, successor, &mut after);
-            if each {
-                for vcpu in 0..self.sections.vcpus() {
-                    let memo = &mut self.desk.memo;
-                    let (_, section) =
-                        memo.response::<L, N>(&self.source, &self.words, number, entry, vcpu);
-                    after[self.sections.own::<N>(vcpu)].copy_from_slice(section);
+        let responder = each.then_some((actor, entry, seats));
+        for successor in self.successors(actor, entry) {
+            self.step_to(successor, responder);
+            edges.push(self.edge_to_after(responder));
+        }
+    }
+
+    /// The same for one of the actors that depend on control; and the number of the section after the step at the seat of the
+    /// vCPU on whose whole section it depends.
+    pub(super) fn edges_on_control(
+        &mut self,
+        index: usize,
+        entry: EntryAt,
+        seats: [usize; 2],
+        edges: &mut Vec<(u32, Option<Number>)>,
+    ) {
+        let OnControl { actor, axis, .. } = self.on_control[index];
+        match axis {
+            Some(axis) => {
+                for successor in self.successors(actor, entry) {
+                    let (edge, number) = self.follow(successor, axis);
+                    edges.push((edge, Some(number)));
                 }
             }
-            debug_assert!(
-                self.source.is_successor(&self.words, number, &after),
-                "a successor from the memo is one of the transition function"
-            );
-            for axis in 0..SEATED {
-                after[self.sections.own::<N>(axis)].fill(0);
+            None => {
+                let mut all = Vec::new();
+                self.edges_of(actor, entry, seats.map(|seat| seat as Seat), &mut all);
+                edges.extend(all.into_iter().map(|edge| (edge, None)));
             }
-            let responder = each.then_some((actor, entry, seats));
-            edges.push(self.edge(&after, responder));
-            self.after = after;
         }
-        self.successors = successors;
+    }
+
+    /// The successors of an entry.
+    #[inline(always)]
+    fn successors(&self, actor: u8, entry: EntryAt) -> impl Iterator<Item = Successor> + use<L, N> {
+        let memo = &self.desk.memo;
+        memo.successors::<N>(self.sections, usize::from(actor), entry)
     }
 
     /// What a step that changes each vCPU's section makes of the one at a seat of the state in work.
@@ -451,6 +474,11 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         self.on_control.len()
     }
 
+    /// The axis of a vCPU on whose whole section one of them depends.
+    pub(super) fn control_axis(&self, index: usize) -> Option<usize> {
+        self.on_control[index].axis
+    }
+
     /// The class of control at a seat that was met.
     pub(super) fn class(&self, axis: usize, seat: usize) -> u32 {
         self.seats[axis][seat].class
@@ -463,8 +491,15 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         index: usize,
         seats: [usize; 2],
     ) -> (u8, EntryAt) {
-        let [row, column] = [0, 1].map(|axis| self.class(axis, seats[axis]) as usize);
-        let OnControl { actor, entries } = &mut self.on_control[index];
+        let whole = self.on_control[index].axis;
+        let [row, column] = [0, 1].map(|axis| {
+            if whole == Some(axis) {
+                seats[axis]
+            } else {
+                self.class(axis, seats[axis]) as usize
+            }
+        });
+        let OnControl { actor, entries, .. } = &mut self.on_control[index];
         let actor = *actor;
         if entries.len() <= row {
             entries.resize(row + 1, Vec::new());
