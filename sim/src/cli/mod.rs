@@ -68,8 +68,9 @@ enum Command {
     Run(run::RunArgs),
     /// Check every interleaving within scenarios' bounds; without a name, the built-in ones
     ///
-    /// Visited states are known by 64-bit fingerprints; the verdict says at most how probable it is that a state was missed
-    /// because it had the fingerprint of another.
+    /// Visited states are known by 64-bit fingerprints, and the verdict says at most how probable it is that a state was missed
+    /// because it had the fingerprint of another; or by themselves, where it says so (`--no-reduction`, two vCPUs or more,
+    /// no mutation).
     Check(check::CheckArgs),
     /// Every order of the final steps: which are safe, and the weakest constraints that make them so
     Orders(orders::OrdersArgs),

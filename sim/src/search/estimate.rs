@@ -29,6 +29,27 @@ impl Estimator {
     /// About how many states there are in all; none while that cannot be said.
     #[must_use]
     pub fn states(&self) -> Option<u64> {
+        let known: f64 = self.levels.iter().map(|size| *size as f64).sum();
+        let all = known + self.ahead()?.sum::<f64>();
+        Some(all.min(u64::MAX as f64) as u64)
+    }
+
+    /// How many levels are ahead that have about so many states together; none while that cannot be said.
+    pub(super) fn levels_with(&self, states: u64) -> Option<usize> {
+        let mut left = states as f64;
+        let ahead = self.ahead()?;
+        Some(
+            ahead
+                .take_while(|size| {
+                    left -= size;
+                    left >= 0.0
+                })
+                .count(),
+        )
+    }
+
+    /// About how large the levels ahead are; none while that cannot be said.
+    fn ahead(&self) -> Option<impl Iterator<Item = f64>> {
         if self.levels.len() < LEAST_LEVELS {
             return None;
         }
@@ -41,16 +62,13 @@ impl Estimator {
         let (mut growth, bend) = line(&growths);
         let bend = bend.min(-LEAST_BEND);
         let mut size = sizes.last().copied().unwrap_or(1.0).ln();
-        let mut all: f64 = sizes.iter().sum();
-        for _ in 0..MOST_LEVELS {
+        let sizes = std::iter::repeat_with(move || {
             growth += bend;
             size += growth;
-            if size < 0.0 {
-                break;
-            }
-            all += size.exp();
-        }
-        Some(all.min(u64::MAX as f64) as u64)
+            size
+        });
+        let sizes = sizes.take(MOST_LEVELS).take_while(|size| *size >= 0.0);
+        Some(sizes.map(f64::exp))
     }
 }
 
@@ -197,6 +215,22 @@ mod tests {
         assert_eq!(late.len(), 1);
         assert!(late[0] < all / 10, "after {} of {all}", late[0]);
         assert!(warned_at(all * 20 * 4).is_empty());
+    }
+
+    #[test]
+    fn levels_ahead_are_about_as_many_as_their_states_fill() {
+        let levels = levels();
+        let mut estimator = Estimator::default();
+        assert_eq!(estimator.levels_with(1_000), None);
+        let (known, ahead) = levels.split_at(levels.len() / 2);
+        for (at, size) in known.iter().enumerate() {
+            estimator.level(at as u32 + 1, *size);
+        }
+        assert_eq!(estimator.levels_with(0), Some(0));
+        let ten: u64 = ahead[..10].iter().sum();
+        let guess = estimator.levels_with(ten).expect("there are levels enough");
+        assert!((5..=20).contains(&guess), "{guess} levels");
+        assert!(estimator.levels_with(u64::MAX).is_some_and(|all| all > 20));
     }
 
     #[test]

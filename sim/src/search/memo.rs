@@ -294,17 +294,19 @@ impl Memo {
         found
     }
 
-    /// The entry for what an actor does in the state of `words`, which may be at `near`; 0: nowhere.
+    /// The entry for what an actor does in the state of `words`, which may be one of `near`; 0: none.
     #[inline(always)]
-    pub(super) fn entry_or<L: Layout, const N: usize>(
+    pub(super) fn entry_of<L: Layout, const N: usize>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
         actor: usize,
-        near: EntryAt,
+        near: [EntryAt; 2],
     ) -> EntryAt {
-        if near != 0 && self.is_for::<N>(near, source.sections, words, actor) {
-            return near;
+        for near in near {
+            if near != 0 && self.is_for::<N>(near, source.sections, words, actor) {
+                return near;
+            }
         }
         self.entry(source, words, actor)
     }

@@ -7,10 +7,12 @@
 
 use std::sync::{Mutex, PoisonError, RwLock};
 
+use wide::u8x16;
+
 use super::numbers::Number;
 use crate::search::index::Index;
 use crate::search::memo::EntryAt;
-use crate::search::sections::section_hash;
+use crate::search::sections::{Sections, section_hash};
 
 /// vCPUs that have seats: the first two.
 pub(super) const SEATED: usize = 2;
@@ -18,9 +20,50 @@ pub(super) const SEATED: usize = 2;
 /// The place of a board in the list of all.
 pub(super) type BoardAt = u32;
 
-/// The order in which boards are visited, so that a board comes after those that lead to it as far as it is known: operations
-/// that threads have done, then the longest way to it that was gone.
-pub(super) type Rank = (u32, u32);
+/// The order in which boards are visited, so that a board comes after those that lead to it, as far as that can be known: of
+/// the largest graph that is measured, the first 6,659 boards take 7,198 visits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(super) struct Rank {
+    /// The threads' operations, then the indices within them, added up.
+    ops: u32,
+    indices: u32,
+    /// The most steps that threads have taken since, of the ways that were gone.
+    steps: u32,
+    /// See [`Sections::bits`].
+    bits: i32,
+    /// The longest way since, of other actors.
+    others: u32,
+}
+
+impl Rank {
+    /// That of a board, before a way to it was gone.
+    pub(super) fn of(sections: &Sections, shared: &[u64]) -> Self {
+        let mut rank = Self {
+            bits: sections.bits(shared),
+            ..Self::default()
+        };
+        for place in sections.places(shared) {
+            rank.ops += u32::from(place.op);
+            rank.indices += place.index;
+        }
+        rank
+    }
+
+    /// Learns of a way to the board from one of another rank; by a thread's step, or not.
+    pub(super) fn come_from(&mut self, from: Self, by_thread: bool) {
+        if (from.ops, from.indices) != (self.ops, self.indices) {
+            return;
+        }
+        let steps = from.steps + u32::from(by_thread);
+        if steps > self.steps {
+            self.steps = steps;
+            self.others = 0;
+        }
+        if !by_thread && (from.steps, from.bits) == (self.steps, self.bits) {
+            self.others = self.others.max(from.others + 1);
+        }
+    }
+}
 
 /// A place on an axis of a board.
 pub(super) type Seat = u16;
@@ -47,7 +90,8 @@ pub(super) struct Axis {
     slots: Vec<Seat>,
     /// By seat, what is to be done: [`STAY`], [`LEAVE`]; as many as there is room for.
     pub(super) flags: Vec<u8>,
-    /// By seat, the entry of the vCPU in the memo of the board's reader; 0: not known.
+    /// By seat, the entry of each actor whose steps depend on the section there, in the memo of the board's reader; 0: not
+    /// known.
     pub(super) entries: Vec<EntryAt>,
 }
 
@@ -89,30 +133,30 @@ impl Axis {
     fn push(&mut self, number: Number) -> usize {
         let seat = self.numbers.len();
         if seat == self.room() {
-            self.widen();
+            self.widen(seat + (seat / 2).max(1));
         }
         self.numbers.push(number);
-        self.entries.push(0);
         self.put(seat);
         seat
     }
 
-    /// Makes room for more seats; most boards have to do so twice.
-    fn widen(&mut self) {
-        let room = match self.room() {
-            0 => STRIDE,
-            STRIDE => 3 * STRIDE,
-            room => room + (room / 2).next_multiple_of(STRIDE),
-        };
-        let more = room - self.room();
-        self.numbers.reserve_exact(more);
-        self.entries.reserve_exact(more);
-        self.flags.reserve_exact(more);
+    /// Makes room for so many seats.
+    fn widen(&mut self, room: usize) {
+        let room = room.next_multiple_of(STRIDE);
+        self.numbers.reserve_exact(room - self.numbers.len());
+        self.flags.reserve_exact(room - self.flags.len());
         self.flags.resize(room, 0);
         self.slots = vec![0; (2 * room).next_power_of_two()];
         for seat in 0..self.numbers.len() {
             self.put(seat);
         }
+    }
+
+    /// Makes room for the entries of so many actors at each seat that there is room for.
+    pub(super) fn make_room_for_entries(&mut self, actors: usize) {
+        let entries = self.room() * actors;
+        self.entries.reserve_exact(entries - self.entries.len());
+        self.entries.resize(entries, 0);
     }
 
     fn put(&mut self, seat: usize) {
@@ -162,17 +206,12 @@ pub(super) fn is_open(cell: u8, width: u8) -> bool {
     cell.wrapping_sub(1) < width
 }
 
-/// The same for eight cells at once: a bit for each.
+/// The same for several cells: a bit for each.
 #[inline(always)]
-fn open_bytes(cells: u64, width: u8) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x80 * ONES;
-    let low = cells & !TOPS;
-    // A byte's top bit tells whether it is more than the width, and whether it is more than 0.
-    let above = (low + u64::from(0x7f - width) * ONES) | cells;
-    let present = (low + 0x7f * ONES) | cells;
-    let open = (present & !above & TOPS) >> 7;
-    open.wrapping_mul(0x0102_0408_1020_4080) >> 56
+fn open_bits(cells: &[u8; STRIDE], width: u8) -> u64 {
+    let below = u8x16::new(*cells) - u8x16::ONE;
+    let least = below.min(u8x16::splat(width - 1));
+    u64::from(least.simd_eq(below).to_bitmask())
 }
 
 impl Grid {
@@ -191,24 +230,40 @@ impl Grid {
             self.is_full = true;
             return 0;
         }
-        let rooms = |axes: &[Axis; 2]| axes.each_ref().map(Axis::room);
-        let old = rooms(&self.axes);
+        let room = self.axes[axis].room();
         let seat = self.axes[axis].push(number);
-        let [rows, stride] = rooms(&self.axes);
-        if [rows, stride] != old {
-            let mut cells = vec![ABSENT; rows * stride];
-            if self.stride > 0 {
-                for (new, old) in cells
-                    .chunks_mut(stride.max(1))
-                    .zip(self.cells.chunks(self.stride))
-                {
-                    new[..old.len()].copy_from_slice(old);
-                }
-            }
-            self.cells = cells;
-            self.stride = stride;
+        if self.axes[axis].room() != room {
+            self.fit_cells();
         }
         seat
+    }
+
+    /// Makes room for so many seats on a board that has none.
+    pub(super) fn make_room(&mut self, seats: [usize; 2]) {
+        if self.stride == 0 {
+            for (axis, seats) in self.axes.iter_mut().zip(seats) {
+                axis.widen(seats.max(1));
+            }
+            self.fit_cells();
+        }
+    }
+
+    /// Has as many cells as there is room for seats.
+    fn fit_cells(&mut self) {
+        let [rows, stride] = self.axes.each_ref().map(Axis::room);
+        if stride == self.stride {
+            self.cells.resize(rows * stride, ABSENT);
+            return;
+        }
+        let mut cells = vec![ABSENT; rows * stride];
+        if self.stride > 0 {
+            let old = self.cells.chunks(self.stride);
+            for (new, old) in cells.chunks_mut(stride).zip(old) {
+                new[..old.len()].copy_from_slice(old);
+            }
+        }
+        self.cells = cells;
+        self.stride = stride;
     }
 
     /// Puts the first state of a search on it.
@@ -266,9 +321,8 @@ impl Grid {
         let row = &self.cells[row * self.stride..(row + 1) * self.stride];
         for (index, chunk) in row.chunks(64).enumerate() {
             let mut open = 0_u64;
-            for (index, eight) in chunk.chunks_exact(8).enumerate() {
-                let eight = u64::from_le_bytes(eight.try_into().unwrap_or_default());
-                open |= open_bytes(eight, width) << (8 * index);
+            for (index, cells) in chunk.as_chunks::<STRIDE>().0.iter().enumerate() {
+                open |= open_bits(cells, width) << (STRIDE * index);
             }
             while open != 0 {
                 let at = open.trailing_zeros() as usize;
@@ -311,7 +365,7 @@ impl Boards {
     }
 
     /// The board of these words; a new one if there was none.
-    pub(super) fn find(&self, shared: &[u64], done: impl FnOnce() -> u32) -> BoardAt {
+    pub(super) fn find(&self, sections: &Sections, shared: &[u64]) -> BoardAt {
         let hash = section_hash(0, shared);
         // A poisoned lock means that another worker has panicked, which ends the search anyway.
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
@@ -327,12 +381,16 @@ impl Boards {
         let at = self.all.push(Board {
             shared: shared.into(),
             grid: Mutex::new(Grid {
-                rank: (done(), 0),
+                rank: Rank::of(sections, shared),
                 ..Grid::default()
             }),
         }) as BoardAt;
         index.insert(hash, at + 1);
         at
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.count()
     }
 
     /// About how many bytes they take, their grids apart.

@@ -8,12 +8,13 @@
 //! levels of the window are those of a search that is breadth first, and are judged, counted and reported in their order.
 
 mod board;
+mod columns;
 mod numbers;
+mod queue;
 mod settle;
 mod visit;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
@@ -21,23 +22,28 @@ use dirtysim_model::layout::Layout;
 
 use self::board::{BoardAt, Boards, Rank, SEATED};
 use self::numbers::Numbers;
+use self::queue::Queue;
 use self::settle::Level;
 use self::visit::{Scratch, Sent};
 use self::worker::{Desk, Worker};
 use super::engine::{Found, Passed, Search};
+use super::estimate::Estimator;
 use super::{Limit, Progress, memory};
 use crate::run::hit;
 
-/// Levels of the first window; each has as many as all before it together, up to a limit, so that whoever waits for word of
-/// the levels gets it, and what lies beyond a violation is not much.
-const FIRST_WIDTH: u32 = 16;
-/// The limit; cells have room for 126.
-const MOST_WIDTH: u32 = 64;
-/// Fewer boards are not worth waking threads for.
-const PARALLEL_BOARDS: usize = 8;
+/// Levels of the first window, and of any at least.
+const LEAST_WIDTH: usize = 16;
+/// Those of any at most: cells have room for so many.
+const MOST_WIDTH: usize = 126;
+/// A window is to have about so many states; or half as many more as are known. What lies beyond a violation is not much
+/// then, and whoever waits for word of the levels gets it.
+const WINDOW_STATES: u64 = 4 << 20;
 
-/// So many boards are visited before limits are looked at again.
+/// Fewer boards are not worth waking threads for.
+const PARALLEL_BOARDS: usize = 64;
+/// So many boards are visited before limits are looked at again; and by one thread alone.
 const BOARDS_AT_ONCE: usize = 1 << 11;
+const BOARDS_ALONE: usize = 1 << 6;
 /// The system is asked for room whenever a search has grown by so much.
 const ROOM_BYTES: u64 = 64 << 20;
 
@@ -48,7 +54,7 @@ struct Run<'a, L: Layout> {
     numbers: [Numbers; 2],
     desks: Vec<Mutex<Desk>>,
     /// Boards to be visited.
-    queues: BTreeMap<Rank, Vec<BoardAt>>,
+    queue: Queue,
     /// Boards that have states of the window or of the next one.
     touched: Vec<BoardAt>,
     /// States so far, as far as their boards were visited.
@@ -77,21 +83,25 @@ pub(super) fn pass<L: Layout>(
 ) -> Passed {
     let mut run = Run::new(search);
     let mut passed = Passed::begin(0);
+    let mut estimator = Estimator::default();
     // Levels that are finished, and how many states the next one has.
     let mut base = 0;
     let mut frontier = 1;
     loop {
         let width = match max_states {
-            Some(_) => FIRST_WIDTH,
-            None => base.clamp(FIRST_WIDTH, MOST_WIDTH),
-        };
-        let limit = run.window(width as u8, base, frontier, &mut passed);
+            Some(_) => LEAST_WIDTH,
+            None => {
+                let levels = estimator.levels_with(WINDOW_STATES.max(passed.states / 2));
+                levels.unwrap_or(0).clamp(LEAST_WIDTH, MOST_WIDTH)
+            }
+        } as u8;
+        let limit = run.window(width, base, frontier, &mut passed);
         if run.is_full {
             // States may have been taken for others: nothing is to be judged.
             passed.limit = limit.or(Some(Limit::Memory));
             return passed;
         }
-        let (levels, next) = run.settle(width as u8);
+        let (levels, next) = run.settle(width);
         passed.peak_bytes = passed.peak_bytes.max(run.bytes());
         for (index, level) in levels.iter().enumerate() {
             passed.seen.union(level.seen);
@@ -117,6 +127,7 @@ pub(super) fn pass<L: Layout>(
                 return passed;
             }
             passed.depth += 1;
+            estimator.level(passed.depth, ahead);
             if max_states.is_some_and(|most| passed.states >= most) {
                 passed.limit = Some(Limit::States);
                 return passed;
@@ -125,7 +136,8 @@ pub(super) fn pass<L: Layout>(
                 states: passed.states,
                 frontier: ahead,
                 depth: passed.depth,
-                bytes: passed.peak_bytes,
+                // All that the window took is for all of its states.
+                bytes: share(passed.peak_bytes, passed.states, run.states),
             };
             if !(search.watch)(&progress) {
                 passed.limit = Some(Limit::Interrupt);
@@ -138,7 +150,7 @@ pub(super) fn pass<L: Layout>(
             passed.depth = base;
             return passed;
         }
-        base += width;
+        base += u32::from(width);
         frontier = next;
     }
 }
@@ -152,7 +164,7 @@ impl<'a, L: Layout> Run<'a, L> {
             desks: (0..rayon::current_num_threads())
                 .map(|worker| Mutex::new(Desk::new(worker)))
                 .collect(),
-            queues: BTreeMap::new(),
+            queue: Queue::default(),
             touched: Vec::new(),
             states: 0,
             grid_bytes: 0,
@@ -167,17 +179,13 @@ impl<'a, L: Layout> Run<'a, L> {
             shared[own].fill(0);
             number
         });
-        let at = run.boards.find(&shared, || 0);
+        let at = run.boards.find(sections, &shared);
         if let Ok(mut grid) = run.boards.get(at).grid.lock() {
             grid.begin(numbers);
         }
         run.touched.push(at);
-        run.queue((0, 0), at);
+        run.queue.push(Rank::of(sections, &shared), at);
         run
-    }
-
-    fn queue(&mut self, rank: Rank, at: BoardAt) {
-        self.queues.entry(rank).or_default().push(at);
     }
 
     fn bytes(&self) -> u64 {
@@ -185,14 +193,13 @@ impl<'a, L: Layout> Run<'a, L> {
             let desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
             desk.bytes()
         });
-        let lists =
-            self.queues.values().map(Vec::capacity).sum::<usize>() + self.touched.capacity();
         let numbers: u64 = self.numbers.iter().map(Numbers::bytes).sum();
         self.grid_bytes
             + self.boards.bytes()
             + numbers
             + desks.sum::<u64>()
-            + (lists * size_of::<BoardAt>()) as u64
+            + self.queue.bytes()
+            + (self.touched.capacity() * size_of::<BoardAt>()) as u64
     }
 
     /// Visits boards until no state of the window is left that has not taken its steps; or a limit comes first.
@@ -203,22 +210,20 @@ impl<'a, L: Layout> Run<'a, L> {
         frontier: u64,
         passed: &mut Passed,
     ) -> Option<Limit> {
-        while let Some((rank, todo)) = self.queues.pop_first() {
-            for some in todo.chunks(BOARDS_AT_ONCE) {
-                let bytes = self.bytes();
-                passed.peak_bytes = passed.peak_bytes.max(bytes);
-                if let Some(limit) = self.limit_reached(bytes, base, frontier) {
-                    return Some(limit);
-                }
-                for Done { sent, .. } in self.work(some, width, Task::Visit(rank)) {
-                    self.touched.extend(sent.touched);
-                    self.states += sent.new;
-                    self.grid_bytes = self.grid_bytes.wrapping_add(sent.grown);
-                    self.is_full |= sent.is_full;
-                    for (rank, at) in sent.queued {
-                        self.queue(rank, at);
-                    }
-                }
+        while !self.queue.is_empty() {
+            let bytes = self.bytes();
+            passed.peak_bytes = passed.peak_bytes.max(bytes);
+            if let Some(limit) = self.limit_reached(bytes, base, frontier) {
+                return Some(limit);
+            }
+            let alone = self.boards.len() < PARALLEL_BOARDS;
+            let visits = if alone { BOARDS_ALONE } else { BOARDS_AT_ONCE };
+            self.queue.begin(visits);
+            for Done { sent, .. } in self.work(width, alone, Task::Visit) {
+                self.touched.extend(sent.touched);
+                self.states += sent.new;
+                self.grid_bytes = self.grid_bytes.wrapping_add(sent.grown);
+                self.is_full |= sent.is_full;
             }
         }
         None
@@ -248,42 +253,32 @@ impl<'a, L: Layout> Run<'a, L> {
         let touched = std::mem::take(&mut self.touched);
         let mut levels = vec![Level::default(); usize::from(width)];
         let mut next = 0;
-        for done in self.work(&touched, width, Task::Settle) {
+        let alone = touched.len() < PARALLEL_BOARDS;
+        let taken: Vec<_> = self.desks.iter().map(|_| AtomicUsize::new(0)).collect();
+        let list = List::new(&touched, &taken[..if alone { 1 } else { taken.len() }]);
+        for done in self.work(width, alone, Task::Settle(list)) {
             for (level, its) in levels.iter_mut().zip(&done.levels) {
                 level.join(its);
             }
             for (rank, at, states) in done.unsettled {
                 next += states;
                 self.touched.push(at);
-                self.queue(rank, at);
+                self.queue.push(rank, at);
             }
         }
         (levels, next)
     }
 
-    /// Does something for each board of a list, on all threads; what each of them did.
-    fn work(&self, list: &[BoardAt], width: u8, task: Task) -> Vec<Done> {
-        let threads = rayon::current_num_threads();
-        let alone = threads == 1 || list.len() < PARALLEL_BOARDS;
-        let taken: Vec<AtomicUsize> = (0..if alone { 1 } else { threads })
-            .map(|_| AtomicUsize::new(0))
-            .collect();
-        let one = |index: usize| {
-            let list = List {
-                all: list,
-                taken: &taken,
-                turn: 0,
-                own: index,
-            };
-            // The numbers of vCPUs and threads that scenarios have most often.
-            match self.search.sections.words() {
-                Some(3) => self.work_as::<3>(index, list, width, task),
-                Some(4) => self.work_as::<4>(index, list, width, task),
-                Some(5) => self.work_as::<5>(index, list, width, task),
-                _ => self.work_as::<0>(index, list, width, task),
-            }
+    /// Does something on all threads, or on one; what each of them did.
+    fn work(&self, width: u8, alone: bool, task: Task<'_>) -> Vec<Done> {
+        // The numbers of vCPUs and threads that scenarios have most often.
+        let one = |index: usize| match self.search.sections.words() {
+            Some(3) => self.work_as::<3>(index, width, task),
+            Some(4) => self.work_as::<4>(index, width, task),
+            Some(5) => self.work_as::<5>(index, width, task),
+            _ => self.work_as::<0>(index, width, task),
         };
-        if alone {
+        if alone || self.desks.len() == 1 {
             vec![one(0)]
         } else {
             rayon::broadcast(|worker| one(worker.index()))
@@ -291,7 +286,7 @@ impl<'a, L: Layout> Run<'a, L> {
     }
 
     /// One worker's part of that.
-    fn work_as<const N: usize>(&self, index: usize, list: List<'_>, width: u8, task: Task) -> Done {
+    fn work_as<const N: usize>(&self, index: usize, width: u8, task: Task<'_>) -> Done {
         // A desk is one worker's; a poisoned lock means that it panicked, which has ended the search already.
         let mut desk = self.desks[index]
             .lock()
@@ -300,16 +295,19 @@ impl<'a, L: Layout> Run<'a, L> {
             Worker::<L, N>::new(self.search, &self.boards, &self.numbers, &mut desk, width);
         let mut done = Done::default();
         match task {
-            Task::Visit(rank) => {
+            Task::Visit => {
+                let _guard = self.queue.guard();
                 let mut scratch = Scratch::default();
-                for at in list {
+                let mut next = self.queue.take();
+                while let Some((rank, at)) = next {
                     worker.visit(at, rank, &mut scratch, &mut done.sent);
                     worker.leave(rank, &mut scratch, &mut done.sent);
+                    next = self.queue.take_after(&mut done.sent.queued);
                 }
             }
-            Task::Settle => {
+            Task::Settle(list) => {
                 done.levels = vec![Level::default(); usize::from(width)];
-                for at in list {
+                for at in list.of(index) {
                     if let Some((rank, states)) = worker.settle(at, &mut done.levels) {
                         done.unsettled.push((rank, at, states));
                     }
@@ -320,12 +318,17 @@ impl<'a, L: Layout> Run<'a, L> {
     }
 }
 
-/// What is to be done for boards.
+/// The part of some bytes that is for so many of all states.
+fn share(bytes: u64, states: u64, all: u64) -> u64 {
+    (u128::from(bytes) * u128::from(states) / u128::from(all.max(states).max(1))) as u64
+}
+
+/// What is to be done.
 #[derive(Clone, Copy)]
-enum Task {
-    /// Those of a rank are visited.
-    Visit(Rank),
-    Settle,
+enum Task<'l> {
+    /// Boards that are queued are visited.
+    Visit,
+    Settle(List<'l>),
 }
 
 /// What a worker did.
@@ -340,28 +343,30 @@ struct Done {
 
 /// Boards that several threads take from: each first those that it had before, whose entries are in its memo; then what is
 /// left of the others'.
+#[derive(Clone, Copy)]
 struct List<'l> {
     all: &'l [BoardAt],
     /// By worker, how many of the list were looked at for it.
     taken: &'l [AtomicUsize],
-    turn: usize,
-    own: usize,
 }
 
-impl Iterator for List<'_> {
-    type Item = BoardAt;
+impl<'l> List<'l> {
+    fn new(all: &'l [BoardAt], taken: &'l [AtomicUsize]) -> Self {
+        Self { all, taken }
+    }
 
-    fn next(&mut self) -> Option<BoardAt> {
+    /// What a worker takes.
+    fn of(self, worker: usize) -> impl Iterator<Item = BoardAt> + use<'l> {
         let workers = self.taken.len();
-        while self.turn < workers {
-            let whose = (self.own + self.turn) % workers;
-            match self.all.get(self.taken[whose].fetch_add(1, Relaxed)) {
-                Some(&at) if at as usize % workers == whose => return Some(at),
-                Some(_) => {}
-                None => self.turn += 1,
-            }
-        }
-        None
+        let turns = (0..workers).map(move |turn| (worker + turn) % workers);
+        turns.flat_map(move |whose| {
+            let all = std::iter::from_fn(move || {
+                self.all
+                    .get(self.taken[whose].fetch_add(1, Relaxed))
+                    .copied()
+            });
+            all.filter(move |&at| at as usize % workers == whose)
+        })
     }
 }
 

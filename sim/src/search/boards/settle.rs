@@ -7,11 +7,11 @@ use dirtysim_model::oracle::parts::{Claimed, Part};
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::step::{Actor, Effect, Step, apply};
 
-use super::board::{Axis, BoardAt, Grid, LEAVE, Rank, STAY};
+use super::board::{Axis, BoardAt, Grid, LEAVE, Rank, STAY, STRIDE, is_open};
 use super::numbers::Number;
 use super::worker::Worker;
 use crate::run::is_stuck;
-use crate::search::memo::EntryAt;
+use crate::search::memo::{EntryAt, First};
 use crate::sometimes::{Facts, Seen};
 
 /// What the states of one level came to.
@@ -25,9 +25,12 @@ pub(super) struct Level {
     /// Claims broken by a step out of a state.
     pub(super) broken_after: Invariants,
     pub(super) seen: Seen,
-    /// The facts that were added last.
-    facts: u64,
+    /// By what they hash to, facts that were added last.
+    noted: [u64; NOTED],
 }
+
+/// Facts that a level remembers, a power of two.
+const NOTED: usize = 8;
 
 impl Default for Level {
     fn default() -> Self {
@@ -37,7 +40,7 @@ impl Default for Level {
             broken_at: Invariants::NONE,
             broken_after: Invariants::NONE,
             seen: Seen::default(),
-            facts: 0,
+            noted: [0; NOTED],
         }
     }
 }
@@ -46,8 +49,10 @@ impl Level {
     /// Adds what is seen in a state.
     #[inline(always)]
     fn note(&mut self, facts: u64) {
-        if facts != self.facts {
-            self.facts = facts;
+        let hash = facts.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - NOTED.ilog2());
+        let noted = &mut self.noted[hash as usize];
+        if *noted != facts {
+            *noted = facts;
             self.seen.add(Facts::from_word(facts));
         }
     }
@@ -65,8 +70,6 @@ impl Level {
 #[derive(Clone, Copy)]
 struct Account {
     part: Part,
-    /// Facts of their steps, and those that they contribute to others'.
-    steps: u64,
     facts: u64,
     transitions: u64,
 }
@@ -74,7 +77,6 @@ struct Account {
 impl Account {
     const NONE: Self = Self {
         part: Part::NEUTRAL,
-        steps: 0,
         facts: 0,
         transitions: 0,
     };
@@ -83,7 +85,6 @@ impl Account {
     fn join(self, other: Self) -> Self {
         Self {
             part: self.part.join(other.part),
-            steps: self.steps | other.steps,
             facts: self.facts | other.facts,
             transitions: self.transitions + other.transitions,
         }
@@ -93,19 +94,35 @@ impl Account {
 /// What the seats of a board contribute.
 #[derive(Default)]
 pub(super) struct Accounts {
-    /// By axis and seat; none: in no state that is looked at.
-    seats: [Vec<Option<Account>>; 2],
+    /// By axis and seat, whether some state that has it is looked at: not 0.
+    open: [Vec<u8>; 2],
+    /// By axis and seat, of those.
+    seats: [Vec<Account>; 2],
     /// Some step claims something.
     claim: bool,
+    /// States of which no transition leads, with their levels.
+    ends: Vec<([usize; 2], u8)>,
+    /// States where actors claim something, or take steps by the transition function.
+    special: Vec<([usize; 2], u8)>,
 }
 
 impl Accounts {
-    /// What the seats of a cell that is looked at contribute.
-    #[inline(always)]
-    fn join(&self, row: usize, column: usize) -> Account {
-        let [row, column] = [self.seats[0][row], self.seats[1][column]];
-        let none = Account::NONE;
-        row.unwrap_or(none).join(column.unwrap_or(none))
+    /// Begins with the states on a board that are in a window of so many levels.
+    fn begin(&mut self, grid: &Grid, width: u8) {
+        self.claim = false;
+        self.ends.clear();
+        self.special.clear();
+        for (axis, seats) in self.seats.iter_mut().enumerate() {
+            seats.clear();
+            seats.resize(grid.axes[axis].len(), Account::NONE);
+        }
+        let [rows, columns] = &mut self.open;
+        rows.clear();
+        columns.clear();
+        columns.resize(grid.stride, 0);
+        let lines = grid.cells.chunks(grid.stride);
+        let lines = lines.take(grid.axes[0].len());
+        rows.extend(lines.map(|cells| open_in_row(cells, columns, width)));
     }
 }
 
@@ -131,75 +148,98 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     }
 
     fn account(&mut self, grid: &mut Grid, levels: &mut [Level]) {
-        let mut cells = std::mem::take(&mut self.open);
-        cells.clear();
+        let mut accounts = std::mem::take(&mut self.accounts);
+        accounts.begin(grid, self.width);
+        self.account_of_seats(&mut grid.axes, &mut accounts);
+        let careful = accounts.claim || !self.by_hand.is_empty();
+        let is_uneven = self.on_control() > 0;
         for row in 0..grid.axes[0].len() {
-            grid.for_each_open(row, self.width, |column, level| {
-                cells.push((row, column, level))
+            if accounts.open[0][row] == 0 {
+                continue;
+            }
+            if !careful && !is_uneven {
+                let [rows, columns] = &accounts.seats;
+                let tally = Tally {
+                    levels,
+                    ends: &mut accounts.ends,
+                };
+                tally_row(grid, self.width, row, rows[row], columns, tally);
+                continue;
+            }
+            grid.for_each_open(row, self.width, |column, at| {
+                let seats = [row, column];
+                let (account, is_special) = self.join(&grid.axes, seats, &accounts);
+                if careful || is_special {
+                    accounts.special.push((seats, at));
+                } else {
+                    let ends = &mut accounts.ends;
+                    Tally { levels, ends }.add(seats, at, account);
+                }
             });
         }
-        if !cells.is_empty() {
-            let mut accounts = std::mem::take(&mut self.accounts);
-            self.account_of_seats(&mut grid.axes, &cells, &mut accounts);
-            if self.is_uneven() || accounts.claim {
-                for &(row, column, level) in &cells {
-                    let level = &mut levels[usize::from(level) - 1];
-                    self.account_of_cell(&mut grid.axes, [row, column], &accounts, level);
-                }
-            } else {
-                for &(row, column, level) in &cells {
-                    let account = accounts.join(row, column);
-                    let level = &mut levels[usize::from(level) - 1];
-                    let broken = account.part.verdict();
-                    let numbers =
-                        || [0, 1].map(|axis| grid.axes[axis].numbers()[[row, column][axis]]);
-                    debug_assert_eq!(
-                        broken,
-                        self.broken_in(numbers()),
-                        "the parts of a verdict are the verdict"
-                    );
-                    level.states += 1;
-                    level.transitions += account.transitions;
-                    level.broken_at.union(broken);
-                    level.note(account.facts | account.steps);
-                    if account.transitions == 0 {
-                        self.look_if_stuck(numbers(), level);
-                    }
-                }
+        if cfg!(debug_assertions) {
+            for (seats, _) in self.open_cells(grid) {
+                assert_eq!(
+                    self.join(&grid.axes, seats, &accounts).0.part.verdict(),
+                    self.broken_in(numbers(&grid.axes, seats)),
+                    "the parts of a verdict are the verdict"
+                );
             }
-            self.accounts = accounts;
         }
-        self.open = cells;
+        for &(seats, level) in &accounts.ends {
+            let numbers = numbers(&grid.axes, seats);
+            self.look_if_stuck(numbers, &mut levels[usize::from(level) - 1]);
+        }
+        for &(seats, level) in &accounts.special {
+            let level = &mut levels[usize::from(level) - 1];
+            self.account_of_special(&grid.axes, seats, &accounts, level);
+        }
+        self.accounts = accounts;
     }
 
-    /// What the seats of some cells contribute, the board's contribution with those of rows.
-    fn account_of_seats(
+    /// The states that are looked at, with their levels.
+    fn open_cells(&self, grid: &Grid) -> Vec<([usize; 2], u8)> {
+        let mut cells = Vec::new();
+        for row in 0..grid.axes[0].len() {
+            grid.for_each_open(row, self.width, |column, level| {
+                cells.push(([row, column], level));
+            });
+        }
+        cells
+    }
+
+    /// What all actors contribute to a state that is looked at; and whether an actor that depends on control claims something,
+    /// or takes steps by the transition function.
+    #[inline(always)]
+    fn join(
         &mut self,
-        axes: &mut [Axis; 2],
-        cells: &[(usize, usize, u8)],
-        accounts: &mut Accounts,
-    ) {
-        accounts.claim = false;
-        for (seats, axis) in accounts.seats.iter_mut().zip(axes.iter()) {
-            seats.clear();
-            seats.resize(axis.len(), None);
+        axes: &[Axis; 2],
+        seats: [usize; 2],
+        accounts: &Accounts,
+    ) -> (Account, bool) {
+        let [row, column] = seats;
+        let mut account = accounts.seats[0][row].join(accounts.seats[1][column]);
+        let mut is_special = false;
+        for index in 0..self.on_control() {
+            let (_, entry) = self.control_entry(axes, index, seats);
+            let first = self.add(&mut account, entry);
+            is_special |= first.is_by_hand() || first.claimed().is_some();
         }
-        let board = self.account_of_board(&mut accounts.claim);
-        for &(row, column, _) in cells {
-            if accounts.seats[0][row].is_none() {
-                let own = self.account_of(axes, 0, row, &mut accounts.claim);
-                accounts.seats[0][row] = Some(own.join(board));
-            }
-            if accounts.seats[1][column].is_none() {
-                let own = self.account_of(axes, 1, column, &mut accounts.claim);
-                accounts.seats[1][column] = Some(own);
-            }
-        }
+        (account, is_special)
     }
 
-    /// Whether some actor's steps depend on more than one of board and seats.
-    fn is_uneven(&self) -> bool {
-        self.on_control() > 0 || !self.by_hand.is_empty()
+    /// What the seats of the states that are looked at contribute, the board's contribution with those of rows.
+    fn account_of_seats(&mut self, axes: &mut [Axis; 2], accounts: &mut Accounts) {
+        let board = self.account_of_board(&mut accounts.claim);
+        for axis in 0..2 {
+            for seat in 0..axes[axis].len() {
+                if accounts.open[axis][seat] != 0 {
+                    let own = self.account_of(axes, axis, seat, &mut accounts.claim);
+                    let with = if axis == 0 { board } else { Account::NONE };
+                    accounts.seats[axis][seat] = own.join(with);
+                }
+            }
+        }
     }
 
     /// What the VM-wide section contributes, and the actors whose steps depend on the board alone.
@@ -211,7 +251,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         account.facts = facts;
         for index in 0..self.board_entries.len() {
             let (_, entry) = self.board_entries[index];
-            self.add(&mut account, entry, claim);
+            *claim |= self.add(&mut account, entry).claimed().is_some();
         }
         account
     }
@@ -228,65 +268,50 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         let mut account = Account::NONE;
         for index in 0..self.entries(axis, seat).len() {
             let (_, entry) = self.entries(axis, seat)[index];
-            self.add(&mut account, entry, claim);
+            *claim |= self.add(&mut account, entry).claimed().is_some();
         }
         account
     }
 
-    fn add(&self, account: &mut Account, entry: EntryAt, claim: &mut bool) {
-        let (first, part, steps, facts) = self.desk.memo.head(entry);
-        *claim |= first.claimed().is_some();
+    #[inline(always)]
+    fn add(&self, account: &mut Account, entry: EntryAt) -> First {
+        let (first, part, steps, context) = self.desk.memo.head(entry);
         *account = account.join(Account {
             part,
-            steps,
-            facts,
+            facts: steps | context,
             transitions: u64::from(first.count()),
         });
+        first
     }
 
-    /// Judges and counts one state where what actors contribute is not the same for all of a seat, or they claim something.
-    #[cold]
-    fn account_of_cell(
+    /// Judges and counts one state where actors claim something, or take steps by the transition function.
+    fn account_of_special(
         &mut self,
-        axes: &mut [Axis; 2],
+        axes: &[Axis; 2],
         seats: [usize; 2],
         accounts: &Accounts,
         level: &mut Level,
     ) {
         let Account {
-            mut part,
+            part,
             mut facts,
-            ..
-        } = accounts.join(seats[0], seats[1]);
-        let numbers = [0, 1].map(|axis| axes[axis].numbers()[seats[axis]]);
+            mut transitions,
+        } = self.join(axes, seats, accounts).0;
+        let numbers = numbers(axes, seats);
+        let broken = part.verdict();
+        level.broken_at.union(broken);
         let mut actors = self.board_entries.clone();
         for (axis, seat) in seats.into_iter().enumerate() {
             actors.extend_from_slice(self.entries(axis, seat));
         }
         for index in 0..self.on_control() {
-            let (actor, entry) = self.control_entry(axes, index, seats);
-            let (_, its, _, context) = self.desk.memo.head(entry);
-            part = part.join(its);
-            facts |= context;
-            actors.push((actor, entry));
+            actors.push(self.control_entry(axes, index, seats));
         }
-        let broken = part.verdict();
-        debug_assert_eq!(
-            broken,
-            self.broken_in(numbers),
-            "the parts of a verdict are the verdict"
-        );
-        level.broken_at.union(broken);
-        let mut transitions = 0;
         for (actor, entry) in actors {
-            let (first, _, steps, _) = self.desk.memo.head(entry);
+            let first = self.desk.memo.first(entry);
             if first.is_by_hand() {
                 transitions += self.account_by_hand(numbers, actor, &mut facts, level);
-                continue;
-            }
-            facts |= steps;
-            transitions += u64::from(first.count());
-            if let Some(claimed) = first.claimed() {
+            } else if let Some(claimed) = first.claimed() {
                 self.claim(numbers, actor, claimed, part, level);
             }
         }
@@ -363,4 +388,62 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
             level.broken_at.insert(Invariant::MigrationMakesProgress);
         }
     }
+}
+
+/// Where states are counted.
+struct Tally<'t> {
+    levels: &'t mut [Level],
+    /// See [`Accounts`].
+    ends: &'t mut Vec<([usize; 2], u8)>,
+}
+
+impl Tally<'_> {
+    /// Judges and counts a state of which the account says all.
+    #[inline(always)]
+    fn add(&mut self, seats: [usize; 2], at: u8, account: Account) {
+        let level = &mut self.levels[usize::from(at) - 1];
+        level.states += 1;
+        level.transitions += account.transitions;
+        level.broken_at.union(account.part.verdict());
+        level.note(account.facts);
+        if account.transitions == 0 {
+            self.ends.push((seats, at));
+        }
+    }
+}
+
+/// Judges and counts the states of a row whose seats' accounts say all. Not inlined, so that the compiler knows what is apart.
+#[inline(never)]
+fn tally_row(
+    grid: &Grid,
+    width: u8,
+    row: usize,
+    of_row: Account,
+    columns: &[Account],
+    mut tally: Tally<'_>,
+) {
+    grid.for_each_open(row, width, |column, at| {
+        tally.add([row, column], at, of_row.join(columns[column]));
+    });
+}
+
+/// Notes the columns of a row's states that are looked at; not 0 if there are any. Not inlined, so that the compiler knows that the
+/// slices are apart, and takes many cells at once.
+#[inline(never)]
+fn open_in_row(cells: &[u8], columns: &mut [u8], width: u8) -> u8 {
+    let mut any = [0; STRIDE];
+    let lines = cells.as_chunks::<STRIDE>().0.iter();
+    for (cells, columns) in lines.zip(columns.as_chunks_mut::<STRIDE>().0) {
+        for index in 0..STRIDE {
+            let open = u8::from(is_open(cells[index], width));
+            columns[index] |= open;
+            any[index] |= open;
+        }
+    }
+    any.into_iter().fold(0, |any, open| any | open)
+}
+
+/// The numbers of the sections at a state's seats.
+fn numbers(axes: &[Axis; 2], seats: [usize; 2]) -> [Number; 2] {
+    [0, 1].map(|axis| axes[axis].numbers()[seats[axis]])
 }

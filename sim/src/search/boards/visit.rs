@@ -10,6 +10,7 @@ use dirtysim_model::layout::Layout;
 use dirtysim_model::step::{Step, apply};
 
 use super::board::{ABSENT, BoardAt, Grid, LEAVE, NOWHERE, Rank, STAY, STRIDE, Seat, is_open};
+use super::columns::Columns;
 use super::numbers::Number;
 use super::worker::{Cell, Op, Responder, STAYS, Worker};
 
@@ -35,13 +36,16 @@ pub(super) struct Scratch {
     numbers: [Vec<Number>; 2],
     /// Their seats on the board in work.
     maps: [Vec<Seat>; 2],
+    /// The cells of the board in work that are open, by column.
+    columns: Columns,
     /// By axis and seat, the cells that are to leave: where they begin and end among all.
     leaving: [Vec<(u32, u32)>; 2],
     /// The edges that the steps take of actors that depend on the board alone.
     steps: Vec<u32>,
+    /// Cells by the class of their seat on one axis.
+    by_class: Vec<(u32, Cell)>,
     /// Those of one that depends on each vCPU's control, and what stands at the seat afterwards.
     edges: Vec<(u32, Option<Number>)>,
-    listed: Vec<Cell>,
     /// States whose steps are taken by the transition function: sections, level, and the actor.
     by_hand: Vec<([Number; 2], u8, u8)>,
 }
@@ -72,57 +76,70 @@ impl Grid {
     /// Moves listed cells, which have one seat in common, to a seat on the same axis, one level on; `map` has the seats
     /// on the other axis. Answers the lowest level of a state that was reached or is nearer than it was; [`ABSENT`] if
     /// there is none.
-    #[inline(always)]
-    fn relax(
-        &mut self,
-        axis: usize,
-        seat: usize,
-        list: &[Cell],
-        map: impl Fn(usize) -> usize,
-    ) -> u8 {
+    fn relax(&mut self, axis: usize, seat: usize, list: &[Cell], map: &[Seat]) -> u8 {
         let (first, step) = self.line(axis, seat);
-        let Self { axes, cells, .. } = self;
-        let [rows, columns] = axes;
+        let [rows, columns] = &mut self.axes;
         let (own, others) = if axis == 0 {
             (rows, columns)
         } else {
             (columns, rows)
         };
-        let mut lowest = ABSENT;
-        for &listed in list {
-            let other = map(seat_of(listed));
-            let cell = &mut cells[first + other * step];
-            let (old, level) = (*cell, listed as u8 + 1);
-            let nearer = level < old;
-            *cell = old.min(level);
-            lowest = lowest.min(if nearer { level } else { ABSENT });
-            others.flags[other] |= if nearer { STAY | LEAVE } else { 0 };
-        }
+        let lowest = relax_list(&mut self.cells[first..], step, &mut others.flags, list, map);
         if lowest != ABSENT {
             own.flags[seat] |= STAY | LEAVE;
         }
         lowest
     }
 
-    /// Moves all cells of a seat whose states take their steps in this window to another on the same axis, one level on.
+    /// Moves all cells of a row whose states take their steps in this window to another row, one level on.
     #[inline(always)]
-    fn relax_line(&mut self, axis: usize, from: usize, to: usize, width: u8) {
+    fn relax_rows(&mut self, from: usize, to: usize, width: u8) {
         if from == to {
             return;
         }
         let stride = self.stride;
         let [rows, columns] = &mut self.axes;
-        if axis == 0 {
-            let lines = [from, to].map(|row| row * stride..(row + 1) * stride);
-            if let Ok([from, line]) = self.cells.get_disjoint_mut(lines) {
-                rows.flags[to] |= relax_row(from, line, &mut columns.flags, width);
-            }
-        } else {
-            let used = rows.len();
-            let flags = &mut rows.flags[..used];
-            columns.flags[to] |= relax_column(&mut self.cells, stride, [from, to], flags, width);
+        let lines = [from, to].map(|row| row * stride..(row + 1) * stride);
+        if let Ok([from, line]) = self.cells.get_disjoint_mut(lines) {
+            rows.flags[to] |= relax_row(from, line, &mut columns.flags, width);
         }
     }
+
+    /// The same for columns.
+    #[inline(always)]
+    fn relax_columns(&mut self, open: &mut Columns, from: usize, to: usize, width: u8) {
+        if from == to {
+            return;
+        }
+        open.make_room(to);
+        let [rows, columns] = &mut self.axes;
+        for word in 0..open.words() {
+            let before = *open.word(from, word);
+            let first = word * 64;
+            let flags = &mut rows.flags[first..];
+            let cells = &mut self.cells[first * self.stride..];
+            let (any, after) = relax_column(cells, self.stride, [from, to], flags, before, width);
+            *open.word(to, word) |= after;
+            columns.flags[to] |= if any { STAY | LEAVE } else { 0 };
+        }
+    }
+}
+
+/// Moves listed cells to a line whose cells are so far apart, one level on; `map` has their places in it, and `flags` are by
+/// place. Not inlined, as [`relax_row`].
+#[inline(never)]
+fn relax_list(line: &mut [u8], step: usize, flags: &mut [u8], list: &[Cell], map: &[Seat]) -> u8 {
+    let mut lowest = ABSENT;
+    for &listed in list {
+        let place = usize::from(map[seat_of(listed)]);
+        let cell = &mut line[place * step];
+        let (old, level) = (*cell, listed as u8 + 1);
+        let nearer = level < old;
+        *cell = old.min(level);
+        lowest = lowest.min(if nearer { level } else { ABSENT });
+        flags[place] |= if nearer { STAY | LEAVE } else { 0 };
+    }
+    lowest
 }
 
 /// The level after one that is open; [`ABSENT`] after another.
@@ -155,24 +172,32 @@ fn relax_row(from: &[u8], to: &mut [u8], flags: &mut [u8], width: u8) -> u8 {
     changed
 }
 
-/// The same for columns. Rows have taken the steps that stay on the board already, and are only to leave.
+/// The same for columns, and up to 64 rows, of which the bits tell whether they are open in the first column. Rows have taken
+/// the steps that stay on the board already, and are only to leave. Answers whether some state is nearer than it was, and
+/// the rows that are open in the second column since.
 #[inline(never)]
 fn relax_column(
     cells: &mut [u8],
     stride: usize,
     [from, to]: [usize; 2],
     flags: &mut [u8],
+    mut open: u64,
     width: u8,
-) -> u8 {
-    let mut changed = 0;
-    for (line, flags) in cells.chunks_exact_mut(stride).zip(flags) {
-        let level = ahead(line[from], width);
+) -> (bool, u64) {
+    let mut any = false;
+    let mut after = 0;
+    while open != 0 {
+        let row = open.trailing_zeros() as usize;
+        open &= open - 1;
+        let line = &mut cells[row * stride..(row + 1) * stride];
+        let level = line[from] + 1;
         let nearer = level < line[to];
         line[to] = level.min(line[to]);
-        *flags |= if nearer { LEAVE } else { 0 };
-        changed |= if nearer { STAY | LEAVE } else { 0 };
+        flags[row] |= if nearer { LEAVE } else { 0 };
+        after |= u64::from(nearer && is_open(level, width)) << row;
+        any |= nearer;
     }
-    changed
+    (any, after)
 }
 
 impl<L: Layout, const N: usize> Worker<'_, L, N> {
@@ -195,7 +220,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         grid.is_queued = false;
         let bytes = grid.bytes();
         self.begin(&board.shared, grid);
-        self.stay(grid);
+        self.stay(grid, &mut scratch.columns);
         self.gather(grid, scratch);
         for axis in 0..2 {
             scratch.numbers[axis].clear();
@@ -209,72 +234,70 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     ///
     /// On a board the steps of the one vCPU change nothing for the other, so that any way to a state of the board can be
     /// put in an order where those of the first vCPU come first.
-    fn stay(&mut self, grid: &mut Grid) {
-        for axis in 0..2 {
-            let mut done = false;
-            while !done {
-                done = true;
-                let mut seat = 0;
-                while seat < grid.axes[axis].len() {
-                    if grid.axes[axis].flags[seat] & STAY != 0 {
-                        grid.axes[axis].flags[seat] &= !STAY;
-                        self.stay_at(grid, axis, seat);
-                        done = false;
-                    }
-                    seat += 1;
-                }
-            }
-        }
+    fn stay(&mut self, grid: &mut Grid, columns: &mut Columns) {
+        let width = self.width;
+        self.stay_on(0, grid, |grid, from, to| grid.relax_rows(from, to, width));
+        columns.begin(grid, width);
+        self.stay_on(1, grid, |grid, from, to| {
+            grid.relax_columns(columns, from, to, width);
+        });
     }
 
-    /// The same for the states that have a seat in common.
+    /// The same for the steps of one vCPU; `relax` moves all cells of a seat to another.
     #[inline(always)]
-    fn stay_at(&mut self, grid: &mut Grid, axis: usize, seat: usize) {
-        self.meet(&mut grid.axes, axis, seat);
-        let number = grid.axes[axis].numbers()[seat];
-        for at in self.moves(axis, seat, number) {
-            let step = self.a_move(at);
-            if step.edge == STAYS {
-                let to = grid.seat(axis, step.number);
-                grid.relax_line(axis, seat, to, self.width);
+    fn stay_on(
+        &mut self,
+        axis: usize,
+        grid: &mut Grid,
+        mut relax: impl FnMut(&mut Grid, usize, usize),
+    ) {
+        let mut done = false;
+        while !done {
+            done = true;
+            let mut seat = 0;
+            while seat < grid.axes[axis].len() {
+                if grid.axes[axis].flags[seat] & STAY != 0 {
+                    grid.axes[axis].flags[seat] &= !STAY;
+                    done = false;
+                    self.meet(&mut grid.axes, axis, seat);
+                    let number = grid.axes[axis].numbers()[seat];
+                    for at in self.moves(axis, seat, number) {
+                        let step = self.a_move(at);
+                        if step.edge == STAYS {
+                            let to = grid.seat(axis, step.number);
+                            relax(grid, seat, to);
+                        }
+                    }
+                }
+                seat += 1;
             }
         }
     }
 
     /// Puts the cells that are to leave into lists, by row and by column.
-    fn list_leaving(&mut self, grid: &mut Grid, scratch: &mut Scratch) {
-        let [rows, columns] = [0, 1].map(|axis| grid.axes[axis].len());
+    fn list_leaving(&mut self, grid: &Grid, scratch: &mut Scratch) {
+        let cells = &mut self.cells;
+        cells.clear();
         let [by_row, by_column] = &mut scratch.leaving;
         by_row.clear();
         by_column.clear();
-        // A column's list has room for a cell of each row.
-        let mut room = 0;
-        for column in 0..columns {
-            by_column.push((room, room));
-            if grid.axes[1].flags[column] & LEAVE != 0 {
-                room += rows as u32;
-            }
-        }
-        self.cells.clear();
-        self.cells.resize(room as usize, 0);
-        let listed = &mut scratch.listed;
-        for row in 0..rows {
-            let begin = self.cells.len() as u32;
-            listed.clear();
-            let flags = &grid.axes[1].flags;
-            let cells = &mut self.cells;
-            grid.for_each_open(row, self.width, |column, level| {
-                if flags[column] & LEAVE != 0 {
-                    let end = &mut by_column[column].1;
-                    cells[*end as usize] = cell(row, level);
-                    *end += 1;
-                }
-                listed.push(cell(column, level));
-            });
+        for row in 0..grid.axes[0].len() {
+            let begin = cells.len() as u32;
             if grid.axes[0].flags[row] & LEAVE != 0 {
-                self.cells.extend_from_slice(listed);
+                grid.for_each_open(row, self.width, |column, level| {
+                    cells.push(cell(column, level));
+                });
             }
-            by_row.push((begin, self.cells.len() as u32));
+            by_row.push((begin, cells.len() as u32));
+        }
+        for column in 0..grid.axes[1].len() {
+            let begin = cells.len() as u32;
+            if grid.axes[1].flags[column] & LEAVE != 0 {
+                scratch.columns.for_each_row(column, |row| {
+                    cells.push(cell(row, grid.cells[row * grid.stride + column]));
+                });
+            }
+            by_column.push((begin, cells.len() as u32));
         }
     }
 
@@ -344,7 +367,8 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         scratch: &mut Scratch,
     ) {
         let other = 1 - axis;
-        let mut list = Vec::new();
+        let mut list = std::mem::take(&mut scratch.by_class);
+        list.clear();
         for at in all.0..all.1 {
             let cell = self.cells[at as usize];
             self.meet(&mut grid.axes, other, seat_of(cell));
@@ -376,6 +400,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                 });
             }
         }
+        scratch.by_class = list;
     }
 
     /// Takes the steps that were gathered at the board that was visited last.
@@ -393,11 +418,16 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     fn leave_by(&mut self, edge: usize, rank: Rank, scratch: &mut Scratch, sent: &mut Sent) {
         let ops = std::mem::take(&mut self.edges[edge].ops);
         let responder = self.edges[edge].responder;
-        let to = self.find(&self.edges[edge].shared);
+        let shared = &self.edges[edge].shared;
+        let from = &self.edges[STAYS as usize].shared;
+        let by_thread = self.sections.any_thread_changed(from, shared);
+        let to = self.boards.find(self.sections, shared);
         let board = self.boards.get(to);
         let mut grid = board.grid.lock().unwrap_or_else(PoisonError::into_inner);
         let grid = &mut *grid;
         let bytes = grid.bytes();
+        // A board has about as many seats as one before it.
+        grid.make_room(scratch.numbers.each_ref().map(Vec::len));
         for axis in 0..2 {
             let map = &mut scratch.maps[axis];
             map.clear();
@@ -427,23 +457,11 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                     scratch.maps[1 - axis][at] = self.place(grid, scratch, responder, 1 - axis, at);
                 }
             }
-            let map = &scratch.maps[1 - axis];
-            lowest = lowest.min(grid.relax(axis, seat, list, |seat| usize::from(map[seat])));
+            lowest = lowest.min(grid.relax(axis, seat, list, &scratch.maps[1 - axis]));
         }
         self.cells = cells;
         self.edges[edge].ops = ops;
-        self.sent(grid, to, rank, lowest, bytes, sent);
-    }
-
-    /// The board of these words.
-    fn find(&self, shared: &[u64]) -> BoardAt {
-        let sections = self.sections;
-        self.boards.find(shared, || {
-            sections
-                .places(shared)
-                .map(|place| u32::from(place.op))
-                .sum()
-        })
+        self.sent(grid, to, (rank, by_thread), lowest, bytes, sent);
     }
 
     /// The seat on the board that an edge leads to of what stands at a seat of the one that was visited last.
@@ -473,7 +491,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         &mut self,
         grid: &mut Grid,
         to: BoardAt,
-        rank: Rank,
+        (rank, by_thread): (Rank, bool),
         lowest: u8,
         bytes: u64,
         sent: &mut Sent,
@@ -481,7 +499,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         sent.grown = sent.grown.wrapping_add(grid.bytes().wrapping_sub(bytes));
         sent.is_full |= grid.is_full;
         if lowest <= self.width {
-            grid.rank.1 = grid.rank.1.max(rank.1 + 1);
+            grid.rank.come_from(rank, by_thread);
         }
         if lowest != ABSENT && !grid.is_touched {
             grid.is_touched = true;
@@ -517,14 +535,15 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
                 shared[own].fill(0);
                 number
             });
-            let to = self.find(&shared);
+            let by_thread = self.sections.any_thread_changed(&self.words, &shared);
+            let to = self.boards.find(self.sections, &shared);
             let board = self.boards.get(to);
             let mut grid = board.grid.lock().unwrap_or_else(PoisonError::into_inner);
             let grid = &mut *grid;
             let bytes = grid.bytes();
             let seats = [0, 1].map(|axis| grid.seat(axis, numbers[axis]));
-            let lowest = grid.relax(0, seats[0], &[cell(seats[1], level)], |seat| seat);
-            self.sent(grid, to, rank, lowest, bytes, sent);
+            let lowest = grid.relax(0, seats[0], &[cell(0, level)], &[seats[1] as Seat]);
+            self.sent(grid, to, (rank, by_thread), lowest, bytes, sent);
         }
     }
 }

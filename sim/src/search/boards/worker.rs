@@ -14,8 +14,8 @@ use crate::search::source::Source;
 /// What a thread keeps from board to board.
 pub(super) struct Desk {
     pub(super) memo: Memo,
-    /// By axis and number, the entry that was found last.
-    hints: [Vec<EntryAt>; 2],
+    /// By axis and number, the entries that were found last, the last of them first.
+    hints: [Vec<[EntryAt; 2]>; 2],
     /// Whose it is, and the memo's generation.
     owner: (usize, u32),
 }
@@ -31,7 +31,7 @@ impl Desk {
 
     pub(super) fn bytes(&self) -> u64 {
         let hints: usize = self.hints.iter().map(Vec::capacity).sum();
-        self.memo.bytes() + (hints * size_of::<EntryAt>()) as u64
+        self.memo.bytes() + (hints * size_of::<[EntryAt; 2]>()) as u64
     }
 
     /// Forgets everything if there is too much of it.
@@ -97,8 +97,10 @@ struct OnControl {
     actor: u8,
     /// The axis of a vCPU on whose whole section they depend, and which they may change.
     axis: Option<usize>,
-    /// By seat on that axis and by class on another; 0: not known.
-    entries: Vec<Vec<EntryAt>>,
+    /// By seat on that axis, or class on the first, then by class on the other, so many of which there is room for; 0: not
+    /// known.
+    entries: Vec<EntryAt>,
+    classes: usize,
 }
 
 /// One thread's work; `N` is as in [`Sections`].
@@ -128,8 +130,7 @@ pub(super) struct Worker<'a, L: Layout, const N: usize> {
     pub(super) used_edges: usize,
     /// Lists of cells with one seat in common: the other seat, and the level.
     pub(super) cells: Vec<Cell>,
-    /// The cells that are judged: row, column, level; and what their seats contribute.
-    pub(super) open: Vec<(usize, usize, u8)>,
+    /// What the seats of the cells that are judged contribute.
     pub(super) accounts: Accounts,
 }
 
@@ -161,7 +162,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             edges: Vec::new(),
             used_edges: 0,
             cells: Vec::new(),
-            open: Vec::new(),
             accounts: Accounts::default(),
         }
     }
@@ -199,6 +199,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                         actor: actor as u8,
                         axis: indexed.then_some(vcpu),
                         entries: Vec::new(),
+                        classes: 0,
                     });
                 }
                 _ => {
@@ -241,23 +242,19 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     fn find_entries(&mut self, seats: &mut Axis, axis: usize, seat: usize) {
         let number = seats.numbers()[seat];
         let begin = self.entries.len() as u32;
-        let mut is_seated = false;
-        for index in 0..self.axis_actors[axis].len() {
+        let actors = self.axis_actors[axis].len();
+        let known = seat * actors;
+        if seats.entries.len() < known + actors {
+            seats.make_room_for_entries(actors);
+        }
+        for index in 0..actors {
             let actor = self.axis_actors[axis][index];
-            let is_own = usize::from(actor) == axis;
-            let entry = if is_own && seats.entries[seat] != 0 {
-                seats.entries[seat]
-            } else {
-                if !is_seated {
-                    self.sit(axis, number);
-                    is_seated = true;
-                }
-                let entry = self.entry(axis, number, usize::from(actor));
-                if is_own {
-                    seats.entries[seat] = entry;
-                }
-                entry
-            };
+            let mut entry = seats.entries[known + index];
+            if entry == 0 {
+                self.sit(axis, number);
+                entry = self.entry(axis, number, usize::from(actor));
+                seats.entries[known + index] = entry;
+            }
             self.entries.push((actor, entry));
         }
         self.seats[axis][seat] = SeatInfo {
@@ -279,11 +276,14 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         }
         let hints = &mut self.desk.hints[axis];
         if hints.len() <= number as usize {
-            hints.resize(number as usize + 1, 0);
+            hints.resize(number as usize + 1, [0; 2]);
         }
-        let hint = &mut hints[number as usize];
-        *hint = memo.entry_or::<L, N>(&self.source, &self.words, axis, *hint);
-        *hint
+        let [last, other] = hints[number as usize];
+        let entry = memo.entry_of::<L, N>(&self.source, &self.words, axis, [last, other]);
+        if entry != last {
+            hints[number as usize] = [entry, last];
+        }
+        entry
     }
 
     /// The actors whose steps depend on the vCPU at a seat that was met, and their entries.
@@ -485,38 +485,48 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     }
 
     /// One of the actors that depend on control, and its entry where the vCPUs are at two seats that were met.
+    #[inline(always)]
     pub(super) fn control_entry(
         &mut self,
         axes: &[Axis; 2],
         index: usize,
         seats: [usize; 2],
     ) -> (u8, EntryAt) {
-        let whole = self.on_control[index].axis;
-        let [row, column] = [0, 1].map(|axis| {
-            if whole == Some(axis) {
-                seats[axis]
-            } else {
-                self.class(axis, seats[axis]) as usize
-            }
-        });
-        let OnControl { actor, entries, .. } = &mut self.on_control[index];
-        let actor = *actor;
-        if entries.len() <= row {
-            entries.resize(row + 1, Vec::new());
+        let on = &self.on_control[index];
+        let (first, second) = match on.axis {
+            Some(axis) => (seats[axis], self.class(1 - axis, seats[1 - axis])),
+            None => (self.class(0, seats[0]) as usize, self.class(1, seats[1])),
+        };
+        let second = second as usize;
+        let known = on.entries.get(first * on.classes + second);
+        match known {
+            Some(&entry) if entry != 0 && second < on.classes => (on.actor, entry),
+            _ => self.find_control_entry(axes, index, seats, [first, second]),
         }
-        if entries[row].len() <= column {
-            entries[row].resize(column + 1, 0);
-        }
-        let known = entries[row][column];
-        if known != 0 {
-            return (actor, known);
-        }
+    }
+
+    #[inline(never)]
+    fn find_control_entry(
+        &mut self,
+        axes: &[Axis; 2],
+        index: usize,
+        seats: [usize; 2],
+        [first, second]: [usize; 2],
+    ) -> (u8, EntryAt) {
         self.sit_both([0, 1].map(|axis| axes[axis].numbers()[seats[axis]]));
-        let entry = self
-            .desk
-            .memo
-            .entry(&self.source, &self.words, usize::from(actor));
-        self.on_control[index].entries[row][column] = entry;
+        let on = &mut self.on_control[index];
+        let actor = on.actor;
+        let memo = &mut self.desk.memo;
+        let entry = memo.entry(&self.source, &self.words, usize::from(actor));
+        if on.classes <= second {
+            on.classes = (second + 1).next_power_of_two();
+            on.entries.clear();
+        }
+        let at = first * on.classes + second;
+        if on.entries.len() <= at {
+            on.entries.resize((first + 1) * on.classes, 0);
+        }
+        on.entries[at] = entry;
         (actor, entry)
     }
 }
