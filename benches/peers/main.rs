@@ -40,6 +40,8 @@ const ARM64: Sizes = Sizes {
 };
 /// x86 with rings: nothing orders the pages, they are interchangeable.
 const X86: Sizes = Sizes { x86: true, ..ARM64 };
+/// One page more: what a page costs without the symmetry, and with it.
+const X86_WITH_4: Sizes = Sizes { pages: 4, ..X86 };
 
 /// Who runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -402,7 +404,8 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         None => 1,
     };
     let smaller = |sizes| Sizes { stores: 1, ..sizes };
-    let [arm64, x86] = [ARM64, X86].map(|sizes| if benches { sizes } else { smaller(sizes) });
+    let sizes = [ARM64, X86, X86_WITH_4];
+    let [arm64, x86, x86_with_4] = sizes.map(|sizes| if benches { sizes } else { smaller(sizes) });
     println!("{}; {} CPUs", spin::version(), num_cpus());
     let unreduced = |threads| Tool::Own {
         reduced: false,
@@ -433,7 +436,9 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         reduced(1),
         reduced(2),
     ];
-    print(&x86, &turns(&x86, &few, rounds)?, rounds);
+    for sizes in [&x86, &x86_with_4] {
+        print(sizes, &turns(sizes, &few, rounds)?, rounds);
+    }
     let time = Duration::from_millis(if benches { 2000 } else { 20 });
     ceiling(&arm64, time);
     ceiling(&x86, time);
