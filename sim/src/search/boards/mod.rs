@@ -57,6 +57,8 @@ struct Run<'a, L: Layout> {
     queue: Queue,
     /// Boards that have states of the window or of the next one.
     touched: Vec<BoardAt>,
+    /// By board, the worker that visited it last, whose memo has its entries.
+    visitors: Vec<u8>,
     /// States so far, as far as their boards were visited.
     states: u64,
     grid_bytes: u64,
@@ -166,6 +168,7 @@ impl<'a, L: Layout> Run<'a, L> {
                 .collect(),
             queue: Queue::default(),
             touched: Vec::new(),
+            visitors: Vec::new(),
             states: 0,
             grid_bytes: 0,
             asked_bytes: 0,
@@ -199,7 +202,7 @@ impl<'a, L: Layout> Run<'a, L> {
             + numbers
             + desks.sum::<u64>()
             + self.queue.bytes()
-            + (self.touched.capacity() * size_of::<BoardAt>()) as u64
+            + (self.touched.capacity() * size_of::<BoardAt>() + self.visitors.capacity()) as u64
     }
 
     /// Visits boards until no state of the window is left that has not taken its steps; or a limit comes first.
@@ -219,7 +222,12 @@ impl<'a, L: Layout> Run<'a, L> {
             let alone = self.boards.len() < PARALLEL_BOARDS;
             let visits = if alone { BOARDS_ALONE } else { BOARDS_AT_ONCE };
             self.queue.begin(visits);
-            for Done { sent, .. } in self.work(width, alone, Task::Visit) {
+            for (worker, done) in self.work(width, alone, Task::Visit).into_iter().enumerate() {
+                let Done { sent, visited, .. } = done;
+                self.visitors.resize(self.boards.len(), 0);
+                for at in visited {
+                    self.visitors[at as usize] = worker as u8;
+                }
                 self.touched.extend(sent.touched);
                 self.states += sent.new;
                 self.grid_bytes = self.grid_bytes.wrapping_add(sent.grown);
@@ -255,7 +263,11 @@ impl<'a, L: Layout> Run<'a, L> {
         let mut next = 0;
         let alone = touched.len() < PARALLEL_BOARDS;
         let taken: Vec<_> = self.desks.iter().map(|_| AtomicUsize::new(0)).collect();
-        let list = List::new(&touched, &taken[..if alone { 1 } else { taken.len() }]);
+        let list = List {
+            all: &touched,
+            visitors: &self.visitors,
+            taken: &taken[..if alone { 1 } else { taken.len() }],
+        };
         for done in self.work(width, alone, Task::Settle(list)) {
             for (level, its) in levels.iter_mut().zip(&done.levels) {
                 level.join(its);
@@ -302,6 +314,7 @@ impl<'a, L: Layout> Run<'a, L> {
                 while let Some((rank, at)) = next {
                     worker.visit(at, rank, &mut scratch, &mut done.sent);
                     worker.leave(rank, &mut scratch, &mut done.sent);
+                    done.visited.push(at);
                     next = self.queue.take_after(&mut done.sent.queued);
                 }
             }
@@ -335,26 +348,25 @@ enum Task<'l> {
 #[derive(Default)]
 struct Done {
     sent: Sent,
+    /// The boards that it visited.
+    visited: Vec<BoardAt>,
     /// What the levels of the window came to.
     levels: Vec<Level>,
     /// Boards that have states of the next window, and how many of its first level.
     unsettled: Vec<(Rank, BoardAt, u64)>,
 }
 
-/// Boards that several threads take from: each first those that it had before, whose entries are in its memo; then what is
-/// left of the others'.
+/// Boards that several threads take from: each first those that it visited last, whose entries are in its memo; then what
+/// is left of the others'.
 #[derive(Clone, Copy)]
 struct List<'l> {
     all: &'l [BoardAt],
+    visitors: &'l [u8],
     /// By worker, how many of the list were looked at for it.
     taken: &'l [AtomicUsize],
 }
 
 impl<'l> List<'l> {
-    fn new(all: &'l [BoardAt], taken: &'l [AtomicUsize]) -> Self {
-        Self { all, taken }
-    }
-
     /// What a worker takes.
     fn of(self, worker: usize) -> impl Iterator<Item = BoardAt> + use<'l> {
         let workers = self.taken.len();
@@ -365,7 +377,11 @@ impl<'l> List<'l> {
                     .get(self.taken[whose].fetch_add(1, Relaxed))
                     .copied()
             });
-            all.filter(move |&at| at as usize % workers == whose)
+            // Nobody visited what only a limit kept from it.
+            let visitor = move |at: BoardAt| {
+                usize::from(self.visitors.get(at as usize).copied().unwrap_or(0)) % workers
+            };
+            all.filter(move |&at| visitor(at) == whose)
         })
     }
 }
