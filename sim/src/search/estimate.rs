@@ -3,7 +3,8 @@
 //! Levels grow fast at first, then slower, then shrink: the logarithm of their sizes bends downwards. The guess takes the
 //! growth over the last half of the levels and how much it slows down, by least squares, and goes on like that until a
 //! level would be empty. From a third of the depth on it has been within a factor of 4 on the scenarios that come with
-//! the program, mostly too low; before that it says little. It is for progress and for warnings, and no result has it.
+//! the program, mostly too low; before that it says little. It is for progress, for
+//! warnings, and for how many levels boards take at once; no result depends on it.
 
 /// Levels below which nothing is said.
 const LEAST_LEVELS: usize = 12;
