@@ -21,6 +21,8 @@ struct Inner {
     left: usize,
     /// Visits that go on, which may queue more boards.
     going_on: usize,
+    /// Threads that wait for one of them.
+    waiting: usize,
 }
 
 impl Inner {
@@ -70,7 +72,9 @@ impl Queue {
         for (rank, at) in queued.drain(..) {
             inner.push(rank, at);
         }
-        self.changed.notify_all();
+        if inner.waiting > 0 {
+            self.changed.notify_all();
+        }
         self.take_from(inner)
     }
 
@@ -87,8 +91,10 @@ impl Queue {
             if inner.going_on == 0 {
                 return None;
             }
+            inner.waiting += 1;
             let waits = self.changed.wait(inner);
             inner = waits.unwrap_or_else(PoisonError::into_inner);
+            inner.waiting -= 1;
         }
     }
 
