@@ -230,10 +230,10 @@ pub(super) struct Desk<L: Layout> {
 impl<L: Layout> Desk<L> {
     /// One for each thread that may work.
     pub(super) fn all(search: &Search<'_, L>) -> Vec<Mutex<Self>> {
-        (0..rayon::current_num_threads())
-            .map(|_| {
+        Memo::of_workers(rayon::current_num_threads())
+            .map(|memo| {
                 Mutex::new(Self {
-                    memo: Memo::new(),
+                    memo,
                     known: Known::new(),
                     representative: Representative::new(search),
                 })

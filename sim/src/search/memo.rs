@@ -9,13 +9,17 @@
 //! Bits of the VM-wide section that a step does not read may still be written: set, cleared or left alone. To learn
 //! which, the step is taken twice, with all of them 0 and with all of them 1.
 //!
-//! Each worker has a memo of its own, which forgets everything when it has grown too large.
+//! Each worker has a memo of its own, which forgets everything when it has grown too large; where there are several,
+//! they tell each other what the transition function said ([`Answers`]).
+
+use std::sync::Arc;
 
 use dirtysim_model::footprint::Reach;
 use dirtysim_model::layout::Layout;
 use dirtysim_model::oracle::parts::{Claimed, Part};
 use dirtysim_model::step::{Actor, Effect, Step, apply};
 
+use super::answers::Answers;
 use super::index::Index;
 use super::sections::{Sections, hash_words, section_hash};
 use super::source::Source;
@@ -147,21 +151,29 @@ pub(super) struct Memo {
     arena: Vec<u64>,
     key: Vec<u64>,
     generation: u32,
+    /// What all workers' memos were told; none: there is one worker.
+    answers: Option<Arc<Answers>>,
+    /// What this one added to it.
+    added_bytes: u64,
 }
 
 impl Memo {
-    pub(super) fn new() -> Self {
-        Self {
+    /// Those of so many workers.
+    pub(super) fn of_workers(workers: usize) -> impl Iterator<Item = Self> {
+        let answers = (workers > 1).then(|| Arc::new(Answers::new(ARENA_WORDS)));
+        (0..workers).map(move |_| Self {
             indices: [(); 3].map(|()| Index::new()),
             arena: Vec::new(),
             key: Vec::new(),
             generation: 1,
-        }
+            answers: answers.clone(),
+            added_bytes: 0,
+        })
     }
 
     pub(super) fn bytes(&self) -> u64 {
         let indices: u64 = self.indices.iter().map(Index::bytes).sum();
-        indices + self.arena.capacity() as u64 * 8
+        indices + self.arena.capacity() as u64 * 8 + self.added_bytes
     }
 
     /// Forgets everything if there is too much of it; entries of other generations are void.
@@ -192,22 +204,42 @@ impl Memo {
                     .zip(&self.key)
                     .all(|(old, new)| old == new)
         });
-        if let Some(at) = found {
+        let entry = || {
+            let mut entry = vec![(len as u64) << KEY_LEN];
+            fill(&mut entry);
+            entry
+        };
+        let check = |at: EntryAt, arena: &[u64]| {
             debug_assert!(
-                {
-                    let mut anew = vec![(len as u64) << KEY_LEN];
-                    fill(&mut anew);
-                    is_right(&self.arena[at as usize..], &anew)
-                },
+                is_right(&arena[at as usize..], &entry()),
                 "an entry depends on its key alone"
             );
+        };
+        if let Some(at) = found {
+            check(at, &self.arena);
             return at;
         }
-        self.arena.extend_from_slice(&self.key);
-        let at = self.arena.len() as EntryAt;
-        let mut entry = vec![(len as u64) << KEY_LEN];
-        fill(&mut entry);
-        self.arena.append(&mut entry);
+        let at = (self.arena.len() + len) as EntryAt;
+        // Keys of responses have places of this memo in them. Those of the other kinds differ in length: an actor's have a word
+        // before what it reads of the VM-wide section.
+        let answers = match kind {
+            Kind::Actor | Kind::Vm => self.answers.as_deref(),
+            Kind::Response => None,
+        };
+        match answers.and_then(|answers| answers.find(hash, &self.key)) {
+            Some(answer) => {
+                self.arena.extend_from_slice(answer);
+                check(at, &self.arena);
+            }
+            None => {
+                let entry = entry();
+                if let Some(answers) = answers {
+                    self.added_bytes += answers.add(hash, &self.key, &entry);
+                }
+                self.arena.extend_from_slice(&self.key);
+                self.arena.extend_from_slice(&entry);
+            }
+        }
         self.indices[kind as usize].insert(hash, at);
         at
     }

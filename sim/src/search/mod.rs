@@ -8,6 +8,7 @@
 //!
 //! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
 
+mod answers;
 mod boards;
 mod engine;
 pub mod estimate;

@@ -133,7 +133,7 @@ impl Axis {
     fn push(&mut self, number: Number) -> usize {
         let seat = self.numbers.len();
         if seat == self.room() {
-            self.widen(seat + (seat / 2).max(1));
+            self.widen(seat + (seat / 8).max(1));
         }
         self.numbers.push(number);
         self.put(seat);

@@ -163,8 +163,8 @@ impl<'a, L: Layout> Run<'a, L> {
             search,
             boards: Boards::new(),
             numbers: [(); 2].map(|()| Numbers::new(search.sections.control())),
-            desks: (0..rayon::current_num_threads())
-                .map(|worker| Mutex::new(Desk::new(worker)))
+            desks: Desk::of_workers(rayon::current_num_threads())
+                .map(Mutex::new)
                 .collect(),
             queue: Queue::default(),
             touched: Vec::new(),

@@ -21,12 +21,14 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(owner: usize) -> Self {
-        Self {
-            memo: Memo::new(),
+    /// Those of so many workers.
+    pub(super) fn of_workers(workers: usize) -> impl Iterator<Item = Self> {
+        let memos = Memo::of_workers(workers).enumerate();
+        memos.map(|(owner, memo)| Self {
+            memo,
             hints: Default::default(),
             owner: (owner, 0),
-        }
+        })
     }
 
     pub(super) fn bytes(&self) -> u64 {
