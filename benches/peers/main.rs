@@ -26,10 +26,10 @@ use dirtysim_peers::measure::{Measured, measure};
 use dirtysim_peers::sizes::Sizes;
 use dirtysim_peers::spin::{self, Reduction, Verifier};
 
-/// As in the binary `dirtysim`; stateright has it as well, and SPIN takes one block.
+/// That of the binary `dirtysim`; stateright has it as well, and SPIN takes one block.
 #[cfg(unix)]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+#[path = "../../sim/src/allocator.rs"]
+mod allocator;
 
 /// The word that tells a process that it is a child.
 const CHILD: &str = "child";
