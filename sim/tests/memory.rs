@@ -103,6 +103,13 @@ fn a_search_keeps_to_its_memory_on_one_thread_on_two_and_on_four() {
 }
 
 #[test]
+fn so_does_a_search_that_leaves_nothing_out() {
+    for threads in ["1", "2", "4"] {
+        keeps_to_it(&check(&["--no-reduction", "--threads", threads]));
+    }
+}
+
+#[test]
 fn a_search_for_cycles_keeps_to_its_memory() {
     keeps_to_it(&check(&["--liveness"]));
 }

@@ -26,6 +26,11 @@ impl Columns {
         }
     }
 
+    /// What they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bits.capacity() * size_of::<u64>()
+    }
+
     /// Makes room for a column that is new.
     pub(super) fn make_room(&mut self, column: usize) {
         let bits = (column + 1) * self.words;

@@ -46,6 +46,9 @@ const BOARDS_AT_ONCE: usize = 1 << 11;
 const BOARDS_ALONE: usize = 1 << 6;
 /// The system is asked for room whenever a search has grown by so much.
 const ROOM_BYTES: u64 = 64 << 20;
+/// What the allocator keeps for each thread besides the first, of what grids gave back when they grew: measured, with a limit
+/// of 128 MiB.
+const KEPT_BYTES: u64 = 4 << 20;
 
 /// A search in work.
 struct Run<'a, L: Layout> {
@@ -62,6 +65,8 @@ struct Run<'a, L: Layout> {
     /// States so far, as far as their boards were visited.
     states: u64,
     grid_bytes: u64,
+    /// The most that workers' lists took.
+    list_bytes: u64,
     /// What everything took when the system was asked last whether it has room.
     asked_bytes: u64,
     is_full: bool,
@@ -171,6 +176,7 @@ impl<'a, L: Layout> Run<'a, L> {
             visitors: Vec::new(),
             states: 0,
             grid_bytes: 0,
+            list_bytes: 0,
             asked_bytes: 0,
             is_full: false,
         };
@@ -198,6 +204,8 @@ impl<'a, L: Layout> Run<'a, L> {
         });
         let numbers: u64 = self.numbers.iter().map(Numbers::bytes).sum();
         self.grid_bytes
+            + self.list_bytes
+            + (self.desks.len() as u64 - 1) * KEPT_BYTES
             + self.boards.bytes()
             + numbers
             + desks.sum::<u64>()
@@ -221,8 +229,11 @@ impl<'a, L: Layout> Run<'a, L> {
             }
             let alone = self.boards.len() < PARALLEL_BOARDS;
             let visits = if alone { BOARDS_ALONE } else { BOARDS_AT_ONCE };
-            self.queue.begin(visits);
-            for (worker, done) in self.work(width, alone, Task::Visit).into_iter().enumerate() {
+            let room = self.search.limit_bytes.saturating_sub(bytes);
+            self.queue.begin(visits, room.min(ROOM_BYTES));
+            let all = self.work(width, alone, Task::Visit);
+            self.note_lists(&all);
+            for (worker, done) in all.into_iter().enumerate() {
                 let Done { sent, visited, .. } = done;
                 self.visitors.resize(self.boards.len(), 0);
                 for at in visited {
@@ -230,7 +241,7 @@ impl<'a, L: Layout> Run<'a, L> {
                 }
                 self.touched.extend(sent.touched);
                 self.states += sent.new;
-                self.grid_bytes = self.grid_bytes.wrapping_add(sent.grown);
+                self.grid_bytes = self.grid_bytes.saturating_add_signed(sent.grown);
                 self.is_full |= sent.is_full;
             }
         }
@@ -268,7 +279,9 @@ impl<'a, L: Layout> Run<'a, L> {
             visitors: &self.visitors,
             taken: &taken[..if alone { 1 } else { taken.len() }],
         };
-        for done in self.work(width, alone, Task::Settle(list)) {
+        let all = self.work(width, alone, Task::Settle(list));
+        self.note_lists(&all);
+        for done in all {
             for (level, its) in levels.iter_mut().zip(&done.levels) {
                 level.join(its);
             }
@@ -279,6 +292,11 @@ impl<'a, L: Layout> Run<'a, L> {
             }
         }
         (levels, next)
+    }
+
+    fn note_lists(&mut self, all: &[Done]) {
+        let bytes = all.iter().map(|done| done.list_bytes).sum();
+        self.list_bytes = self.list_bytes.max(bytes);
     }
 
     /// Does something on all threads, or on one; what each of them did.
@@ -312,11 +330,14 @@ impl<'a, L: Layout> Run<'a, L> {
                 let mut scratch = Scratch::default();
                 let mut next = self.queue.take();
                 while let Some((rank, at)) = next {
+                    let before = done.sent.grown;
                     worker.visit(at, rank, &mut scratch, &mut done.sent);
                     worker.leave(rank, &mut scratch, &mut done.sent);
                     done.visited.push(at);
-                    next = self.queue.take_after(&mut done.sent.queued);
+                    let bytes = done.sent.grown - before;
+                    next = self.queue.take_after(bytes, &mut done.sent.queued);
                 }
+                done.list_bytes = worker.bytes() + scratch.bytes();
             }
             Task::Settle(list) => {
                 done.levels = vec![Level::default(); usize::from(width)];
@@ -325,6 +346,7 @@ impl<'a, L: Layout> Run<'a, L> {
                         done.unsettled.push((rank, at, states));
                     }
                 }
+                done.list_bytes = worker.bytes();
             }
         }
         done
@@ -350,6 +372,8 @@ struct Done {
     sent: Sent,
     /// The boards that it visited.
     visited: Vec<BoardAt>,
+    /// What its lists took in memory.
+    list_bytes: u64,
     /// What the levels of the window came to.
     levels: Vec<Level>,
     /// Boards that have states of the next window, and how many of its first level.
@@ -439,6 +463,15 @@ mod tests {
         };
         assert_eq!(facts(&boards), facts(&levels), "{}", scenario.name);
         true
+    }
+
+    #[test]
+    fn bytes_are_shared_out_by_states() {
+        assert_eq!(share(100, 1, 4), 25);
+        assert_eq!(share(100, 4, 4), 100);
+        assert_eq!(share(100, 5, 4), 100, "never more than there are");
+        assert_eq!(share(100, 0, 0), 0);
+        assert_eq!(share(u64::MAX, u64::MAX / 2, u64::MAX), u64::MAX / 2);
     }
 
     #[test]

@@ -19,6 +19,8 @@ struct Inner {
     boards: BTreeMap<Rank, Vec<BoardAt>>,
     /// Visits that may still begin.
     left: usize,
+    /// Bytes by which they may grow what is known before no more begin.
+    room: i64,
     /// Visits that go on, which may queue more boards.
     going_on: usize,
     /// Threads that wait for one of them.
@@ -55,9 +57,11 @@ impl Queue {
         self.lock().boards.is_empty()
     }
 
-    /// Lets so many visits begin.
-    pub(super) fn begin(&self, visits: usize) {
-        self.lock().left = visits;
+    /// Lets so many visits begin; but none once they have taken more than `room` bytes.
+    pub(super) fn begin(&self, visits: usize, room: u64) {
+        let mut inner = self.lock();
+        inner.left = visits;
+        inner.room = i64::try_from(room).unwrap_or(i64::MAX);
     }
 
     /// A board to visit; none when no more visits may begin, or none will.
@@ -65,10 +69,15 @@ impl Queue {
         self.take_from(self.lock())
     }
 
-    /// The same, after a visit that queues some boards.
-    pub(super) fn take_after(&self, queued: &mut Vec<(Rank, BoardAt)>) -> Option<(Rank, BoardAt)> {
+    /// The same, after a visit that took so many bytes and queues some boards.
+    pub(super) fn take_after(
+        &self,
+        bytes: i64,
+        queued: &mut Vec<(Rank, BoardAt)>,
+    ) -> Option<(Rank, BoardAt)> {
         let mut inner = self.lock();
         inner.going_on -= 1;
+        inner.room = inner.room.saturating_sub(bytes);
         for (rank, at) in queued.drain(..) {
             inner.push(rank, at);
         }
@@ -80,7 +89,7 @@ impl Queue {
 
     fn take_from(&self, mut inner: MutexGuard<'_, Inner>) -> Option<(Rank, BoardAt)> {
         loop {
-            if inner.left == 0 {
+            if inner.left == 0 || inner.room < 0 {
                 return None;
             }
             if let Some(next) = inner.pop() {
@@ -118,7 +127,7 @@ pub(super) struct Guard<'q>(&'q Queue);
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.begin(0);
+            self.0.begin(0, 0);
             self.0.changed.notify_all();
         }
     }
@@ -135,21 +144,21 @@ mod tests {
         later.come_from(first, true);
         let queue = Queue::default();
         queue.push(later, 1);
-        queue.begin(2);
+        queue.begin(2, 0);
         assert_eq!(queue.take(), Some((later, 1)));
         let mut queued = vec![(later, 2), (first, 3), (first, 4)];
-        assert_eq!(queue.take_after(&mut queued), Some((first, 4)));
+        assert_eq!(queue.take_after(0, &mut queued), Some((first, 4)));
         assert_eq!(
-            queue.take_after(&mut queued),
+            queue.take_after(0, &mut queued),
             None,
             "two visits were to begin"
         );
         assert!(!queue.is_empty());
-        queue.begin(9);
+        queue.begin(9, 100);
         assert_eq!(queue.take(), Some((first, 3)));
-        assert_eq!(queue.take_after(&mut queued), Some((later, 2)));
+        assert_eq!(queue.take_after(0, &mut queued), Some((later, 2)));
         assert_eq!(
-            queue.take_after(&mut queued),
+            queue.take_after(0, &mut queued),
             None,
             "nothing is left, and nobody adds to it"
         );
@@ -157,10 +166,24 @@ mod tests {
     }
 
     #[test]
+    fn no_visit_begins_when_there_is_no_room_left() {
+        let rank = Rank::default();
+        let queue = Queue::default();
+        for at in 0..3 {
+            queue.push(rank, at);
+        }
+        queue.begin(9, 100);
+        assert_eq!(queue.take(), Some((rank, 2)));
+        assert_eq!(queue.take_after(100, &mut Vec::new()), Some((rank, 1)));
+        assert_eq!(queue.take_after(1, &mut vec![(rank, 7)]), None);
+        assert!(!queue.is_empty(), "what it queues is kept");
+    }
+
+    #[test]
     fn whoever_waits_is_let_go_when_another_panics() {
         let queue = Queue::default();
         queue.push(Rank::default(), 0);
-        queue.begin(9);
+        queue.begin(9, 100);
         std::thread::scope(|scope| {
             assert!(queue.take().is_some());
             let waits = scope.spawn(|| queue.take());

@@ -107,6 +107,13 @@ pub(super) struct Accounts {
 }
 
 impl Accounts {
+    /// About what they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let seats: usize = self.seats.iter().map(Vec::capacity).sum();
+        let states = self.ends.capacity() + self.special.capacity();
+        seats * size_of::<Account>() + states * size_of::<([usize; 2], u8)>()
+    }
+
     /// Begins with the states on a board that are in a window of so many levels.
     fn begin(&mut self, grid: &Grid, width: u8) {
         self.claim = false;

@@ -23,8 +23,8 @@ pub(super) struct Sent {
     pub(super) touched: Vec<BoardAt>,
     /// States that were reached for the first time, as far as their boards were visited.
     pub(super) new: u64,
-    /// Bytes that grids grew by; sums wrap around.
-    pub(super) grown: u64,
+    /// Bytes that grids grew by.
+    pub(super) grown: i64,
     /// Some board has too many seats.
     pub(super) is_full: bool,
 }
@@ -48,6 +48,16 @@ pub(super) struct Scratch {
     edges: Vec<(u32, Option<Number>)>,
     /// States whose steps are taken by the transition function: sections, level, and the actor.
     by_hand: Vec<([Number; 2], u8, u8)>,
+}
+
+impl Scratch {
+    /// About what it takes in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        let bytes = self.columns.bytes()
+            + self.by_class.capacity() * size_of::<(u32, Cell)>()
+            + self.by_hand.capacity() * size_of::<([Number; 2], u8, u8)>();
+        bytes as u64
+    }
 }
 
 /// A cell of a list.
@@ -227,7 +237,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
             scratch.numbers[axis].extend_from_slice(grid.axes[axis].numbers());
         }
         sent.new += grid.count();
-        sent.grown = sent.grown.wrapping_add(grid.bytes().wrapping_sub(bytes));
+        sent.grown += grid.bytes().cast_signed() - bytes.cast_signed();
     }
 
     /// Takes the steps that stay on the board, until no more states come of them.
@@ -496,7 +506,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         bytes: u64,
         sent: &mut Sent,
     ) {
-        sent.grown = sent.grown.wrapping_add(grid.bytes().wrapping_sub(bytes));
+        sent.grown += grid.bytes().cast_signed() - bytes.cast_signed();
         sent.is_full |= grid.is_full;
         if lowest <= self.width {
             grid.rank.come_from(rank, by_thread);

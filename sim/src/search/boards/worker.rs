@@ -168,6 +168,20 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         }
     }
 
+    /// About what its lists take in memory, the desk apart.
+    pub(super) fn bytes(&self) -> u64 {
+        let edges = self.edges.iter();
+        let ops: usize = edges.map(|edge| edge.ops.capacity()).sum();
+        let seats: usize = self.seats.iter().map(Vec::capacity).sum();
+        let bytes = ops * size_of::<Op>()
+            + seats * size_of::<SeatInfo>()
+            + self.entries.capacity() * size_of::<(u8, EntryAt)>()
+            + self.moves.capacity() * size_of::<Move>()
+            + self.cells.capacity() * size_of::<Cell>()
+            + self.accounts.bytes();
+        bytes as u64
+    }
+
     /// Puts a board in work, with a state on it.
     pub(super) fn begin(&mut self, shared: &[u64], grid: &mut Grid) {
         self.desk.make_room();
