@@ -3,18 +3,20 @@
 /// Slots of an empty index, a power of two.
 const LEAST_SLOTS: usize = 1 << 10;
 
-/// An open-addressing index; a slot is the hash's upper half, then a place counted from 1; 0: empty.
+/// An open-addressing index; a slot is the hash's upper half, then a place; or [`EMPTY`].
 pub(super) struct Index {
     slots: Vec<u64>,
     len: usize,
 }
 
 const PLACE: u64 = 0xffff_ffff;
+/// Not 0: the system gives zeros page by page, first to read and again to write, for which it interrupts the other threads.
+const EMPTY: u64 = u64::MAX;
 
 impl Index {
     pub(super) fn new() -> Self {
         Self {
-            slots: vec![0; LEAST_SLOTS],
+            slots: vec![EMPTY; LEAST_SLOTS],
             len: 0,
         }
     }
@@ -35,7 +37,7 @@ impl Index {
         let mut slot = self.start(hash);
         loop {
             let found = self.slots[slot];
-            if found == 0 {
+            if found == EMPTY {
                 return None;
             }
             if (found ^ hash) & !PLACE == 0 && is_it(found as u32) {
@@ -45,12 +47,12 @@ impl Index {
         }
     }
 
-    /// Adds a place, not 0.
+    /// Adds a place, less than the largest number.
     pub(super) fn insert(&mut self, hash: u64, place: u32) {
         if self.len * 2 >= self.slots.len() {
-            let doubled = vec![0; self.slots.len() * 2];
+            let doubled = vec![EMPTY; self.slots.len() * 2];
             for slot in std::mem::replace(&mut self.slots, doubled) {
-                if slot != 0 {
+                if slot != EMPTY {
                     self.put(slot);
                 }
             }
@@ -61,7 +63,7 @@ impl Index {
 
     fn put(&mut self, value: u64) {
         let mut slot = self.start(value);
-        while self.slots[slot] != 0 {
+        while self.slots[slot] != EMPTY {
             slot = (slot + 1) & (self.slots.len() - 1);
         }
         self.slots[slot] = value;
