@@ -9,7 +9,8 @@
 //! assertion, at the end; stateright checks what a state alone can tell; the search checks every claim in every state,
 //! and notes what was seen.
 //!
-//! `-- --rounds N` for other than 3 turns, of which this project's own search gets 5 each. Without `--bench` (`cargo test --benches`) a small size is compared, once.
+//! `-- --rounds N` for other than 3 turns, of which this project's own search gets 5 each.
+//! Without `--bench` (`cargo test --benches`) a small size is compared, once.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};

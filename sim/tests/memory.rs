@@ -103,7 +103,7 @@ fn a_search_keeps_to_its_memory_on_one_thread_on_two_and_on_four() {
 }
 
 #[test]
-fn so_does_a_search_that_leaves_nothing_out() {
+fn a_search_that_leaves_nothing_out_keeps_to_its_memory() {
     for threads in ["1", "2", "4"] {
         keeps_to_it(&check(&["--no-reduction", "--threads", threads]));
     }

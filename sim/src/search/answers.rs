@@ -1,4 +1,5 @@
-//! What workers have asked the transition function already, so that none asks again what another did.
+//! What workers have asked the transition function already, so that the others need not ask again. Two that ask at the same
+//! time both add what they heard, which is the same.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
