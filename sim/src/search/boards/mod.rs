@@ -47,7 +47,7 @@ const BOARDS_ALONE: usize = 1 << 6;
 /// The system is asked for room whenever a search has grown by so much.
 const ROOM_BYTES: u64 = 64 << 20;
 /// What the allocator keeps for each thread besides the first, of what grids gave back when they grew: measured, with a limit
-/// of 128 MiB.
+/// of 128 MiB. Under a small limit, or with many threads, it is no more than an eighth of the limit.
 const KEPT_BYTES: u64 = 4 << 20;
 
 /// A search in work.
@@ -203,9 +203,11 @@ impl<'a, L: Layout> Run<'a, L> {
             desk.bytes()
         });
         let numbers: u64 = self.numbers.iter().map(Numbers::bytes).sum();
+        let kept = (self.desks.len() as u64 - 1) * KEPT_BYTES;
+        let kept = kept.min(self.search.limit_bytes / 8);
         self.grid_bytes
             + self.list_bytes
-            + (self.desks.len() as u64 - 1) * KEPT_BYTES
+            + kept
             + self.boards.bytes()
             + numbers
             + desks.sum::<u64>()
