@@ -10,10 +10,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dirtysim::random::Choices;
 use dirtysim::run::{Options, Scheduler, run};
 use dirtysim::scenario::{Scenario, builtins};
-use dirtysim_model::layout::{Layout, Medium, Small};
+use dirtysim_model::state::layout::{Layout, Medium, Small};
 use dirtysim_model::oracle;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Step, apply, for_each_step};
+use dirtysim_model::transition::{Step, apply, for_each_step};
 
 const SEEDS: u64 = 200;
 

@@ -27,11 +27,11 @@ mod table;
 
 use std::time::Duration;
 
-pub use dirtysim_model::independence::Rule;
-use dirtysim_model::layout::{Layout, Medium, Small};
+pub use dirtysim_model::reduce::independence::Rule;
+use dirtysim_model::state::layout::{Layout, Medium, Small};
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::state::State;
-use dirtysim_model::step::Step;
+use dirtysim_model::transition::Step;
 
 use crate::run::target;
 use crate::scenario::Scenario;

@@ -12,10 +12,10 @@ mod local;
 mod schedule;
 mod search;
 
-use dirtysim_model::layout::{Large, Layout, Medium, Small};
+use dirtysim_model::state::layout::{Large, Layout, Medium, Small};
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Step};
+use dirtysim_model::transition::{Actor, Step};
 
 use crate::scenario::Scenario;
 use schedule::Replayer;

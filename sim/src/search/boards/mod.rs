@@ -18,7 +18,7 @@ mod worker;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use dirtysim_model::layout::Layout;
+use dirtysim_model::state::layout::Layout;
 
 use self::board::{BoardAt, Boards, Rank, SEATED};
 use self::numbers::Numbers;
@@ -414,7 +414,7 @@ impl<'l> List<'l> {
 
 #[cfg(test)]
 mod tests {
-    use dirtysim_model::layout::{Medium, Small};
+    use dirtysim_model::state::layout::{Medium, Small};
     use dirtysim_model::state::State;
 
     use super::super::engine::{Pass, pass as by_levels};
