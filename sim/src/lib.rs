@@ -20,6 +20,7 @@ pub mod orders;
 pub mod plot;
 pub mod random;
 pub mod replay;
+pub mod reproduce;
 pub mod run;
 pub mod scenario;
 pub mod search;

@@ -9,7 +9,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::step::{Actor, Effect, Step, apply, describe};
 
 use super::facts::Facts;
-use super::rows::RowWriter;
+use super::rows::{Row, RowWriter};
 use super::view::View;
 use crate::fidelity::never_seen;
 use crate::scenario::Scenario;
@@ -57,45 +57,6 @@ pub struct Note {
     pub facts: Facts,
     /// What it changed of the followed page, a sentence each.
     pub changes: Vec<String>,
-}
-
-/// A line of the story: steps of one block in one lane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The block, from 1 on. A block that has steps in two lanes has several rows.
-    pub block: usize,
-    /// The lane.
-    pub lane: usize,
-    /// The first step, from 1 on.
-    pub first: usize,
-    /// The last step.
-    pub last: usize,
-    /// What happened, in order.
-    pub phrases: Vec<Phrase>,
-}
-
-/// A part of a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Phrase {
-    /// The first step that it tells of, from 1 on.
-    pub first: usize,
-    /// The last.
-    pub last: usize,
-    /// What they came to.
-    pub text: String,
-}
-
-impl Row {
-    /// What happened, in a line.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let texts: Vec<&str> = self
-            .phrases
-            .iter()
-            .map(|phrase| phrase.text.as_str())
-            .collect();
-        texts.join("; ")
-    }
 }
 
 /// Why no story can be told.

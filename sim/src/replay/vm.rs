@@ -12,15 +12,15 @@ use dirtysim_model::machine::{Arch, MEM_MAX_PAGES, Machine, SlotTemplate, VcpuCo
 use dirtysim_model::op::{ClearMask, Into as Collect, KernelWriter, Op};
 use dirtysim_model::oracle::{self, Invariants};
 use dirtysim_model::pages::PageSet;
-use dirtysim_model::slot::{Life, Slot};
+use dirtysim_model::slot::Slot;
 use dirtysim_model::state::State;
 use dirtysim_model::step::{Actor, Effect, Step, apply, for_each_choice};
 use dirtysim_model::thread::Answer;
 
 use super::gic::Gic;
-use super::guest::Cursor;
 use super::its::{GuestMemory, Its};
 use super::memory::Memories;
+use super::program::Cursor;
 use crate::trace::call_result::{CallResult, Returned};
 use crate::trace::{Complaint, Errno, Words};
 
@@ -64,22 +64,6 @@ pub(super) struct Region<'a> {
     /// The host's memory was touched before.
     pub(super) populated: bool,
     pub(super) huge: bool,
-}
-
-/// The slot, by its index, and the frame that a guest page number means now in an address space.
-pub(super) fn frame_at(
-    machine: &Machine,
-    state: &State<Large>,
-    as_id: u32,
-    gfn: u64,
-) -> Option<(usize, u32)> {
-    let slots = machine.slots.iter().zip(state.slots.iter());
-    slots.enumerate().find_map(|(index, (template, slot))| {
-        let base = *template.places.get(usize::from(slot.place))?;
-        let there = template.as_id == as_id && slot.life == Life::Live;
-        let page = gfn.checked_sub(base)?;
-        (there && page < u64::from(template.npages)).then(|| (index, template.frame + page as u32))
-    })
 }
 
 /// A result of the trace from an answer of the model.

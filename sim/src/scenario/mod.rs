@@ -23,7 +23,7 @@ use dirtysim_model::step::{Actor, Choice, Step, apply, for_each_step};
 use dirtysim_model::thread::Thread;
 use serde_json::Value;
 
-pub use builtin::{about_liveness, builtin, builtins};
+pub use builtin::{about_liveness, builtin, builtins, mutation_scenarios};
 pub use error::ScenarioError;
 pub(crate) use error::nearest;
 use reader::{Result, Source, Table};
