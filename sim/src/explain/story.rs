@@ -1,6 +1,6 @@
 //! Building a story: the schedule replayed, the page followed.
 
-use dirtysim_model::layout::{Large, Layout, Medium, Small};
+use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
 use dirtysim_model::oracle::{self, Invariant};
@@ -12,6 +12,7 @@ use super::facts::Facts;
 use super::rows::{Row, RowWriter};
 use super::view::View;
 use crate::fidelity::never_seen;
+use crate::ladder::{Any, on_any};
 use crate::scenario::Scenario;
 use crate::shrink::{blocks, is_possible};
 use crate::trace::step::{actor_name, page_name};
@@ -133,16 +134,9 @@ impl Story {
         target: Option<Invariant>,
         reproduce: String,
     ) -> Result<Self, StoryError> {
-        if let Ok(start) = scenario.start::<Small>() {
-            return build(scenario, &start, steps, target, reproduce);
-        }
-        if let Ok(start) = scenario.start::<Medium>() {
-            return build(scenario, &start, steps, target, reproduce);
-        }
-        let start = scenario
-            .start::<Large>()
-            .expect("the large layout has room for every scenario");
-        build(scenario, &start, steps, target, reproduce)
+        on_any!(Any::start(scenario), |start| build(
+            scenario, &start, steps, target, reproduce
+        ))
     }
 
     /// The name of the lane of a step.

@@ -3,12 +3,13 @@
 
 use std::io::{BufRead, Write};
 
-use dirtysim_model::layout::{Large, Layout, Medium, Small};
+use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
 use dirtysim_model::step::{Actor, Effect, Step, apply, for_each_choice, for_each_step};
 
+use crate::ladder::{Any, on_any};
 use crate::run::is_stuck;
 use crate::scenario::{Scenario, ScenarioError};
 use crate::search::liveness::{Lasso, NotALasso, confirm};
@@ -105,16 +106,9 @@ pub fn replay<R: BufRead>(
     scenario: Scenario,
     each: impl FnMut(Step),
 ) -> Result<StepReplay, ReplayError> {
-    if let Ok(start) = scenario.start::<Small>() {
-        return replay_in(reader, file, scenario, start, each);
-    }
-    if let Ok(start) = scenario.start::<Medium>() {
-        return replay_in(reader, file, scenario, start, each);
-    }
-    let start = scenario
-        .start::<Large>()
-        .expect("the large layout has room for every scenario");
-    replay_in(reader, file, scenario, start, each)
+    on_any!(Any::start(&scenario), |start| replay_in(
+        reader, file, scenario, start, each
+    ))
 }
 
 fn replay_in<L: Layout, R: BufRead>(
@@ -283,16 +277,9 @@ fn write_rows(
     header: &Header,
     steps: &[Step],
 ) -> Result<(), WriteError> {
-    if let Ok(start) = scenario.start::<Small>() {
-        return write_in(out, scenario, header, start, steps);
-    }
-    if let Ok(start) = scenario.start::<Medium>() {
-        return write_in(out, scenario, header, start, steps);
-    }
-    let start = scenario
-        .start::<Large>()
-        .expect("the large layout has room for every scenario");
-    write_in(out, scenario, header, start, steps)
+    on_any!(Any::start(scenario), |start| write_in(
+        out, scenario, header, start, steps
+    ))
 }
 
 fn write_in<L: Layout>(

@@ -14,13 +14,14 @@ use dirtysim_model::oracle::{self, Invariants};
 use dirtysim_model::pages::PageSet;
 use dirtysim_model::slot::Slot;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Effect, Step, apply, for_each_choice};
+use dirtysim_model::step::Effect;
 use dirtysim_model::thread::Answer;
 
 use super::gic::Gic;
 use super::its::{GuestMemory, Its};
 use super::memory::Memories;
 use super::program::Cursor;
+use crate::alone::{Unfinished, finish_op};
 use crate::trace::call_result::{CallResult, Returned};
 use crate::trace::{Complaint, Errno, Words};
 
@@ -111,25 +112,19 @@ impl ModelVm {
         self.machine.look_ahead();
         self.state.threads[0].op = 0;
         self.effect = Effect::None;
-        while self.state.threads[0].op == 0 {
-            let mut next = None;
-            for_each_choice(&self.machine, &self.state, Actor::Thread(0), |choice| {
-                next = next.or(Some(choice));
-            });
-            if self.state.crashed {
-                return None;
-            }
-            let choice = next.expect("an operation waits for nobody when nobody else acts");
-            let step = Step {
-                actor: Actor::Thread(0),
-                choice,
-            };
-            let effect = apply(&self.machine, &mut self.state, step);
+        let last = &mut self.effect;
+        let done = finish_op(&self.machine, &mut self.state, 0, |effect| {
             if effect != Effect::None {
-                self.effect = effect;
+                *last = effect;
+            }
+        });
+        match done {
+            Ok(answer) => Some(answer),
+            Err(Unfinished::Crashed) => None,
+            Err(Unfinished::Waits) => {
+                unreachable!("an operation waits for nobody when nobody else acts")
             }
         }
-        Some(self.state.threads[0].answer)
     }
 
     /// The same, as a result with nothing but its return value.

@@ -14,6 +14,7 @@ use dirtysim_model::thread::{Answer, Thread};
 use dirtysim_model::vcpu::{UNLIMITED, Vcpu};
 
 use super::{Ended, Tried, ends_in_sight, next_dirty_index, next_push};
+use crate::alone::finish_op;
 use crate::trace::observed::{KvmIoctl, Observed, ObservedEvent, Phase};
 
 /// Threads of the VMM: one makes ioctls, the other harvests.
@@ -321,14 +322,18 @@ impl Run {
         for_each_choice(&self.machine, &self.state, actor, |other| {
             possible |= other == choice;
         });
-        let step = Step { actor, choice };
         if !possible {
-            let what = describe(&self.machine, &self.state, step);
-            return Stuck::because(format!("the model cannot take `{what}` here"));
+            return self.impossible(actor, choice);
         }
-        apply(&self.machine, &mut self.state, step);
+        apply(&self.machine, &mut self.state, Step { actor, choice });
         self.tried.steps += 1;
         Ok(())
+    }
+
+    /// A step that is not possible, by its name.
+    fn impossible<T>(&self, actor: Actor, choice: Choice) -> Result<T, Stuck> {
+        let what = describe(&self.machine, &self.state, Step { actor, choice });
+        Stuck::because(format!("the model cannot take `{what}` here"))
     }
 
     /// The push that comes next in the log is made now: others saw it before its event was written.
@@ -456,10 +461,9 @@ impl Run {
     /// Runs one operation of the thread that makes ioctls to its end, with nobody else acting.
     pub(super) fn ioctl(&mut self, op: Op) -> Result<Result<u32, Errno>, Stuck> {
         self.start(IOCTLS, op);
-        while self.state.threads[IOCTLS].op == 0 {
-            self.step(Actor::Thread(IOCTLS as u8), Choice::Advance)?;
-        }
-        Ok(self.state.threads[IOCTLS].answer)
+        let steps = &mut self.tried.steps;
+        finish_op(&self.machine, &mut self.state, IOCTLS, |_| *steps += 1)
+            .or_else(|_| self.impossible(Actor::Thread(IOCTLS as u8), Choice::Advance))
     }
 
     /// Puts a thread at the beginning of an operation.
