@@ -87,7 +87,7 @@ impl Machine {
                 returned(result.map(|ret| ret as u32))
             }
             Call::CreateVcpu { vcpu } => self.create_vcpu(*vcpu),
-            Call::SetUserMemoryRegion { .. } => self.memory.set_region(&self.vm, call),
+            Call::SetUserMemoryRegion { .. } => self.memory.set_region(&mut self.vm, call),
             Call::MmapRing {
                 vcpu,
                 offset_pages,

@@ -88,7 +88,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn set_region(&mut self, vm: &Vm, call: &Call) -> Result<CallResult, Refused> {
+    pub(super) fn set_region(&mut self, vm: &mut Vm, call: &Call) -> Result<CallResult, Refused> {
         let Call::SetUserMemoryRegion {
             slot,
             as_id,
