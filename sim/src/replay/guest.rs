@@ -10,7 +10,7 @@ use super::program::Cursor;
 use super::vm::ModelVm;
 use crate::trace::call::{Access, Program};
 use crate::trace::call_result::{CallResult, Returned};
-use crate::trace::{Complaint, Exit, PageRuns};
+use crate::trace::{CallProblem, Complaint, Exit, PageRuns};
 
 /// The most accesses of a program.
 const PROGRAM_MAX: u64 = 1 << 28;
@@ -58,8 +58,8 @@ impl ModelVm {
             let Some(choice) = next else { break };
             self.step(vcpu, choice);
         }
-        Err(Complaint::row(
-            "the model's vCPU gets no further",
+        Err(Complaint::call(
+            CallProblem::NoFurther,
             "a mutation that is switched on keeps it; leave that out",
         ))
     }
@@ -125,8 +125,8 @@ impl ModelVm {
             (false, _) => self.begin_program(program)?,
             (true, Some(cursor)) if cursor.is_at(program) => cursor,
             (true, _) => {
-                return Err(Complaint::row(
-                    format!("vCPU {id} cannot resume this program"),
+                return Err(Complaint::call(
+                    CallProblem::CannotResume(id),
                     "`resume` goes on with the program of the vCPU's row before, with the same `store`, `bytes` and `value`",
                 ));
             }
@@ -214,8 +214,8 @@ impl ModelVm {
     /// Every page of the program lies in its slot, where the slot is there.
     fn check_program(&self, program: &Program) -> Result<(), Complaint> {
         if program.store.count() > PROGRAM_MAX {
-            return Err(Complaint::row(
-                format!("a program of {} accesses", program.store.count()),
+            return Err(Complaint::call(
+                CallProblem::Accesses(program.store.count()),
                 "replay takes programs of at most 2^28 accesses",
             ));
         }
@@ -223,11 +223,12 @@ impl ModelVm {
             if let Some(index) = self.state.find_slot(&self.machine, slot) {
                 let npages = u64::from(self.machine.slots[index].npages);
                 if first + count > npages {
-                    return Err(Complaint::row(
-                        format!(
-                            "page {} of slot {slot}, which has {npages} pages",
-                            first + count - 1
-                        ),
+                    return Err(Complaint::call(
+                        CallProblem::PastSlot {
+                            page: first + count - 1,
+                            slot,
+                            npages,
+                        },
                         "pages count from the slot's first",
                     ));
                 }

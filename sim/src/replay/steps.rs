@@ -15,7 +15,8 @@ use crate::scenario::{Scenario, ScenarioError};
 use crate::search::liveness::{Lasso, NotALasso, confirm};
 use crate::trace::step::{StepLine, StepRow, find_step, note_broken, row};
 use crate::trace::{
-    Complaint, Expect, Header, Kind, Problem, TraceError, TraceReader, TraceWriter, WriteError,
+    Complaint, Expect, Header, HeaderProblem, Kind, TraceError, TraceReader, TraceWriter,
+    WriteError,
 };
 
 /// What a replay came to.
@@ -74,20 +75,20 @@ impl From<Box<TraceError>> for ReplayError {
 /// A header without a scenario, or with one that is wrong.
 pub fn scenario_of(header: &Header, file: &str) -> Result<Scenario, ReplayError> {
     let Some(source) = &header.scenario else {
-        let complaint = Complaint {
-            problem: Problem::Header("no `scenario`".to_owned()),
-            help: "a step trace carries the scenario whose schedule it is".to_owned(),
-        };
+        let complaint = Complaint::header(
+            HeaderProblem::Missing("scenario"),
+            "a step trace carries the scenario whose schedule it is",
+        );
         return Err(complaint.at(file, 1).into());
     };
     let mut scenario = Scenario::from_json(&format!("{file}:1: scenario"), source)
         .map_err(ReplayError::Scenario)?;
     for name in &header.mutations {
         let Some(mutation) = dirtysim_model::mutation::Mutations::by_name(name) else {
-            let complaint = Complaint {
-                problem: Problem::Header(format!("unknown mutation `{name}`")),
-                help: "`dirtysim list mutations` shows them".to_owned(),
-            };
+            let complaint = Complaint::header(
+                HeaderProblem::UnknownMutation(name.clone()),
+                "`dirtysim list mutations` shows them",
+            );
             return Err(complaint.at(file, 1).into());
         };
         scenario = scenario.with_mutation(mutation);

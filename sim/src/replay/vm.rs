@@ -23,7 +23,7 @@ use super::memory::Memories;
 use super::program::Cursor;
 use crate::alone::{Unfinished, finish_op};
 use crate::trace::call_result::{CallResult, Returned};
-use crate::trace::{Complaint, Errno, Words};
+use crate::trace::{CallProblem, Complaint, Errno, Words};
 
 /// The most pages of a VM that is replayed (1 TiB of 4 KiB pages).
 pub const GUEST_PAGES_MAX: u64 = 1 << 28;
@@ -144,8 +144,8 @@ impl ModelVm {
             .iter()
             .position(|&known| known == id)
             .ok_or_else(|| {
-                Complaint::row(
-                    format!("there is no vCPU {id}"),
+                Complaint::call(
+                    CallProblem::UnknownVcpu(id),
                     "a vCPU is made by KVM_CREATE_VCPU before it is named",
                 )
             })
@@ -155,8 +155,8 @@ impl ModelVm {
     pub(super) fn ring(&self, id: u32) -> Result<usize, Complaint> {
         let vcpu = self.vcpu(id)?;
         if self.state.vcpus[vcpu].ring.size() == 0 {
-            return Err(Complaint::row(
-                format!("vCPU {id} has no ring"),
+            return Err(Complaint::call(
+                CallProblem::NoRing(id),
                 "KVM_ENABLE_CAP makes rings before the vCPU is created",
             ));
         }
@@ -186,8 +186,8 @@ impl ModelVm {
             return Ok(CallResult::failed(Errno::EEXIST));
         }
         if self.vcpu_ids.len() == VCPUS_MAX {
-            return Err(Complaint::row(
-                format!("more than {VCPUS_MAX} vCPUs"),
+            return Err(Complaint::call(
+                CallProblem::TooManyVcpus(VCPUS_MAX),
                 "replay takes VMs of at most so many",
             ));
         }
@@ -278,8 +278,8 @@ impl ModelVm {
         pages: u64,
     ) -> Result<usize, Complaint> {
         let too_large = || {
-            Complaint::row(
-                format!("the VM has more than {GUEST_PAGES_MAX} pages"),
+            Complaint::call(
+                CallProblem::TooManyPages(GUEST_PAGES_MAX),
                 "replay takes guests of at most so many",
             )
         };
@@ -364,9 +364,9 @@ impl ModelVm {
                     last: u64::from(index),
                     word,
                 };
-                words
-                    .push_run(run)
-                    .map_err(|error| Complaint::row(error.to_string(), "a slot's words ascend"))?;
+                words.push_run(run).map_err(|error| {
+                    Complaint::call(CallProblem::Runs(error), "a slot's words ascend")
+                })?;
                 at = frame + (index + 1) * bits;
             }
         }
@@ -398,10 +398,11 @@ impl ModelVm {
             if first_page.is_multiple_of(bits) && end <= u64::from(npages) {
                 let needed = u64::from(num_pages).div_ceil(bits);
                 if words_given < needed && !bad_pointer {
-                    return Err(Complaint::row(
-                        format!(
-                            "the call reads {needed} words, but `words_given` is {words_given}"
-                        ),
+                    return Err(Complaint::call(
+                        CallProblem::Words {
+                            needed,
+                            given: words_given,
+                        },
                         "`words_given` is the length of the caller's buffer",
                     ));
                 }
@@ -480,8 +481,8 @@ impl ModelVm {
     /// The host page of a slot's page; the slot is there and has it.
     pub(super) fn host(&self, number: u32, page: u64) -> Result<u32, Complaint> {
         let frame = self.frame(number, page).ok_or_else(|| {
-            Complaint::row(
-                format!("slot {number} has no page {page}"),
+            Complaint::call(
+                CallProblem::SlotPage { slot: number, page },
                 "pages count from the slot's first, and the slot is there",
             )
         })?;
