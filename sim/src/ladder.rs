@@ -1,6 +1,7 @@
 //! The ladder of layouts: a scenario starts on the lowest rung that has room for it.
 //!
-//! What is done with a state, whatever its layout, is written once; [`on_packed`] and [`on_any`] do it on the rung.
+//! What is done with a state, whatever its layout, is written once; the macros `on_packed!` and `on_any!` do it on the
+//! rung.
 
 use dirtysim_model::layout::{Large, Medium, Small};
 use dirtysim_model::state::State;
@@ -64,7 +65,7 @@ impl Any {
     }
 }
 
-/// Does something with a [`Packed`], whatever its layout.
+/// Does something with a `Packed`, whatever its layout.
 macro_rules! on_packed {
     ($start:expr, |$state:ident| $work:expr) => {
         match $start {
@@ -74,7 +75,7 @@ macro_rules! on_packed {
     };
 }
 
-/// Does something with an [`Any`], whatever its layout.
+/// Does something with an `Any`, whatever its layout.
 macro_rules! on_any {
     ($start:expr, |$state:ident| $work:expr) => {
         match $start {

@@ -52,6 +52,7 @@ impl RecordLayout {
         }
     }
 
+    #[inline]
     pub(super) fn len(self) -> usize {
         self.words + 1 + self.entries
     }
