@@ -25,8 +25,8 @@ use dirtysim::trace::call::CallRow;
 use dirtysim::trace::observed::{Observed, ObservedEvent};
 use dirtysim::trace::step::{StepRow, row};
 use dirtysim::trace::{Expect, Header, Kind, TraceReader, TraceWriter};
-use dirtysim_model::layout::{Layout, Medium, Small};
-use dirtysim_model::step::{Step, apply, for_each_step};
+use dirtysim_model::state::layout::{Layout, Medium, Small};
+use dirtysim_model::transition::{Step, apply, for_each_step};
 
 /// Events of a trace that is timed.
 const TIMED: u64 = 200_000;

@@ -9,7 +9,7 @@ use std::path::Path;
 use dirtysim::bugs::BUGS;
 use dirtysim::run::{Options, Scheduler, run};
 use dirtysim::scenario::{Expect, Scenario, mutation_scenarios};
-use dirtysim_model::mutation::Mutation;
+use dirtysim_model::words::mutation::Mutation;
 use dirtysim_model::oracle::{Invariant, Invariants};
 
 const EXPECTED: &str = "tests/kill_matrix.txt";

@@ -10,7 +10,7 @@ use dirtysim::trace::call_result::{CallResult, Returned};
 use dirtysim::trace::{
     Arch, Cap, Errno, Exit, Machine, RingEntries, RingEntry, StoreRuns, WordRun, Words,
 };
-use dirtysim_model::pages::{Inline16, Inline64, PageSet, Sparse};
+use dirtysim_model::state::pages::{Inline16, Inline64, PageSet, Sparse};
 use proptest::prelude::*;
 
 /// Entries of the ring, and of those the ones that are held back.

@@ -1,7 +1,7 @@
 //! Finding a bug: by seeded schedules, by the search, and how short its schedule gets.
 
 use dirtysim_model::oracle::Invariant;
-use dirtysim_model::step::Step;
+use dirtysim_model::transition::Step;
 
 use crate::run::{self, Scheduler};
 use crate::scenario::{Expect, Scenario};

@@ -11,11 +11,11 @@ mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dirtysim_model::layout::Layout;
-use dirtysim_model::mutation::{Mutation, Mutations};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 use dirtysim_model::op::Op;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Step, apply, for_each_step};
+use dirtysim_model::transition::{Step, apply, for_each_step};
 
 use crate::explain::op_words;
 use crate::ladder::{Any, on_any};
@@ -241,10 +241,10 @@ fn random_in<L: Layout>(scenario: &Scenario, mut state: State<L>, seed: u64) -> 
 fn can_swap(first: &Op, second: &Op) -> bool {
     let one = matches!(
         (first, second),
-        (Op::Kick { .. }, Op::WaitStopped | Op::WaitKicked)
+        (Op::Kick(_), Op::WaitStopped | Op::WaitKicked)
     );
     // What is gone to by number does not move.
-    let jumps = |op: &Op| matches!(op, Op::OnError { .. } | Op::Again { .. });
+    let jumps = |op: &Op| matches!(op, Op::OnError(_) | Op::Again(_));
     !one && !jumps(first) && !jumps(second) && first != second
 }
 
@@ -260,10 +260,10 @@ fn lost_by(
     changed.machine.mutations = Mutations::default();
     match cause {
         Cause::Nothing => {}
-        Cause::Mutation(mutation) => changed.machine.mutations.switch_on(mutation),
+        Cause::Mutation(mutation) => dirtysim_model::mutated::switch_on(&mut changed.machine, mutation),
         Cause::Swap { thread, op } => changed.machine.programs[thread].swap(op, op + 1),
     }
-    changed.machine.look_ahead();
+    dirtysim_model::op::ahead::look_ahead(&mut changed.machine);
     on_any!(Any::start(scenario), |start| nearest(
         scenario, start, &changed, steps, cause, given
     ))

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use dirtysim_model::layout::Layout;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle;
-use dirtysim_model::pages::PageSet;
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Effect, Step, apply, describe, for_each_choice};
-use dirtysim_model::vcpu::Pc;
+use dirtysim_model::transition::{Actor, Choice, Effect, Step, apply, describe, for_each_choice};
+use dirtysim_model::state::vcpu::Pc;
 
 use super::Cause;
 use crate::shrink::is_possible;

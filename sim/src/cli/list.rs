@@ -1,7 +1,7 @@
 //! `dirtysim list`: what there is to name.
 
 use clap::{Args, ValueEnum};
-use dirtysim_model::mutation::{Mutation, Mutations};
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 use dirtysim_model::oracle::Invariant;
 use serde_json::{Map, Value, json};
 

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use dirtysim_model::layout::Large;
+use dirtysim_model::state::layout::Large;
 use dirtysim_model::oracle::Invariant;
-use dirtysim_model::step::{Step, apply};
+use dirtysim_model::transition::{Step, apply};
 use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};

@@ -1,11 +1,11 @@
 //! The lines of a story: what a run of steps of one lane comes to.
 
-use dirtysim_model::layout::Layout;
-use dirtysim_model::op::Op;
-use dirtysim_model::pages::PageSet;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::op::{self, Op};
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Step};
-use dirtysim_model::vcpu::{Exit, NO_FRAME, Pc};
+use dirtysim_model::transition::{Actor, Step};
+use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
 
 use super::words;
 use crate::scenario::Scenario;
@@ -207,12 +207,12 @@ impl<'a> RowWriter<'a> {
         let at = usize::from(before.threads[thread].op);
         let op = self.scenario.machine.programs[thread].get(at);
         let ioctl = match op {
-            Some(Op::GetDirtyLog { .. }) => "GET_DIRTY_LOG",
-            Some(Op::ClearDirtyLog { .. }) => "CLEAR_DIRTY_LOG",
-            Some(Op::ResetRings { .. }) => "RESET_DIRTY_RINGS",
-            Some(Op::SetMemoryRegion { .. }) => "SET_USER_MEMORY_REGION",
-            Some(Op::Harvest { .. }) => "harvest",
-            Some(Op::KernelWrite { writer, .. }) => words::of_writer(*writer)
+            Some(Op::GetDirtyLog(_)) => "GET_DIRTY_LOG",
+            Some(Op::ClearDirtyLog(_)) => "CLEAR_DIRTY_LOG",
+            Some(Op::ResetRings(_)) => "RESET_DIRTY_RINGS",
+            Some(Op::SetMemoryRegion(_)) => "SET_USER_MEMORY_REGION",
+            Some(Op::Harvest(_)) => "harvest",
+            Some(Op::KernelWrite(op::KernelWrite { writer, .. })) => words::of_writer(*writer)
                 .trim_start_matches("KVM_DEV_ARM_")
                 .trim_start_matches("VGIC_"),
             Some(Op::CopyAll) if before.threads[thread].stage == 0 => {
@@ -280,17 +280,17 @@ impl<'a> RowWriter<'a> {
             let is_ioctl = matches!(
                 op,
                 Some(
-                    Op::EnableCap { .. }
-                        | Op::SetMemoryRegion { .. }
-                        | Op::GetDirtyLog { .. }
-                        | Op::ClearDirtyLog { .. }
-                        | Op::ResetRings { .. }
-                        | Op::KernelWrite { .. }
+                    Op::EnableCap(_)
+                        | Op::SetMemoryRegion(_)
+                        | Op::GetDirtyLog(_)
+                        | Op::ClearDirtyLog(_)
+                        | Op::ResetRings(_)
+                        | Op::KernelWrite(_)
                 )
             );
             match (is_ioctl, op, after.threads[thread].answer) {
                 (true, _, Err(errno)) => format!(" fails with {}", errno.name()),
-                (true, Some(Op::ResetRings { .. }), Ok(count)) => format!(" returns {count}"),
+                (true, Some(Op::ResetRings(_)), Ok(count)) => format!(" returns {count}"),
                 _ => String::new(),
             }
         });
@@ -356,7 +356,7 @@ impl<'a> RowWriter<'a> {
 fn merge_stop(program: &[Op], done: &OpenOp, phrases: &mut [Phrase]) -> bool {
     let index = usize::from(done.index);
     let waits = matches!(program.get(index), Some(Op::WaitStopped | Op::WaitKicked));
-    let signalled = index > 0 && matches!(program.get(index - 1), Some(Op::Kick { .. }));
+    let signalled = index > 0 && matches!(program.get(index - 1), Some(Op::Kick(_)));
     let Some(last) = phrases.last_mut() else {
         return false;
     };
@@ -387,7 +387,7 @@ fn op_phrase(scenario: &Scenario, op: &Op, done: &OpenOp) -> String {
         Op::Copy if !done.odd.is_empty() => done.loud.join(", "),
         Op::Copy => format!("copies {}", name_pages(&done.pages)),
         Op::CopyAll => format!("{words}: {}", name_pages(&done.pages)),
-        Op::KernelWrite { .. } => {
+        Op::KernelWrite(_) => {
             format!("{words}: {}", done.loud.join(", "))
         }
         _ if (done.goes_on || done.ended.is_none()) && !done.loud.is_empty() => {
@@ -398,7 +398,7 @@ fn op_phrase(scenario: &Scenario, op: &Op, done: &OpenOp) -> String {
     };
     let collects = matches!(
         op,
-        Op::GetDirtyLog { .. } | Op::Harvest { .. } | Op::CollectOwnLog | Op::DeviceSync(_)
+        Op::GetDirtyLog(_) | Op::Harvest(_) | Op::CollectOwnLog | Op::DeviceSync(_)
     );
     match &done.ended {
         Some(answer) => {
@@ -434,8 +434,8 @@ fn op_phrase(scenario: &Scenario, op: &Op, done: &OpenOp) -> String {
 fn vcpu_words<L: Layout>(
     name: &str,
     page: Option<&str>,
-    before: &dirtysim_model::vcpu::Vcpu<L>,
-    after: &dirtysim_model::vcpu::Vcpu<L>,
+    before: &dirtysim_model::state::vcpu::Vcpu<L>,
+    after: &dirtysim_model::state::vcpu::Vcpu<L>,
     is_writable: impl Fn(u32) -> bool,
 ) -> Option<String> {
     let page = page.unwrap_or("a page");

@@ -1,12 +1,12 @@
 //! Building a story: the schedule replayed, the page followed.
 
-use dirtysim_model::layout::Layout;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
-use dirtysim_model::op::Op;
+use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::pages::PageSet;
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Effect, Step, apply, describe};
+use dirtysim_model::transition::{Actor, Effect, Step, apply, describe};
 
 use super::facts::Facts;
 use super::rows::{Row, RowWriter};
@@ -226,7 +226,7 @@ fn lane_of<L: Layout>(machine: &Machine, state: &State<L>, lanes: &[Lane], step:
         Actor::Thread(thread) => {
             let op = usize::from(state.threads[usize::from(thread)].op);
             match machine.programs[usize::from(thread)].get(op) {
-                Some(Op::KernelWrite { .. }) => LaneKind::Kernel,
+                Some(Op::KernelWrite(_)) => LaneKind::Kernel,
                 _ => LaneKind::Vmm,
             }
         }
@@ -364,7 +364,7 @@ fn machine_line(scenario: &Scenario) -> String {
         0 => line.push_str(", dirty bitmap"),
         entries => {
             let with_bitmap = scenario.setup.iter().any(|op| {
-                matches!(op, Op::EnableCap { cap, .. } if *cap == dirtysim_model::machine::CAP_DIRTY_LOG_RING_WITH_BITMAP)
+                matches!(op, Op::EnableCap(op::EnableCap { cap, .. }) if *cap == dirtysim_model::machine::CAP_DIRTY_LOG_RING_WITH_BITMAP)
             });
             line.push_str(&format!(
                 ", dirty ring of {entries} entries{}",

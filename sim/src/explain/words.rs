@@ -4,7 +4,7 @@ use dirtysim_model::machine::{
     CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP,
     CAP_MANUAL_DIRTY_LOG_PROTECT2, MEM_LOG_DIRTY_PAGES, Machine,
 };
-use dirtysim_model::op::{KernelWriter, Op};
+use dirtysim_model::op::{self, KernelWriter, Op};
 
 use crate::scenario::Scenario;
 
@@ -228,16 +228,16 @@ fn slot_name(machine: &Machine, number: u32) -> String {
 pub(crate) fn of_op(scenario: &Scenario, op: &Op) -> String {
     let machine = &scenario.machine;
     match *op {
-        Op::EnableCap { cap, .. } => match cap {
+        Op::EnableCap(op::EnableCap { cap, .. }) => match cap {
             CAP_DIRTY_LOG_RING | CAP_DIRTY_LOG_RING_ACQ_REL => "enables the dirty ring".into(),
             CAP_DIRTY_LOG_RING_WITH_BITMAP => "enables the ring's backup bitmap".into(),
             CAP_MANUAL_DIRTY_LOG_PROTECT2 => "sets manual protect".into(),
             other => format!("enables capability {other}"),
         },
         Op::CreateVcpu => "creates a vCPU".into(),
-        Op::SetMemoryRegion {
+        Op::SetMemoryRegion(op::SetMemoryRegion {
             slot, flags, bytes, ..
-        } => {
+        }) => {
             let name = slot_name(machine, slot);
             if bytes == 0 {
                 format!("deletes the memslot {name}")
@@ -247,45 +247,45 @@ pub(crate) fn of_op(scenario: &Scenario, op: &Op) -> String {
                 format!("KVM_SET_USER_MEMORY_REGION, {name}, log off")
             }
         }
-        Op::GetDirtyLog { slot, .. } => format!("KVM_GET_DIRTY_LOG, {}", slot_name(machine, slot)),
-        Op::ClearDirtyLog { slot, .. } => {
+        Op::GetDirtyLog(op::GetDirtyLog { slot, .. }) => format!("KVM_GET_DIRTY_LOG, {}", slot_name(machine, slot)),
+        Op::ClearDirtyLog(op::ClearDirtyLog { slot, .. }) => {
             format!("KVM_CLEAR_DIRTY_LOG, {}", slot_name(machine, slot))
         }
-        Op::ResetRings { .. } => "KVM_RESET_DIRTY_RINGS".into(),
-        Op::KernelWrite { writer, .. } => of_writer(writer).into(),
-        Op::Harvest {
+        Op::ResetRings(_) => "KVM_RESET_DIRTY_RINGS".into(),
+        Op::KernelWrite(op::KernelWrite { writer, .. }) => of_writer(writer).into(),
+        Op::Harvest(op::Harvest {
             vcpu: Some(vcpu), ..
-        } => format!("harvests the ring of vcpu{vcpu}"),
-        Op::Harvest { vcpu: None, .. } => "harvests the rings".into(),
+        }) => format!("harvests the ring of vcpu{vcpu}"),
+        Op::Harvest(op::Harvest { vcpu: None, .. }) => "harvests the rings".into(),
         Op::Publish => "publishes what it collected".into(),
         Op::Copy => "copies".into(),
         Op::CopyAll => "copies all of memory".into(),
         Op::JoinThread(thread) => format!("waits for thread{thread}"),
-        Op::CopyList { .. } => "copies a part".into(),
+        Op::CopyList(_) => "copies a part".into(),
         Op::TakeAll => "takes all of memory as to be copied".into(),
         Op::ResetOwnLog => "empties its own log".into(),
-        Op::EndFree { .. } => "has done with the pages that the guest calls free".into(),
-        Op::PublishSlot { template } => match machine.slots.get(usize::from(template)) {
+        Op::EndFree(_) => "has done with the pages that the guest calls free".into(),
+        Op::PublishSlot(op::PublishSlot { template }) => match machine.slots.get(usize::from(template)) {
             Some(slot) => format!("publishes what it collected of {}", slot.name),
             None => "publishes what it collected of a slot".into(),
         },
-        Op::MarkOwn { .. } => "marks pages in its own log".into(),
+        Op::MarkOwn(_) => "marks pages in its own log".into(),
         Op::TakeAlways => "takes the pages that are always dirty".into(),
         Op::PutBack => "puts what it collected back into its own log".into(),
         Op::Discard => "drops what it collected".into(),
         Op::MayFail => "syncs its file".into(),
-        Op::OnError { .. } => "looks whether that failed".into(),
-        Op::Again { .. } => "goes on elsewhere in its program".into(),
+        Op::OnError(_) => "looks whether that failed".into(),
+        Op::Again(_) => "goes on elsewhere in its program".into(),
         Op::WaitRunning => "waits until the guest runs".into(),
         Op::Forget => "forgets what it collected".into(),
-        Op::Kick { stop: true } => "signals the vCPUs to stop".into(),
-        Op::Kick { stop: false } => "signals the vCPUs".into(),
+        Op::Kick(op::Kick { stop: true }) => "signals the vCPUs to stop".into(),
+        Op::Kick(op::Kick { stop: false }) => "signals the vCPUs".into(),
         Op::WaitKicked => "waits until they have left".into(),
         Op::WaitStopped => "waits until they have stopped".into(),
         Op::Resume => "lets the vCPUs run".into(),
         Op::WaitRingFull => "waits for a full ring".into(),
         Op::AckRingFull => "lets the vCPUs with full rings run again".into(),
-        Op::UserWrite { frame, .. } => format!("stores to {} itself", scenario.frame_name(frame)),
+        Op::UserWrite(op::UserWrite { frame, .. }) => format!("stores to {} itself", scenario.frame_name(frame)),
         Op::CollectOwnLog => "collects its own log".into(),
         Op::DeviceStart(device) => format!("starts device{device}"),
         Op::DeviceStop(device) => format!("stops device{device}"),
@@ -295,11 +295,11 @@ pub(crate) fn of_op(scenario: &Scenario, op: &Op) -> String {
         Op::Unlock(_) => "drops a lock".into(),
         Op::Cancel => "cancels the migration".into(),
         Op::NewDestination => "begins with a new, empty destination".into(),
-        Op::HostAge { frame } => format!("the host ages {}", scenario.frame_name(frame)),
-        Op::DropFree { .. } => "drops pages that the guest calls free".into(),
+        Op::HostAge(op::HostAge { frame }) => format!("the host ages {}", scenario.frame_name(frame)),
+        Op::DropFree(_) => "drops pages that the guest calls free".into(),
         Op::Checkpoint => "CHECKPOINT: claims that the copy is whole".into(),
-        Op::Finish { postcopy: false } => "END: claims that the copy is whole".into(),
-        Op::Finish { postcopy: true } => "END: switches over".into(),
+        Op::Finish(op::Finish { postcopy: false }) => "END: claims that the copy is whole".into(),
+        Op::Finish(op::Finish { postcopy: true }) => "END: switches over".into(),
     }
 }
 

@@ -41,7 +41,7 @@ pub enum Claim {
     /// What is harvested is what was pushed at that index.
     HarvestedEntryWasPushed,
     /// A reset consumes as many entries as were harvested.
-    ResetCountEqualsHarvested,
+    ResetCountEqualsFreed,
     /// What was harvested is reset before it is used.
     HarvestIsReset,
     /// `KVM_RESET_DIRTY_RINGS` returns how many entries it consumed.
@@ -83,8 +83,8 @@ impl Claim {
         (Self::HarvestIsInOrder, "harvest_is_in_order"),
         (Self::HarvestedEntryWasPushed, "harvested_entry_was_pushed"),
         (
-            Self::ResetCountEqualsHarvested,
-            "reset_count_equals_harvested",
+            Self::ResetCountEqualsFreed,
+            "reset_count_equals_freed",
         ),
         (Self::HarvestIsReset, "harvest_is_reset"),
         (Self::ResetReturnsItsCount, "reset_returns_its_count"),

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use dirtysim_model::mutation::{Mutation, Mutations};
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 use dirtysim_model::oracle::Invariant;
 use serde_json::Value;
 

@@ -1,9 +1,9 @@
 //! KVM_RUN in the model: a program of stores or loads, one access after the other, until it is done or an exit happens.
 
 use dirtysim_model::machine::Arch;
-use dirtysim_model::op::{Into as Collect, Op};
-use dirtysim_model::step::{Actor, Choice, Step, apply, for_each_choice};
-use dirtysim_model::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
+use dirtysim_model::op::{self, Into as Collect, Op};
+use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
+use dirtysim_model::state::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
 
 use super::frames::frame_at;
 use super::program::Cursor;
@@ -242,19 +242,19 @@ impl ModelVm {
         let host = self.host(number, page)?;
         if let Some(frame) = self.frame(number, page) {
             self.back(frame);
-            self.run(Op::UserWrite {
+            self.run(Op::UserWrite(op::UserWrite {
                 frame,
                 log: dirtysim_model::machine::WriterLog::None,
-            });
+            }));
         }
         Ok(host)
     }
 
     /// User space copies a page to the destination.
     pub(super) fn copy(&mut self, slot: u16, pages: &PageRuns, hosts: &[u32]) {
-        use dirtysim_model::pages::PageSet;
+        use dirtysim_model::state::pages::PageSet;
         self.machine.programs[0] = vec![Op::Copy];
-        self.machine.look_ahead();
+        dirtysim_model::op::ahead::look_ahead(&mut self.machine);
         self.state.threads[0].op = 0;
         let actor = Actor::Thread(0);
         for (page, &host) in pages.iter().zip(hosts) {
@@ -271,12 +271,12 @@ impl ModelVm {
     /// Harvests by the protocol, through the model's own harvest; how many entries it took.
     pub(super) fn harvest(&mut self, vcpu: usize, fetch_index: u32, max: Option<u32>) -> u32 {
         self.state.vcpus[vcpu].ring.fetch_index = fetch_index;
-        self.run(Op::Harvest {
+        self.run(Op::Harvest(op::Harvest {
             vcpu: Some(vcpu as u8),
             max: max.unwrap_or(u32::MAX),
             way: dirtysim_model::op::HarvestWay::Right,
             into: Collect::Pending,
-        });
+        }));
         self.state.vcpus[vcpu]
             .ring
             .fetch_index

@@ -108,7 +108,7 @@ impl Memories {
 
     /// Bytes are stored at the start of a page.
     pub(super) fn store(&mut self, host: u32, value: u64, bytes: u32) {
-        let mask = dirtysim_model::pages::low_bits(bytes.saturating_mul(8).min(64));
+        let mask = dirtysim_model::state::pages::low_bits(bytes.saturating_mul(8).min(64));
         let before = self.word(host, 0);
         self.set_word(host, 0, before & !mask | value & mask);
     }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use dirtysim_model::machine::{
     Arch as ModelArch, Constants, DIRTY_GFN_BYTES, Kernel, Machine, Mmu, X86_PREFETCH_PAGES,
 };
-use dirtysim_model::mutation::Mutation;
-use dirtysim_model::op::{KernelWriter, Op};
+use dirtysim_model::words::mutation::Mutation;
+use dirtysim_model::op::{self, KernelWriter, Op};
 use dirtysim_model::oracle::Invariants;
-use dirtysim_model::query::{self, Mapping};
-use dirtysim_model::ring::{F_DIRTY, F_RESET, RingEntry as _};
+use dirtysim_model::kernel::query::{self, Mapping};
+use dirtysim_model::state::ring::{F_DIRTY, F_RESET, RingEntry as _};
 
 use super::guest::Rest;
 use super::its::{GITS_CWRITER, Its};
@@ -113,7 +113,7 @@ impl ModelHost {
             machine.prefetch_pages = X86_PREFETCH_PAGES;
         }
         for &mutation in mutations {
-            machine.mutations.switch_on(mutation);
+            dirtysim_model::mutated::switch_on(&mut machine, mutation);
         }
         Ok(Self {
             machine,
@@ -291,11 +291,11 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
             if query::check_extension(&vm.machine, cap.number()).is_none() {
                 return Ok(Modelled::Not("KVM_ENABLE_CAP of another capability"));
             }
-            vm.call(Op::EnableCap {
+            vm.call(Op::EnableCap(op::EnableCap {
                 cap: cap.number(),
                 flags: *flags,
                 args0: *args0,
-            })
+            }))
         }
         Call::VcpuInit { vcpu, .. } => {
             vm.vcpu(*vcpu)?;
@@ -381,7 +381,7 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
             }
             CallResult::default()
         }
-        Call::ResetDirtyRings {} => vm.call(Op::ResetRings { signal: false }),
+        Call::ResetDirtyRings {} => vm.call(Op::ResetRings(op::ResetRings { signal: false })),
         Call::GetDirtyLog {
             slot,
             as_id,

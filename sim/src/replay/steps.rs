@@ -3,11 +3,11 @@
 
 use std::io::{BufRead, Write};
 
-use dirtysim_model::layout::Layout;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Effect, Step, apply, for_each_choice, for_each_step};
+use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice, for_each_step};
 
 use crate::ladder::{Any, on_any};
 use crate::run::is_stuck;
@@ -84,7 +84,7 @@ pub fn scenario_of(header: &Header, file: &str) -> Result<Scenario, ReplayError>
     let mut scenario = Scenario::from_json(&format!("{file}:1: scenario"), source)
         .map_err(ReplayError::Scenario)?;
     for name in &header.mutations {
-        let Some(mutation) = dirtysim_model::mutation::Mutations::by_name(name) else {
+        let Some(mutation) = dirtysim_model::words::mutation::Mutations::by_name(name) else {
             let complaint = Complaint::header(
                 HeaderProblem::UnknownMutation(name.clone()),
                 "`dirtysim list mutations` shows them",

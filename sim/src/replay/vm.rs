@@ -5,17 +5,17 @@
 
 use std::collections::BTreeSet;
 
-use dirtysim_model::errno::Errno as ModelErrno;
-use dirtysim_model::host;
-use dirtysim_model::layout::Large;
+use dirtysim_model::words::errno::Errno as ModelErrno;
+use dirtysim_model::kernel::notifier as host;
+use dirtysim_model::state::layout::Large;
 use dirtysim_model::machine::{Arch, MEM_MAX_PAGES, Machine, SlotTemplate, VcpuConfig};
-use dirtysim_model::op::{ClearMask, Into as Collect, KernelWriter, Op};
+use dirtysim_model::op::{self, ClearMask, Into as Collect, KernelWriter, Op};
 use dirtysim_model::oracle::{self, Invariants};
-use dirtysim_model::pages::PageSet;
-use dirtysim_model::slot::Slot;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::slot::Slot;
 use dirtysim_model::state::State;
-use dirtysim_model::step::Effect;
-use dirtysim_model::thread::Answer;
+use dirtysim_model::transition::Effect;
+use dirtysim_model::state::thread::Answer;
 
 use super::gic::Gic;
 use super::its::{GuestMemory, Its};
@@ -109,7 +109,7 @@ impl ModelVm {
     /// Runs one operation to its end, with nobody else acting. A kernel that has crashed answers nothing.
     pub(super) fn run(&mut self, op: Op) -> Option<Answer> {
         self.machine.programs[0] = vec![op];
-        self.machine.look_ahead();
+        dirtysim_model::op::ahead::look_ahead(&mut self.machine);
         self.state.threads[0].op = 0;
         self.effect = Effect::None;
         let last = &mut self.effect;
@@ -205,14 +205,14 @@ impl ModelVm {
             self.populate(region)?;
         }
         let old = self.state.find_slot(&self.machine, region.number);
-        let op = |template: usize| Op::SetMemoryRegion {
+        let op = |template: usize| Op::SetMemoryRegion(op::SetMemoryRegion {
             slot: region.number,
             flags: region.flags,
             gpa: region.gpa,
             bytes: region.bytes,
             hva,
             template: template as u16,
-        };
+        });
         let Some(slot) = old else {
             let pages = region.bytes / page;
             if region.bytes == 0 || pages > MEM_MAX_PAGES || !region.bytes.is_multiple_of(page) {
@@ -339,11 +339,11 @@ impl ModelVm {
         if let Some((frame, padded, _)) = range {
             self.state.seen.remove_range(frame, padded);
         }
-        let mut result = self.call(Op::GetDirtyLog {
+        let mut result = self.call(Op::GetDirtyLog(op::GetDirtyLog {
             slot: number,
             into: Collect::Pending,
             bad_pointer,
-        });
+        }));
         let mut words = Words::default();
         let mut written = 0;
         if let (Some(Returned::Value(_)), Some((frame, padded, npages))) = (result.returned, range)
@@ -417,13 +417,13 @@ impl ModelVm {
                 }
             }
         }
-        Ok(self.call(Op::ClearDirtyLog {
+        Ok(self.call(Op::ClearDirtyLog(op::ClearDirtyLog {
             slot: number,
             first_page,
             num_pages,
             mask: ClearMask::Seen,
             bad_pointer,
-        }))
+        })))
     }
 
     /// A kernel writer without a vCPU writes frames.
@@ -435,11 +435,11 @@ impl ModelVm {
             self.back(frame);
         }
         self.machine.frame_lists[0] = frames;
-        self.call(Op::KernelWrite {
+        self.call(Op::KernelWrite(op::KernelWrite {
             writer,
             frames: 0,
             fails_after: u8::MAX,
-        })
+        }))
     }
 
     /// Lets the ITS act on guest memory; the frames that it wrote come with what it says.

@@ -14,13 +14,13 @@ mod writers;
 
 use std::path::Path;
 
-use dirtysim_model::layout::{Array, Large, Layout};
+use dirtysim_model::state::layout::{Array, Large, Layout};
 use dirtysim_model::machine::Machine;
-use dirtysim_model::mutation::{Mutation, Mutations};
-use dirtysim_model::op::Op;
+use dirtysim_model::words::mutation::{Mutation, Mutations};
+use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::state::State;
-use dirtysim_model::thread::{Answer, Thread};
+use dirtysim_model::state::thread::{Answer, Thread};
 use serde_json::Value;
 
 use crate::alone::finish_op;
@@ -203,7 +203,7 @@ impl Scenario {
                 "a name has letters, digits, - and _ only: files are named after it",
             );
         }
-        parts.machine.look_ahead();
+        dirtysim_model::op::ahead::look_ahead(&mut parts.machine);
         let scenario = Self {
             name,
             sentence,
@@ -282,11 +282,11 @@ impl Scenario {
         self.setup
             .iter()
             .find_map(|op| match op {
-                Op::EnableCap {
+                Op::EnableCap(op::EnableCap {
                     cap: CAP_DIRTY_LOG_RING | CAP_DIRTY_LOG_RING_ACQ_REL,
                     args0,
                     ..
-                } => Some(*args0 as u32 / DIRTY_GFN_BYTES),
+                }) => Some(*args0 as u32 / DIRTY_GFN_BYTES),
                 _ => None,
             })
             .unwrap_or(0)
@@ -311,7 +311,7 @@ impl Scenario {
     /// The scenario with one more mutation switched on, as if its file had listed it.
     #[must_use]
     pub fn with_mutation(mut self, mutation: Mutation) -> Self {
-        self.machine.mutations.switch_on(mutation);
+        dirtysim_model::mutated::switch_on(&mut self.machine, mutation);
         if let Value::Object(map) = &mut self.source {
             let list = map
                 .entry("mutations")

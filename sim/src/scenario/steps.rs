@@ -1,7 +1,7 @@
 //! `[protocol]`: what each thread of the VMM does, step by step.
 
 use dirtysim_model::machine::{OnRingFull, WriterLog};
-use dirtysim_model::op::{ClearMask, HarvestWay, Into, KernelWriter, Op, Until};
+use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, Until};
 
 use super::machine::{Parts, SlotState};
 use super::node::{Kind, Node};
@@ -201,7 +201,7 @@ pub(super) fn read(
         let mut program = writer.program;
         let end = program.len() as u16;
         for op in &mut program {
-            if let Op::Again { to, .. } = op {
+            if let Op::Again(op::Again { to, .. }) = op {
                 *to = (*to).min(end);
             }
         }
@@ -365,13 +365,13 @@ impl Writer<'_> {
         self.steps(on_error)?;
         self.slots = after;
         let to = self.target(node)?;
-        self.program[jump] = Op::Again {
+        self.program[jump] = Op::Again(op::Again {
             to,
             until: Until::Never,
-        };
+        });
         let errors = u16::try_from(errors).unwrap_or(u16::MAX);
         for at in tried {
-            self.program[at] = Op::OnError { to: errors };
+            self.program[at] = Op::OnError(op::OnError { to: errors });
         }
         Ok(())
     }
@@ -379,7 +379,7 @@ impl Writer<'_> {
     fn again(&mut self, node: &Node, to: usize, until: Until) -> Result<()> {
         self.target(node)?;
         let to = to as u16;
-        self.program.push(Op::Again { to, until });
+        self.program.push(Op::Again(op::Again { to, until }));
         Ok(())
     }
 
@@ -403,7 +403,7 @@ impl Writer<'_> {
         self.program.push(op);
         if let Some(tried) = &mut self.tried {
             tried.push(self.program.len());
-            self.program.push(Op::OnError { to: 0 });
+            self.program.push(Op::OnError(op::OnError { to: 0 }));
         }
     }
 
@@ -512,11 +512,11 @@ impl Writer<'_> {
             );
         };
         let frames = self.parts.keep_list(frames);
-        self.program.push(Op::KernelWrite {
+        self.program.push(Op::KernelWrite(op::KernelWrite {
             writer,
             frames,
             fails_after,
-        });
+        }));
         Ok(())
     }
 
@@ -571,7 +571,7 @@ impl Writer<'_> {
                 match frames {
                     Some(frames) => {
                         let frames = self.parts.keep_list(frames);
-                        self.push_fallible(Op::CopyList { frames });
+                        self.push_fallible(Op::CopyList(op::CopyList { frames }));
                     }
                     None => self.push_fallible(Op::Copy),
                 }
@@ -589,11 +589,11 @@ impl Writer<'_> {
             }
             Word::MarkQueues => {
                 let frames = self.page_list(&mut table, "mark-queues")?;
-                self.program.push(Op::MarkOwn { frames });
+                self.program.push(Op::MarkOwn(op::MarkOwn { frames }));
             }
             Word::EndFree => {
                 let frames = self.page_list(&mut table, "end-free")?;
-                self.program.push(Op::EndFree { frames });
+                self.program.push(Op::EndFree(op::EndFree { frames }));
             }
             Word::PutBack => self.program.push(Op::PutBack),
             Word::Discard => self.program.push(Op::Discard),
@@ -608,10 +608,10 @@ impl Writer<'_> {
                 self.push_fallible(Op::MayFail);
             }
             Word::WaitRunning => self.program.push(Op::WaitRunning),
-            Word::End => self.program.push(Op::Again {
+            Word::End => self.program.push(Op::Again(op::Again {
                 to: u16::MAX,
                 until: Until::Never,
-            }),
+            })),
             Word::Harvest => {
                 let most = self.parts.machine.vcpus.len() as u64 - 1;
                 let vcpu = table.integer("vcpu", 0..=most + 1)?.map(|vcpu| vcpu as u8);
@@ -622,27 +622,27 @@ impl Writer<'_> {
                     reader::pick(source, node, "way", &WAYS)
                 })?;
                 let into = self.into(&mut table)?;
-                self.program.push(Op::Harvest {
+                self.program.push(Op::Harvest(op::Harvest {
                     vcpu,
                     max,
                     way,
                     into,
-                });
+                }));
             }
             Word::Reset => {
                 let signal = table.boolean("signal")?.unwrap_or(false);
-                self.program.push(Op::ResetRings { signal });
+                self.program.push(Op::ResetRings(op::ResetRings { signal }));
             }
             Word::Get => {
                 let into = self.into(&mut table)?;
                 let bad_pointer = table.boolean("efault")?.unwrap_or(false);
                 for slot in self.slots(&mut table, |slot| slot.present && slot.logging)? {
                     let slot = self.parts.machine.slots[slot].number();
-                    self.push_fallible(Op::GetDirtyLog {
+                    self.push_fallible(Op::GetDirtyLog(op::GetDirtyLog {
                         slot,
                         into,
                         bad_pointer,
-                    });
+                    }));
                 }
             }
             Word::Clear => self.clear(&mut table)?,
@@ -651,19 +651,19 @@ impl Writer<'_> {
                 Some(_) => {
                     for slot in self.slots(&mut table, |_| false)? {
                         let template = slot as u16;
-                        self.program.push(Op::PublishSlot { template });
+                        self.program.push(Op::PublishSlot(op::PublishSlot { template }));
                     }
                 }
             },
             Word::Kick => self
                 .program
-                .extend([Op::Kick { stop: false }, Op::WaitKicked]),
+                .extend([Op::Kick(op::Kick { stop: false }), Op::WaitKicked]),
             Word::Pause => self
                 .program
-                .extend([Op::Kick { stop: true }, Op::WaitStopped]),
+                .extend([Op::Kick(op::Kick { stop: true }), Op::WaitStopped]),
             Word::Signal => {
                 let stop = table.boolean("stop")?.unwrap_or(false);
-                self.program.push(Op::Kick { stop });
+                self.program.push(Op::Kick(op::Kick { stop }));
             }
             Word::WaitStopped => self.program.push(Op::WaitStopped),
             Word::Resume => self.program.push(Op::Resume),
@@ -695,7 +695,7 @@ impl Writer<'_> {
                 let log = table.get("log").map_or(Ok(WriterLog::Right), |node| {
                     reader::pick(source, node, "log", &LOGS)
                 })?;
-                self.program.push(Op::UserWrite { frame, log });
+                self.program.push(Op::UserWrite(op::UserWrite { frame, log }));
             }
             Word::VmmLogReset => self.program.push(Op::ResetOwnLog),
             Word::VmmLogSync => self.program.push(Op::CollectOwnLog),
@@ -737,17 +737,17 @@ impl Writer<'_> {
                     );
                 };
                 let frame = self.parts.frame(source, node)?;
-                self.program.push(Op::HostAge { frame });
+                self.program.push(Op::HostAge(op::HostAge { frame }));
             }
             Word::DropFree => {
                 let frames = self.page_list(&mut table, "drop-free")?;
-                self.program.push(Op::DropFree { frames });
+                self.program.push(Op::DropFree(op::DropFree { frames }));
             }
             Word::Cancel => self.program.push(Op::Cancel),
             Word::NewDestination => self.program.push(Op::NewDestination),
             Word::Checkpoint => self.program.push(Op::Checkpoint),
-            Word::Finish => self.program.push(Op::Finish { postcopy: false }),
-            Word::SwitchOver => self.program.push(Op::Finish { postcopy: true }),
+            Word::Finish => self.program.push(Op::Finish(op::Finish { postcopy: false })),
+            Word::SwitchOver => self.program.push(Op::Finish(op::Finish { postcopy: true })),
         }
         table.finish()
     }
@@ -793,13 +793,13 @@ impl Writer<'_> {
         let chunk = table.integer("chunk", 1..=64)?;
         if let (Some((slot, at, pages)), None, None) = (self.chunk, first, pages) {
             let slot = self.parts.machine.slots[slot].number();
-            self.push_fallible(Op::ClearDirtyLog {
+            self.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
                 slot,
                 first_page: u64::from(at),
                 num_pages: pages,
                 mask,
                 bad_pointer,
-            });
+            }));
             return Ok(());
         }
         for slot in self.slots(table, |slot| slot.present && slot.logging)? {
@@ -809,13 +809,13 @@ impl Writer<'_> {
             let end = pages.map_or(npages.max(at), |pages| at + pages);
             loop {
                 let step = chunk.unwrap_or(end - at).min(end - at);
-                self.push_fallible(Op::ClearDirtyLog {
+                self.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
                     slot: number,
                     first_page: at,
                     num_pages: step as u32,
                     mask,
                     bad_pointer,
-                });
+                }));
                 at += step;
                 if at >= end {
                     break;

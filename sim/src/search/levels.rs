@@ -1,6 +1,6 @@
 //! The search, level by level.
 
-use dirtysim_model::layout::Layout;
+use dirtysim_model::state::layout::Layout;
 
 use super::block::Block;
 use super::engine::{Found, Passed, Search};

@@ -30,9 +30,9 @@ mod verdict;
 
 use std::time::Duration;
 
-pub use dirtysim_model::independence::Rule;
+pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::oracle::{Invariant, Invariants};
-use dirtysim_model::step::Step;
+use dirtysim_model::transition::Step;
 
 use crate::ladder::{Packed, on_packed};
 use crate::run::target;

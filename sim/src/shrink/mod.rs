@@ -12,10 +12,10 @@ mod local;
 mod schedule;
 mod search;
 
-use dirtysim_model::layout::Layout;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Step};
+use dirtysim_model::transition::{Actor, Step};
 
 use crate::ladder::{Any, on_any};
 use crate::scenario::Scenario;

@@ -1,11 +1,11 @@
 //! Rows of kind `step`: one atomic step of one actor, and what it broke.
 
-use dirtysim_model::layout::Layout;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariants};
-use dirtysim_model::pages::PageSet;
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{
+use dirtysim_model::transition::{
     Actor, Effect, Step, describe, for_each_choice, for_each_step, subject,
 };
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use crate::scenario::Scenario;
 pub struct StepRow {
     /// The actor: `vcpu0`, `thread0`, `device0`, …
     pub who: String,
-    /// What it does, in the words of `dirtysim_model::step::describe`.
+    /// What it does, in the words of `dirtysim_model::transition::describe`.
     #[serde(rename = "do")]
     pub what: String,
     /// The page that it is about, as `slot:offset`.

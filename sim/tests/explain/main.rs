@@ -157,9 +157,9 @@ fn every_step_of_every_built_in_scenario_has_words() {
 fn random_schedule(
     scenario: &Scenario,
     choices: &mut dirtysim::random::Choices,
-) -> Vec<dirtysim_model::step::Step> {
-    use dirtysim_model::layout::Large;
-    use dirtysim_model::step::{apply, for_each_step};
+) -> Vec<dirtysim_model::transition::Step> {
+    use dirtysim_model::state::layout::Large;
+    use dirtysim_model::transition::{apply, for_each_step};
     let mut state = scenario.start::<Large>().expect("it fits");
     let mut steps = Vec::new();
     while steps.len() < 500 {

@@ -1,16 +1,16 @@
 //! The machines that a log allows, each in the state in which the log begins.
 
-use dirtysim_model::layout::Large;
+use dirtysim_model::state::layout::Large;
 use dirtysim_model::machine::{
     Arch, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP, Constants, DIRTY_GFN_BYTES,
     Kernel, MEM_LOG_DIRTY_PAGES, Machine, PML_ENTRIES, RING_MAX_ENTRIES, RING_RESERVED_ENTRIES,
     SlotTemplate, VcpuConfig,
 };
-use dirtysim_model::op::Op;
-use dirtysim_model::pages::PageSet;
+use dirtysim_model::op::{self, Op};
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::State;
-use dirtysim_model::thread::Thread;
-use dirtysim_model::vcpu::UNLIMITED;
+use dirtysim_model::state::thread::Thread;
+use dirtysim_model::state::vcpu::UNLIMITED;
 
 use super::run::{Recorded, Run, THREADS};
 use super::shape::Shape;
@@ -193,28 +193,28 @@ impl Shape {
             };
             self.rings.len()
         ];
-        let mut setup = vec![Op::EnableCap {
+        let mut setup = vec![Op::EnableCap(op::EnableCap {
             cap: CAP_DIRTY_LOG_RING_ACQ_REL,
             flags: 0,
             args0: u64::from(entries) * u64::from(DIRTY_GFN_BYTES),
-        }];
+        })];
         let with_bitmap = kind.arch.has_ring_with_bitmap(machine.kernel);
         if with_bitmap {
-            setup.push(Op::EnableCap {
+            setup.push(Op::EnableCap(op::EnableCap {
                 cap: CAP_DIRTY_LOG_RING_WITH_BITMAP,
                 flags: 0,
                 args0: 0,
-            });
+            }));
         }
         for (index, slot) in machine.slots.iter().enumerate() {
-            setup.push(Op::SetMemoryRegion {
+            setup.push(Op::SetMemoryRegion(op::SetMemoryRegion {
                 slot: slot.number(),
                 flags: MEM_LOG_DIRTY_PAGES,
                 gpa: u64::from(slot.frame) * page,
                 bytes: u64::from(slot.npages) * page,
                 hva: slot.hva,
                 template: index as u16,
-            });
+            }));
         }
         setup.extend(self.rings.iter().map(|_| Op::CreateVcpu));
         machine.programs = vec![Vec::new(); THREADS];

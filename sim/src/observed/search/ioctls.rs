@@ -1,12 +1,12 @@
 //! What a run's VMM does to give an event: harvest, RESET, GET, CLEAR.
 
 use dirtysim_model::machine::MEM_SLOTS;
-use dirtysim_model::op::{ClearMask, HarvestWay, Into, Op};
-use dirtysim_model::ring::{F_RESET, RingEntry};
+use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, Op};
+use dirtysim_model::state::ring::{F_RESET, RingEntry};
 use std::collections::VecDeque;
 
-use dirtysim_model::step::{Actor, Choice, Step, describe};
-use dirtysim_model::thread::Answer;
+use dirtysim_model::transition::{Actor, Choice, Step, describe};
+use dirtysim_model::state::thread::Answer;
 
 use super::next_reset_index;
 use super::run::{HARVESTER, IOCTLS, Run};
@@ -22,7 +22,7 @@ impl Run {
         let thread = &self.state.threads[IOCTLS];
         let runs = matches!(
             self.machine.programs[IOCTLS].first(),
-            Some(Op::ResetRings { .. })
+            Some(Op::ResetRings(_))
         );
         (runs && thread.op == 0).then_some(thread.index as usize)
     }
@@ -109,7 +109,7 @@ impl Run {
             self.finish_reset(vcpu)?;
         }
         if self.reset_at().is_none() {
-            self.start(IOCTLS, Op::ResetRings { signal: false });
+            self.start(IOCTLS, Op::ResetRings(op::ResetRings { signal: false }));
             self.step(IOCTL_ACTOR, Choice::Advance)?;
             if self.reset_from_before {
                 // It had come as far when knowledge began.
@@ -237,12 +237,12 @@ impl Run {
     fn harvest(&mut self, vcpu: usize, entries: u32) -> Result<(), Stuck> {
         self.start(
             HARVESTER,
-            Op::Harvest {
+            Op::Harvest(op::Harvest {
                 vcpu: Some(vcpu as u8),
                 max: entries,
                 way: HarvestWay::Right,
                 into: Into::Nowhere,
-            },
+            }),
         );
         let target = self.state.vcpus[vcpu]
             .ring
@@ -314,7 +314,7 @@ impl Run {
             if self.reset_at().is_some() {
                 self.finish_reset(0)?;
             }
-            let answer = self.ioctl(Op::ResetRings { signal: false })?;
+            let answer = self.ioctl(Op::ResetRings(op::ResetRings { signal: false }))?;
             let whole = !std::mem::take(&mut self.reset_from_before);
             self.last_reset = whole.then_some(answer);
         }
@@ -345,11 +345,11 @@ impl Run {
             return Ok(false);
         }
         self.until_unlocked()?;
-        let answer = self.ioctl(Op::GetDirtyLog {
+        let answer = self.ioctl(Op::GetDirtyLog(op::GetDirtyLog {
             slot,
             into: Into::Nowhere,
             bad_pointer: false,
-        })?;
+        }))?;
         agrees("KVM_GET_DIRTY_LOG", answer, ret)
     }
 
@@ -365,13 +365,13 @@ impl Run {
             return Ok(false);
         }
         self.until_unlocked()?;
-        let answer = self.ioctl(Op::ClearDirtyLog {
+        let answer = self.ioctl(Op::ClearDirtyLog(op::ClearDirtyLog {
             slot,
             first_page,
             num_pages,
             mask: ClearMask::Seen,
             bad_pointer: false,
-        })?;
+        }))?;
         agrees("KVM_CLEAR_DIRTY_LOG", answer, ret)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use dirtysim_model::pages::PageSet;
+use dirtysim_model::state::pages::PageSet;
 
 use super::run::Run;
 use super::stuck::Stuck;

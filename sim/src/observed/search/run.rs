@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use dirtysim_model::layout::Large;
+use dirtysim_model::state::layout::Large;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
-use dirtysim_model::pages::{PageSet, Sparse};
-use dirtysim_model::ring::{F_DIRTY, Ring, RingEntry};
+use dirtysim_model::state::pages::{PageSet, Sparse};
+use dirtysim_model::state::ring::{F_DIRTY, Ring, RingEntry};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Step, apply, describe, for_each_choice};
-use dirtysim_model::thread::{Answer, Thread};
-use dirtysim_model::vcpu::{UNLIMITED, Vcpu};
+use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
+use dirtysim_model::state::thread::{Answer, Thread};
+use dirtysim_model::state::vcpu::{UNLIMITED, Vcpu};
 
 use super::stuck::{AtRing, Stuck};
 use super::{Ended, Tried, ends_in_sight, next_dirty_index, next_push};

@@ -1,11 +1,11 @@
 //! Whatever the model does, the search finds a run for it; and it does not find one for what the model cannot do.
 
-use dirtysim_model::layout::Large;
+use dirtysim_model::state::layout::Large;
 use dirtysim_model::op::Op;
-use dirtysim_model::ring::RingEntry;
+use dirtysim_model::state::ring::RingEntry;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Step, apply, describe, for_each_step};
-use dirtysim_model::vcpu::{Exit, Pc};
+use dirtysim_model::transition::{Actor, Step, apply, describe, for_each_step};
+use dirtysim_model::state::vcpu::{Exit, Pc};
 
 use super::*;
 use crate::observed::CheckConfig;
@@ -125,7 +125,7 @@ fn written(
             let op = scenario.machine.programs[0].get(usize::from(thread.op));
             let now = &after.threads[0];
             match op {
-                Some(Op::ResetRings { .. }) if what == "reset-return" && log.probes => {
+                Some(Op::ResetRings(_)) if what == "reset-return" && log.probes => {
                     let ret = after.threads[0].answer.map_or(-1, i64::from);
                     Some(Written::At(Observed::ProbeIoctl {
                         phase: Phase::Return,
@@ -136,12 +136,12 @@ fn written(
                         ret: Some(ret),
                     }))
                 }
-                Some(Op::ResetRings { .. })
+                Some(Op::ResetRings(_))
                     if now.op == thread.op && now.index != thread.index && log.resets =>
                 {
                     Some(Written::Reset(thread.index as usize))
                 }
-                Some(Op::Harvest { .. }) if what == "harvest-store-flags" && log.harvests => {
+                Some(Op::Harvest(_)) if what == "harvest-store-flags" && log.harvests => {
                     let ring = &before.vcpus[thread.index as usize].ring;
                     Some(Written::At(Observed::QemuPage {
                         cpu_index: thread.index,

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use dirtysim_model::machine::Arch;
-use dirtysim_model::pages::PageSet;
-use dirtysim_model::ring::RingEntry;
-use dirtysim_model::step::{Actor, Choice, Step, describe};
-use dirtysim_model::vcpu::{Exit, NO_FRAME, Pc};
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::ring::RingEntry;
+use dirtysim_model::transition::{Actor, Choice, Step, describe};
+use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
 
 use super::next_reset_index;
 use super::run::Run;

@@ -1,6 +1,6 @@
 //! Guest memory as the interrupt controller reads and writes it, by guest physical address in address space 0.
 
-use dirtysim_model::layout::Large;
+use dirtysim_model::state::layout::Large;
 use dirtysim_model::machine::{Kernel, Machine};
 use dirtysim_model::state::State;
 

@@ -19,7 +19,7 @@ mod worker;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use dirtysim_model::layout::Layout;
+use dirtysim_model::state::layout::Layout;
 
 use self::board::{BoardAt, Boards, Rank, SEATED};
 use self::numbers::Numbers;
