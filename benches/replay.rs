@@ -84,7 +84,7 @@ fn write_steps<L: Layout>(scenario: &Scenario, events: u64, out: impl Write) {
     let machine = &scenario.machine;
     let mut state = scenario
         .start::<L>()
-        .unwrap_or_else(|(what, most)| panic!("at most {most} {what}"));
+        .unwrap_or_else(|error| panic!("{error}"));
     let mut choices = Choices::new(1, 0);
     let mut possible: Vec<Step> = Vec::new();
     for _ in 0..events {

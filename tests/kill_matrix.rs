@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use dirtysim::bugs::{BUGS, mutation_scenarios};
+use dirtysim::bugs::BUGS;
 use dirtysim::run::{Options, Scheduler, run};
-use dirtysim::scenario::{Expect, Scenario};
+use dirtysim::scenario::{Expect, Scenario, mutation_scenarios};
 use dirtysim_model::words::mutation::Mutation;
 use dirtysim_model::oracle::{Invariant, Invariants};
 

@@ -7,12 +7,50 @@ use dirtysim_model::state::State;
 use dirtysim_model::transition::{Actor, Step};
 use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
 
-use super::story::{Phrase, Row};
 use super::words;
 use crate::scenario::Scenario;
 
 /// Pages that a line names; of more, it tells the number.
 const MOST_NAMED: usize = 6;
+
+/// A line of the story: steps of one block in one lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The block, from 1 on. A block that has steps in two lanes has several rows.
+    pub block: usize,
+    /// The lane.
+    pub lane: usize,
+    /// The first step, from 1 on.
+    pub first: usize,
+    /// The last step.
+    pub last: usize,
+    /// What happened, in order.
+    pub phrases: Vec<Phrase>,
+}
+
+/// A part of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phrase {
+    /// The first step that it tells of, from 1 on.
+    pub first: usize,
+    /// The last.
+    pub last: usize,
+    /// What they came to.
+    pub text: String,
+}
+
+impl Row {
+    /// What happened, in a line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let texts: Vec<&str> = self
+            .phrases
+            .iter()
+            .map(|phrase| phrase.text.as_str())
+            .collect();
+        texts.join("; ")
+    }
+}
 
 /// Puts steps together to lines.
 pub(super) struct RowWriter<'a> {

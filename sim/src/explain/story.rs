@@ -1,6 +1,6 @@
 //! Building a story: the schedule replayed, the page followed.
 
-use dirtysim_model::state::layout::{Large, Layout, Medium, Small};
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle::{self, Invariant};
@@ -9,9 +9,10 @@ use dirtysim_model::state::State;
 use dirtysim_model::transition::{Actor, Effect, Step, apply, describe};
 
 use super::facts::Facts;
-use super::rows::RowWriter;
+use super::rows::{Row, RowWriter};
 use super::view::View;
 use crate::fidelity::never_seen;
+use crate::ladder::{Any, on_any};
 use crate::scenario::Scenario;
 use crate::shrink::{blocks, is_possible};
 use crate::trace::step::{actor_name, page_name};
@@ -57,45 +58,6 @@ pub struct Note {
     pub facts: Facts,
     /// What it changed of the followed page, a sentence each.
     pub changes: Vec<String>,
-}
-
-/// A line of the story: steps of one block in one lane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The block, from 1 on. A block that has steps in two lanes has several rows.
-    pub block: usize,
-    /// The lane.
-    pub lane: usize,
-    /// The first step, from 1 on.
-    pub first: usize,
-    /// The last step.
-    pub last: usize,
-    /// What happened, in order.
-    pub phrases: Vec<Phrase>,
-}
-
-/// A part of a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Phrase {
-    /// The first step that it tells of, from 1 on.
-    pub first: usize,
-    /// The last.
-    pub last: usize,
-    /// What they came to.
-    pub text: String,
-}
-
-impl Row {
-    /// What happened, in a line.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let texts: Vec<&str> = self
-            .phrases
-            .iter()
-            .map(|phrase| phrase.text.as_str())
-            .collect();
-        texts.join("; ")
-    }
 }
 
 /// Why no story can be told.
@@ -172,16 +134,9 @@ impl Story {
         target: Option<Invariant>,
         reproduce: String,
     ) -> Result<Self, StoryError> {
-        if let Ok(start) = scenario.start::<Small>() {
-            return build(scenario, &start, steps, target, reproduce);
-        }
-        if let Ok(start) = scenario.start::<Medium>() {
-            return build(scenario, &start, steps, target, reproduce);
-        }
-        let start = scenario
-            .start::<Large>()
-            .expect("the large layout has room for every scenario");
-        build(scenario, &start, steps, target, reproduce)
+        on_any!(Any::start(scenario), |start| build(
+            scenario, &start, steps, target, reproduce
+        ))
     }
 
     /// The name of the lane of a step.

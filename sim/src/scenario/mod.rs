@@ -8,6 +8,7 @@ mod error;
 mod machine;
 mod node;
 mod reader;
+mod room;
 mod steps;
 mod writers;
 
@@ -19,14 +20,15 @@ use dirtysim_model::words::mutation::{Mutation, Mutations};
 use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::state::State;
-use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_step};
-use dirtysim_model::state::thread::Thread;
+use dirtysim_model::state::thread::{Answer, Thread};
 use serde_json::Value;
 
-pub use builtin::{about_liveness, builtin, builtins};
+use crate::alone::finish_op;
+pub use builtin::{about_liveness, builtin, builtins, mutation_scenarios};
 pub use error::ScenarioError;
 pub(crate) use error::nearest;
 use reader::{Result, Source, Table};
+pub use room::NoRoom;
 
 /// The verdict that a scenario states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,8 +231,7 @@ impl Scenario {
         let mut state = State::<Large>::new(&machine);
         while usize::from(state.threads[0].op) < self.setup.len() {
             let at = usize::from(state.threads[0].op);
-            run_op(&machine, &mut state);
-            if let Err(errno) = state.threads[0].answer {
+            if let Err(errno) = run_op(&machine, &mut state) {
                 let (span, rule) = spans
                     .get(at)
                     .cloned()
@@ -249,22 +250,21 @@ impl Scenario {
     ///
     /// # Errors
     /// What does not fit the layout, and how many of it would.
-    pub fn start<L: Layout>(&self) -> std::result::Result<State<L>, (&'static str, u64)> {
+    pub fn start<L: Layout>(&self) -> std::result::Result<State<L>, NoRoom> {
         State::<L>::fits(&self.machine)?;
-        let ring = self
-            .machine
-            .constants
-            .ring_min_entries
-            .max(self.ring_entries());
-        if u64::from(self.ring_entries()) > L::Entries::CAPACITY as u64 {
-            let _ = ring;
-            return Err(("ring entries", L::Entries::CAPACITY as u64));
+        let most = L::Entries::CAPACITY as u64;
+        if u64::from(self.ring_entries()) > most {
+            return Err(NoRoom {
+                what: "ring entries",
+                most,
+            });
         }
         let mut machine = self.machine.clone();
         machine.programs = vec![self.setup.clone()];
         let mut state = State::<L>::new(&machine);
         while usize::from(state.threads[0].op) < self.setup.len() {
-            run_op(&machine, &mut state);
+            // What the kernel refuses, reading the scenario has refused already.
+            let _ = run_op(&machine, &mut state);
         }
         state.threads = L::Threads::default();
         for _ in &self.machine.programs {
@@ -362,19 +362,9 @@ impl Scenario {
     }
 }
 
-/// Runs thread 0 through the operation that it is at, with nobody else acting.
-fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) {
-    let at = state.threads[0].op;
-    while state.threads[0].op == at {
-        let mut next = None;
-        for_each_step(machine, state, |step| {
-            if step.actor == Actor::Thread(0) && step.choice == Choice::Advance {
-                next = Some(step);
-            }
-        });
-        let step: Step = next.expect("in set-up nobody holds what a step could wait for");
-        apply(machine, state, step);
-    }
+/// Runs thread 0 through the operation of the set-up that it is at.
+fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) -> Answer {
+    finish_op(machine, state, 0, |_| ()).expect("in set-up nobody holds what a step could wait for")
 }
 
 fn read_expect(source: Source<'_>, node: &node::Node) -> Result<Expect> {

@@ -12,8 +12,9 @@ use dirtysim_model::state::State;
 use dirtysim_model::transition::{Effect, Step, apply, for_each_step};
 use rayon::prelude::*;
 
-use super::engine::{Found, Pass, Search, pass};
-use super::level::Block;
+use super::block::Block;
+use super::engine::{Found, Search};
+use super::levels::{Pass, pass};
 use crate::run::{hit, is_stuck};
 
 /// The end of a counterexample: whether it is a step out of the state that breaks the claim, and the state.

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::error::{Complaint, Problem};
 use super::header::Kind;
 use super::lines::object_into;
+use super::problems::{FieldProblem, RowProblem};
 use super::reader::TraceRow;
 use crate::scenario::Scenario;
 
@@ -41,7 +42,7 @@ impl TraceRow for StepRow {
     const KIND: Kind = Kind::Step;
 
     fn from_object(object: Map<String, Value>) -> Result<Self, Complaint> {
-        object_into(object).map_err(|error| Complaint::from_serde(&error, Problem::Row))
+        object_into(object).map_err(|error| Complaint::from_serde(&error, Problem::row_field))
     }
 
     fn from_text(text: &str) -> Option<Self> {
@@ -53,8 +54,12 @@ impl TraceRow for StepRow {
     }
 
     fn to_line(&self) -> Result<String, Complaint> {
-        serde_json::to_string(self)
-            .map_err(|error| Complaint::row(error.to_string(), "a step has texts only"))
+        serde_json::to_string(self).map_err(|error| {
+            Complaint::row(
+                RowProblem::Field(FieldProblem::Parser(error.to_string())),
+                "a step has texts only",
+            )
+        })
     }
 }
 
@@ -270,7 +275,7 @@ pub(crate) fn find_step<L: Layout>(
             possible.join("; ")
         };
         Complaint::row(
-            format!("not possible here: {}", words(&line.to_row())),
+            RowProblem::NotPossible(words(&line.to_row())),
             format!("possible: {possible}"),
         )
     })

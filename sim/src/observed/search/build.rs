@@ -239,7 +239,7 @@ impl Shape {
         };
         let mut run = Run::new(machine, state, &self.rings, recorded, words);
         for op in setup {
-            let answer = run.ioctl(op).map_err(|stuck| stuck.0)?;
+            let answer = run.ioctl(op).map_err(|stuck| stuck.to_string())?;
             answer.map_err(|errno| format!("the model refuses the machine: {}", errno.name()))?;
         }
         run.set_up();

@@ -32,6 +32,7 @@ mod ioctls;
 mod pml;
 mod run;
 mod shape;
+mod stuck;
 mod vcpus;
 
 use std::collections::VecDeque;

@@ -4,7 +4,8 @@ use std::collections::{HashSet, VecDeque};
 
 use dirtysim_model::state::pages::PageSet;
 
-use super::run::{Run, Stuck};
+use super::run::Run;
+use super::stuck::Stuck;
 use crate::trace::observed::{Observed, ObservedEvent};
 
 impl Run {

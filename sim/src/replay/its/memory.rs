@@ -4,8 +4,8 @@ use dirtysim_model::state::layout::Large;
 use dirtysim_model::machine::{Kernel, Machine};
 use dirtysim_model::state::State;
 
+use crate::replay::frames::frame_at;
 use crate::replay::memory::Memories;
-use crate::replay::vm::frame_at;
 use crate::trace::Errno;
 
 /// A VM's memory, and what is written to it.

@@ -3,9 +3,9 @@
 use dirtysim_model::words::Reach;
 use dirtysim_model::state::layout::Layout;
 
+use super::accounts::Accounts;
 use super::board::{Axis, Boards, Grid, SEATED, Seat};
 use super::numbers::{Number, Numbers};
-use super::settle::Accounts;
 use crate::search::engine::Search;
 use crate::search::memo::{EntryAt, Memo, Successor};
 use crate::search::sections::Sections;
