@@ -11,9 +11,9 @@ use dirtysim::ladder::Packed;
 use dirtysim::random::Choices;
 use dirtysim::run::{Options, Scheduler, run};
 use dirtysim::scenario::{Scenario, builtins};
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::oracle;
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
 
 const SEEDS: u64 = 200;

@@ -9,8 +9,8 @@ use std::path::Path;
 use dirtysim::bugs::BUGS;
 use dirtysim::run::{Options, Scheduler, run};
 use dirtysim::scenario::{Expect, Scenario, mutation_scenarios};
-use dirtysim_model::words::mutation::Mutation;
 use dirtysim_model::oracle::{Invariant, Invariants};
+use dirtysim_model::words::mutation::Mutation;
 
 const EXPECTED: &str = "tests/kill_matrix.txt";
 
@@ -89,7 +89,8 @@ fn every_mutation_is_seen_and_every_claim_sees_one() {
         .collect();
     assert!(unseen.is_empty(), "seen by no claim: {unseen:?}");
     let blind: Vec<&str> = Invariant::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|invariant| !rows.values().any(|seen| seen.has(*invariant)))
         .map(Invariant::name)
         .collect();

@@ -1,10 +1,10 @@
 //! One operation of a thread, run to its end with nobody else acting.
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::state::State;
-use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice};
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::thread::Answer;
+use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice};
 
 /// Why an operation does not come to its end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

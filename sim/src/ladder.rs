@@ -3,8 +3,8 @@
 //! What is done with a state, whatever its layout, is written once; the macros `on_packed!` and `on_any!` do it on the
 //! rung.
 
-use dirtysim_model::state::layout::{Large, Medium, Small};
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::{Large, Medium, Small};
 
 use crate::scenario::{NoRoom, Scenario};
 

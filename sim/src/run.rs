@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
-use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::vcpu::Exit;
+use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
 use rayon::prelude::*;
 
 use crate::ladder::{Any, on_any};

@@ -3,14 +3,14 @@
 //! An invariant that holds because nothing ever happened holds in vain. Each claim says in which scenarios it is
 //! expected at all.
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::ring::{F_DIRTY, F_RESET, RingEntry};
-use dirtysim_model::state::State;
-use dirtysim_model::transition::{Actor, Choice, Step};
 use dirtysim_model::state::vcpu::{Exit, Pc};
+use dirtysim_model::transition::{Actor, Choice, Step};
 
 macro_rules! claims {
     ($($variant:ident = $sentence:literal;)+) => {

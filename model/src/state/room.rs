@@ -20,6 +20,8 @@ pub enum Part {
     Devices,
     /// Entries of a PML buffer.
     PmlEntries,
+    /// Entries of a ring.
+    RingEntries,
 }
 
 impl Part {
@@ -33,6 +35,7 @@ impl Part {
             Self::Threads => "threads",
             Self::Devices => "devices",
             Self::PmlEntries => "PML entries",
+            Self::RingEntries => "ring entries",
         }
     }
 }
@@ -48,7 +51,7 @@ pub struct NoRoom {
 
 impl core::fmt::Display for NoRoom {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "at most {} {}", self.most, self.part.name())
+        write!(f, "too many {}: at most {}", self.part.name(), self.most)
     }
 }
 

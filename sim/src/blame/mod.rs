@@ -11,11 +11,11 @@ mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dirtysim_model::state::layout::Layout;
-use dirtysim_model::words::mutation::{Mutation, Mutations};
 use dirtysim_model::op::Op;
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 
 use crate::explain::op_words;
 use crate::ladder::{Any, on_any};
@@ -260,7 +260,9 @@ fn lost_by(
     changed.machine.mutations = Mutations::default();
     match cause {
         Cause::Nothing => {}
-        Cause::Mutation(mutation) => dirtysim_model::mutated::switch_on(&mut changed.machine, mutation),
+        Cause::Mutation(mutation) => {
+            dirtysim_model::mutated::switch_on(&mut changed.machine, mutation)
+        }
         Cause::Swap { thread, op } => changed.machine.programs[thread].swap(op, op + 1),
     }
     dirtysim_model::op::ahead::look_ahead(&mut changed.machine);

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use dirtysim_model::state::layout::Large;
 use dirtysim_model::oracle::Invariant;
+use dirtysim_model::state::layout::Large;
 use dirtysim_model::transition::{Step, apply};
 use serde_json::{Map, Value};
 

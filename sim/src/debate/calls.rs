@@ -2,17 +2,17 @@
 //!
 //! These are enumerations and not searches: nothing runs beside the call.
 
-use dirtysim_model::words::errno::Errno;
-use dirtysim_model::state::layout::Large;
 use dirtysim_model::machine::{
     Arch, CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP,
     CAP_MANUAL_DIRTY_LOG_PROTECT2, INITIALLY_SET, Kernel, MANUAL_PROTECT_ENABLE,
     MEM_LOG_DIRTY_PAGES, Machine, SlotTemplate, VcpuConfig,
 };
 use dirtysim_model::op::{self, ClearMask, Into, KernelWriter, Op};
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Large;
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{Actor, Choice, Step, apply};
+use dirtysim_model::words::errno::Errno;
 
 /// A call, what the claim says of it, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_step};
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::vcpu::{NO_FRAME, Pc};
+use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_step};
 
 use crate::ladder::{Packed, on_packed};
 use crate::run::{hit, target};

@@ -1,11 +1,12 @@
 //! The lines of a story: what a run of steps of one lane comes to.
 
-use dirtysim_model::state::layout::Layout;
-use dirtysim_model::op::{self, Op};
-use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::op::Op;
 use dirtysim_model::state::State;
-use dirtysim_model::transition::{Actor, Step};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
+use dirtysim_model::transition::{Actor, Step};
+use dirtysim_model::words::Word;
 
 use super::words;
 use crate::scenario::Scenario;
@@ -119,7 +120,7 @@ impl<'a> RowWriter<'a> {
         block: usize,
         lane: usize,
         step: Step,
-        name: &'static str,
+        word: Word,
         page: Option<&str>,
         before: &State<L>,
         after: &State<L>,
@@ -141,12 +142,8 @@ impl<'a> RowWriter<'a> {
                 op: None,
             });
         }
-        let table = words::of_step(name);
-        let quiet = table.as_ref().is_some_and(|words| words.quiet);
-        let plain = table.map_or_else(
-            || name.to_owned(),
-            |words| words::with_page(words.text, page),
-        );
+        let (name, quiet) = (word.name(), word.is_quiet());
+        let plain = words::with_page(word.text(), page);
         match step.actor {
             Actor::Thread(thread) => {
                 let thread = usize::from(thread);
@@ -212,7 +209,8 @@ impl<'a> RowWriter<'a> {
             Some(Op::ResetRings(_)) => "RESET_DIRTY_RINGS",
             Some(Op::SetMemoryRegion(_)) => "SET_USER_MEMORY_REGION",
             Some(Op::Harvest(_)) => "harvest",
-            Some(Op::KernelWrite(op::KernelWrite { writer, .. })) => words::of_writer(*writer)
+            Some(op @ Op::KernelWrite(_)) => op
+                .says()
                 .trim_start_matches("KVM_DEV_ARM_")
                 .trim_start_matches("VGIC_"),
             Some(Op::CopyAll) if before.threads[thread].stage == 0 => {

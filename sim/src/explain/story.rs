@@ -1,11 +1,11 @@
 //! Building a story: the schedule replayed, the page followed.
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{Actor, Effect, Step, apply, describe};
 
 use super::facts::Facts;
@@ -266,18 +266,18 @@ fn build<L: Layout>(
             last_actor = Some(step.actor);
         }
         let lane = lane_of(machine, &state, &every_lane, step);
-        let name = describe(machine, &state, step);
+        let word = describe(machine, &state, step);
         let page = page_name(scenario, &state, step);
         let before = state.clone();
         apply(machine, &mut state, step);
-        let words = rows.step(block, lane, step, name, page.as_deref(), &before, &state);
+        let words = rows.step(block, lane, step, word, page.as_deref(), &before, &state);
         let after = facts_of(&state);
         let changes = after.changes(&facts);
         facts = after;
         notes.push(Note {
             lane,
             block,
-            name,
+            name: word.name(),
             page,
             words,
             facts: facts.clone(),

@@ -82,10 +82,7 @@ impl Claim {
         (Self::EntryIsOfALoggingSlot, "entry_is_of_a_logging_slot"),
         (Self::HarvestIsInOrder, "harvest_is_in_order"),
         (Self::HarvestedEntryWasPushed, "harvested_entry_was_pushed"),
-        (
-            Self::ResetCountEqualsFreed,
-            "reset_count_equals_freed",
-        ),
+        (Self::ResetCountEqualsFreed, "reset_count_equals_freed"),
         (Self::HarvestIsReset, "harvest_is_reset"),
         (Self::ResetReturnsItsCount, "reset_returns_its_count"),
         (Self::ClearRangeIsLegal, "clear_range_is_legal"),

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use dirtysim_model::words::mutation::{Mutation, Mutations};
 use dirtysim_model::oracle::Invariant;
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 use serde_json::Value;
 
 use super::model_host::{ModelHost, Modelled, NO_SPACE};

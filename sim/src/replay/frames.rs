@@ -1,9 +1,9 @@
 //! Guest page numbers of a VM that is replayed, as frames of the model.
 
-use dirtysim_model::state::layout::Large;
 use dirtysim_model::machine::Machine;
-use dirtysim_model::state::slot::Life;
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Large;
+use dirtysim_model::state::slot::Life;
 
 /// The slot, by its index, and the frame that a guest page number means now in an address space.
 pub(super) fn frame_at(

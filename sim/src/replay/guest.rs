@@ -2,8 +2,8 @@
 
 use dirtysim_model::machine::Arch;
 use dirtysim_model::op::{self, Into as Collect, Op};
-use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
 use dirtysim_model::state::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
+use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
 
 use super::frames::frame_at;
 use super::program::Cursor;

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use dirtysim_model::kernel::query::{self, Mapping};
 use dirtysim_model::machine::{
     Arch as ModelArch, Constants, DIRTY_GFN_BYTES, Kernel, Machine, Mmu, X86_PREFETCH_PAGES,
 };
-use dirtysim_model::words::mutation::Mutation;
 use dirtysim_model::op::{self, KernelWriter, Op};
 use dirtysim_model::oracle::Invariants;
-use dirtysim_model::kernel::query::{self, Mapping};
 use dirtysim_model::state::ring::{F_DIRTY, F_RESET, RingEntry as _};
+use dirtysim_model::words::mutation::Mutation;
 
 use super::guest::Rest;
 use super::its::{GITS_CWRITER, Its};

@@ -3,10 +3,10 @@
 
 use std::io::{BufRead, Write};
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice, for_each_step};
 
 use crate::ladder::{Any, on_any};

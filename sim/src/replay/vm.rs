@@ -5,17 +5,17 @@
 
 use std::collections::BTreeSet;
 
-use dirtysim_model::words::errno::Errno as ModelErrno;
 use dirtysim_model::kernel::notifier as host;
-use dirtysim_model::state::layout::Large;
 use dirtysim_model::machine::{Arch, MEM_MAX_PAGES, Machine, SlotTemplate, VcpuConfig};
 use dirtysim_model::op::{self, ClearMask, Into as Collect, KernelWriter, Op};
 use dirtysim_model::oracle::{self, Invariants};
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Large;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::slot::Slot;
-use dirtysim_model::state::State;
-use dirtysim_model::transition::Effect;
 use dirtysim_model::state::thread::Answer;
+use dirtysim_model::transition::Effect;
+use dirtysim_model::words::errno::Errno as ModelErrno;
 
 use super::gic::Gic;
 use super::its::{GuestMemory, Its};
@@ -205,14 +205,16 @@ impl ModelVm {
             self.populate(region)?;
         }
         let old = self.state.find_slot(&self.machine, region.number);
-        let op = |template: usize| Op::SetMemoryRegion(op::SetMemoryRegion {
-            slot: region.number,
-            flags: region.flags,
-            gpa: region.gpa,
-            bytes: region.bytes,
-            hva,
-            template: template as u16,
-        });
+        let op = |template: usize| {
+            Op::SetMemoryRegion(op::SetMemoryRegion {
+                slot: region.number,
+                flags: region.flags,
+                gpa: region.gpa,
+                bytes: region.bytes,
+                hva,
+                template: template as u16,
+            })
+        };
         let Some(slot) = old else {
             let pages = region.bytes / page;
             if region.bytes == 0 || pages > MEM_MAX_PAGES || !region.bytes.is_multiple_of(page) {

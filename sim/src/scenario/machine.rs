@@ -633,11 +633,13 @@ fn name_scaled(parts: &mut Parts, caps: &Caps) {
 /// The calls that the VMM makes before anything runs.
 fn set_up(parts: &mut Parts, caps: Caps) {
     let slot_spans = std::mem::take(&mut parts.setup_spans);
-    let enable = |cap, args0| Op::EnableCap(op::EnableCap {
-        cap,
-        flags: 0,
-        args0,
-    });
+    let enable = |cap, args0| {
+        Op::EnableCap(op::EnableCap {
+            cap,
+            flags: 0,
+            args0,
+        })
+    };
     if let Some((bits, span)) = caps.manual {
         parts.set_up(
             enable(CAP_MANUAL_DIRTY_LOG_PROTECT2, bits),

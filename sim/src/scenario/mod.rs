@@ -8,27 +8,26 @@ mod error;
 mod machine;
 mod node;
 mod reader;
-mod room;
 mod steps;
 mod writers;
 
 use std::path::Path;
 
-use dirtysim_model::state::layout::{Array, Large, Layout};
 use dirtysim_model::machine::Machine;
-use dirtysim_model::words::mutation::{Mutation, Mutations};
 use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle::Invariant;
-use dirtysim_model::state::State;
+use dirtysim_model::state::layout::{Array, Large, Layout};
 use dirtysim_model::state::thread::{Answer, Thread};
+use dirtysim_model::state::{Part, State};
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 use serde_json::Value;
 
 use crate::alone::finish_op;
 pub use builtin::{about_liveness, builtin, builtins, mutation_scenarios};
+pub use dirtysim_model::state::NoRoom;
 pub use error::ScenarioError;
 pub(crate) use error::nearest;
 use reader::{Result, Source, Table};
-pub use room::NoRoom;
 
 /// The verdict that a scenario states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,7 +254,7 @@ impl Scenario {
         let most = L::Entries::CAPACITY as u64;
         if u64::from(self.ring_entries()) > most {
             return Err(NoRoom {
-                what: "ring entries",
+                part: Part::RingEntries,
                 most,
             });
         }

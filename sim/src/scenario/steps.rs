@@ -651,7 +651,8 @@ impl Writer<'_> {
                 Some(_) => {
                     for slot in self.slots(&mut table, |_| false)? {
                         let template = slot as u16;
-                        self.program.push(Op::PublishSlot(op::PublishSlot { template }));
+                        self.program
+                            .push(Op::PublishSlot(op::PublishSlot { template }));
                     }
                 }
             },
@@ -695,7 +696,8 @@ impl Writer<'_> {
                 let log = table.get("log").map_or(Ok(WriterLog::Right), |node| {
                     reader::pick(source, node, "log", &LOGS)
                 })?;
-                self.program.push(Op::UserWrite(op::UserWrite { frame, log }));
+                self.program
+                    .push(Op::UserWrite(op::UserWrite { frame, log }));
             }
             Word::VmmLogReset => self.program.push(Op::ResetOwnLog),
             Word::VmmLogSync => self.program.push(Op::CollectOwnLog),
@@ -746,7 +748,9 @@ impl Writer<'_> {
             Word::Cancel => self.program.push(Op::Cancel),
             Word::NewDestination => self.program.push(Op::NewDestination),
             Word::Checkpoint => self.program.push(Op::Checkpoint),
-            Word::Finish => self.program.push(Op::Finish(op::Finish { postcopy: false })),
+            Word::Finish => self
+                .program
+                .push(Op::Finish(op::Finish { postcopy: false })),
             Word::SwitchOver => self.program.push(Op::Finish(op::Finish { postcopy: true })),
         }
         table.finish()

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use dirtysim_model::reduce::independence::Rules;
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{Invariant, Invariants};
+use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::reduce::pack::Packing;
-use dirtysim_model::state::State;
 use dirtysim_model::reduce::symmetry::Symmetry;
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
 
 use super::block::RecordLayout;
 use super::sections::Sections;

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::oracle::parts::Part;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Choice, Effect, Step, apply};
 
 use super::block::{Block, RecordLayout};

@@ -14,10 +14,10 @@
 
 use std::sync::Arc;
 
-use dirtysim_model::words::Reach;
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::oracle::parts::{Claimed, Part};
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Effect, Step, apply};
+use dirtysim_model::words::Reach;
 
 use super::answers::Answers;
 use super::index::Index;

@@ -30,8 +30,8 @@ mod verdict;
 
 use std::time::Duration;
 
-pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::oracle::{Invariant, Invariants};
+pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::transition::Step;
 
 use crate::ladder::{Packed, on_packed};
@@ -235,7 +235,8 @@ impl std::fmt::Display for TooLarge {
         write!(
             f,
             "too many {} for an exhaustive search: at most {}; scale the scenario down, or use `dirtysim run`",
-            self.0.what, self.0.most
+            self.0.part.name(),
+            self.0.most
         )
     }
 }

@@ -5,10 +5,10 @@
 //! the one with the lowest bits, of all its predecessors the one with the lowest bits, and so on. That makes the
 //! counterexample the same on any number of threads.
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Effect, Step, apply, for_each_step};
 use rayon::prelude::*;
 

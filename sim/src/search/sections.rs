@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
+use dirtysim_model::machine::Machine;
 use dirtysim_model::reduce::footprint::{self, frames_of_vcpu};
 use dirtysim_model::reduce::independence::Rules;
-use dirtysim_model::state::layout::Layout;
-use dirtysim_model::machine::Machine;
 use dirtysim_model::reduce::pack::{Packing, ThreadPlace};
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::vcpu::Pc;
 use dirtysim_model::transition::Actor;
 use dirtysim_model::words::{Fields, Reach};
-use dirtysim_model::state::vcpu::Pc;
 
 /// Stages that a thread's operation has at most: they are packed in 4 bits.
 const STAGES: usize = 16;

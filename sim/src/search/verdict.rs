@@ -1,11 +1,11 @@
 //! A verdict: a search by boards or by levels, and the counterexample of what it found.
 
-use dirtysim_model::reduce::independence::Rules;
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::Invariant;
-use dirtysim_model::state::State;
+use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::reduce::symmetry::Symmetry;
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
 
 use super::engine::Search;
 use super::levels::{Pass, pass};

@@ -12,9 +12,9 @@ mod local;
 mod schedule;
 mod search;
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Step};
 
 use crate::ladder::{Any, on_any};

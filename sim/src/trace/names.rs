@@ -246,11 +246,11 @@ errnos! {
 
 #[cfg(test)]
 mod tests {
-    use dirtysim_model::words::errno::Errno as ModelErrno;
     use dirtysim_model::machine::{
         CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP,
         CAP_MANUAL_DIRTY_LOG_PROTECT2,
     };
+    use dirtysim_model::words::errno::Errno as ModelErrno;
 
     use super::*;
 

@@ -1,10 +1,10 @@
 //! Rows of kind `step`: one atomic step of one actor, and what it broke.
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariants};
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{
     Actor, Effect, Step, describe, for_each_choice, for_each_step, subject,
 };
@@ -145,10 +145,12 @@ fn is_number(digits: &str, number: u32) -> bool {
 #[must_use]
 pub fn page_name<L: Layout>(scenario: &Scenario, state: &State<L>, step: Step) -> Option<String> {
     let page = subject(&scenario.machine, state, step)?;
-    Some(match Named::by(describe(&scenario.machine, state, step)) {
-        Named::Frame => scenario.frame_name(page),
-        Named::HostPage => scenario.page_name(page),
-    })
+    Some(
+        match Named::by(describe(&scenario.machine, state, step).name()) {
+            Named::Frame => scenario.frame_name(page),
+            Named::HostPage => scenario.page_name(page),
+        },
+    )
 }
 
 /// Whether a step that is described as `what` is about the page of that name: [`page_name`] compared, and nothing made.
@@ -206,7 +208,7 @@ impl Named {
 pub fn row<L: Layout>(scenario: &Scenario, state: &State<L>, step: Step) -> StepRow {
     StepRow {
         who: actor_name(step.actor),
-        what: describe(&scenario.machine, state, step).to_owned(),
+        what: describe(&scenario.machine, state, step).name().to_owned(),
         page: page_name(scenario, state, step),
         breaks: Vec::new(),
         pages: Vec::new(),

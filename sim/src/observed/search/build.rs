@@ -1,14 +1,14 @@
 //! The machines that a log allows, each in the state in which the log begins.
 
-use dirtysim_model::state::layout::Large;
 use dirtysim_model::machine::{
     Arch, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP, Constants, DIRTY_GFN_BYTES,
     Kernel, MEM_LOG_DIRTY_PAGES, Machine, PML_ENTRIES, RING_MAX_ENTRIES, RING_RESERVED_ENTRIES,
     SlotTemplate, VcpuConfig,
 };
 use dirtysim_model::op::{self, Op};
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Large;
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::thread::Thread;
 use dirtysim_model::state::vcpu::UNLIMITED;
 

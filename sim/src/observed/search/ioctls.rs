@@ -5,8 +5,8 @@ use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, Op};
 use dirtysim_model::state::ring::{F_RESET, RingEntry};
 use std::collections::VecDeque;
 
-use dirtysim_model::transition::{Actor, Choice, Step, describe};
 use dirtysim_model::state::thread::Answer;
+use dirtysim_model::transition::{Actor, Choice, Step, describe};
 
 use super::next_reset_index;
 use super::run::{HARVESTER, IOCTLS, Run};

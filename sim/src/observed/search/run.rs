@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use dirtysim_model::state::layout::Large;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Large;
 use dirtysim_model::state::pages::{PageSet, Sparse};
 use dirtysim_model::state::ring::{F_DIRTY, Ring, RingEntry};
-use dirtysim_model::state::State;
-use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
 use dirtysim_model::state::thread::{Answer, Thread};
 use dirtysim_model::state::vcpu::{UNLIMITED, Vcpu};
+use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
 
 use super::stuck::{AtRing, Stuck};
 use super::{Ended, Tried, ends_in_sight, next_dirty_index, next_push};
@@ -323,7 +323,7 @@ impl Run {
     /// A step that is not possible, by its name.
     fn impossible<T>(&self, actor: Actor, choice: Choice) -> Result<T, Stuck> {
         let what = describe(&self.machine, &self.state, Step { actor, choice });
-        Err(Stuck::Impossible(what))
+        Err(Stuck::Impossible(what.name()))
     }
 
     /// The push that comes next in the log is made now: others saw it before its event was written.

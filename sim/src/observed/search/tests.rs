@@ -1,11 +1,11 @@
 //! Whatever the model does, the search finds a run for it; and it does not find one for what the model cannot do.
 
-use dirtysim_model::state::layout::Large;
 use dirtysim_model::op::Op;
-use dirtysim_model::state::ring::RingEntry;
 use dirtysim_model::state::State;
-use dirtysim_model::transition::{Actor, Step, apply, describe, for_each_step};
+use dirtysim_model::state::layout::Large;
+use dirtysim_model::state::ring::RingEntry;
 use dirtysim_model::state::vcpu::{Exit, Pc};
+use dirtysim_model::transition::{Actor, Step, apply, describe, for_each_step};
 
 use super::*;
 use crate::observed::CheckConfig;
@@ -97,7 +97,7 @@ fn written(
     step: Step,
     log: Log,
 ) -> Option<Written> {
-    let what = describe(&scenario.machine, before, step);
+    let what = describe(&scenario.machine, before, step).name();
     match step.actor {
         Actor::Vcpu(vcpu) => {
             let vcpu = usize::from(vcpu);

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use dirtysim_model::machine::Arch;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::ring::RingEntry;
-use dirtysim_model::transition::{Actor, Choice, Step, describe};
 use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
+use dirtysim_model::transition::{Actor, Choice, Step, describe};
+use dirtysim_model::words::Word;
 
 use super::next_reset_index;
 use super::run::Run;
@@ -342,7 +343,7 @@ impl Run {
     }
 
     /// What the vCPU would do next, in the words of traces.
-    fn word(&self, vcpu: usize) -> &'static str {
+    fn word(&self, vcpu: usize) -> Word {
         let step = Step {
             actor: actor(vcpu),
             choice: Choice::Advance,

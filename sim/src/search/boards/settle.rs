@@ -2,9 +2,9 @@
 
 use std::sync::PoisonError;
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::oracle::parts::{Claimed, Part};
 use dirtysim_model::oracle::{self, Invariant, Invariants};
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Effect, Step, apply};
 
 use super::accounts::{Account, Accounts};

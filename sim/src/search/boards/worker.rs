@@ -1,7 +1,7 @@
 //! What one thread knows of the board in work: its actors, what they do next at each seat, and where that leads.
 
-use dirtysim_model::words::Reach;
 use dirtysim_model::state::layout::Layout;
+use dirtysim_model::words::Reach;
 
 use super::accounts::Accounts;
 use super::board::{Axis, Boards, Grid, SEATED, Seat};

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
 
 use super::graph::{Builder, Graph};

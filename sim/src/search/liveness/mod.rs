@@ -25,12 +25,12 @@ mod lasso;
 
 use std::time::Instant;
 
-use dirtysim_model::state::layout::Layout;
 use dirtysim_model::machine::Machine;
-use dirtysim_model::state::State;
-use dirtysim_model::transition::{Actor, Choice, Step};
 use dirtysim_model::reduce::symmetry::Symmetry;
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::vcpu::NO_FRAME;
+use dirtysim_model::transition::{Actor, Choice, Step};
 
 use super::table::collision_probability;
 use super::{Coverage, Limit, Options, Reduced, TooLarge, Verdict, Watch, memory};
