@@ -58,21 +58,12 @@ pub(crate) fn shrunk_story(scenario: &Scenario) -> Story {
     .expect("the schedule is possible")
 }
 
-/// Compares with the file of that name, or writes it anew with DIRTYSIM_BLESS=1.
+/// Compares with the file of that name.
 fn expect_file(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/expected/explain")
         .join(name);
-    if std::env::var_os("DIRTYSIM_BLESS").is_some() {
-        std::fs::create_dir_all(path.parent().expect("a directory")).expect("it can be made");
-        std::fs::write(&path, text).expect("it can be written");
-        return;
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        expected == text,
-        "{name} differs; look at the difference, then rewrite it with DIRTYSIM_BLESS=1\n{text}"
-    );
+    dirtysim_expected::file(&path, text);
 }
 
 #[test]
