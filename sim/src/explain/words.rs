@@ -160,6 +160,7 @@ fn other_thread_step(name: &str) -> Option<Words> {
         "sync-device-log" => loud("collects a device's log"),
         "lock" => quiet("takes a lock"),
         "unlock" => quiet("drops a lock"),
+        "forget-collected" => loud("forgets the pages that it collected"),
         "cancel" => loud("cancels the migration"),
         "new-destination" => loud("begins with a new, empty destination"),
         "host-ages-page" => loud("the host ages {page}"),

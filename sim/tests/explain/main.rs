@@ -8,7 +8,9 @@ use dirtysim::explain::{Format, Story, reproduce};
 use dirtysim::run::{self, Options, Scheduler};
 use dirtysim::scenario::{self, Expect, Scenario};
 use dirtysim::shrink::{self, Budget};
+use dirtysim_model::layout::Small;
 use dirtysim_model::oracle::Invariant;
+use dirtysim_model::step::{Actor, Step, apply, describe, for_each_choice};
 use serde_json::Value;
 
 /// The scenarios whose stories are kept word for word.
@@ -275,4 +277,57 @@ fn a_story_of_a_schedule_that_breaks_nothing_says_so() {
     for format in [Format::Text, Format::Lkml, Format::Html, Format::Perfetto] {
         assert!(!format.tell(&story).is_empty());
     }
+}
+
+/// On s390 the leaf itself is the record: as long as nothing was stored through it, a store to it would be seen.
+#[test]
+fn a_leaf_of_s390_is_open_when_it_is_dirty_as_the_oracle_has_it() {
+    let text = r#"
+name = "one-store"
+[machine]
+arch = "s390"
+vcpus = 1
+pages = 1
+[writers]
+vcpu = { stores = 1 }
+[protocol]
+steps = ["enable-logging", "copy-all", "pause-vcpus", "get-dirty-log", "copy", "finish"]
+"#;
+    let scenario = Scenario::from_toml("one-store.toml", text).expect("it is a scenario");
+    let mut state = scenario.start::<Small>().expect("it is small");
+    let mut steps = Vec::new();
+    // The vCPU alone, until its store has retired.
+    for word in [
+        "run",
+        "enter-guest",
+        "store",
+        "fault-resolve",
+        "fault-lock",
+        "fault-map",
+    ]
+    .into_iter()
+    .chain(["fault-unlock", "enter-guest", "retry-store"])
+    {
+        let mut next = None;
+        for_each_choice(&scenario.machine, &state, Actor::Vcpu(0), |choice| {
+            next.get_or_insert(choice);
+        });
+        let step = Step {
+            actor: Actor::Vcpu(0),
+            choice: next.expect("it can go on"),
+        };
+        assert_eq!(describe(&scenario.machine, &state, step), word);
+        apply(&scenario.machine, &mut state, step);
+        steps.push(step);
+    }
+    let target = Some(Invariant::NoDirtyPageLost);
+    let story = Story::new(&scenario, &steps, target, String::new()).expect("they are possible");
+    let open: Vec<&str> = story
+        .notes
+        .iter()
+        .filter(|note| note.facts.leaf_open)
+        .map(|note| note.name)
+        .collect();
+    assert_eq!(open, ["retry-store"]);
+    assert!(story.notes.iter().all(|note| !note.facts.is_forgotten()));
 }

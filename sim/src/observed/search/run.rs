@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use dirtysim_model::errno::Errno;
 use dirtysim_model::layout::Large;
-use dirtysim_model::machine::Machine;
+use dirtysim_model::machine::{EXIT_DIRTY_RING_FULL, Machine};
 use dirtysim_model::op::Op;
 use dirtysim_model::pages::{PageSet, Sparse};
 use dirtysim_model::ring::{F_DIRTY, Ring, RingEntry};
@@ -13,6 +13,7 @@ use dirtysim_model::step::{Actor, Choice, Step, apply, describe, for_each_choice
 use dirtysim_model::thread::{Answer, Thread};
 use dirtysim_model::vcpu::{UNLIMITED, Vcpu};
 
+use super::vcpus::checks_first;
 use super::{Ended, Tried, ends_in_sight, next_dirty_index, next_push};
 use crate::trace::observed::{KvmIoctl, Observed, ObservedEvent, Phase};
 
@@ -87,6 +88,8 @@ impl CouldBeKvms {
 pub(super) struct Run {
     pub(super) machine: Machine,
     pub(super) state: State<Large>,
+    /// The request check comes before KVM's own stores on the way into the guest.
+    pub(super) checks_first: bool,
     /// The vCPU behind a ring's name.
     vcpu_of_ring: HashMap<u32, usize>,
     /// The names of the rings, by vCPU.
@@ -117,6 +120,7 @@ impl Run {
         words: String,
     ) -> Self {
         Self {
+            checks_first: checks_first(&machine),
             machine,
             state,
             vcpu_of_ring: rings.iter().copied().zip(0..).collect(),
@@ -237,7 +241,7 @@ impl Run {
                 let Some(vcpu) = vcpu.flatten().filter(|&vcpu| self.known[vcpu].begun) else {
                     return Ok(false);
                 };
-                self.return_to_user(vcpu, *reason == Some(31), ahead)?;
+                self.return_to_user(vcpu, *reason == Some(EXIT_DIRTY_RING_FULL), ahead)?;
             }
             Observed::QemuCreateVcpu { cpu_index, vcpu } => {
                 self.ring_of_index.insert(*cpu_index, *vcpu);
