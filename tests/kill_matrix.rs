@@ -1,6 +1,6 @@
 //! The kill matrix: which claims see which mutation. Every mutation is seen, and every claim sees one.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test kill_matrix` rewrites the expected file.
+//! `DIRTYSIM_BLESS=1 cargo test --test kill_matrix` rewrites the expected file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -97,9 +97,5 @@ fn every_mutation_is_seen_and_every_claim_sees_one() {
     assert!(blind.is_empty(), "claims that see no mutation: {blind:?}");
     let text = table(&rows);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXPECTED);
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(&path, &text).expect("the expected file can be written");
-    }
-    let expected = std::fs::read_to_string(&path).expect("the expected file is there");
-    assert_eq!(text, expected, "UPDATE_EXPECT=1 rewrites {EXPECTED}");
+    dirtysim_expected::file(&path, text);
 }

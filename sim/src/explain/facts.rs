@@ -53,7 +53,8 @@ impl Facts {
             }
         }
         facts.leaf_open = frames.iter().any(|&frame| {
-            state.writable.contains(frame) && (!machine.pml || state.dirty_bit.contains(frame))
+            state.writable.contains(frame)
+                && (!machine.has_dirty_bits() || state.dirty_bit.contains(frame))
         });
         facts
     }

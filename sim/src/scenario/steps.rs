@@ -64,6 +64,14 @@ const STEPS: [(&str, Word); 46] = [
 /// The words that end a protocol.
 const ENDS: [(&str, Word); 2] = [("finish", Word::Finish), ("switch-over", Word::SwitchOver)];
 
+/// How the language writes a word.
+fn text_of(word: Word) -> &'static str {
+    let mut known = STEPS.iter().chain(&ENDS);
+    known
+        .find(|(_, other)| *other == word)
+        .map_or("step", |(text, _)| *text)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Word {
     EnableLogging,
@@ -451,7 +459,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Whether the step goes on although the state that the text has led to speaks against it.
+    /// Changes what the text has led a memslot to, and has the program make the same change by its ioctl.
     fn change_slot(&mut self, slot: usize, change: impl Fn(&mut SlotState)) {
         let mut state = self.slots[slot].clone();
         change(&mut state);
@@ -491,8 +499,10 @@ impl Writer<'_> {
         }
     }
 
+    /// A kernel writer without a vCPU; `usual`: the pages that `[writers]` has for it.
     fn kernel_write(
         &mut self,
+        word: Word,
         table: &mut Table<'_>,
         writer: KernelWriter,
         usual: Option<&Vec<u32>>,
@@ -507,7 +517,7 @@ impl Writer<'_> {
         let Some(frames) = frames else {
             return self.source.error(
                 &table.span,
-                format!("`{}` does not say which pages it writes", writer.name()),
+                format!("`{}` does not say which pages it writes", text_of(word)),
                 "write pages = [3] in the step, or the writer's tables in [writers]",
             );
         };
@@ -671,19 +681,22 @@ impl Writer<'_> {
             Word::WaitRingFull => self.program.push(Op::WaitRingFull),
             Word::AckRingFull => self.program.push(Op::AckRingFull),
             Word::ItsSave => {
-                self.kernel_write(&mut table, KernelWriter::ItsSave, writers.its_save.as_ref())?
+                let usual = writers.its_save.as_ref();
+                self.kernel_write(word, &mut table, KernelWriter::ItsSave, usual)?
             }
             Word::PendingSave => self.kernel_write(
+                word,
                 &mut table,
                 KernelWriter::PendingSave,
                 writers.pending_save.as_ref(),
             )?,
             Word::ItsRestore => self.kernel_write(
+                word,
                 &mut table,
                 KernelWriter::ItsRestore,
                 writers.its_restore.as_ref(),
             )?,
-            Word::KernelWrite => self.kernel_write(&mut table, KernelWriter::Other, None)?,
+            Word::KernelWrite => self.kernel_write(word, &mut table, KernelWriter::Other, None)?,
             Word::VmmWrite => {
                 let Some(node) = table.get("page") else {
                     return source.error(

@@ -2,8 +2,7 @@
 
 use dirtysim_model::machine::{
     Arch, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP, Constants, DIRTY_GFN_BYTES,
-    Kernel, MEM_LOG_DIRTY_PAGES, Machine, PML_ENTRIES, RING_MAX_ENTRIES, RING_RESERVED_ENTRIES,
-    SlotTemplate, VcpuConfig,
+    Kernel, MEM_LOG_DIRTY_PAGES, Machine, RING_MAX_ENTRIES, SlotTemplate, VcpuConfig,
 };
 use dirtysim_model::op::{self, Op};
 use dirtysim_model::state::State;
@@ -15,6 +14,7 @@ use dirtysim_model::state::vcpu::UNLIMITED;
 use super::run::{Recorded, Run, THREADS};
 use super::shape::Shape;
 use super::{Ended, Tried};
+use crate::observed::check::reserves;
 use crate::observed::ring::RING_ENTRIES_MAX;
 use crate::trace;
 
@@ -113,15 +113,16 @@ impl Shape {
     /// Entries of the rings, and how many of them are in reserve: what was said, or the largest soft limit that no exit
     /// contradicts. Without an exit, rings that never fill.
     fn ring_size(&self, kind: Kind) -> Result<(u32, u32), String> {
-        let usual = RING_RESERVED_ENTRIES + if kind.pml { PML_ENTRIES } else { 0 };
+        let constants = Constants::of(kind.arch, kind.pml);
+        let usual = constants.ring_reserved;
         let reserved = self.config.ring_reserved.unwrap_or(usual);
         if self.config.ring_reserved.is_some()
-            && [RING_RESERVED_ENTRIES, RING_RESERVED_ENTRIES + PML_ENTRIES].contains(&reserved)
+            && reserves().contains(&reserved)
             && reserved != usual
         {
             return Err(format!("{reserved} entries are in reserve, not {usual}"));
         }
-        let least = Constants::of(kind.arch, kind.pml).ring_min_entries;
+        let least = constants.ring_min_entries;
         let sizes = (0..=16).map(|n| 1_u32 << n).filter(|size| *size >= least);
         let size = match (self.config.ring_entries, self.least_at_exit) {
             (Some(entries), _) => Some(entries),

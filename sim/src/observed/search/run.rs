@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use dirtysim_model::machine::Machine;
+use dirtysim_model::machine::{EXIT_DIRTY_RING_FULL, Machine};
 use dirtysim_model::op::Op;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
@@ -13,6 +13,7 @@ use dirtysim_model::state::vcpu::{UNLIMITED, Vcpu};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
 
 use super::stuck::{AtRing, Stuck};
+use super::vcpus::checks_first;
 use super::{Ended, Tried, ends_in_sight, next_dirty_index, next_push};
 use crate::alone::finish_op;
 use crate::trace::observed::{KvmIoctl, Observed, ObservedEvent, Phase};
@@ -78,6 +79,8 @@ impl CouldBeKvms {
 pub(super) struct Run {
     pub(super) machine: Machine,
     pub(super) state: State<Large>,
+    /// The request check comes before KVM's own stores on the way into the guest.
+    pub(super) checks_first: bool,
     /// The vCPU behind a ring's name.
     vcpu_of_ring: HashMap<u32, usize>,
     /// The names of the rings, by vCPU.
@@ -108,6 +111,7 @@ impl Run {
         words: String,
     ) -> Self {
         Self {
+            checks_first: checks_first(&machine),
             machine,
             state,
             vcpu_of_ring: rings.iter().copied().zip(0..).collect(),
@@ -228,7 +232,7 @@ impl Run {
                 let Some(vcpu) = vcpu.flatten().filter(|&vcpu| self.known[vcpu].begun) else {
                     return Ok(false);
                 };
-                self.return_to_user(vcpu, *reason == Some(31), ahead)?;
+                self.return_to_user(vcpu, *reason == Some(EXIT_DIRTY_RING_FULL), ahead)?;
             }
             Observed::QemuCreateVcpu { cpu_index, vcpu } => {
                 self.ring_of_index.insert(*cpu_index, *vcpu);

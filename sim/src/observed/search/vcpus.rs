@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 
-use dirtysim_model::machine::Arch;
+use dirtysim_model::machine::{EXIT_DIRTY_RING_FULL, Machine};
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Large;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::ring::RingEntry;
-use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
+use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc, Vcpu};
 use dirtysim_model::transition::{Actor, Choice, Step, describe};
 use dirtysim_model::words::Word;
 
@@ -100,7 +102,7 @@ impl Run {
         }
         // Past the check with a full ring, or before it with another push to come: only the guest can have stored here.
         let follows = self.what_follows(vcpu, ahead);
-        let guests = if checks_first(self.machine.arch) {
+        let guests = if self.checks_first {
             self.is_soft_full(vcpu)
         } else {
             follows == Follows::Push
@@ -110,7 +112,7 @@ impl Run {
         }
         let batch = self.pml_batch(vcpu, (target, frame), ahead)?;
         // Where the request check comes before KVM's own stores, the first of two is KVM's: after the guest's, KVM leaves.
-        let first_of_two = checks_first(self.machine.arch) && follows == Follows::Push;
+        let first_of_two = self.checks_first && follows == Follows::Push;
         if batch.is_empty() && first_of_two && !guests {
             return self.own_store(vcpu, frame, target);
         }
@@ -217,7 +219,7 @@ impl Run {
                     follows = beyond;
                 }
                 Observed::UserspaceExit { reason, .. } if self.is_run_by(vcpu, event.tid) => {
-                    return if reason == Some(31) {
+                    return if reason == Some(EXIT_DIRTY_RING_FULL) {
                         follows
                     } else {
                         Follows::OtherExit
@@ -282,7 +284,7 @@ impl Run {
     }
 
     pub(super) fn soft_limit(&self, vcpu: usize) -> u32 {
-        self.state.vcpus[vcpu].ring.size() - self.machine.constants.ring_reserved
+        soft_limit(&self.machine, self.state.vcpus[vcpu].ring.size())
     }
 
     /// The guest begins a store.
@@ -410,8 +412,7 @@ impl Run {
     fn comes_to_the_check(&self, vcpu: usize) -> bool {
         let word = self.word(vcpu);
         self.state.vcpus[vcpu].pc == Pc::Entry
-            && (word == "check-soft-full"
-                || !checks_first(self.machine.arch) && word == "no-kernel-record")
+            && (word == "check-soft-full" || !self.checks_first && word == "no-kernel-record")
     }
 
     /// The vCPU was on its way out when knowledge began, and what it has pushed since, KVM stored by itself.
@@ -518,9 +519,24 @@ enum Follows {
     OtherExit,
 }
 
-/// Whether the request check comes before KVM's own stores on the way into the guest.
-fn checks_first(arch: Arch) -> bool {
-    matches!(arch, Arch::X86 | Arch::Loongarch | Arch::S390)
+/// Whether the request check comes before KVM's own stores on the way into the guest: the model is asked what a vCPU does
+/// first there.
+pub(super) fn checks_first(machine: &Machine) -> bool {
+    let mut state = State::<Large>::default();
+    state.vcpus.push(Vcpu {
+        pc: Pc::Entry,
+        ..Vcpu::default()
+    });
+    let first = Step {
+        actor: actor(0),
+        choice: Choice::Advance,
+    };
+    describe(machine, &state, first) == "check-soft-full"
+}
+
+/// The entries in use from which on a ring of that size is soft-full.
+pub(super) fn soft_limit(machine: &Machine, size: u32) -> u32 {
+    size.saturating_sub(machine.constants.ring_reserved)
 }
 
 fn actor(vcpu: usize) -> Actor {
