@@ -61,7 +61,7 @@ fn matrix() -> BTreeMap<Mutation, Invariants> {
     let scenarios = BUGS.iter().flat_map(|bug| bug.scenarios());
     for scenario in scenarios.chain(mutation_scenarios()) {
         let seen = seen_by(&scenario);
-        for mutation in scenario.machine.mutations.iter() {
+        for mutation in scenario.machine.mutations().iter() {
             if let Some(row) = rows.get_mut(&mutation) {
                 row.union(seen);
             }

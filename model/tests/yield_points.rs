@@ -1,8 +1,10 @@
-//! `docs/yield-points.md` and the words of the model's steps say the same, and stories have words for each of them.
+//! `docs/yield-points.md` and the names of the model's steps say the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use dirtysim_model::transition::for_each_word;
 
 /// Numbers of the list of yield points.
 const NUMBERS: std::ops::RangeInclusive<u32> = 1..=61;
@@ -15,35 +17,12 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The words of the model's steps. They are string literals in the functions whose names begin with `describe`, so that
-/// those are read.
+/// The words of the model's steps.
 fn step_words() -> BTreeSet<String> {
     let mut words = BTreeSet::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("it is a folder") {
-            let path = entry.expect("it can be listed").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                words.extend(words_of(&read(&path)));
-            }
-        }
-    }
-    words
-}
-
-/// The string literals of a file's functions that describe; such a function ends with the first `}` as far to the left as its `fn`.
-fn words_of(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        inside |= line.contains("fn describe");
-        if inside {
-            words.extend(quoted(line, '"'));
-        }
-        inside &= line != "}";
-    }
+    for_each_word(|word| {
+        words.insert(word.name().to_owned());
+    });
     words
 }
 
@@ -130,20 +109,11 @@ fn a_step_without_a_number_has_none() {
 }
 
 #[test]
-fn stories_have_words_for_every_step() {
-    let text = read(&root().join("sim/src/explain/words.rs"));
-    // Kernel writers' steps are told by the writer and the step.
-    let writers = [
-        "its-save-",
-        "pending-save-",
-        "its-restore-",
-        "kernel-write-",
-    ];
-    for word in step_words() {
-        let by_parts = writers.iter().any(|writer| word.starts_with(writer));
-        assert!(
-            by_parts || text.contains(&format!("\"{word}\"")),
-            "sim/src/explain/words.rs has no words for {word}"
-        );
-    }
+fn a_name_means_one_step_and_has_words_for_stories() {
+    let mut said = BTreeMap::new();
+    for_each_word(|word| {
+        assert!(!word.text().is_empty(), "{word}");
+        let before = said.insert(word.name(), word.text());
+        assert!(before.is_none_or(|text| text == word.text()), "{word}");
+    });
 }

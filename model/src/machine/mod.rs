@@ -148,10 +148,10 @@ pub struct Machine {
     pub track_sent: bool,
     /// Sends that may fail.
     pub send_failures: u8,
-    /// Wrong behaviours that are switched on; `mutated::switch_on` adds one.
-    pub mutations: Mutations,
+    /// Wrong behaviours that are switched on, by [`crate::mutated::set`], which sets the wiring with them.
+    pub(crate) mutations: Mutations,
     /// The numbers and orders by which the kernel works.
-    pub wiring: Wiring,
+    pub(crate) wiring: Wiring,
 }
 
 impl Machine {
@@ -180,6 +180,12 @@ impl Machine {
             mutations: Mutations::default(),
             wiring: Wiring::RIGHT,
         }
+    }
+
+    /// Wrong behaviours that are switched on.
+    #[must_use]
+    pub fn mutations(&self) -> Mutations {
+        self.mutations
     }
 
     /// Whether stores set a bit in the leaf that somebody looks for: PML logs its setting, s390's GET collects it.

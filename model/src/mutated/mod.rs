@@ -17,16 +17,23 @@ use crate::state::State;
 use crate::state::layout::Layout;
 use crate::words::fault::FaultStage;
 use crate::words::word::loud;
-use crate::words::{Actor, Choice, Duty, Effect, Mutation, Step, Word};
+use crate::words::{Actor, Choice, Duty, Effect, Mutation, Mutations, Step, Word};
 
 /// The step as it should be.
 type Faithful<L> = fn(&Machine, &mut State<L>, Step) -> Effect;
 
-/// Switches a mutation on in a machine.
+/// Switches a mutation on in a machine, beside those that are.
 pub fn switch_on(machine: &mut Machine, mutation: Mutation) {
+    let mut mutations = machine.mutations;
+    mutations.switch_on(mutation);
+    set(machine, mutations);
+}
+
+/// Switches these mutations on in a machine, and no others.
+pub fn set(machine: &mut Machine, mutations: Mutations) {
     use FaultStage::{Lock, Map, Mark, Resolve, SplitStore, Unlock};
-    machine.mutations.switch_on(mutation);
-    let has = |mutation| machine.mutations.has(mutation);
+    machine.mutations = mutations;
+    let has = |mutation| mutations.has(mutation);
     machine.wiring = Wiring {
         push_order: if has(Mutation::PushOrderRelaxed) {
             [PushWrite::Flags, PushWrite::Slot, PushWrite::Offset]

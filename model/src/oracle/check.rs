@@ -223,7 +223,7 @@ pub fn check_effect<L: Layout>(machine: &Machine, state: &State<L>, effect: Effe
 pub(super) fn check_count(reset: Option<ResetCount>) -> Invariants {
     let mut broken = Invariants::NONE;
     if reset.is_some_and(|count| count.told != count.freed) {
-        broken.insert(Invariant::ResetCountEqualsFreed);
+        broken.insert(Invariant::ResetCountEqualsHarvested);
     }
     broken
 }

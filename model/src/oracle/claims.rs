@@ -67,8 +67,8 @@ claims! {
         source "Documentation/virt/kvm/api.rst, KVM_CAP_DIRTY_LOG_RING",
         not_covered "the payload of an entry";
     /// RESET tells how many entries it freed.
-    ResetCountEqualsFreed = "reset_count_equals_freed",
-        "KVM_RESET_DIRTY_RINGS answers with the number of entries that it freed.",
+    ResetCountEqualsHarvested = "reset_count_equals_harvested",
+        "KVM_RESET_DIRTY_RINGS answers with the number of harvested entries that it took back.",
         source "QEMU accel/kvm/kvm-all.c, kvm_dirty_ring_reap_locked() asserts it",
         not_covered "entries harvested while it ran, which it may or may not have seen";
     /// When an ioctl that re-armed pages returns, no TLB lets a store through to them.
@@ -99,13 +99,9 @@ claims! {
 }
 
 impl Invariant {
-    /// The invariant of that name, if there is one. Traces written before 2026-12 call one by its old name.
+    /// The invariant of that name, if there is one.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
-        let name = match name {
-            "reset_count_equals_harvested" => Self::ResetCountEqualsFreed.name(),
-            name => name,
-        };
         Self::ALL
             .iter()
             .copied()

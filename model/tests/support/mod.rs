@@ -428,7 +428,7 @@ impl<L: Layout> Vm<L> {
             Actor::Vcpu(vcpu) => Who::Vcpu(usize::from(vcpu)),
             _ => Who::Vmm,
         };
-        (who, word)
+        (who, word.name())
     }
 
     /// What the VMM's thread has in its hands since it was last asked.

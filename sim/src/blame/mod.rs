@@ -257,7 +257,7 @@ fn lost_by(
     given: &BTreeSet<u32>,
 ) -> BTreeSet<u32> {
     let mut changed = scenario.clone();
-    changed.machine.mutations = Mutations::default();
+    dirtysim_model::mutated::set(&mut changed.machine, Mutations::default());
     match cause {
         Cause::Nothing => {}
         Cause::Mutation(mutation) => {

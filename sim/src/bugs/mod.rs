@@ -51,7 +51,7 @@ impl Oracle {
             Self::Stuck => matches!(invariant, Invariant::MigrationMakesProgress),
             Self::Abi => matches!(
                 invariant,
-                Invariant::ResetCountEqualsFreed
+                Invariant::ResetCountEqualsHarvested
                     | Invariant::BitmapEndsAtNpages
                     | Invariant::DirtyGfnFollowsLifecycle
                     | Invariant::TlbIsFlushedOnReturn

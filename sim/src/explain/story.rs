@@ -310,7 +310,7 @@ fn build<L: Layout>(
         scaled: scenario.scaled.clone(),
         never_seen: never_seen(&scenario.machine),
         mutations: machine
-            .mutations
+            .mutations()
             .iter()
             .map(|mutation| mutation.name().to_owned())
             .collect(),

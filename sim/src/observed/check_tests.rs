@@ -320,7 +320,7 @@ fn a_reap_is_held_against_what_was_harvested_and_reset() {
             reap(2),
         ],
     );
-    assert_eq!(broken(&report), [(6, "reset_count_equals_freed")]);
+    assert_eq!(broken(&report), [(6, "reset_count_equals_harvested")]);
     let report = check(
         SMALL,
         [
@@ -332,7 +332,7 @@ fn a_reap_is_held_against_what_was_harvested_and_reset() {
             reap(2),
         ],
     );
-    assert_eq!(broken(&report), [(6, "reset_count_equals_freed")]);
+    assert_eq!(broken(&report), [(6, "reset_count_equals_harvested")]);
     let ioctl = Observed::QemuVmIoctl {
         ioctl: KvmIoctl::ResetDirtyRings,
     };

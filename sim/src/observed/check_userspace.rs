@@ -59,7 +59,7 @@ impl Checker {
         let totals = self.harvest.reap();
         match totals.harvested {
             Some(pages) => {
-                self.claim(Claim::ResetCountEqualsFreed, pages == count, Weight::Defect, || {
+                self.claim(Claim::ResetCountEqualsHarvested, pages == count, Weight::Defect, || {
                     format!("QEMU reaped {count} pages; {pages} kvm_dirty_ring_page since the reap before")
                 });
             }
@@ -67,7 +67,7 @@ impl Checker {
         }
         if let Some(reset) = totals.reset {
             self.claim(
-                Claim::ResetCountEqualsFreed,
+                Claim::ResetCountEqualsHarvested,
                 reset == count,
                 Weight::Defect,
                 || format!("QEMU reaped {count} pages; the kernel reset {reset} entries"),

@@ -41,7 +41,7 @@ pub enum Claim {
     /// What is harvested is what was pushed at that index.
     HarvestedEntryWasPushed,
     /// A reset consumes as many entries as were harvested.
-    ResetCountEqualsFreed,
+    ResetCountEqualsHarvested,
     /// What was harvested is reset before it is used.
     HarvestIsReset,
     /// `KVM_RESET_DIRTY_RINGS` returns how many entries it consumed.
@@ -82,7 +82,10 @@ impl Claim {
         (Self::EntryIsOfALoggingSlot, "entry_is_of_a_logging_slot"),
         (Self::HarvestIsInOrder, "harvest_is_in_order"),
         (Self::HarvestedEntryWasPushed, "harvested_entry_was_pushed"),
-        (Self::ResetCountEqualsFreed, "reset_count_equals_freed"),
+        (
+            Self::ResetCountEqualsHarvested,
+            "reset_count_equals_harvested",
+        ),
         (Self::HarvestIsReset, "harvest_is_reset"),
         (Self::ResetReturnsItsCount, "reset_returns_its_count"),
         (Self::ClearRangeIsLegal, "clear_range_is_legal"),

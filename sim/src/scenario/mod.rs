@@ -14,6 +14,7 @@ mod writers;
 use std::path::Path;
 
 use dirtysim_model::machine::Machine;
+use dirtysim_model::mutated;
 use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::state::layout::{Array, Large, Layout};
@@ -178,7 +179,7 @@ impl Scenario {
         let checks_spurious = top.boolean("check_spurious")?.unwrap_or(false);
         let mutations = read_mutations(source, &mut top)?;
         let mut parts = machine::read(source, &mut top)?;
-        parts.machine.mutations = mutations;
+        mutated::set(&mut parts.machine, mutations);
         parts.machine.track_spurious = checks_spurious;
         let writers = writers::read(source, &mut top, &mut parts)?;
         steps::read(source, &mut top, &mut parts, &writers)?;
@@ -325,7 +326,7 @@ impl Scenario {
     /// The scenario with no mutation, and expected to hold.
     #[must_use]
     pub fn without_mutations(mut self) -> Self {
-        self.machine.mutations = Mutations::default();
+        mutated::set(&mut self.machine, Mutations::default());
         self.expect = Some(Expect::Holds);
         if let Value::Object(map) = &mut self.source {
             map.shift_remove("mutations");

@@ -1,6 +1,6 @@
 //! `[protocol]`: what each thread of the VMM does, step by step.
 
-use dirtysim_model::machine::{OnRingFull, WriterLog};
+use dirtysim_model::machine::{Arch, Mmu, OnRingFull, WriterLog};
 use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, Until};
 
 use super::machine::{Parts, SlotState};
@@ -12,7 +12,7 @@ use super::writers::{LOGS, Writers};
 const MOST_OPS: usize = 250;
 
 /// The words for steps.
-const STEPS: [(&str, Word); 46] = [
+const STEPS: [(&str, Word); 47] = [
     ("enable-logging", Word::EnableLogging),
     ("disable-logging", Word::DisableLogging),
     ("add-slot", Word::AddSlot),
@@ -46,6 +46,7 @@ const STEPS: [(&str, Word); 46] = [
     ("join-thread", Word::JoinThread),
     ("forget-collected", Word::Forget),
     ("host-age", Word::HostAge),
+    ("pre-fault", Word::PreFault),
     ("drop-free", Word::DropFree),
     ("cancel", Word::Cancel),
     ("new-destination", Word::NewDestination),
@@ -107,6 +108,7 @@ enum Word {
     JoinThread,
     Forget,
     HostAge,
+    PreFault,
     DropFree,
     Cancel,
     NewDestination,
@@ -754,6 +756,7 @@ impl Writer<'_> {
                 let frame = self.parts.frame(source, node)?;
                 self.program.push(Op::HostAge(op::HostAge { frame }));
             }
+            Word::PreFault => self.pre_fault(&mut table)?,
             Word::DropFree => {
                 let frames = self.page_list(&mut table, "drop-free")?;
                 self.program.push(Op::DropFree(op::DropFree { frames }));
@@ -767,6 +770,26 @@ impl Writer<'_> {
             Word::SwitchOver => self.program.push(Op::Finish(op::Finish { postcopy: true })),
         }
         table.finish()
+    }
+
+    /// KVM_PRE_FAULT_MEMORY: only x86's two-dimensional MMU has it.
+    fn pre_fault(&mut self, table: &mut Table<'_>) -> Result<()> {
+        let machine = &self.parts.machine;
+        let has = machine.arch == Arch::X86
+            && machine.mmu == Mmu::TwoDimensional
+            && machine.kernel.has_pre_fault();
+        let most = machine.vcpus.len() as u64 - 1;
+        if !has {
+            return self.source.error(
+                &table.span,
+                "`pre-fault` on a machine without KVM_PRE_FAULT_MEMORY",
+                "it needs arch = \"x86\", mmu = \"two-dimensional\" and a kernel from 6.12 on",
+            );
+        }
+        let vcpu = table.integer("vcpu", 0..=most)?.unwrap_or(0) as u8;
+        let frames = self.page_list(table, "pre-fault")?;
+        self.push_fallible(Op::PreFault(op::PreFault { vcpu, frames }));
+        Ok(())
     }
 
     /// The pages that a step names.

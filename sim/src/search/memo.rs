@@ -15,6 +15,7 @@
 use std::sync::Arc;
 
 use dirtysim_model::oracle::parts::{Claimed, Part};
+use dirtysim_model::reduce::footprint::undeclared;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Effect, Step, apply};
 use dirtysim_model::words::Reach;
@@ -711,8 +712,9 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
     let number = actor;
     let actor = sections.actor(actor);
     let local = source.choices(&state, actor, &mut choices).is_some();
-    let by_hand =
-        reach == Reach::Everything || !machine.mutations.is_empty() || (each && choices.len() > 1);
+    let by_hand = reach == Reach::Everything
+        || !machine.mutations().is_empty()
+        || (each && choices.len() > 1);
     if by_hand {
         entry[0] |= BY_HAND;
         return;
@@ -723,6 +725,11 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
         facts.join(Facts::of_step(machine, &state, step));
         let mut after = state.clone();
         let effect = apply(machine, &mut after, step);
+        debug_assert!(
+            undeclared(machine, &state, step, &after).is_none(),
+            "a row says all that its step writes: {step:?} writes {:?} besides",
+            undeclared(machine, &state, step, &after)
+        );
         if effect != Effect::None {
             entry[0] |= Claimed::of(machine, &after, effect).to_word() << CLAIMED;
         }

@@ -116,7 +116,7 @@ fn may_end(target: Invariant, actor: Actor) -> bool {
     let claimed = matches!(
         target,
         Invariant::NoDirtyPageLost
-            | Invariant::ResetCountEqualsFreed
+            | Invariant::ResetCountEqualsHarvested
             | Invariant::TlbIsFlushedOnReturn
     );
     !claimed || matches!(actor, Actor::Thread(_))

@@ -79,7 +79,7 @@ pub(super) fn suits<L: Layout>(search: &Search<'_, L>) -> bool {
     search.symmetry.classes().is_empty()
         && !search.symmetry.exchanges_vcpus()
         && search.rules.iter().next().is_none()
-        && search.machine.mutations.is_empty()
+        && search.machine.mutations().is_empty()
         && search.sections.vcpus() >= SEATED
 }
 
