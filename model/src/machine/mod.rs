@@ -12,7 +12,7 @@ pub mod wiring;
 
 pub use crate::words::constants::*;
 pub use crate::words::kernel::SOURCE_TREE;
-pub use crate::words::{Arch, Kernel, Mmu};
+pub use crate::words::{Arch, Constants, Kernel, Mmu};
 pub use device::DeviceConfig;
 pub use program::Op;
 pub use unbacked::Unbacked;

@@ -1,10 +1,10 @@
 //! A device: what of it changes.
 
-use super::layout::Layout;
+use super::parts::Parts;
 
 /// A device's changing part.
 #[derive(Clone, Debug, Default)]
-pub struct Device<L: Layout> {
+pub struct Device<L: Parts> {
     /// It may begin transfers.
     pub runs: bool,
     /// It has been started once, so that its log may be read.
@@ -19,4 +19,4 @@ pub struct Device<L: Layout> {
     pub log: L::Set,
 }
 
-impl<L: Layout> Copy for Device<L> where L::Set: Copy {}
+impl<L: Parts> Copy for Device<L> where L::Set: Copy {}

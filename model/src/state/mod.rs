@@ -2,9 +2,11 @@
 
 pub mod accounts;
 pub mod device;
+pub mod entry;
 pub mod fields;
 pub mod layout;
 pub mod pages;
+pub mod parts;
 pub mod ring;
 mod room;
 pub mod slot;

@@ -1,6 +1,6 @@
 //! A thread of the VMM: where it is in its program and in the operation that it runs.
 
-use super::layout::Layout;
+use super::parts::Parts;
 use crate::words::{Duty, Errno, Frame, NO_FRAME};
 
 /// What an ioctl answered.
@@ -19,7 +19,7 @@ pub struct Batch {
 
 /// A thread of the VMM.
 #[derive(Clone, Debug)]
-pub struct Thread<L: Layout> {
+pub struct Thread<L: Parts> {
     /// The operation of its program that it is at.
     pub op: u16,
     /// The step within the operation; 0 before its first.
@@ -50,7 +50,7 @@ pub struct Thread<L: Layout> {
     pub owed: Frame,
 }
 
-impl<L: Layout> Default for Thread<L> {
+impl<L: Parts> Default for Thread<L> {
     fn default() -> Self {
         Self {
             op: 0,
@@ -71,9 +71,9 @@ impl<L: Layout> Default for Thread<L> {
     }
 }
 
-impl<L: Layout> Copy for Thread<L> where L::Set: Copy {}
+impl<L: Parts> Copy for Thread<L> where L::Set: Copy {}
 
-impl<L: Layout> Thread<L> {
+impl<L: Parts> Thread<L> {
     /// Goes to the next operation; whatever the finished one kept is forgotten.
     pub fn next_op(&mut self) {
         self.op += 1;

@@ -1,6 +1,6 @@
 //! A vCPU: where its thread is, its pending access, its TLB, its ring and its PML buffer.
 
-use super::layout::Layout;
+use super::parts::Parts;
 use super::ring::Ring;
 use crate::words::Frame;
 
@@ -80,7 +80,7 @@ impl Exit {
 
 /// A vCPU.
 #[derive(Clone, Debug)]
-pub struct Vcpu<L: Layout> {
+pub struct Vcpu<L: Parts> {
     /// Where its thread is.
     pub pc: Pc,
     /// The step within [`Pc::Entry`] or [`Pc::Fault`].
@@ -129,7 +129,7 @@ pub struct Vcpu<L: Layout> {
     pub pml: L::Pml,
 }
 
-impl<L: Layout> Default for Vcpu<L> {
+impl<L: Parts> Default for Vcpu<L> {
     fn default() -> Self {
         Self {
             pc: Pc::User,
@@ -159,7 +159,7 @@ impl<L: Layout> Default for Vcpu<L> {
     }
 }
 
-impl<L: Layout> Copy for Vcpu<L>
+impl<L: Parts> Copy for Vcpu<L>
 where
     L::Set: Copy,
     L::Entries: Copy,
@@ -167,7 +167,7 @@ where
 {
 }
 
-impl<L: Layout> Vcpu<L> {
+impl<L: Parts> Vcpu<L> {
     /// Whether it is outside KVM_RUN.
     #[must_use]
     #[inline(always)]

@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod mutation;
 pub mod row;
 pub mod rule;
+pub mod sizes;
 pub mod step;
 pub mod word;
 
@@ -21,6 +22,7 @@ pub use kernel::Kernel;
 pub use mutation::{Mutation, Mutations};
 pub use row::{Counts, Duty, Facts, Jump, Names, Row};
 pub use rule::Rule;
+pub use sizes::Constants;
 pub use step::{Actor, Choice, Effect, ResetCount, Step};
 pub use word::Word;
 

@@ -28,6 +28,7 @@
 //! taken as large as their largest offset, and as logging all the time; a change of one drops its mappings.
 
 mod build;
+mod entry_order;
 mod ioctls;
 mod pml;
 mod run;

@@ -12,8 +12,8 @@ use dirtysim_model::state::thread::{Answer, Thread};
 use dirtysim_model::state::vcpu::{UNLIMITED, Vcpu};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
 
+use super::entry_order::checks_first;
 use super::stuck::{AtRing, Stuck};
-use super::vcpus::checks_first;
 use super::{Ended, Tried, ends_in_sight, next_dirty_index, next_push};
 use crate::alone::finish_op;
 use crate::trace::observed::{KvmIoctl, Observed, ObservedEvent, Phase};

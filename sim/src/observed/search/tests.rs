@@ -655,8 +655,12 @@ fn the_soft_limit_and_the_place_of_its_check_are_the_models() {
     ] {
         let (machine, limit, first) = in_the_model(arch, pml);
         let size = machine.constants.ring_min_entries;
-        assert_eq!(vcpus::soft_limit(&machine, size), limit, "{arch:?}");
-        assert_eq!(vcpus::checks_first(&machine), first, "{arch:?}");
+        assert_eq!(
+            dirtysim_model::kernel::soft_limit(&machine, size),
+            limit,
+            "{arch:?}"
+        );
+        assert_eq!(entry_order::checks_first(&machine), first, "{arch:?}");
         let reserves = crate::observed::check::reserves();
         assert!(reserves.contains(&(size - limit)), "{arch:?}");
     }

@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 
-use dirtysim_model::machine::{EXIT_DIRTY_RING_FULL, Machine};
-use dirtysim_model::state::State;
-use dirtysim_model::state::layout::Large;
+use dirtysim_model::kernel::soft_limit;
+use dirtysim_model::machine::EXIT_DIRTY_RING_FULL;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::ring::RingEntry;
-use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc, Vcpu};
+use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, describe};
 use dirtysim_model::words::Word;
 
@@ -517,26 +516,6 @@ enum Follows {
     Push,
     /// A return to user space for another reason, perhaps after more pushes.
     OtherExit,
-}
-
-/// Whether the request check comes before KVM's own stores on the way into the guest: the model is asked what a vCPU does
-/// first there.
-pub(super) fn checks_first(machine: &Machine) -> bool {
-    let mut state = State::<Large>::default();
-    state.vcpus.push(Vcpu {
-        pc: Pc::Entry,
-        ..Vcpu::default()
-    });
-    let first = Step {
-        actor: actor(0),
-        choice: Choice::Advance,
-    };
-    describe(machine, &state, first) == "check-soft-full"
-}
-
-/// The entries in use from which on a ring of that size is soft-full.
-pub(super) fn soft_limit(machine: &Machine, size: u32) -> u32 {
-    size.saturating_sub(machine.constants.ring_reserved)
 }
 
 fn actor(vcpu: usize) -> Actor {
