@@ -10,6 +10,7 @@ use dirtysim_model::step::{Actor, Step, apply, for_each_step};
 use dirtysim_model::vcpu::Exit;
 use rayon::prelude::*;
 
+use crate::first;
 use crate::random::Choices;
 use crate::scenario::{Expect, Scenario};
 use crate::sometimes::Seen;
@@ -234,6 +235,8 @@ struct Runner<'a, L: Layout> {
     target: Option<Invariant>,
     length: u64,
     possible: Vec<Step>,
+    /// What is broken before anybody acts.
+    at_first: Invariants,
 }
 
 /// The priorities of PCT.
@@ -308,6 +311,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             target,
             length,
             possible: Vec::with_capacity(64),
+            at_first: first::broken(machine, start),
         }
     }
 
@@ -328,6 +332,11 @@ impl<'a, L: Layout> Runner<'a, L> {
             seen: Seen::default(),
             cut: false,
         };
+        schedule.broken.union(self.at_first);
+        schedule.failure = hit(self.at_first, self.target);
+        if schedule.failure.is_some() {
+            return schedule;
+        }
         loop {
             self.possible.clear();
             for_each_step(machine, &state, |step| self.possible.push(step));

@@ -18,6 +18,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::step::{Step, apply, for_each_step};
 
 use crate::explain::op_words;
+use crate::mutated::lacks;
 use crate::random::Choices;
 use crate::run::MOST_STEPS;
 use crate::scenario::Scenario;
@@ -110,8 +111,10 @@ pub fn blame(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blam
     let mut unchanged = judge(Cause::Nothing, name, &BTreeSet::new());
     unchanged.matters = true;
     let machine = &scenario.machine;
+    // What needs hardware or a step that is not there is no candidate.
     let mutations = Mutation::ALL
         .iter()
+        .filter(|mutation| lacks(scenario, **mutation).is_none())
         .map(|&mutation| (Cause::Mutation(mutation), mutation.name().to_owned()));
     let swaps = machine
         .programs

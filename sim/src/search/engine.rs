@@ -19,7 +19,7 @@ use super::{
     boards, memory, path,
 };
 use crate::run::hit;
-use crate::sometimes::Seen;
+use crate::sometimes::{Seen, no_claim};
 
 /// The violation of the shallowest state or transition, among those of one level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -296,6 +296,8 @@ pub(super) fn search<L: Layout>(
     let verdict = match (&violation, passed.limit) {
         (Some(_), _) => Verdict::Violated,
         (None, Some(_)) => Verdict::Inconclusive,
+        // What never claims anything, or never gets where it must, holds nothing.
+        (None, None) if no_claim(machine, passed.seen).is_some() => Verdict::Inconclusive,
         (None, None) => Verdict::Holds,
     };
     Ok(Report {
