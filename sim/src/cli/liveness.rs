@@ -96,8 +96,8 @@ fn subject(
     );
     text.push_str(&reductions(scenario, &outcome.reduced, &mut json));
     text.push_str(&caveats(scenario, &mut json));
-    let shown = outcome.lasso.as_ref().map(|lasso| lasso.steps.as_slice());
-    text.push_str(&mutated(scenario, &acted(scenario, shown), &mut json));
+    let cycle = outcome.lasso.as_ref().map(|lasso| lasso.steps.as_slice());
+    text.push_str(&mutated(scenario, &acted(scenario, cycle), &mut json));
     match (&outcome.lasso, outcome.components) {
         (Some(lasso), _) => text.push_str(&shown(scenario, lasso, global, &mut json)?),
         (None, _) if verdict == Verdict::Violated => {
