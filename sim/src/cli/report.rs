@@ -221,7 +221,7 @@ pub(crate) fn caveats(scenario: &Scenario, json: &mut Map<String, Value>) -> Str
 }
 
 /// Why nothing broke and there is still no verdict: what the program must do and no schedule did. Empty where there is
-/// another verdict, or a limit came first.
+/// another verdict, or a limit of the search came first.
 pub(crate) fn unclaimed(
     scenario: &Scenario,
     seen: Seen,
@@ -230,7 +230,9 @@ pub(crate) fn unclaimed(
     json: &mut Map<String, Value>,
 ) -> String {
     match no_claim(&scenario.machine, seen) {
-        Some(claim) if verdict == Verdict::Inconclusive && limit.is_none() => {
+        Some(claim)
+            if verdict == Verdict::Inconclusive && matches!(limit, None | Some("steps")) =>
+        {
             json.insert("reason".into(), claim.missed().into());
             format!("  no verdict: {}\n", claim.missed())
         }
