@@ -38,6 +38,29 @@ pub fn sentence(parts: &[&str]) -> String {
     )
 }
 
+/// Why nothing can be said of an architecture at a kernel version: it had no KVM then, or nobody read that version for it.
+/// The problem, and what to write instead.
+#[must_use]
+pub fn unknown_kernel(arch: Arch, kernel: Kernel) -> Option<(String, &'static str)> {
+    let name = format!("Linux {} on {}", kernel.name(), arch.name());
+    match (arch, kernel) {
+        (Arch::Loongarch, Kernel::V6_1) => Some((
+            format!("{name}: no KVM there before 6.7"),
+            "write kernel = \"6.12\" or a later one",
+        )),
+        (Arch::X86, Kernel::V6_18) | (Arch::X86 | Arch::Arm64, Kernel::V7_3) => None,
+        (Arch::Arm64, Kernel::V6_18) => Some((
+            format!("{name}: nobody has read or recorded that version there"),
+            "write kernel = \"6.1\", \"6.12\", \"7.2\" or \"7.3\"",
+        )),
+        (_, Kernel::V6_18 | Kernel::V7_3) => Some((
+            format!("{name}: nobody has read or recorded that version there"),
+            "write kernel = \"6.12\" or \"7.2\"",
+        )),
+        (_, Kernel::V6_1 | Kernel::V6_12 | Kernel::V7_2) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +72,19 @@ mod tests {
         let mut x86 = Machine::new(Arch::X86, Kernel::V6_18, false);
         x86.mmu = Mmu::Shadow;
         assert!(never_seen(&x86).is_empty());
+    }
+
+    #[test]
+    fn a_kernel_that_an_architecture_did_not_have_or_that_nobody_read_is_told_apart() {
+        let unknown: Vec<(Arch, Kernel)> = Arch::ALL
+            .iter()
+            .flat_map(|arch| Kernel::ALL.iter().map(|kernel| (*arch, *kernel)))
+            .filter(|(arch, kernel)| unknown_kernel(*arch, *kernel).is_some())
+            .collect();
+        assert_eq!(unknown.len(), 8, "{unknown:?}");
+        assert!(unknown.contains(&(Arch::Loongarch, Kernel::V6_1)));
+        assert!(unknown.contains(&(Arch::Arm64, Kernel::V6_18)));
+        assert!(!unknown.contains(&(Arch::X86, Kernel::V6_18)));
     }
 
     #[test]

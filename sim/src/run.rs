@@ -10,6 +10,7 @@ use dirtysim_model::state::vcpu::Exit;
 use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
 use rayon::prelude::*;
 
+use crate::first;
 use crate::ladder::{Any, on_any};
 use crate::random::Choices;
 use crate::scenario::{Expect, Scenario};
@@ -228,6 +229,8 @@ struct Runner<'a, L: Layout> {
     target: Option<Invariant>,
     length: u64,
     possible: Vec<Step>,
+    /// What is broken before anybody acts.
+    at_first: Invariants,
 }
 
 /// The priorities of PCT.
@@ -302,6 +305,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             target,
             length,
             possible: Vec::with_capacity(64),
+            at_first: first::broken(machine, start),
         }
     }
 
@@ -322,6 +326,11 @@ impl<'a, L: Layout> Runner<'a, L> {
             seen: Seen::default(),
             cut: false,
         };
+        schedule.broken.union(self.at_first);
+        schedule.failure = hit(self.at_first, self.target);
+        if schedule.failure.is_some() {
+            return schedule;
+        }
         loop {
             self.possible.clear();
             for_each_step(machine, &state, |step| self.possible.push(step));

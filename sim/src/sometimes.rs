@@ -4,7 +4,7 @@
 //! expected at all.
 
 use dirtysim_model::machine::Machine;
-use dirtysim_model::op::Op;
+use dirtysim_model::op::{self, Op, Until};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::pages::PageSet;
@@ -51,7 +51,20 @@ claims! {
     MarkOwed = "a page was writable before its mark was made";
     DeviceWrote = "a device changed a page";
     GuestRanOn = "the guest was let run again after it had been stopped";
+    EndReached = "the end was reached: finish, switch-over or checkpoint";
+    FirstThreadEnded = "the VMM's first thread came to the end of its steps, or of a round of them";
+    SecondThreadEnded = "the VMM's second thread came to the end of its steps, or of a round of them";
+    ThirdThreadEnded = "the VMM's third thread came to the end of its steps, or of a round of them";
+    FourthThreadEnded = "the VMM's fourth thread came to the end of its steps, or of a round of them";
 }
+
+/// The claims that a thread came to its end, by thread.
+const THREAD_ENDED: [Sometimes; 4] = [
+    Sometimes::FirstThreadEnded,
+    Sometimes::SecondThreadEnded,
+    Sometimes::ThirdThreadEnded,
+    Sometimes::FourthThreadEnded,
+];
 
 impl Sometimes {
     /// Whether the scenario leads one to expect it.
@@ -76,8 +89,77 @@ impl Sometimes {
             Self::MarkOwed => false,
             Self::DeviceWrote => !machine.devices.is_empty(),
             Self::GuestRanOn => any(|op| matches!(op, Op::Resume)),
+            Self::EndReached => true,
+            Self::FirstThreadEnded => must_end(machine, 0),
+            Self::SecondThreadEnded => must_end(machine, 1),
+            Self::ThirdThreadEnded => must_end(machine, 2),
+            Self::FourthThreadEnded => must_end(machine, 3),
         }
     }
+
+    /// What the program itself must do: where no schedule did it, there is nothing to give a verdict on.
+    #[must_use]
+    pub fn is_must(self) -> bool {
+        self == Self::EndReached || THREAD_ENDED.contains(&self)
+    }
+
+    /// What it means that no schedule did what the program must do; empty for the other claims.
+    #[must_use]
+    pub const fn missed(self) -> &'static str {
+        match self {
+            Self::EndReached => {
+                "the end was never reached: no schedule came to `finish`, `switch-over` or `checkpoint`"
+            }
+            Self::FirstThreadEnded => {
+                "the VMM's first thread never came to the end of its steps, or of a round of them"
+            }
+            Self::SecondThreadEnded => {
+                "the VMM's second thread never came to the end of its steps, or of a round of them"
+            }
+            Self::ThirdThreadEnded => {
+                "the VMM's third thread never came to the end of its steps, or of a round of them"
+            }
+            Self::FourthThreadEnded => {
+                "the VMM's fourth thread never came to the end of its steps, or of a round of them"
+            }
+            _ => "",
+        }
+    }
+}
+
+/// Why what was seen is no ground for `holds`, though nothing broke: what the program must do and no schedule did.
+#[must_use]
+pub fn no_claim(machine: &Machine, seen: Seen) -> Option<Sometimes> {
+    // Whether there is a ring decides about no claim of this kind.
+    Sometimes::ALL
+        .iter()
+        .copied()
+        .find(|claim| claim.is_must() && claim.applies(machine, false) && !seen.has(*claim))
+}
+
+/// Whether there is such a thread, and some schedule must bring it to its end. One that waits for a thread that ends the
+/// protocol does not come that far.
+fn must_end(machine: &Machine, thread: usize) -> bool {
+    let finishes = |op: &Op| matches!(op, Op::Finish(_));
+    let waits_for_the_end = |op: &Op| matches!(op, Op::JoinThread(other) if machine.programs[usize::from(*other)].iter().any(finishes));
+    machine
+        .programs
+        .get(thread)
+        .is_some_and(|program| !program.is_empty() && !program.iter().any(waits_for_the_end))
+}
+
+/// Whether the operation at `at` is the last on a way through the program, or the last of a round that is repeated for ever.
+#[inline]
+fn is_last(program: &[Op], at: usize) -> bool {
+    at + 1 == program.len()
+        || match program[at] {
+            Op::Finish(_) => true,
+            Op::Again(op::Again {
+                to,
+                until: Until::Never,
+            }) => usize::from(to) >= program.len() || usize::from(to) <= at,
+            _ => false,
+        }
 }
 
 /// A set of "sometimes" claims that were seen.
@@ -304,7 +386,16 @@ impl Facts {
     #[inline]
     fn note_thread<L: Layout>(&mut self, machine: &Machine, state: &State<L>, thread: usize) {
         let t = &state.threads[thread];
-        match machine.programs[thread].get(usize::from(t.op)) {
+        let program = &machine.programs[thread];
+        let at = usize::from(t.op);
+        if at < program.len()
+            && is_last(program, at)
+            && let Some(ended) = THREAD_ENDED.get(thread)
+        {
+            self.insert(*ended, true);
+        }
+        match program.get(at) {
+            Some(Op::Finish(_) | Op::Checkpoint) => self.insert(Sometimes::EndReached, true),
             Some(Op::KernelWrite(_)) => self.insert(Sometimes::KernelWrite, t.stage == 1),
             Some(Op::GetDirtyLog(_)) => {
                 let dirty = !state.bitmap.is_empty();

@@ -19,6 +19,7 @@ use dirtysim_model::words::mutation::{Mutation, Mutations};
 
 use crate::explain::op_words;
 use crate::ladder::{Any, on_any};
+use crate::mutated::lacks;
 use crate::random::Choices;
 use crate::run::MOST_STEPS;
 use crate::scenario::Scenario;
@@ -111,8 +112,10 @@ pub fn blame(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blam
     let mut unchanged = judge(Cause::Nothing, name, &BTreeSet::new());
     unchanged.matters = true;
     let machine = &scenario.machine;
+    // What needs hardware or a step that is not there is no candidate.
     let mutations = Mutation::ALL
         .iter()
+        .filter(|mutation| lacks(scenario, **mutation).is_none())
         .map(|&mutation| (Cause::Mutation(mutation), mutation.name().to_owned()));
     let swaps = machine
         .programs

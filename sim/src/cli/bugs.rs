@@ -5,11 +5,12 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::{block_words, caveats, grouped};
+use super::report::{block_words, caveats, grouped, mutated};
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
 use crate::bugs::{BUGS, Bug, Reproduction};
+use crate::mutated::{Acted, acted_in};
 use crate::reproduce::{MOST_SCHEDULES, Median, median_schedules, reproduce, states_until_found};
 use crate::scenario::{Scenario, nearest};
 use crate::shrink::Budget;
@@ -175,7 +176,11 @@ fn one(
             ));
         }
     }
-    for line in caveats(scenario, &mut json).lines() {
+    let acted = found
+        .as_ref()
+        .map_or_else(Acted::default, |found| acted_in(scenario, &found.steps));
+    let caveats = caveats(scenario, &mut json) + &mutated(scenario, &acted, &mut json);
+    for line in caveats.lines() {
         text.push_str(&format!("   {line}\n"));
     }
     if statistics {

@@ -7,10 +7,14 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};
-use super::report::{Judged, block_words, caveats, expected_words, grouped, happened};
+use super::report::{
+    Judged, block_words, caveats, expected_words, grouped, happened, mutated, unclaimed,
+};
 use super::run::{find_scenarios, write_trace};
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
+use crate::first;
+use crate::mutated::acted;
 use crate::scenario::{Expect, Scenario, about_liveness};
 use crate::search::minimal::{Minimal, minimal};
 use crate::search::{self, Options, Reductions, Rule, Violation};
@@ -208,8 +212,18 @@ fn subject(
         outcome.depth,
         missed_words(outcome.collision_probability),
     ));
+    text.push_str(&unclaimed(
+        scenario,
+        outcome.seen,
+        verdict,
+        limit,
+        &mut json,
+    ));
     text.push_str(&reductions(scenario, &outcome.reduced, &mut json));
     text.push_str(&caveats(scenario, &mut json));
+    let shown = minimal.map(|minimal| minimal.steps.as_slice());
+    let acted = acted(scenario, shown);
+    text.push_str(&mutated(scenario, &acted, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()
@@ -265,8 +279,15 @@ fn violated(
         .trace_dir
         .join(format!("{}.check.trace.jsonl", scenario.name));
     let length = keep_minimal(&path, scenario, violation, minimal, json)?;
+    let why = match first::no_full_copy(scenario, violation.invariant) {
+        Some(why) => {
+            json.insert("help".into(), why.into());
+            format!("  {why}\n")
+        }
+        None => String::new(),
+    };
     Ok(format!(
-        "  {sentence}\n  {length}\n  trace: {}\n",
+        "  {sentence}\n  {length}\n{why}  trace: {}\n",
         path.display()
     ))
 }
@@ -294,6 +315,9 @@ pub(super) fn keep_minimal(
         json.insert("fewest_steps".into(), fewest.into());
     }
     json.insert("trace".into(), path.display().to_string().into());
+    if steps == 0 {
+        return Ok("it is broken in the first state, before anybody acts (0 steps)".to_owned());
+    }
     let block_words = block_words(blocks as u64);
     let fewest_steps = match minimal.fewest_steps {
         Some(fewest) if fewest < steps => {

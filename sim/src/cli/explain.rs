@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::Map;
 
-use super::report::caveats;
+use super::report::{caveats, mutated};
 use super::schedule::{Schedule, deliver};
 use super::{CliError, CliResult, Global, Report};
 use crate::explain::{Format, Story, reproduce};
+use crate::mutated::acted_in;
 
 /// Steps that an HTML page can hold.
 const MOST_HTML_STEPS: usize = 5_000;
@@ -79,6 +80,8 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
     let mut extra = Map::new();
     // The story tells them too, in each of its formats.
     caveats(&replay.scenario, &mut extra);
+    let acted = acted_in(&replay.scenario, &schedule.steps);
+    mutated(&replay.scenario, &acted, &mut extra);
     extra.insert("scenario".into(), story.scenario.clone().into());
     let verdict = if story.invariant.is_some() {
         "violated"

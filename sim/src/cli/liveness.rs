@@ -8,10 +8,11 @@ use dirtysim_model::transition::{Step, apply};
 use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};
-use super::report::{Judged, block_words, caveats, expected_words, grouped};
+use super::report::{Judged, block_words, caveats, expected_words, grouped, mutated};
 use super::run::write_whole;
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
+use crate::mutated::acted;
 use crate::replay::steps;
 use crate::scenario::{Expect, Scenario};
 use crate::search::Options;
@@ -95,6 +96,8 @@ fn subject(
     );
     text.push_str(&reductions(scenario, &outcome.reduced, &mut json));
     text.push_str(&caveats(scenario, &mut json));
+    let cycle = outcome.lasso.as_ref().map(|lasso| lasso.steps.as_slice());
+    text.push_str(&mutated(scenario, &acted(scenario, cycle), &mut json));
     match (&outcome.lasso, outcome.components) {
         (Some(lasso), _) => text.push_str(&shown(scenario, lasso, global, &mut json)?),
         (None, _) if verdict == Verdict::Violated => {

@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use dirtysim_model::transition::Step;
 use serde_json::{Map, Value};
 
-use super::report::{block_words, caveats, grouped};
+use super::report::{block_words, caveats, grouped, mutated};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
+use crate::first;
+use crate::mutated::{Acted, acted_in};
 use crate::observed::search::{self, Ended, Outcome, SearchReport, Shape};
 use crate::observed::{CheckConfig, CheckReport, Weight, check_and_shape};
 use crate::replay::calls::{self, ReplayOptions, ReplayOutcome};
@@ -35,6 +38,9 @@ pub(crate) struct ReplayArgs {
     search_steps: u64,
 }
 
+/// The steps of a trace of which is asked whether a mutation acts in them.
+const MOST_ASKED: usize = 20_000;
+
 impl ReplayArgs {
     fn config(&self) -> CheckConfig {
         CheckConfig {
@@ -60,13 +66,18 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
             Kind::Step => {
                 let mut scenario = steps::scenario_of(&header, &name)?;
                 for mutation in &args.mutate {
-                    scenario = scenario.with_mutation(super::list::find_mutation(mutation)?);
+                    let mutation = super::list::find_mutation(mutation)?;
+                    scenario = super::run::switch_on(scenario, mutation)?;
                 }
-                step_subject(
-                    &name,
-                    &header,
-                    &steps::replay(reader, &name, scenario, |_| {})?,
-                )
+                // Steps are kept only where somebody asks which mutation they met.
+                let mutated = !scenario.machine.mutations().is_empty();
+                let mut taken = Vec::new();
+                let replay = steps::replay(reader, &name, scenario, |step| {
+                    if mutated && taken.len() < MOST_ASKED {
+                        taken.push(step);
+                    }
+                })?;
+                step_subject(&name, &header, &replay, &taken)
             }
             Kind::Call => {
                 let options = ReplayOptions {
@@ -152,7 +163,7 @@ fn search_text(searched: &SearchReport) -> String {
 }
 
 /// The verdict of a schedule: what its last step broke, against what its header expects.
-fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
+fn step_subject(name: &str, header: &Header, replay: &StepReplay, steps_taken: &[Step]) -> Subject {
     let broken = replay.last.as_ref().map(|(invariant, _)| *invariant);
     let (expected, as_expected) = match &header.expect {
         None | Some(Expect::Holds) => ("holds", replay.broken.is_empty()),
@@ -239,8 +250,21 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay) -> Subject {
         });
     }
     text.push_str(&caveats(&replay.scenario, &mut json));
+    text.push_str(&mutated(
+        &replay.scenario,
+        &if (steps_taken.len() as u64) < steps {
+            Acted::default()
+        } else {
+            acted_in(&replay.scenario, steps_taken)
+        },
+        &mut json,
+    ));
     if let Some(invariant) = invariant {
         text.push_str(&format!("  broken: {}\n", invariant.sentence()));
+        if let Some(why) = first::no_full_copy(&replay.scenario, invariant) {
+            json.insert("help".into(), why.into());
+            text.push_str(&format!("  {why}\n"));
+        }
     }
     if !pages.is_empty() {
         text.push_str(&format!("  page: {}\n", pages.join(", ")));

@@ -3,13 +3,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use dirtysim_model::words::mutation::Mutation;
 use serde_json::{Map, Value};
 
 use crate::fidelity;
+use crate::mutated::Acted;
 pub(crate) use crate::plot::grouped;
 use crate::scenario::{Expect, Scenario};
 use crate::search;
-use crate::sometimes::{Seen, Sometimes};
+use crate::sometimes::{Seen, Sometimes, no_claim};
 
 /// A verdict on one subject, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -218,6 +220,54 @@ pub(crate) fn caveats(scenario: &Scenario, json: &mut Map<String, Value>) -> Str
     text
 }
 
+/// Why nothing broke and there is still no verdict: what the program must do and no schedule did. Empty where there is
+/// another verdict, or a limit of the search came first.
+pub(crate) fn unclaimed(
+    scenario: &Scenario,
+    seen: Seen,
+    verdict: Verdict,
+    limit: Option<&str>,
+    json: &mut Map<String, Value>,
+) -> String {
+    match no_claim(&scenario.machine, seen) {
+        Some(claim)
+            if verdict == Verdict::Inconclusive && matches!(limit, None | Some("steps")) =>
+        {
+            json.insert("reason".into(), claim.missed().into());
+            format!("  no verdict: {}\n", claim.missed())
+        }
+        _ => String::new(),
+    }
+}
+
+/// The mutations of a verdict, and which of them nothing met in the schedules that were looked at: seeded ones, and the
+/// one that is shown.
+pub(crate) fn mutated(scenario: &Scenario, acted: &Acted, json: &mut Map<String, Value>) -> String {
+    if scenario.machine.mutations().is_empty() {
+        return String::new();
+    }
+    let names = |mutations: &mut dyn Iterator<Item = Mutation>| -> Vec<&'static str> {
+        mutations.map(Mutation::name).collect()
+    };
+    let on = names(&mut scenario.machine.mutations().iter());
+    let mut text = format!("  mutations: {}\n", on.join(", "));
+    json.insert("mutations".into(), on.into());
+    let never = names(&mut acted.never.iter().copied());
+    if !never.is_empty() {
+        let looked = match acted.schedules {
+            1 => "the schedule".to_owned(),
+            several => format!("the {} schedules that were looked at", grouped(several)),
+        };
+        text.push_str(&format!(
+            "  never acted in {looked}: {}\n",
+            never.join(", ")
+        ));
+        json.insert("never_acted".into(), never.into());
+        json.insert("never_acted_in".into(), acted.schedules.into());
+    }
+    text
+}
+
 /// What happened in some schedule; and, unless a claim broke before it could, what the scenario leads one to expect and
 /// did not.
 pub(crate) fn happened(
@@ -233,7 +283,10 @@ pub(crate) fn happened(
     };
     let mut text = String::new();
     if verdict != Verdict::Violated {
-        let never = sentences(&|claim| claim.applies(&scenario.machine, ring) && !seen.has(claim));
+        // What the program must do is told apart, with the verdict.
+        let never = sentences(&|claim| {
+            !claim.is_must() && claim.applies(&scenario.machine, ring) && !seen.has(claim)
+        });
         for sentence in never.iter().filter_map(Value::as_str) {
             text.push_str(&format!(
                 "  never happened, so the verdict says nothing about it: {sentence}\n"

@@ -6,17 +6,22 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use dirtysim_model::oracle::Invariant;
+use dirtysim_model::words::mutation::Mutation;
 use serde_json::{Map, Value};
 
-use super::report::{Judged, block_words, caveats, expected_words, grouped, happened};
+use super::report::{
+    Judged, block_words, caveats, expected_words, grouped, happened, mutated, unclaimed,
+};
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
 use crate::explain::Story;
+use crate::mutated::{acted, lacks};
 use crate::replay::steps;
 use crate::run::{self, Options, Outcome, Scheduler};
 use crate::scenario::{Expect, Scenario, builtins};
 use crate::shrink::{Budget, shrink};
+use crate::sometimes::no_claim;
 use crate::trace::{PendingFile, WriteError};
 
 /// Arguments of `dirtysim run`.
@@ -61,7 +66,8 @@ pub(super) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
     Ok(first..last)
 }
 
-/// The scenarios of those names, or the built-in ones, with mutations switched on.
+/// The scenarios of those names, or the built-in ones, with mutations switched on. Of the built-in ones those are left
+/// out in which a mutation can do nothing; a scenario that was asked for is refused then.
 pub(super) fn find_scenarios(
     names: &[String],
     mutate: &[String],
@@ -76,12 +82,33 @@ pub(super) fn find_scenarios(
     };
     for name in mutate {
         let mutation = super::list::find_mutation(name)?;
+        if names.is_empty() {
+            scenarios.retain(|scenario| lacks(scenario, mutation).is_none());
+        }
         scenarios = scenarios
             .into_iter()
-            .map(|scenario| scenario.with_mutation(mutation))
-            .collect();
+            .map(|scenario| switch_on(scenario, mutation))
+            .collect::<Result<_, _>>()?;
+    }
+    if scenarios.is_empty() {
+        return Err(CliError(format!(
+            "--mutate {}: no built-in scenario in which all of them can do something\nhelp: name a scenario that has what they need",
+            mutate.join(" --mutate ")
+        )));
     }
     Ok(scenarios)
+}
+
+/// The scenario with a mutation switched on that somebody asked for, and that can do something there.
+pub(super) fn switch_on(scenario: Scenario, mutation: Mutation) -> Result<Scenario, CliError> {
+    match lacks(&scenario, mutation) {
+        None => Ok(scenario.with_mutation(mutation)),
+        Some(lacks) => Err(CliError(format!(
+            "--mutate {}: it can do nothing in {}: {lacks}\nhelp: leave it away, or use a scenario that has what it needs",
+            mutation.name(),
+            scenario.name
+        ))),
+    }
 }
 
 pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
@@ -127,13 +154,19 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
 }
 
 /// The coverage of a run of schedules and its verdict.
-fn judge(outcome: &Outcome, options: &Options) -> (Verdict, &'static str, Option<&'static str>) {
+fn judge(
+    scenario: &Scenario,
+    outcome: &Outcome,
+    options: &Options,
+) -> (Verdict, &'static str, Option<&'static str>) {
     if outcome.failure.is_some() {
         (Verdict::Violated, "sampled", None)
     } else if outcome.cut > 0 {
         (Verdict::Inconclusive, "truncated", Some("steps"))
     } else if outcome.schedules < options.seeds.end - options.seeds.start {
         (Verdict::Inconclusive, "truncated", Some("interrupt"))
+    } else if no_claim(&scenario.machine, outcome.seen).is_some() {
+        (Verdict::Inconclusive, "sampled", None)
     } else {
         (Verdict::Holds, "sampled", None)
     }
@@ -146,7 +179,7 @@ fn subject(
     elapsed_s: f64,
     global: &Global,
 ) -> Result<Subject, CliError> {
-    let (verdict, coverage, limit) = judge(outcome, options);
+    let (verdict, coverage, limit) = judge(scenario, outcome, options);
     let broken = outcome.failure.as_ref().map(|failure| failure.invariant);
     let expected = scenario.expected();
     let as_expected = match expected {
@@ -188,7 +221,17 @@ fn subject(
         options.seeds.end,
         grouped(outcome.steps),
     ));
+    text.push_str(&unclaimed(
+        scenario,
+        outcome.seen,
+        verdict,
+        limit,
+        &mut json,
+    ));
     text.push_str(&caveats(scenario, &mut json));
+    let failing = outcome.failure.as_ref();
+    let acted = acted(scenario, failing.map(|failure| failure.steps.as_slice()));
+    text.push_str(&mutated(scenario, &acted, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()

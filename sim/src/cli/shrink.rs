@@ -6,9 +6,10 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::Map;
 
-use super::report::{block_words, caveats, grouped};
+use super::report::{block_words, caveats, grouped, mutated};
 use super::schedule::{Schedule, deliver};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
+use crate::mutated::acted_in;
 use crate::replay::steps;
 use crate::shrink::{self, Budget};
 
@@ -104,7 +105,9 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     json.insert("cut".into(), shrunk.cut.into());
     json.insert("attempts".into(), shrunk.progress.attempts.into());
     json.insert("states".into(), shrunk.progress.states.into());
-    let caveats = caveats(&replay.scenario, &mut json);
+    let mut caveats = caveats(&replay.scenario, &mut json);
+    let acted = acted_in(&replay.scenario, &shrunk.steps);
+    caveats.push_str(&mutated(&replay.scenario, &acted, &mut json));
     if let Some(path) = &args.output {
         json.insert("trace".into(), path.display().to_string().into());
         tail = format!(

@@ -81,6 +81,9 @@ pub fn decide(
         (_, _, search::Coverage::Truncated(limit)) => Found::Inconclusive {
             limit: limit.name(),
         },
+        (search::Verdict::Inconclusive, _, search::Coverage::Exhausted) => Found::Inconclusive {
+            limit: "an end that was never reached",
+        },
         _ => Found::Inconclusive { limit: "unknown" },
     };
     Ok(Decision {

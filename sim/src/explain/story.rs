@@ -12,6 +12,7 @@ use super::facts::Facts;
 use super::rows::{Row, RowWriter};
 use super::view::View;
 use crate::fidelity::never_seen;
+use crate::first;
 use crate::ladder::{Any, on_any};
 use crate::scenario::Scenario;
 use crate::shrink::{blocks, is_possible};
@@ -173,6 +174,12 @@ fn find_end<L: Layout>(
     target: Option<Invariant>,
 ) -> Result<(usize, Option<Invariant>, Vec<u32>), StoryError> {
     let mut state = start.clone();
+    if let Some(invariant) = target
+        && first::broken(machine, &state).has(invariant)
+    {
+        let pages = claimed(machine, &state, Effect::None, invariant);
+        return Ok((0, Some(invariant), pages));
+    }
     for (index, &step) in steps.iter().enumerate() {
         if !is_possible(machine, &state, step) {
             return Err(StoryError::Impossible(index + 1));
@@ -338,6 +345,14 @@ fn build<L: Layout>(
         follow(&mut story, &first_facts);
     }
     story.conclusion = conclude(&story, &first_facts);
+    if let Some(invariant) = story.invariant {
+        if story.notes.is_empty() {
+            let already = "It is broken in the first state, before anybody acts.".to_owned();
+            story.conclusion.insert(0, already);
+        }
+        let why = first::no_full_copy(scenario, invariant);
+        story.conclusion.extend(why.map(str::to_owned));
+    }
     Ok(story)
 }
 

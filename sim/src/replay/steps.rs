@@ -9,6 +9,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice, for_each_step};
 
+use crate::first;
 use crate::ladder::{Any, on_any};
 use crate::run::is_stuck;
 use crate::scenario::{Scenario, ScenarioError};
@@ -132,7 +133,9 @@ fn replay_in<L: Layout, R: BufRead>(
     let cycle = reader.header().cycle;
     // A cycle is confirmed from its steps, which are the only ones that are kept.
     let mut kept = Vec::new();
-    let mut before = Invariants::NONE;
+    let mut before = first::broken(&outcome.scenario.machine, &state);
+    outcome.broken.union(before);
+    outcome.last = at_first(&outcome.scenario, &state, before);
     let mut last_actor = None;
     let mut rows = reader.rows::<StepRow>()?;
     while let Some(read) = rows.read_line()? {
@@ -201,6 +204,30 @@ impl StepReplay {
             self.differences.push((line, text(read), text(observed)));
         }
     }
+}
+
+/// The first claim that is broken before anybody acts, and the pages that it is about.
+fn at_first<L: Layout>(
+    scenario: &Scenario,
+    state: &State<L>,
+    broken: Invariants,
+) -> Option<(Invariant, Vec<String>)> {
+    let mut row = StepRow {
+        who: String::new(),
+        what: String::new(),
+        page: None,
+        breaks: Vec::new(),
+        pages: Vec::new(),
+    };
+    note_broken(
+        scenario,
+        state,
+        Effect::None,
+        Invariants::NONE,
+        broken,
+        &mut row,
+    );
+    first_broken(&row)
 }
 
 fn first_broken(row: &StepRow) -> Option<(Invariant, Vec<String>)> {
@@ -291,7 +318,7 @@ fn write_in<L: Layout>(
     steps: &[Step],
 ) -> Result<(), WriteError> {
     let mut writer = TraceWriter::new(out, header)?;
-    let mut before = Invariants::NONE;
+    let mut before = first::broken(&scenario.machine, &state);
     for step in steps {
         let mut row = row(scenario, &state, *step);
         let (effect, broken) = take(scenario, &mut state, *step);

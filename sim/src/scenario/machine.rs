@@ -26,6 +26,10 @@ pub(super) struct Parts {
     pub(super) scaled: Vec<String>,
     pub(super) slots: Vec<SlotState>,
     pub(super) machine_span: Range<usize>,
+    /// For each operation of each program, where the text asks for it.
+    pub(super) origins: Vec<Vec<Option<Range<usize>>>>,
+    /// The last step of the first program.
+    pub(super) last_step: Option<Range<usize>>,
 }
 
 /// A memslot as the protocol's text goes through its life.
@@ -209,6 +213,8 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
         scaled: Vec::new(),
         slots: Vec::new(),
         machine_span: node.span.clone(),
+        origins: Vec::new(),
+        last_step: None,
     };
     let caps = read_caps(source, &mut table, &mut parts)?;
     read_constants(&mut table, &mut parts)?;

@@ -7,15 +7,16 @@ mod builtin;
 mod error;
 mod machine;
 mod node;
+mod reach;
 mod reader;
+mod settings;
 mod steps;
 mod writers;
 
 use std::path::Path;
 
 use dirtysim_model::machine::Machine;
-use dirtysim_model::mutated;
-use dirtysim_model::op::{self, Op};
+use dirtysim_model::op::Op;
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::state::layout::{Array, Large, Layout};
 use dirtysim_model::state::thread::{Answer, Thread};
@@ -28,7 +29,16 @@ pub use builtin::{about_liveness, builtin, builtins, mutation_scenarios};
 pub use dirtysim_model::state::NoRoom;
 pub use error::ScenarioError;
 pub(crate) use error::nearest;
+use reach::Stated;
 use reader::{Result, Source, Table};
+
+/// Who wrote a scenario: in a file of somebody's, nothing stands that can do nothing; what the program keeps in a trace is
+/// run again as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    ByHand,
+    ByTheProgram,
+}
 
 /// The verdict that a scenario states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,15 +94,17 @@ impl Scenario {
                 ));
             }
         };
-        Self::from_tree(Source { file, text }, &tree)
+        Self::from_tree(Source { file, text }, &tree, Written::ByHand)
     }
 
-    /// Reads a scenario from the JSON that a trace's header carries.
+    /// Reads a scenario from the JSON that a trace's header carries. What was run once is run again: steps that nothing
+    /// reaches and mutations that can do nothing are refused in files only.
     ///
     /// # Errors
     /// What is wrong and what to write instead.
     pub fn from_json(file: &str, value: &Value) -> Result<Self> {
-        Self::from_tree(Source { file, text: "" }, &node::from_json(value))
+        let source = Source { file, text: "" };
+        Self::from_tree(source, &node::from_json(value), Written::ByTheProgram)
     }
 
     /// Reads a file, of at most 1 MiB.
@@ -159,7 +171,7 @@ impl Scenario {
         ))
     }
 
-    fn from_tree(source: Source<'_>, tree: &node::Node) -> Result<Self> {
+    fn from_tree(source: Source<'_>, tree: &node::Node, written: Written) -> Result<Self> {
         let mut top = Table::new(source, tree, "the scenario")?;
         let name = top.text("name")?.map(str::to_owned);
         let sentence = top.text("sentence")?.unwrap_or_default().to_owned();
@@ -177,12 +189,16 @@ impl Scenario {
             })
             .transpose()?;
         let checks_spurious = top.boolean("check_spurious")?.unwrap_or(false);
-        let mutations = read_mutations(source, &mut top)?;
+        let (mutations, mutation_spans) = read_mutations(source, &mut top)?;
         let mut parts = machine::read(source, &mut top)?;
-        mutated::set(&mut parts.machine, mutations);
+        dirtysim_model::mutated::set(&mut parts.machine, mutations);
         parts.machine.track_spurious = checks_spurious;
         let writers = writers::read(source, &mut top, &mut parts)?;
         steps::read(source, &mut top, &mut parts, &writers)?;
+        if written == Written::ByHand {
+            reach::check(source, &parts, Stated { expect, liveness })?;
+            settings::check(source, tree, &parts)?;
+        }
         let span = top.span.clone();
         top.finish()?;
         let Some(name) = name else {
@@ -217,6 +233,17 @@ impl Scenario {
             source: node::to_json(tree),
         };
         scenario.check_setup(source, &parts.setup_spans)?;
+        if written == Written::ByHand {
+            for (mutation, span) in mutation_spans {
+                if let Some(lacks) = crate::mutated::lacks(&scenario, mutation) {
+                    return source.error(
+                        &span,
+                        format!("`{}` can do nothing here: {lacks}", mutation.name()),
+                        "leave it away, or write what it needs",
+                    );
+                }
+            }
+        }
         Ok(scenario)
     }
 
@@ -276,17 +303,11 @@ impl Scenario {
     /// The entries that the set-up gives each ring; 0: no ring.
     #[must_use]
     pub fn ring_entries(&self) -> u32 {
-        use dirtysim_model::machine::{
-            CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL, DIRTY_GFN_BYTES,
-        };
+        use dirtysim_model::machine::DIRTY_GFN_BYTES;
         self.setup
             .iter()
             .find_map(|op| match op {
-                Op::EnableCap(op::EnableCap {
-                    cap: CAP_DIRTY_LOG_RING | CAP_DIRTY_LOG_RING_ACQ_REL,
-                    args0,
-                    ..
-                }) => Some(*args0 as u32 / DIRTY_GFN_BYTES),
+                Op::EnableCap(op) if is_ring(op.cap) => Some(op.args0 as u32 / DIRTY_GFN_BYTES),
                 _ => None,
             })
             .unwrap_or(0)
@@ -326,7 +347,7 @@ impl Scenario {
     /// The scenario with no mutation, and expected to hold.
     #[must_use]
     pub fn without_mutations(mut self) -> Self {
-        mutated::set(&mut self.machine, Mutations::default());
+        dirtysim_model::mutated::set(&mut self.machine, Mutations::default());
         self.expect = Some(Expect::Holds);
         if let Value::Object(map) = &mut self.source {
             map.shift_remove("mutations");
@@ -367,6 +388,15 @@ fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) -> Answer {
     finish_op(machine, state, 0, |_| ()).expect("in set-up nobody holds what a step could wait for")
 }
 
+/// Whether that capability enables rings.
+fn is_ring(cap: u32) -> bool {
+    use dirtysim_model::machine::{CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL};
+    matches!(cap, CAP_DIRTY_LOG_RING | CAP_DIRTY_LOG_RING_ACQ_REL)
+}
+
+/// Mutations, each with the place that names it.
+type Named = Vec<(Mutation, std::ops::Range<usize>)>;
+
 fn read_expect(source: Source<'_>, node: &node::Node) -> Result<Expect> {
     const HELP: &str = "write expect = \"holds\" or expect = { violated = \"no_dirty_page_lost\" }";
     if let node::Kind::Text(word) = &node.kind {
@@ -387,12 +417,16 @@ fn read_expect(source: Source<'_>, node: &node::Node) -> Result<Expect> {
     Ok(Expect::Violated(invariant))
 }
 
-fn read_mutations(source: Source<'_>, top: &mut Table<'_>) -> Result<Mutations> {
+/// The mutations, and where each is named.
+fn read_mutations(source: Source<'_>, top: &mut Table<'_>) -> Result<(Mutations, Named)> {
     let known: Vec<(&'static str, Mutation)> =
         Mutation::ALL.iter().map(|m| (m.name(), *m)).collect();
     let mut mutations = Mutations::default();
+    let mut spans = Vec::new();
     for node in top.list("mutations")?.unwrap_or_default() {
-        mutations.switch_on(reader::pick(source, node, "mutation", &known)?);
+        let mutation = reader::pick(source, node, "mutation", &known)?;
+        mutations.switch_on(mutation);
+        spans.push((mutation, node.span.clone()));
     }
-    Ok(mutations)
+    Ok((mutations, spans))
 }

@@ -1,5 +1,7 @@
 //! `[protocol]`: what each thread of the VMM does, step by step.
 
+use std::ops::Range;
+
 use dirtysim_model::machine::{Arch, Mmu, OnRingFull, WriterLog};
 use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, Until};
 
@@ -143,6 +145,8 @@ struct Writer<'a> {
     slots: Vec<SlotState>,
     locks: &'a mut Vec<String>,
     program: Vec<Op>,
+    /// Where the text asks for each operation; none for what the repetition around it adds.
+    origins: Vec<Option<Range<usize>>>,
     /// The slot, first page and pages of the chunk that `each_chunk` is at.
     chunk: Option<(usize, u32, u32)>,
     /// Inside a `try`: the operations at which an error leads to its `on_error`.
@@ -203,12 +207,14 @@ pub(super) fn read(
             slots: slots.clone(),
             locks: &mut locks,
             program: Vec::new(),
+            origins: Vec::new(),
             chunk: None,
             tried: None,
             threads,
         };
         writer.steps(steps)?;
-        let mut program = writer.program;
+        writer.note_origin(None);
+        let (mut program, origins) = (writer.program, writer.origins);
         let end = program.len() as u16;
         for op in &mut program {
             if let Op::Again(op::Again { to, .. }) = op {
@@ -223,6 +229,10 @@ pub(super) fn read(
             );
         }
         parts.machine.programs.push(program);
+        parts.origins.push(origins);
+        if let Some(last) = steps.last() {
+            parts.last_step.get_or_insert_with(|| last.span.clone());
+        }
     }
     parts.machine.track_sent = parts
         .machine
@@ -254,7 +264,9 @@ impl Writer<'_> {
                 kind: Kind::Table(Vec::new()),
             };
             let table = Table::new(source, &empty, "the step")?;
-            return self.word(word, table);
+            self.word(word, table)?;
+            self.note_origin(Some(&node.span));
+            return Ok(());
         }
         let mut table = Table::new(source, node, "a step")?;
         if table.get("forever").is_some()
@@ -291,15 +303,24 @@ impl Writer<'_> {
             };
             let lock = self.lock(node, name)?;
             self.program.push(Op::Lock(lock));
+            self.note_origin(None);
             self.steps(steps)?;
             self.program.push(Op::Unlock(lock));
+            self.note_origin(None);
             return Ok(());
         }
         let Some(word_node) = table.get("step") else {
             return source.error(&node.span, "a step without `step`", "write \"copy\", { step = \"copy\", … }, { repeat = 2, steps = [ … ] } or { lock = \"slots\", steps = [ … ] }");
         };
         let word = reader::pick(source, word_node, "step", &known)?;
-        self.word(word, table)
+        self.word(word, table)?;
+        self.note_origin(Some(&node.span));
+        Ok(())
+    }
+
+    /// Notes where the operations that were added since the last time were asked for.
+    fn note_origin(&mut self, span: Option<&Range<usize>>) {
+        self.origins.resize(self.program.len(), span.cloned());
     }
 
     /// A part of a program that is repeated, done for each chunk, or tried.
@@ -390,6 +411,7 @@ impl Writer<'_> {
         self.target(node)?;
         let to = to as u16;
         self.program.push(Op::Again(op::Again { to, until }));
+        self.note_origin(None);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use super::levels::{Pass, pass};
 use super::sections::Sections;
 use super::table::collision_probability;
 use super::{Coverage, Options, Reduced, Report, Verdict, Violation, Watch, boards, path};
+use crate::sometimes::no_claim;
 
 /// Searches from `start`.
 pub(super) fn search<L: Layout>(
@@ -61,6 +62,8 @@ pub(super) fn search<L: Layout>(
     let verdict = match (&violation, passed.limit) {
         (Some(_), _) => Verdict::Violated,
         (None, Some(_)) => Verdict::Inconclusive,
+        // What never claims anything, or never gets where it must, holds nothing.
+        (None, None) if no_claim(machine, passed.seen).is_some() => Verdict::Inconclusive,
         (None, None) => Verdict::Holds,
     };
     Report {

@@ -1,0 +1,44 @@
+//! The first state of a schedule: what is broken before anybody acts, and why that is most often so.
+//!
+//! Search, schedules, replay, shrinking and stories all begin by asking this, so that they agree on it.
+
+use dirtysim_model::machine::Machine;
+use dirtysim_model::op::Op;
+use dirtysim_model::oracle::{self, Invariant, Invariants};
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Effect, for_each_step};
+
+use crate::run::is_stuck;
+use crate::scenario::Scenario;
+
+/// The claims that are broken in a state in which nobody has acted yet.
+#[must_use]
+pub fn broken<L: Layout>(machine: &Machine, state: &State<L>) -> Invariants {
+    let mut broken = oracle::check(machine, state, Effect::None);
+    let mut any = false;
+    for_each_step(machine, state, |_| any = true);
+    if !any && is_stuck(machine, state) {
+        broken.insert(Invariant::MigrationMakesProgress);
+    }
+    broken
+}
+
+/// What a lost page has to do with a program that never copies all memory, and what to write; none where it does, or
+/// where the claim is about something else.
+#[must_use]
+pub fn no_full_copy(scenario: &Scenario, invariant: Invariant) -> Option<&'static str> {
+    let about_pages = matches!(
+        invariant,
+        Invariant::NoDirtyPageLost | Invariant::StalePageIsAccountedFor
+    );
+    let plans = scenario
+        .machine
+        .programs
+        .iter()
+        .flatten()
+        .any(|op| matches!(op, Op::CopyAll | Op::TakeAll));
+    (about_pages && !plans).then_some(
+        "Nothing plans a full copy, so that every page differs from the start: write \"copy-all\", or \"take-all\" and later \"copy\", behind \"enable-logging\".",
+    )
+}
