@@ -1,6 +1,10 @@
-//! What is wrong with a step is said with the word that the language has for it.
+//! What is wrong with a step is said with the word that the language has for it; the rows of the language are what is read and what is
+//! documented.
+
+use std::path::Path;
 
 use dirtysim::scenario::Scenario;
+use dirtysim::scenario::vocabulary::{VOCABULARY, table};
 
 #[test]
 fn a_kernel_writer_without_pages_is_named_by_its_own_word() {
@@ -27,5 +31,74 @@ steps = ["enable-logging", "pause-vcpus", "{word}", "finish"]
             error.contains(&format!("`{word}` does not say which pages it writes")),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn the_pages_table_of_words_is_made_of_the_rows() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/scenarios.md");
+    dirtysim_expected::section(&page, "words", &table());
+}
+
+/// Keys of tables around steps, which an error names as well.
+const AROUND: [&str; 7] = [
+    "forever",
+    "until_clean",
+    "each_chunk",
+    "try",
+    "repeat",
+    "lock",
+    "step",
+];
+
+#[test]
+fn a_word_takes_the_keys_of_its_row_and_no_other() {
+    for (word, keys, _) in VOCABULARY {
+        // What a key needs beside it is given, so that the one key that is wrong is all that is.
+        let given = match *word {
+            "vmm-write" | "host-age" => "page = 0,",
+            "its-save-tables"
+            | "save-pending-tables"
+            | "its-restore-tables"
+            | "kernel-write"
+            | "pre-fault"
+            | "drop-free"
+            | "end-free"
+            | "mark-queues" => "pages = [0],",
+            "join-thread" => "thread = 1,",
+            _ => "",
+        };
+        let text = format!(
+            r#"
+name = "keys"
+[machine]
+arch = "x86"
+vcpus = 1
+pages = 2
+ring = {{ entries = 4, reserved = 2 }}
+[writers]
+always_dirty = [1]
+send_failures = 1
+devices = [{{ name = "net", transfers = 1, pages = [0] }}]
+[protocol]
+steps = [{{ step = "{word}", {given} nonsense = 1 }}, "copy", "finish"]
+[[protocol.threads]]
+name = "other"
+steps = ["copy"]
+"#
+        );
+        let error = Scenario::from_toml("keys.toml", &text).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("unknown key `nonsense`"), "{word}: {error}");
+        let (_, has) = error.split_once(" has: ").expect("it says what there is");
+        let mut has: Vec<&str> = has
+            .trim()
+            .split(", ")
+            .filter(|key| !AROUND.contains(key))
+            .collect();
+        has.sort_unstable();
+        let mut row = keys.to_vec();
+        row.sort_unstable();
+        assert_eq!(has, row, "{word}: {error}");
     }
 }

@@ -11,6 +11,7 @@ mod reach;
 mod reader;
 mod settings;
 mod steps;
+pub mod vocabulary;
 mod writers;
 
 use std::path::Path;

@@ -8,125 +8,11 @@ use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, Un
 use super::machine::{Parts, SlotState};
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
+use super::vocabulary::Word;
 use super::writers::{LOGS, Writers};
 
 /// The most operations that a program has once its repetitions are written out.
 const MOST_OPS: usize = 250;
-
-/// The words for steps.
-const STEPS: [(&str, Word); 47] = [
-    ("enable-logging", Word::EnableLogging),
-    ("disable-logging", Word::DisableLogging),
-    ("add-slot", Word::AddSlot),
-    ("remove-slot", Word::RemoveSlot),
-    ("move-slot", Word::MoveSlot),
-    ("copy-all", Word::CopyAll),
-    ("copy", Word::Copy),
-    ("harvest-rings", Word::Harvest),
-    ("reset-rings", Word::Reset),
-    ("get-dirty-log", Word::Get),
-    ("clear-dirty-log", Word::Clear),
-    ("publish", Word::Publish),
-    ("kick-vcpus", Word::Kick),
-    ("pause-vcpus", Word::Pause),
-    ("signal-vcpus", Word::Signal),
-    ("wait-vcpus-stopped", Word::WaitStopped),
-    ("resume-vcpus", Word::Resume),
-    ("wait-ring-full", Word::WaitRingFull),
-    ("ack-ring-full", Word::AckRingFull),
-    ("its-save-tables", Word::ItsSave),
-    ("save-pending-tables", Word::PendingSave),
-    ("its-restore-tables", Word::ItsRestore),
-    ("kernel-write", Word::KernelWrite),
-    ("vmm-write", Word::VmmWrite),
-    ("vmm-log-sync", Word::VmmLogSync),
-    ("vmm-log-reset", Word::VmmLogReset),
-    ("start-device", Word::DeviceStart),
-    ("stop-devices", Word::DeviceStop),
-    ("drain-devices", Word::DeviceDrain),
-    ("device-log-sync", Word::DeviceSync),
-    ("join-thread", Word::JoinThread),
-    ("forget-collected", Word::Forget),
-    ("host-age", Word::HostAge),
-    ("pre-fault", Word::PreFault),
-    ("drop-free", Word::DropFree),
-    ("cancel", Word::Cancel),
-    ("new-destination", Word::NewDestination),
-    ("checkpoint", Word::Checkpoint),
-    ("take-all", Word::TakeAll),
-    ("take-always-dirty", Word::TakeAlways),
-    ("mark-queues", Word::MarkQueues),
-    ("end-free", Word::EndFree),
-    ("put-back", Word::PutBack),
-    ("discard", Word::Discard),
-    ("sync-file", Word::SyncFile),
-    ("wait-guest-runs", Word::WaitRunning),
-    ("end", Word::End),
-];
-
-/// The words that end a protocol.
-const ENDS: [(&str, Word); 2] = [("finish", Word::Finish), ("switch-over", Word::SwitchOver)];
-
-/// How the language writes a word.
-fn text_of(word: Word) -> &'static str {
-    let mut known = STEPS.iter().chain(&ENDS);
-    known
-        .find(|(_, other)| *other == word)
-        .map_or("step", |(text, _)| *text)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    EnableLogging,
-    DisableLogging,
-    AddSlot,
-    RemoveSlot,
-    MoveSlot,
-    CopyAll,
-    Copy,
-    Harvest,
-    Reset,
-    Get,
-    Clear,
-    Publish,
-    Kick,
-    Pause,
-    Signal,
-    WaitStopped,
-    Resume,
-    WaitRingFull,
-    AckRingFull,
-    ItsSave,
-    PendingSave,
-    ItsRestore,
-    KernelWrite,
-    VmmWrite,
-    VmmLogSync,
-    VmmLogReset,
-    DeviceStart,
-    DeviceStop,
-    DeviceDrain,
-    DeviceSync,
-    JoinThread,
-    Forget,
-    HostAge,
-    PreFault,
-    DropFree,
-    Cancel,
-    NewDestination,
-    Checkpoint,
-    TakeAll,
-    TakeAlways,
-    MarkQueues,
-    EndFree,
-    PutBack,
-    Discard,
-    SyncFile,
-    WaitRunning,
-    End,
-    Finish,
-    SwitchOver,
-}
 
 /// How a harvest can go wrong, in the words of scenarios.
 const WAYS: [(&str, HarvestWay); 5] = [
@@ -256,9 +142,8 @@ impl Writer<'_> {
 
     fn step(&mut self, node: &Node) -> Result<()> {
         let source = self.source;
-        let known: Vec<(&'static str, Word)> = STEPS.into_iter().chain(ENDS).collect();
         if matches!(node.kind, Kind::Text(_)) {
-            let word = reader::pick(source, node, "step", &known)?;
+            let word = reader::pick(source, node, "step", Word::ALL)?;
             let empty = Node {
                 span: node.span.clone(),
                 kind: Kind::Table(Vec::new()),
@@ -312,7 +197,7 @@ impl Writer<'_> {
         let Some(word_node) = table.get("step") else {
             return source.error(&node.span, "a step without `step`", "write \"copy\", { step = \"copy\", … }, { repeat = 2, steps = [ … ] } or { lock = \"slots\", steps = [ … ] }");
         };
-        let word = reader::pick(source, word_node, "step", &known)?;
+        let word = reader::pick(source, word_node, "step", Word::ALL)?;
         self.word(word, table)?;
         self.note_origin(Some(&node.span));
         Ok(())
@@ -541,7 +426,7 @@ impl Writer<'_> {
         let Some(frames) = frames else {
             return self.source.error(
                 &table.span,
-                format!("`{}` does not say which pages it writes", text_of(word)),
+                format!("`{}` does not say which pages it writes", Word::text(word)),
                 "write pages = [3] in the step, or the writer's tables in [writers]",
             );
         };
