@@ -18,7 +18,7 @@ const ROUND: &str = "\"pause-vcpus\", \"harvest-rings\", \"reset-rings\", \"copy
 #[test]
 fn what_it_maps_is_recorded_and_nothing_is_lost() {
     let steps = format!(
-        "\"enable-logging\", \"copy-all\", {{ step = \"pre-fault\", pages = [0] }}, {ROUND}"
+        "\"enable-logging\", \"copy-all\", \"pause-vcpus\", {{ step = \"pre-fault\", pages = [0] }}, \"resume-vcpus\", {ROUND}"
     );
     let scenario = scenario(X86, &steps).unwrap();
     let report = check(&scenario, &Options::default(), &|_| true).unwrap();
@@ -28,7 +28,7 @@ fn what_it_maps_is_recorded_and_nothing_is_lost() {
 #[test]
 fn more_pages_than_a_ring_has_entries_overflow_it() {
     let steps = format!(
-        "\"enable-logging\", \"copy-all\", {{ step = \"pre-fault\", pages = [0, 1, 2, 3] }}, {ROUND}"
+        "\"enable-logging\", \"copy-all\", \"pause-vcpus\", {{ step = \"pre-fault\", pages = [0, 1, 2, 3] }}, \"resume-vcpus\", {ROUND}"
     );
     let scenario = scenario(
         &X86.replace("entries = 4, reserved = 2", "entries = 2, reserved = 1"),

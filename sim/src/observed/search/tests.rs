@@ -627,7 +627,8 @@ fn in_the_model(arch: ModelArch, pml: bool) -> (machine::Machine, u32, bool) {
         let mut choices = Vec::new();
         for_each_choice(&machine, &state, actor, |choice| choices.push(choice));
         let choice = match choices.as_slice() {
-            all if all.contains(&Choice::Steal) => Choice::Steal,
+            // At the exit it may return: it would store there for ever.
+            all if pc != Pc::Exit && all.contains(&Choice::Steal) => Choice::Steal,
             all => all[0],
         };
         let step = Step { actor, choice };
