@@ -126,7 +126,7 @@ impl Operation for GetDirtyLog {
                 slots::kick_for_pml(act.state, index as usize);
                 let next = after_kick(&act);
                 let vcpus = act.state.vcpus.len() as u32;
-                return advance(&mut act, vcpus, KICK, next);
+                advance(&mut act, vcpus, KICK, next)
             }
             LOCK => {
                 act.state.mmu_lock_write = true;

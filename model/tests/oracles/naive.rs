@@ -288,7 +288,7 @@ impl Naive {
         bad: bool,
     ) -> Result<u32, Errno> {
         let bits = u64::from(self.setup.word_bits);
-        let slot = self.find(number, first % bits == 0)?;
+        let slot = self.find(number, first.is_multiple_of(bits))?;
         let pages = u64::from(self.setup.slots[slot]);
         let end = first.saturating_add(u64::from(count));
         if end > pages || (u64::from(count) % bits != 0 && end != pages) {
