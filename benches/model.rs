@@ -7,13 +7,14 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dirtysim::ladder::Packed;
 use dirtysim::random::Choices;
 use dirtysim::run::{Options, Scheduler, run};
 use dirtysim::scenario::{Scenario, builtins};
-use dirtysim_model::layout::{Layout, Medium, Small};
 use dirtysim_model::oracle;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Step, apply, for_each_step};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Step, apply, for_each_step};
 
 const SEEDS: u64 = 200;
 
@@ -43,13 +44,10 @@ fn drive<L: Layout>(scenario: &Scenario, start: &State<L>, checked: bool) -> u64
 }
 
 fn steps_of(scenario: &Scenario, checked: bool) -> u64 {
-    if let Ok(start) = scenario.start::<Small>() {
-        return drive(scenario, &start, checked);
+    match Packed::start(scenario).expect("the built-in scenarios fit") {
+        Packed::Small(start) => drive(scenario, &start, checked),
+        Packed::Medium(start) => drive(scenario, &start, checked),
     }
-    let start = scenario
-        .start::<Medium>()
-        .expect("the built-in scenarios fit");
-    drive(scenario, &start, checked)
 }
 
 fn transitions(criterion: &mut Criterion) {

@@ -25,8 +25,8 @@ use dirtysim::trace::call::CallRow;
 use dirtysim::trace::observed::{Observed, ObservedEvent};
 use dirtysim::trace::step::{StepRow, row};
 use dirtysim::trace::{Expect, Header, Kind, TraceReader, TraceWriter};
-use dirtysim_model::layout::{Layout, Medium, Small};
-use dirtysim_model::step::{Step, apply, for_each_step};
+use dirtysim_model::state::layout::{Layout, Medium, Small};
+use dirtysim_model::transition::{Step, apply, for_each_step};
 
 /// Events of a trace that is timed.
 const TIMED: u64 = 200_000;
@@ -84,7 +84,7 @@ fn write_steps<L: Layout>(scenario: &Scenario, events: u64, out: impl Write) {
     let machine = &scenario.machine;
     let mut state = scenario
         .start::<L>()
-        .unwrap_or_else(|(what, most)| panic!("at most {most} {what}"));
+        .unwrap_or_else(|error| panic!("{error}"));
     let mut choices = Choices::new(1, 0);
     let mut possible: Vec<Step> = Vec::new();
     for _ in 0..events {

@@ -1,15 +1,15 @@
 //! The recordings of real kernels under `traces/kernel/`: each raw file gives the trace beside it, byte for byte, and
 //! the trace says all that the raw file says.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test kernel_traces` writes the traces anew.
+//! `DIRTYSIM_BLESS=1 cargo test --test kernel_traces` writes the traces anew.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 use std::path::PathBuf;
 
 use dirtysim::import::{ImportSummary, import_kvm_jsonl};
 use dirtysim::trace::call::{Call, CallRow};
-use dirtysim::trace::{PendingFile, TraceReader, TraceWriter};
+use dirtysim::trace::{TraceReader, TraceWriter};
 use serde_json::Value;
 
 const RECORDINGS: [&str; 2] = ["arm64-linux-6.12.117", "x86-linux-6.18.44"];
@@ -45,26 +45,7 @@ fn importing_a_raw_recording_gives_the_stored_trace() {
     for recording in RECORDINGS {
         let (imported, _) = import(recording);
         let stored = path(recording, "trace.jsonl");
-        if std::env::var_os("UPDATE_EXPECT").is_some() {
-            let mut file = PendingFile::create(&stored).unwrap();
-            file.write_all(&imported).unwrap();
-            file.keep().unwrap();
-        }
-        let expected = fs::read(&stored).unwrap();
-        let same = imported
-            .iter()
-            .zip(&expected)
-            .take_while(|(left, right)| left == right)
-            .count();
-        let line = 1 + imported[..same]
-            .iter()
-            .filter(|&&byte| byte == b'\n')
-            .count();
-        assert!(
-            imported == expected,
-            "{} differs from the import at line {line}; UPDATE_EXPECT=1 rewrites it",
-            stored.display()
-        );
+        dirtysim_expected::file(&stored, imported);
     }
 }
 

@@ -1,16 +1,16 @@
 //! The kill matrix: which claims see which mutation. Every mutation is seen, and every claim sees one.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test kill_matrix` rewrites the expected file.
+//! `DIRTYSIM_BLESS=1 cargo test --test kill_matrix` rewrites the expected file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use dirtysim::bugs::{BUGS, mutation_scenarios};
+use dirtysim::bugs::BUGS;
 use dirtysim::run::{Options, Scheduler, run};
-use dirtysim::scenario::{Expect, Scenario};
-use dirtysim_model::mutation::Mutation;
+use dirtysim::scenario::{Expect, Scenario, mutation_scenarios};
 use dirtysim_model::oracle::{Invariant, Invariants};
+use dirtysim_model::words::mutation::Mutation;
 
 const EXPECTED: &str = "tests/kill_matrix.txt";
 
@@ -61,7 +61,7 @@ fn matrix() -> BTreeMap<Mutation, Invariants> {
     let scenarios = BUGS.iter().flat_map(|bug| bug.scenarios());
     for scenario in scenarios.chain(mutation_scenarios()) {
         let seen = seen_by(&scenario);
-        for mutation in scenario.machine.mutations.iter() {
+        for mutation in scenario.machine.mutations().iter() {
             if let Some(row) = rows.get_mut(&mutation) {
                 row.union(seen);
             }
@@ -89,16 +89,13 @@ fn every_mutation_is_seen_and_every_claim_sees_one() {
         .collect();
     assert!(unseen.is_empty(), "seen by no claim: {unseen:?}");
     let blind: Vec<&str> = Invariant::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|invariant| !rows.values().any(|seen| seen.has(*invariant)))
         .map(Invariant::name)
         .collect();
     assert!(blind.is_empty(), "claims that see no mutation: {blind:?}");
     let text = table(&rows);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXPECTED);
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(&path, &text).expect("the expected file can be written");
-    }
-    let expected = std::fs::read_to_string(&path).expect("the expected file is there");
-    assert_eq!(text, expected, "UPDATE_EXPECT=1 rewrites {EXPECTED}");
+    dirtysim_expected::file(&path, text);
 }

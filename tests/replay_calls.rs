@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use dirtysim::replay::calls::{ReplayOptions, ReplayOutcome, replay_calls};
 use dirtysim::trace::call::CallRow;
 use dirtysim::trace::{TraceError, TraceReader};
-use dirtysim_model::mutation::{Mutation, Mutations};
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 use serde_json::{Value, json};
 
 const ARM64: &str = "arm64-linux-6.12.117";

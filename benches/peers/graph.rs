@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use dirtysim::scenario::Scenario;
-use dirtysim_model::layout::Small;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariants};
-use dirtysim_model::pack::Packing;
+use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{apply, for_each_step};
+use dirtysim_model::state::layout::Small;
+use dirtysim_model::transition::{apply, for_each_step};
 
 /// A packed state of `N` words.
 pub type Packed<const N: usize> = [u64; N];

@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
-use dirtysim_model::layout::Small;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Effect, Step, apply, for_each_step};
+use dirtysim_model::state::layout::Small;
+use dirtysim_model::transition::{Effect, Step, apply, for_each_step};
 use stateright::{Checker, Model, Property};
 
 use crate::graph::{Graph, Packed};

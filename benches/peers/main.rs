@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use dirtysim::search::{self, Coverage, Options, Reductions, Report, Verdict};
 use dirtysim_model::oracle;
-use dirtysim_model::step::{Effect, apply, for_each_step};
+use dirtysim_model::transition::{Effect, apply, for_each_step};
 
 use dirtysim_peers::by_words;
 use dirtysim_peers::graph::{Graph, Packed};

@@ -6,6 +6,7 @@
 //! [`cost`] says what a migration takes.
 #![forbid(unsafe_code)]
 
+mod alone;
 pub mod blame;
 pub mod bugs;
 #[cfg(feature = "cli")]
@@ -15,11 +16,13 @@ pub mod debate;
 pub mod explain;
 pub mod fidelity;
 pub mod import;
+pub mod ladder;
 pub mod observed;
 pub mod orders;
 pub mod plot;
 pub mod random;
 pub mod replay;
+pub mod reproduce;
 pub mod run;
 pub mod scenario;
 pub mod search;

@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use dirtysim_model::layout::{Large, Layout, Medium, Small};
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Step, apply, for_each_step};
-use dirtysim_model::vcpu::Exit;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::vcpu::Exit;
+use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
 use rayon::prelude::*;
 
+use crate::ladder::{Any, on_any};
 use crate::random::Choices;
 use crate::scenario::{Expect, Scenario};
 use crate::sometimes::Seen;
@@ -111,16 +112,9 @@ pub fn run(
     options: &Options,
     progress: &(dyn Fn(u64) -> bool + Sync),
 ) -> Outcome {
-    if let Ok(start) = scenario.start::<Small>() {
-        return run_in(scenario, &start, options, progress);
-    }
-    if let Ok(start) = scenario.start::<Medium>() {
-        return run_in(scenario, &start, options, progress);
-    }
-    let start = scenario
-        .start::<Large>()
-        .expect("the large layout has room for every scenario");
-    run_in(scenario, &start, options, progress)
+    on_any!(Any::start(scenario), |start| run_in(
+        scenario, &start, options, progress
+    ))
 }
 
 /// One schedule's share of an [`Outcome`].

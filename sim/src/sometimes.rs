@@ -3,14 +3,14 @@
 //! An invariant that holds because nothing ever happened holds in vain. Each claim says in which scenarios it is
 //! expected at all.
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
-use dirtysim_model::pages::PageSet;
-use dirtysim_model::ring::{F_DIRTY, F_RESET, RingEntry};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Step};
-use dirtysim_model::vcpu::{Exit, Pc};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::ring::{F_DIRTY, F_RESET, RingEntry};
+use dirtysim_model::state::vcpu::{Exit, Pc};
+use dirtysim_model::transition::{Actor, Choice, Step};
 
 macro_rules! claims {
     ($($variant:ident = $sentence:literal;)+) => {
@@ -59,9 +59,9 @@ impl Sometimes {
     pub fn applies(self, machine: &Machine, ring: bool) -> bool {
         let any = |wanted: fn(&Op) -> bool| machine.programs.iter().flatten().any(wanted);
         let stores = machine.vcpus.iter().any(|vcpu| vcpu.stores > 0);
-        let gets = any(|op| matches!(op, Op::GetDirtyLog { .. }));
-        let resets = any(|op| matches!(op, Op::ResetRings { .. }));
-        let kernel = any(|op| matches!(op, Op::KernelWrite { .. }));
+        let gets = any(|op| matches!(op, Op::GetDirtyLog(_)));
+        let resets = any(|op| matches!(op, Op::ResetRings(_)));
+        let kernel = any(|op| matches!(op, Op::KernelWrite(_)));
         match self {
             Self::StoreHit => stores,
             Self::SoftFull | Self::ExitRingFull => false,
@@ -69,9 +69,9 @@ impl Sometimes {
             Self::KernelWrite => kernel,
             Self::BitmapHadPages => gets && (kernel || (!ring && stores)),
             Self::RingAndBitmap => false,
-            Self::Harvested => ring && stores && any(|op| matches!(op, Op::Harvest { .. })),
+            Self::Harvested => ring && stores && any(|op| matches!(op, Op::Harvest(_))),
             Self::EntryReset => ring && stores && resets,
-            Self::BitsCleared => any(|op| matches!(op, Op::ClearDirtyLog { .. })),
+            Self::BitsCleared => any(|op| matches!(op, Op::ClearDirtyLog(_))),
             Self::PmlHeld => machine.pml && stores,
             Self::MarkOwed => false,
             Self::DeviceWrote => !machine.devices.is_empty(),
@@ -243,8 +243,8 @@ impl Facts {
         let t = &state.threads[thread];
         if t.stage != 0 {
             match machine.programs[thread].get(usize::from(t.op)) {
-                Some(Op::GetDirtyLog { .. }) => facts.half(IN_GET, true),
-                Some(Op::ResetRings { .. }) => facts.half(IN_BATCH, t.batch.mask != 0),
+                Some(Op::GetDirtyLog(_)) => facts.half(IN_GET, true),
+                Some(Op::ResetRings(_)) => facts.half(IN_BATCH, t.batch.mask != 0),
                 _ => {}
             }
         }
@@ -305,15 +305,15 @@ impl Facts {
     fn note_thread<L: Layout>(&mut self, machine: &Machine, state: &State<L>, thread: usize) {
         let t = &state.threads[thread];
         match machine.programs[thread].get(usize::from(t.op)) {
-            Some(Op::KernelWrite { .. }) => self.insert(Sometimes::KernelWrite, t.stage == 1),
-            Some(Op::GetDirtyLog { .. }) => {
+            Some(Op::KernelWrite(_)) => self.insert(Sometimes::KernelWrite, t.stage == 1),
+            Some(Op::GetDirtyLog(_)) => {
                 let dirty = !state.bitmap.is_empty();
                 self.insert(Sometimes::BitmapHadPages, dirty);
                 self.half(GETS, dirty);
             }
-            Some(Op::Harvest { .. }) => self.half(HARVESTS, true),
-            Some(Op::ResetRings { .. }) => self.half(RESETS, true),
-            Some(Op::ClearDirtyLog { .. }) => {
+            Some(Op::Harvest(_)) => self.half(HARVESTS, true),
+            Some(Op::ResetRings(_)) => self.half(RESETS, true),
+            Some(Op::ClearDirtyLog(_)) => {
                 self.insert(Sometimes::BitsCleared, !state.bitmap.is_empty());
             }
             Some(Op::Resume) => self.insert(Sometimes::GuestRanOn, !state.guest_runs),

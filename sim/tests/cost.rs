@@ -216,14 +216,5 @@ fn results_are_the_same_bytes_on_every_machine() {
         .map(|document| format!("{document:#}\n"))
         .collect();
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expected/cost.json");
-    if std::env::var_os("DIRTYSIM_BLESS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &got).unwrap();
-    }
-    let expected =
-        std::fs::read_to_string(&path).expect("tests/expected/cost.json is part of the repository");
-    assert!(
-        got == expected,
-        "cost.json differs; look at the difference, then rewrite it with DIRTYSIM_BLESS=1"
-    );
+    dirtysim_expected::file(&path, got);
 }

@@ -31,10 +31,6 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn blessing() -> bool {
-    std::env::var_os("DIRTYSIM_BLESS").is_some()
-}
-
 #[test]
 fn every_claim_comes_out_as_its_file_states() {
     for judgement in &debate().judgements {
@@ -66,48 +62,15 @@ fn nothing_holds_without_every_interleaving_and_nothing_breaks_without_a_trace()
 #[test]
 fn the_terminals_table_is_the_expected_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expected/debate.txt");
-    let got = terminal(debate());
-    if blessing() {
-        std::fs::write(&path, &got).expect("the file can be written");
-    }
-    let expected = std::fs::read_to_string(&path).expect("it is part of the repository");
-    assert_eq!(
-        got, expected,
-        "run with DIRTYSIM_BLESS=1 to rewrite the file, and review the difference like code"
-    );
-}
-
-/// The text between two markers, replaced by `new` when blessing.
-fn between_markers(path: &Path, marker: &str, new: &str) {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let (begin, end) = (
-        format!("<!-- {marker}: begin -->\n"),
-        format!("<!-- {marker}: end -->"),
-    );
-    let Some((head, rest)) = text.split_once(&begin) else {
-        panic!("{}: no marker {begin}", path.display());
-    };
-    let Some((old, tail)) = rest.split_once(&end) else {
-        panic!("{}: no marker {end}", path.display());
-    };
-    if blessing() {
-        std::fs::write(path, format!("{head}{begin}{new}{end}{tail}")).expect("it can be written");
-    } else {
-        assert_eq!(old, new, "{}: run with DIRTYSIM_BLESS=1", path.display());
-    }
+    dirtysim_expected::file(&path, terminal(debate()));
 }
 
 #[test]
 fn the_documentation_and_the_readme_are_the_reports_own_output() {
     let root = repository();
-    between_markers(&root.join("docs/debate.md"), "debate", &markdown(debate()));
-    // The README shows the short table wherever its markers stand.
-    let readme = root.join("README.md");
-    let shows =
-        std::fs::read_to_string(&readme).is_ok_and(|text| text.contains("<!-- debate: begin -->"));
-    if shows {
-        between_markers(&readme, "debate", &markdown_short(debate()));
-    }
+    dirtysim_expected::section(&root.join("docs/debate.md"), "debate", &markdown(debate()));
+    let short = markdown_short(debate());
+    dirtysim_expected::section(&root.join("README.md"), "debate", &short);
 }
 
 #[test]

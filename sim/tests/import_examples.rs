@@ -58,33 +58,13 @@ fn compare(name: &str, logs: &[&str], options: &LogOptions) {
     let expected = directory().join("expected");
     let report_path = expected.join(format!("{name}.txt"));
     let trace_path = expected.join(format!("{name}.jsonl"));
-    if std::env::var_os("DIRTYSIM_BLESS").is_some() {
-        fs::write(&report_path, &report).unwrap();
-        if let Some(trace) = &trace {
-            fs::write(&trace_path, trace).unwrap();
-        }
-    }
-    assert_eq!(
-        report,
-        fs::read_to_string(&report_path).unwrap_or_default(),
-        "{}",
-        report_path.display()
-    );
+    dirtysim_expected::file(&report_path, report);
     let Some(trace) = trace else {
-        assert!(
-            !trace_path.exists(),
-            "{} is expected of an import that fails",
-            trace_path.display()
-        );
+        dirtysim_expected::no_file(&trace_path);
         return;
     };
+    dirtysim_expected::file(&trace_path, &trace);
     let trace = String::from_utf8(trace).unwrap();
-    assert_eq!(
-        trace,
-        fs::read_to_string(&trace_path).unwrap_or_default(),
-        "{}",
-        trace_path.display()
-    );
     // What was written is a trace: it can be read again, and every row is the same.
     let reader = TraceReader::new(trace.as_bytes(), name).unwrap();
     let rows: Vec<_> = reader

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use dirtysim::import::detect::LogKind;
 use dirtysim::import::prefix::{Line, Prefix, Stamp};
-use dirtysim::import::tracepoint::{self, Body};
+use dirtysim::import::{Body, tracepoint};
 use dirtysim::import::{LogOptions, LogSummary, ftrace, import_logs, perf, qemu};
 use dirtysim::observed::{CheckConfig, Weight};
 use dirtysim::trace::TraceReader;

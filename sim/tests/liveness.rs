@@ -7,11 +7,11 @@ use dirtysim::run::is_stuck;
 use dirtysim::scenario::{Expect, Scenario, about_liveness, builtin, builtins};
 use dirtysim::search::liveness::{NotALasso, Report, confirm, is_progress, liveness};
 use dirtysim::search::{Coverage, Limit, Options, Reductions, Verdict};
-use dirtysim_model::layout::Small;
-use dirtysim_model::mutation::Mutation;
-use dirtysim_model::pack::Packing;
+use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Step, apply, for_each_step};
+use dirtysim_model::state::layout::Small;
+use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
+use dirtysim_model::words::mutation::Mutation;
 use serde_json::Value;
 
 fn search(scenario: &Scenario, reductions: Reductions, threads: usize) -> Report {

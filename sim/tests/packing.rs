@@ -2,11 +2,11 @@
 
 use dirtysim::random::Choices;
 use dirtysim::scenario::{Scenario, builtins};
-use dirtysim_model::layout::{Layout, Medium, Small};
 use dirtysim_model::oracle;
-use dirtysim_model::pack::{Packing, Touched};
+use dirtysim_model::reduce::pack::{Packing, Touched};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Effect, apply, for_each_step};
+use dirtysim_model::state::layout::{Layout, Medium, Small};
+use dirtysim_model::transition::{Effect, apply, for_each_step};
 
 /// Follows random schedules, and beside each state the one that its bits stand for: at each step both can do the same,
 /// break the same claims, and come to the same bits; and only the sections that a step says it touches have changed.

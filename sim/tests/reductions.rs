@@ -2,7 +2,7 @@
 
 use dirtysim::scenario::{Scenario, builtins};
 use dirtysim::search::{Coverage, Options, Reductions, Report, Rule, Verdict, check};
-use dirtysim_model::mutation::Mutation;
+use dirtysim_model::words::mutation::Mutation;
 
 fn search(scenario: &Scenario, reductions: Reductions) -> Report {
     let options = Options {

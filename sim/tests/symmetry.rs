@@ -2,11 +2,11 @@
 
 use dirtysim::random::Choices;
 use dirtysim::scenario::{Scenario, builtins};
-use dirtysim_model::layout::{Layout, Medium, Small};
-use dirtysim_model::pack::Packing;
+use dirtysim_model::reduce::pack::Packing;
+use dirtysim_model::reduce::symmetry::{Order, Symmetry, vcpu_rank};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{apply, for_each_step};
-use dirtysim_model::symmetry::{Order, Symmetry, vcpu_rank};
+use dirtysim_model::state::layout::{Layout, Medium, Small};
+use dirtysim_model::transition::{apply, for_each_step};
 
 /// What was met on the way.
 #[derive(Debug, Default)]

@@ -24,9 +24,6 @@ const MACHINES: [(&str, &str); 3] = [
     ("arm64-linux-7.3.4", "arm64 7.3.4"),
 ];
 
-const BEGIN: &str = "<!-- outcomes: begin -->\n";
-const END: &str = "<!-- outcomes: end -->\n";
-
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -164,22 +161,10 @@ fn all_seen() -> Vec<BTreeSet<&'static str>> {
 
 #[test]
 fn the_table_in_the_documentation_is_what_the_recordings_show() {
-    let path = root().join("docs/fidelity.md");
-    let text = fs::read_to_string(&path).unwrap();
-    let begin = text.find(BEGIN).expect("the table's first mark") + BEGIN.len();
-    let end = text.find(END).expect("the table's last mark");
-    let rendered = render(&all_seen());
-    if std::env::var_os("DIRTYSIM_BLESS").is_some() {
-        fs::write(
-            &path,
-            format!("{}{rendered}{}", &text[..begin], &text[end..]),
-        )
-        .unwrap();
-        return;
-    }
-    assert!(
-        text[begin..end] == rendered,
-        "docs/fidelity.md differs from what the recordings show; DIRTYSIM_BLESS=1 rewrites it:\n{rendered}"
+    dirtysim_expected::section(
+        &root().join("docs/fidelity.md"),
+        "outcomes",
+        &render(&all_seen()),
     );
 }
 

@@ -7,16 +7,17 @@
 //!
 //! Not here: machines of more than 64 pages or 8 vCPUs or threads.
 
-use super::{
-    Invariant, Invariants, begins_full_copy, bitmap_ends, check_count, check_ring, in_reset,
-    live_only, logged_hosts, lost, open_leaves, owes_flush, resets_ring_of, subtract_thread,
-    subtract_vcpu, subtract_vm, tlb_is_stale,
+use super::check::{
+    bitmap_ends, check_count, check_ring, in_reset, live_only, logged_hosts, lost, open_leaves,
+    owes_flush, resets_ring_of, subtract_thread, subtract_vcpu, subtract_vm, tlb_is_stale,
 };
-use crate::layout::Layout;
+use super::{Invariant, Invariants};
 use crate::machine::Machine;
-use crate::pages::PageSet;
 use crate::state::State;
-use crate::step::Effect;
+use crate::state::accounts::begins_full_copy;
+use crate::state::layout::Layout;
+use crate::state::pages::PageSet;
+use crate::words::Effect;
 
 /// What one section contributes, or several joined: words, so that joining them is four operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,7 +84,9 @@ impl Part {
     /// What a vCPU contributes; it reads the leaves and the memslots besides.
     #[must_use]
     pub fn of_vcpu<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usize) -> Self {
-        let mut part = Self::holding::<L>(|left| subtract_vcpu(machine, state, vcpu, left));
+        let aliased = machine.aliased();
+        let mut part =
+            Self::holding::<L>(|left| subtract_vcpu(machine, state, aliased, vcpu, left));
         let v = &state.vcpus[vcpu];
         part.open = word(&logged_hosts(machine, state, v.tlb.clone()));
         part.bits = flag(state.guest_runs || !v.is_stopped(), COULD_RUN)
@@ -117,13 +120,13 @@ impl Part {
             part.held = u64::MAX;
             part.stale = 0;
         }
-        part.bits = flag(in_reset(machine, state, thread), REARMS)
+        part.bits = flag(in_reset(&state.threads[thread]), REARMS)
             | flag(
-                owes_flush(machine, state, thread),
+                owes_flush(&state.threads[thread]),
                 1 << (OWE_FLUSH + thread as u32),
             );
         for vcpu in 0..state.vcpus.len() {
-            let resets = resets_ring_of(machine, state, thread, vcpu);
+            let resets = resets_ring_of(&state.threads[thread], vcpu);
             part.bits |= flag(resets, 1 << (RESETS + vcpu as u32));
         }
         part

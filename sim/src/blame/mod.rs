@@ -11,13 +11,14 @@ mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dirtysim_model::layout::{Large, Layout, Medium, Small};
-use dirtysim_model::mutation::{Mutation, Mutations};
 use dirtysim_model::op::Op;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Step, apply, for_each_step};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Step, apply, for_each_step};
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 
 use crate::explain::op_words;
+use crate::ladder::{Any, on_any};
 use crate::random::Choices;
 use crate::run::MOST_STEPS;
 use crate::scenario::Scenario;
@@ -213,16 +214,9 @@ fn take_nearer(before: &mut Candidate, other: Candidate) {
 /// A schedule of the scenario without mutations, every possible step as likely as another.
 fn random_schedule(scenario: &Scenario, seed: u64) -> Vec<Step> {
     let scenario = scenario.clone().without_mutations();
-    if let Ok(start) = scenario.start::<Small>() {
-        return random_in(&scenario, start, seed);
-    }
-    if let Ok(start) = scenario.start::<Medium>() {
-        return random_in(&scenario, start, seed);
-    }
-    let start = scenario
-        .start::<Large>()
-        .expect("the large layout has room for every scenario");
-    random_in(&scenario, start, seed)
+    on_any!(Any::start(&scenario), |start| random_in(
+        &scenario, start, seed
+    ))
 }
 
 fn random_in<L: Layout>(scenario: &Scenario, mut state: State<L>, seed: u64) -> Vec<Step> {
@@ -247,10 +241,10 @@ fn random_in<L: Layout>(scenario: &Scenario, mut state: State<L>, seed: u64) -> 
 fn can_swap(first: &Op, second: &Op) -> bool {
     let one = matches!(
         (first, second),
-        (Op::Kick { .. }, Op::WaitStopped | Op::WaitKicked)
+        (Op::Kick(_), Op::WaitStopped | Op::WaitKicked)
     );
     // What is gone to by number does not move.
-    let jumps = |op: &Op| matches!(op, Op::OnError { .. } | Op::Again { .. });
+    let jumps = |op: &Op| matches!(op, Op::OnError(_) | Op::Again(_));
     !one && !jumps(first) && !jumps(second) && first != second
 }
 
@@ -263,28 +257,31 @@ fn lost_by(
     given: &BTreeSet<u32>,
 ) -> BTreeSet<u32> {
     let mut changed = scenario.clone();
-    changed.machine.mutations = Mutations::default();
+    dirtysim_model::mutated::set(&mut changed.machine, Mutations::default());
     match cause {
         Cause::Nothing => {}
-        Cause::Mutation(mutation) => changed.machine.mutations.switch_on(mutation),
+        Cause::Mutation(mutation) => {
+            dirtysim_model::mutated::switch_on(&mut changed.machine, mutation)
+        }
         Cause::Swap { thread, op } => changed.machine.programs[thread].swap(op, op + 1),
     }
-    changed.machine.look_ahead();
-    nearest::<Small>(scenario, &changed, steps, cause, given)
-        .or_else(|| nearest::<Medium>(scenario, &changed, steps, cause, given))
-        .or_else(|| nearest::<Large>(scenario, &changed, steps, cause, given))
-        .unwrap_or_default()
+    dirtysim_model::op::ahead::look_ahead(&mut changed.machine);
+    on_any!(Any::start(scenario), |start| nearest(
+        scenario, start, &changed, steps, cause, given
+    ))
+    .unwrap_or_default()
 }
 
-/// None where the layout is too small.
+/// None where the changed machine does not fit the layout; it has the sizes of the recorded one.
 fn nearest<L: Layout>(
     scenario: &Scenario,
+    start: State<L>,
     changed: &Scenario,
     steps: &[Step],
     cause: Cause,
     given: &BTreeSet<u32>,
 ) -> Option<BTreeSet<u32>> {
-    let recorded = (&scenario.machine, scenario.start::<L>().ok()?);
+    let recorded = (&scenario.machine, start);
     let changed = (&changed.machine, changed.start::<L>().ok()?);
     replay::ALL
         .into_iter()

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle;
-use dirtysim_model::pages::PageSet;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Effect, Step, apply, describe, for_each_choice};
-use dirtysim_model::vcpu::Pc;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::vcpu::Pc;
+use dirtysim_model::transition::{Actor, Choice, Effect, Step, apply, describe, for_each_choice};
 
 use super::Cause;
 use crate::shrink::is_possible;
@@ -45,7 +45,7 @@ pub(super) fn lost_pages<L: Layout>(
         lost: BTreeSet::new(),
     };
     for &step in steps {
-        let name = describe(recorded, &original, step);
+        let name = describe(recorded, &original, step).name();
         let op = moved(cause, step.actor, op_of(&original, step.actor));
         match matching {
             Matching::Choice => {

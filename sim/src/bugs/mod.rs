@@ -1,21 +1,14 @@
 //! The historical bugs: each is a scenario with a wrong behaviour switched on, and holds with it switched off.
 //!
-//! Not here: how a bug is found (`run`, `search`) and shortened (`shrink`).
+//! Names and texts only. Not here: reading them (`scenario`); how a bug is found and shortened (`reproduce`).
 
 mod corpus;
 mod kills;
-mod reproduce;
 
 use dirtysim_model::oracle::Invariant;
 
-use crate::scenario::Scenario;
-
 pub use corpus::BUGS;
 pub use kills::MUTATION_SCENARIOS;
-pub use reproduce::{
-    MOST_SCHEDULES, Median, Reproduced, SEED_RANGES, median_schedules, reproduce,
-    states_until_found,
-};
 
 /// What a bug does to its user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,23 +95,6 @@ impl Bug {
     pub fn by_id(id: &str) -> Option<&'static Self> {
         BUGS.iter().find(|bug| bug.id.eq_ignore_ascii_case(id))
     }
-
-    /// Its scenarios, parsed; none if it cannot be expressed.
-    #[must_use]
-    pub fn scenarios(&self) -> Vec<Scenario> {
-        match self.how {
-            Reproduction::NotExpressible(_) => Vec::new(),
-            Reproduction::Scenarios(files) => files.iter().map(|file| parse(*file)).collect(),
-        }
-    }
-}
-
-/// A scenario that comes with the program.
-fn parse((name, text): (&str, &str)) -> Scenario {
-    match Scenario::from_toml(name, text) {
-        Ok(scenario) => scenario,
-        Err(error) => panic!("a built-in scenario is right, or its test fails: {error}"),
-    }
 }
 
 /// The scenarios of bugs and mutations, by name and text.
@@ -129,10 +105,4 @@ pub(crate) fn scenario_files() -> impl Iterator<Item = &'static (&'static str, &
             Reproduction::NotExpressible(_) => &[],
         })
         .chain(MUTATION_SCENARIOS)
-}
-
-/// The scenarios of mutations that no bug of the corpus stands for.
-#[must_use]
-pub fn mutation_scenarios() -> Vec<Scenario> {
-    MUTATION_SCENARIOS.iter().map(|file| parse(*file)).collect()
 }

@@ -9,9 +9,8 @@ use super::report::{block_words, caveats, grouped};
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
 };
-use crate::bugs::{
-    BUGS, Bug, Median, Reproduction, median_schedules, reproduce, states_until_found,
-};
+use crate::bugs::{BUGS, Bug, Reproduction};
+use crate::reproduce::{MOST_SCHEDULES, Median, median_schedules, reproduce, states_until_found};
 use crate::scenario::{Scenario, nearest};
 use crate::shrink::Budget;
 
@@ -36,7 +35,7 @@ pub(crate) struct BugsArgs {
 fn words(median: Median) -> String {
     match median.schedules {
         Some(schedules) => grouped(schedules),
-        None => format!("> {}", grouped(crate::bugs::MOST_SCHEDULES)),
+        None => format!("> {}", grouped(MOST_SCHEDULES)),
     }
 }
 

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Map, Value};
 
+use super::coverage::{coverage_words, reductions};
 use super::report::{Judged, block_words, caveats, expected_words, grouped, happened};
 use super::run::{find_scenarios, write_trace};
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
 use crate::scenario::{Expect, Scenario, about_liveness};
 use crate::search::minimal::{Minimal, minimal};
-use crate::search::{self, Coverage, Options, Reduced, Reductions, Rule, Violation};
+use crate::search::{self, Options, Reductions, Rule, Violation};
 use crate::shrink::Budget;
 
 /// Arguments of `dirtysim check`.
@@ -233,14 +234,6 @@ fn subject(
     })
 }
 
-/// A coverage in the words of documents, and the limit that ended it.
-pub(super) fn coverage_words(coverage: Coverage) -> (&'static str, Option<&'static str>) {
-    match coverage {
-        Coverage::Exhausted => ("exhausted", None),
-        Coverage::Truncated(limit) => ("truncated", Some(limit.name())),
-    }
-}
-
 /// What the visited set may have taken for known.
 fn missed_words(probability: f64) -> String {
     if probability == 0.0 {
@@ -248,55 +241,6 @@ fn missed_words(probability: f64) -> String {
     } else {
         format!("chance of a missed state at most {probability:.1e}")
     }
-}
-
-/// The reductions that were made, and what was not interchangeable.
-pub(super) fn reductions(
-    scenario: &Scenario,
-    reduced: &Reduced,
-    json: &mut Map<String, Value>,
-) -> String {
-    let classes: Vec<Vec<String>> = reduced
-        .classes
-        .iter()
-        .map(|class| {
-            class
-                .iter()
-                .map(|frame| scenario.frame_name(*frame))
-                .collect()
-        })
-        .collect();
-    let words: Vec<String> = classes
-        .iter()
-        .map(|class| format!("{{{}}}", class.join(", ")))
-        .collect();
-    let pages = match (words.is_empty(), reduced.pages_everywhere) {
-        (true, _) => "no pages".to_owned(),
-        (false, true) => words.join(" "),
-        (false, false) => format!(
-            "{} after the last re-arming of a running guest",
-            words.join(" ")
-        ),
-    };
-    let vcpus = if reduced.vcpus {
-        "; vCPUs while no loop visits them"
-    } else {
-        ""
-    };
-    let rules: Vec<&str> = reduced.rules.iter().map(|rule| rule.name()).collect();
-    let mut map = Map::new();
-    map.insert("pages".into(), classes.into());
-    map.insert("pages_everywhere".into(), reduced.pages_everywhere.into());
-    map.insert("vcpus".into(), reduced.vcpus.into());
-    map.insert("rules".into(), rules.clone().into());
-    json.insert("reductions".into(), map.into());
-    if reduced.classes.is_empty() && !reduced.vcpus && rules.is_empty() {
-        return "  no reduction\n".to_owned();
-    }
-    format!(
-        "  interchangeable: {pages}{vcpus}; {} rules for local steps\n",
-        rules.len()
-    )
 }
 
 /// Keeps the counterexample as a trace and says how long it is.

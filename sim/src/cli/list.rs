@@ -1,8 +1,8 @@
 //! `dirtysim list`: what there is to name.
 
 use clap::{Args, ValueEnum};
-use dirtysim_model::mutation::{Mutation, Mutations};
 use dirtysim_model::oracle::Invariant;
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 use serde_json::{Map, Value, json};
 
 use super::{CliError, CliResult, Report};

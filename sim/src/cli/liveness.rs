@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use dirtysim_model::layout::Large;
 use dirtysim_model::oracle::Invariant;
-use dirtysim_model::step::{Step, apply};
+use dirtysim_model::state::layout::Large;
+use dirtysim_model::transition::{Step, apply};
 use serde_json::{Map, Value};
 
-use super::check::{coverage_words, reductions};
+use super::coverage::{coverage_words, reductions};
 use super::report::{Judged, block_words, caveats, expected_words, grouped};
 use super::run::write_whole;
 use super::spinner::Spinner;

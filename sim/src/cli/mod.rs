@@ -7,6 +7,7 @@ mod blame;
 mod bugs;
 mod check;
 pub mod cost;
+mod coverage;
 mod debate;
 mod explain;
 mod import;

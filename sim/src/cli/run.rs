@@ -273,7 +273,7 @@ const SHRINK_BUDGET: Budget = Budget {
 pub(super) fn write_trace(
     path: &std::path::Path,
     scenario: &Scenario,
-    steps: &[dirtysim_model::step::Step],
+    steps: &[dirtysim_model::transition::Step],
     invariant: Invariant,
     found_by: &str,
 ) -> Result<(), CliError> {

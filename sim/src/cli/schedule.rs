@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use dirtysim_model::oracle::Invariant;
-use dirtysim_model::step::Step;
+use dirtysim_model::transition::Step;
 
 use super::{CliError, Global};
 use crate::replay::steps::{self, StepReplay};

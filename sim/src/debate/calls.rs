@@ -2,17 +2,17 @@
 //!
 //! These are enumerations and not searches: nothing runs beside the call.
 
-use dirtysim_model::errno::Errno;
-use dirtysim_model::layout::Large;
 use dirtysim_model::machine::{
     Arch, CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP,
     CAP_MANUAL_DIRTY_LOG_PROTECT2, INITIALLY_SET, Kernel, MANUAL_PROTECT_ENABLE,
     MEM_LOG_DIRTY_PAGES, Machine, SlotTemplate, VcpuConfig,
 };
-use dirtysim_model::op::{ClearMask, Into, KernelWriter, Op};
-use dirtysim_model::pages::PageSet;
+use dirtysim_model::op::{self, ClearMask, Into, KernelWriter, Op};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Step, apply};
+use dirtysim_model::state::layout::Large;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::transition::{Actor, Choice, Step, apply};
+use dirtysim_model::words::errno::Errno;
 
 /// A call, what the claim says of it, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Vm {
     fn call(&mut self, op: Op) -> Result<u32, Errno> {
         let end = self.machine.programs[0].len() + 1;
         self.machine.programs[0].push(op);
-        self.machine.look_ahead();
+        dirtysim_model::op::ahead::look_ahead(&mut self.machine);
         let step = Step {
             actor: Actor::Thread(0),
             choice: Choice::Advance,
@@ -104,7 +104,7 @@ impl Vm {
     }
 
     fn cap_with_flags(&mut self, cap: u32, flags: u32, args0: u64) -> Result<u32, Errno> {
-        self.call(Op::EnableCap { cap, flags, args0 })
+        self.call(Op::EnableCap(op::EnableCap { cap, flags, args0 }))
     }
 
     fn ring(&mut self) -> Result<u32, Errno> {
@@ -112,41 +112,41 @@ impl Vm {
     }
 
     fn slot(&mut self, flags: u32, pages: u32) -> Result<u32, Errno> {
-        self.call(Op::SetMemoryRegion {
+        self.call(Op::SetMemoryRegion(op::SetMemoryRegion {
             slot: 0,
             flags,
             gpa: 0,
             bytes: u64::from(pages) * PAGE,
             hva: 1 << 32,
             template: 0,
-        })
+        }))
     }
 
     fn get(&mut self, bad_pointer: bool) -> Result<u32, Errno> {
-        self.call(Op::GetDirtyLog {
+        self.call(Op::GetDirtyLog(op::GetDirtyLog {
             slot: 0,
             into: Into::Pending,
             bad_pointer,
-        })
+        }))
     }
 
     fn clear(&mut self, first_page: u64, num_pages: u32, mask: ClearMask) -> Result<u32, Errno> {
-        self.call(Op::ClearDirtyLog {
+        self.call(Op::ClearDirtyLog(op::ClearDirtyLog {
             slot: 0,
             first_page,
             num_pages,
             mask,
             bad_pointer: false,
-        })
+        }))
     }
 
     /// A writer without a vCPU writes pages 1 and 65.
     fn save(&mut self, writer: KernelWriter) -> Result<u32, Errno> {
-        self.call(Op::KernelWrite {
+        self.call(Op::KernelWrite(op::KernelWrite {
             writer,
             frames: 0,
             fails_after: u8::MAX,
-        })
+        }))
     }
 
     /// The pages whose bit is set, as a count.

@@ -3,14 +3,15 @@
 
 use std::collections::HashMap;
 
-use dirtysim_model::layout::{Layout, Medium, Small};
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::pack::Packing;
+use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Step, apply, describe, for_each_step};
-use dirtysim_model::vcpu::{NO_FRAME, Pc};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::vcpu::{NO_FRAME, Pc};
+use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_step};
 
+use crate::ladder::{Packed, on_packed};
 use crate::run::{hit, target};
 use crate::scenario::Scenario;
 use crate::search::{self, Options};
@@ -96,13 +97,10 @@ fn witness(
     along: &[String],
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Decision, String> {
-    if let Ok(start) = scenario.start::<Small>() {
-        return Ok(witness_in(scenario, &start, along, go_on));
-    }
-    match scenario.start::<Medium>() {
-        Ok(start) => Ok(witness_in(scenario, &start, along, go_on)),
-        Err((what, most)) => Err(format!("too many {what}: at most {most}")),
-    }
+    let start = Packed::start(scenario).map_err(|error| error.to_string())?;
+    Ok(on_packed!(start, |start| witness_in(
+        scenario, &start, along, go_on
+    )))
 }
 
 /// Whether `step` lets a store of the guest change memory.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dirtysim_model::step::Step;
+use dirtysim_model::transition::Step;
 use rayon::prelude::*;
 
 use super::calls::{self, CallRow};

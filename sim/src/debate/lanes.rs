@@ -1,7 +1,7 @@
 //! A trace as lanes: a line for each block, and what became of the page. The story is `explain`'s.
 
 use dirtysim_model::oracle::Invariant;
-use dirtysim_model::step::Step;
+use dirtysim_model::transition::Step;
 
 use crate::explain::Story;
 use crate::scenario::Scenario;

@@ -1,11 +1,11 @@
 //! What is known of one page at one moment, and what a step changed of it.
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Account, Accounts};
-use dirtysim_model::pages::PageSet;
-use dirtysim_model::ring::{F_DIRTY, RingEntry};
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::ring::{F_DIRTY, RingEntry};
 
 /// A page at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,7 +53,8 @@ impl Facts {
             }
         }
         facts.leaf_open = frames.iter().any(|&frame| {
-            state.writable.contains(frame) && (!machine.pml || state.dirty_bit.contains(frame))
+            state.writable.contains(frame)
+                && (!machine.has_dirty_bits() || state.dirty_bit.contains(frame))
         });
         facts
     }

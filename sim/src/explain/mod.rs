@@ -17,7 +17,8 @@ mod words;
 use crate::scenario::{Scenario, builtin};
 
 pub use facts::Facts;
-pub use story::{Lane, LaneKind, Note, Phrase, Row, Story, StoryError};
+pub use rows::{Phrase, Row};
+pub use story::{Lane, LaneKind, Note, Story, StoryError};
 pub use view::View;
 pub(crate) use words::of_op as op_words;
 

@@ -1,18 +1,57 @@
 //! The lines of a story: what a run of steps of one lane comes to.
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::op::Op;
-use dirtysim_model::pages::PageSet;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Step};
-use dirtysim_model::vcpu::{Exit, NO_FRAME, Pc};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
+use dirtysim_model::transition::{Actor, Step};
+use dirtysim_model::words::Word;
 
-use super::story::{Phrase, Row};
 use super::words;
 use crate::scenario::Scenario;
 
 /// Pages that a line names; of more, it tells the number.
 const MOST_NAMED: usize = 6;
+
+/// A line of the story: steps of one block in one lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The block, from 1 on. A block that has steps in two lanes has several rows.
+    pub block: usize,
+    /// The lane.
+    pub lane: usize,
+    /// The first step, from 1 on.
+    pub first: usize,
+    /// The last step.
+    pub last: usize,
+    /// What happened, in order.
+    pub phrases: Vec<Phrase>,
+}
+
+/// A part of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phrase {
+    /// The first step that it tells of, from 1 on.
+    pub first: usize,
+    /// The last.
+    pub last: usize,
+    /// What they came to.
+    pub text: String,
+}
+
+impl Row {
+    /// What happened, in a line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let texts: Vec<&str> = self
+            .phrases
+            .iter()
+            .map(|phrase| phrase.text.as_str())
+            .collect();
+        texts.join("; ")
+    }
+}
 
 /// Puts steps together to lines.
 pub(super) struct RowWriter<'a> {
@@ -81,7 +120,7 @@ impl<'a> RowWriter<'a> {
         block: usize,
         lane: usize,
         step: Step,
-        name: &'static str,
+        word: Word,
         page: Option<&str>,
         before: &State<L>,
         after: &State<L>,
@@ -103,12 +142,8 @@ impl<'a> RowWriter<'a> {
                 op: None,
             });
         }
-        let table = words::of_step(name);
-        let quiet = table.as_ref().is_some_and(|words| words.quiet);
-        let plain = table.map_or_else(
-            || name.to_owned(),
-            |words| words::with_page(words.text, page),
-        );
+        let (name, quiet) = (word.name(), word.is_quiet());
+        let plain = words::with_page(word.text(), page);
         match step.actor {
             Actor::Thread(thread) => {
                 let thread = usize::from(thread);
@@ -169,12 +204,13 @@ impl<'a> RowWriter<'a> {
         let at = usize::from(before.threads[thread].op);
         let op = self.scenario.machine.programs[thread].get(at);
         let ioctl = match op {
-            Some(Op::GetDirtyLog { .. }) => "GET_DIRTY_LOG",
-            Some(Op::ClearDirtyLog { .. }) => "CLEAR_DIRTY_LOG",
-            Some(Op::ResetRings { .. }) => "RESET_DIRTY_RINGS",
-            Some(Op::SetMemoryRegion { .. }) => "SET_USER_MEMORY_REGION",
-            Some(Op::Harvest { .. }) => "harvest",
-            Some(Op::KernelWrite { writer, .. }) => words::of_writer(*writer)
+            Some(Op::GetDirtyLog(_)) => "GET_DIRTY_LOG",
+            Some(Op::ClearDirtyLog(_)) => "CLEAR_DIRTY_LOG",
+            Some(Op::ResetRings(_)) => "RESET_DIRTY_RINGS",
+            Some(Op::SetMemoryRegion(_)) => "SET_USER_MEMORY_REGION",
+            Some(Op::Harvest(_)) => "harvest",
+            Some(op @ Op::KernelWrite(_)) => op
+                .says()
                 .trim_start_matches("KVM_DEV_ARM_")
                 .trim_start_matches("VGIC_"),
             Some(Op::CopyAll) if before.threads[thread].stage == 0 => {
@@ -242,17 +278,17 @@ impl<'a> RowWriter<'a> {
             let is_ioctl = matches!(
                 op,
                 Some(
-                    Op::EnableCap { .. }
-                        | Op::SetMemoryRegion { .. }
-                        | Op::GetDirtyLog { .. }
-                        | Op::ClearDirtyLog { .. }
-                        | Op::ResetRings { .. }
-                        | Op::KernelWrite { .. }
+                    Op::EnableCap(_)
+                        | Op::SetMemoryRegion(_)
+                        | Op::GetDirtyLog(_)
+                        | Op::ClearDirtyLog(_)
+                        | Op::ResetRings(_)
+                        | Op::KernelWrite(_)
                 )
             );
             match (is_ioctl, op, after.threads[thread].answer) {
                 (true, _, Err(errno)) => format!(" fails with {}", errno.name()),
-                (true, Some(Op::ResetRings { .. }), Ok(count)) => format!(" returns {count}"),
+                (true, Some(Op::ResetRings(_)), Ok(count)) => format!(" returns {count}"),
                 _ => String::new(),
             }
         });
@@ -318,7 +354,7 @@ impl<'a> RowWriter<'a> {
 fn merge_stop(program: &[Op], done: &OpenOp, phrases: &mut [Phrase]) -> bool {
     let index = usize::from(done.index);
     let waits = matches!(program.get(index), Some(Op::WaitStopped | Op::WaitKicked));
-    let signalled = index > 0 && matches!(program.get(index - 1), Some(Op::Kick { .. }));
+    let signalled = index > 0 && matches!(program.get(index - 1), Some(Op::Kick(_)));
     let Some(last) = phrases.last_mut() else {
         return false;
     };
@@ -349,7 +385,7 @@ fn op_phrase(scenario: &Scenario, op: &Op, done: &OpenOp) -> String {
         Op::Copy if !done.odd.is_empty() => done.loud.join(", "),
         Op::Copy => format!("copies {}", name_pages(&done.pages)),
         Op::CopyAll => format!("{words}: {}", name_pages(&done.pages)),
-        Op::KernelWrite { .. } => {
+        Op::KernelWrite(_) => {
             format!("{words}: {}", done.loud.join(", "))
         }
         _ if (done.goes_on || done.ended.is_none()) && !done.loud.is_empty() => {
@@ -360,7 +396,7 @@ fn op_phrase(scenario: &Scenario, op: &Op, done: &OpenOp) -> String {
     };
     let collects = matches!(
         op,
-        Op::GetDirtyLog { .. } | Op::Harvest { .. } | Op::CollectOwnLog | Op::DeviceSync(_)
+        Op::GetDirtyLog(_) | Op::Harvest(_) | Op::CollectOwnLog | Op::DeviceSync(_)
     );
     match &done.ended {
         Some(answer) => {
@@ -396,8 +432,8 @@ fn op_phrase(scenario: &Scenario, op: &Op, done: &OpenOp) -> String {
 fn vcpu_words<L: Layout>(
     name: &str,
     page: Option<&str>,
-    before: &dirtysim_model::vcpu::Vcpu<L>,
-    after: &dirtysim_model::vcpu::Vcpu<L>,
+    before: &dirtysim_model::state::vcpu::Vcpu<L>,
+    after: &dirtysim_model::state::vcpu::Vcpu<L>,
     is_writable: impl Fn(u32) -> bool,
 ) -> Option<String> {
     let page = page.unwrap_or("a page");

@@ -1,17 +1,18 @@
 //! Building a story: the schedule replayed, the page followed.
 
-use dirtysim_model::layout::{Large, Layout, Medium, Small};
 use dirtysim_model::machine::Machine;
-use dirtysim_model::op::Op;
+use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::pages::PageSet;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Effect, Step, apply, describe};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::transition::{Actor, Effect, Step, apply, describe};
 
 use super::facts::Facts;
-use super::rows::RowWriter;
+use super::rows::{Row, RowWriter};
 use super::view::View;
 use crate::fidelity::never_seen;
+use crate::ladder::{Any, on_any};
 use crate::scenario::Scenario;
 use crate::shrink::{blocks, is_possible};
 use crate::trace::step::{actor_name, page_name};
@@ -57,45 +58,6 @@ pub struct Note {
     pub facts: Facts,
     /// What it changed of the followed page, a sentence each.
     pub changes: Vec<String>,
-}
-
-/// A line of the story: steps of one block in one lane.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The block, from 1 on. A block that has steps in two lanes has several rows.
-    pub block: usize,
-    /// The lane.
-    pub lane: usize,
-    /// The first step, from 1 on.
-    pub first: usize,
-    /// The last step.
-    pub last: usize,
-    /// What happened, in order.
-    pub phrases: Vec<Phrase>,
-}
-
-/// A part of a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Phrase {
-    /// The first step that it tells of, from 1 on.
-    pub first: usize,
-    /// The last.
-    pub last: usize,
-    /// What they came to.
-    pub text: String,
-}
-
-impl Row {
-    /// What happened, in a line.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let texts: Vec<&str> = self
-            .phrases
-            .iter()
-            .map(|phrase| phrase.text.as_str())
-            .collect();
-        texts.join("; ")
-    }
 }
 
 /// Why no story can be told.
@@ -172,16 +134,9 @@ impl Story {
         target: Option<Invariant>,
         reproduce: String,
     ) -> Result<Self, StoryError> {
-        if let Ok(start) = scenario.start::<Small>() {
-            return build(scenario, &start, steps, target, reproduce);
-        }
-        if let Ok(start) = scenario.start::<Medium>() {
-            return build(scenario, &start, steps, target, reproduce);
-        }
-        let start = scenario
-            .start::<Large>()
-            .expect("the large layout has room for every scenario");
-        build(scenario, &start, steps, target, reproduce)
+        on_any!(Any::start(scenario), |start| build(
+            scenario, &start, steps, target, reproduce
+        ))
     }
 
     /// The name of the lane of a step.
@@ -271,7 +226,7 @@ fn lane_of<L: Layout>(machine: &Machine, state: &State<L>, lanes: &[Lane], step:
         Actor::Thread(thread) => {
             let op = usize::from(state.threads[usize::from(thread)].op);
             match machine.programs[usize::from(thread)].get(op) {
-                Some(Op::KernelWrite { .. }) => LaneKind::Kernel,
+                Some(Op::KernelWrite(_)) => LaneKind::Kernel,
                 _ => LaneKind::Vmm,
             }
         }
@@ -311,18 +266,18 @@ fn build<L: Layout>(
             last_actor = Some(step.actor);
         }
         let lane = lane_of(machine, &state, &every_lane, step);
-        let name = describe(machine, &state, step);
+        let word = describe(machine, &state, step);
         let page = page_name(scenario, &state, step);
         let before = state.clone();
         apply(machine, &mut state, step);
-        let words = rows.step(block, lane, step, name, page.as_deref(), &before, &state);
+        let words = rows.step(block, lane, step, word, page.as_deref(), &before, &state);
         let after = facts_of(&state);
         let changes = after.changes(&facts);
         facts = after;
         notes.push(Note {
             lane,
             block,
-            name,
+            name: word.name(),
             page,
             words,
             facts: facts.clone(),
@@ -355,7 +310,7 @@ fn build<L: Layout>(
         scaled: scenario.scaled.clone(),
         never_seen: never_seen(&scenario.machine),
         mutations: machine
-            .mutations
+            .mutations()
             .iter()
             .map(|mutation| mutation.name().to_owned())
             .collect(),
@@ -409,7 +364,7 @@ fn machine_line(scenario: &Scenario) -> String {
         0 => line.push_str(", dirty bitmap"),
         entries => {
             let with_bitmap = scenario.setup.iter().any(|op| {
-                matches!(op, Op::EnableCap { cap, .. } if *cap == dirtysim_model::machine::CAP_DIRTY_LOG_RING_WITH_BITMAP)
+                matches!(op, Op::EnableCap(op::EnableCap { cap, .. }) if *cap == dirtysim_model::machine::CAP_DIRTY_LOG_RING_WITH_BITMAP)
             });
             line.push_str(&format!(
                 ", dirty ring of {entries} entries{}",

@@ -1,10 +1,10 @@
 //! The whole state at a moment, for the slider of the HTML page: sets by memslot, rings, TLBs, where everybody is.
 
-use dirtysim_model::layout::Layout;
-use dirtysim_model::pages::PageSet;
-use dirtysim_model::ring::RingEntry;
 use dirtysim_model::state::State;
-use dirtysim_model::vcpu::Pc;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::ring::RingEntry;
+use dirtysim_model::state::vcpu::Pc;
 use serde::Serialize;
 
 use super::words;
@@ -167,6 +167,7 @@ fn place(pc: Pc) -> &'static str {
         Pc::Flush | Pc::FlushOnly => "flushing its PML buffer",
         Pc::Fault => "in the fault path",
         Pc::Exit => "on its way to user space",
+        Pc::PreFault => "being pre-faulted",
     }
 }
 

@@ -12,7 +12,8 @@ use super::ImportError;
 use super::kvm_jsonl_rows::Op;
 use crate::trace::call::{CallRow, Section};
 use crate::trace::{
-    Complaint, Header, JsonLines, Kind, Machine, Problem, TraceError, TraceWriter, WriteError,
+    Complaint, Header, JsonLines, Kind, Machine, Problem, RowProblem, TraceError, TraceWriter,
+    WriteError,
 };
 
 /// What an import did.
@@ -67,7 +68,7 @@ pub fn import_kvm_jsonl(
             Op::Host { .. } => {
                 let help = "a recording is of one machine; split the file";
                 return Err(lines
-                    .complain(Complaint::row("a second HOST row", help))
+                    .complain(Complaint::row(RowProblem::SecondHost, help))
                     .into());
             }
             op => {
@@ -99,7 +100,7 @@ fn preamble<R: BufRead>(
         Some((_, Op::Scenario { title })) => title,
         Some(_) => {
             let help = "a recording begins with a SCENARIO row and a HOST row";
-            return Err(lines.complain(Complaint::row("the first row is no SCENARIO", help)));
+            return Err(lines.complain(Complaint::row(RowProblem::NoScenario, help)));
         }
     };
     let section = Section {
@@ -129,7 +130,7 @@ fn preamble<R: BufRead>(
         }
         _ => {
             let help = "the row after the first SCENARIO is HOST: it names the machine";
-            Err(lines.complain(Complaint::row("there is no HOST row", help)))
+            Err(lines.complain(Complaint::row(RowProblem::NoHost, help)))
         }
     }
 }
@@ -181,7 +182,7 @@ impl Place {
 
     /// Takes the fields that every row has, checks that the row follows the one before, and gives its VM and the rest.
     fn take(&mut self, mut object: Map<String, Value>) -> Result<(Option<u32>, Op), Complaint> {
-        let mut take = |key: &str| object.remove(key).ok_or_else(|| missing(key));
+        let mut take = |key: &'static str| object.remove(key).ok_or_else(|| missing(key));
         let Value::String(scenario) = take("scenario")? else {
             return Err(wrong("scenario", "a short name"));
         };
@@ -214,22 +215,25 @@ impl Place {
             None => return Err(missing("op")),
         }
         let op: Op = crate::trace::object_into(object)
-            .map_err(|error| Complaint::from_serde(&error, Problem::Row))?;
+            .map_err(|error| Complaint::from_serde(&error, Problem::row_field))?;
         if let Op::Scenario { .. } = op {
             *self = Place { scenario, next: 0 };
         } else if scenario != self.scenario {
             return Err(Complaint::row(
-                format!(
-                    "a row of scenario {scenario:?} where {:?} is under way",
-                    self.scenario
-                ),
+                RowProblem::OtherScenario {
+                    found: scenario,
+                    under_way: self.scenario.clone(),
+                },
                 "a scenario begins with a SCENARIO row, and its rows follow each other",
             ));
         }
         if number != self.next {
             let help = "rows are numbered from 0 without gaps; one is missing or out of order";
             return Err(Complaint::row(
-                format!("row {number} where {} comes next", self.next),
+                RowProblem::RowNumber {
+                    number,
+                    next: self.next,
+                },
                 help,
             ));
         }
@@ -241,13 +245,13 @@ impl Place {
     }
 }
 
-fn missing(key: &str) -> Complaint {
+fn missing(key: &'static str) -> Complaint {
     Complaint::row(
-        format!("missing field `{key}`"),
+        RowProblem::Missing(key),
         "every row has `scenario`, `n`, `vm` and `op`",
     )
 }
 
-fn wrong(key: &str, expected: &str) -> Complaint {
-    Complaint::row(format!("`{key}` is malformed"), format!("write {expected}"))
+fn wrong(key: &'static str, expected: &str) -> Complaint {
+    Complaint::row(RowProblem::Malformed(key), format!("write {expected}"))
 }

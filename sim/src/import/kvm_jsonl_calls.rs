@@ -4,7 +4,7 @@
 use super::kvm_jsonl_rows::{Hex, Op, UserWriteKind};
 use crate::trace::call::{Call, ItsCommand, RecordedCall, UserData};
 use crate::trace::call_result::{CallResult, Returned};
-use crate::trace::{Cap, Complaint, Errno, Exit};
+use crate::trace::{Cap, Complaint, Errno, Exit, RowProblem};
 
 /// `ret` and `errno`, as most rows end with.
 fn returned(ret: i64, errno: Option<Errno>) -> Result<CallResult, Complaint> {
@@ -75,7 +75,7 @@ impl Op {
             } => {
                 if bytes / page_size != npages {
                     return Err(Complaint::row(
-                        format!("`npages` is {npages}, but `bytes` is {bytes}"),
+                        RowProblem::SlotSizes { npages, bytes },
                         format!(
                             "`npages` is `bytes` divided by the page size, {page_size}, rounded down"
                         ),
@@ -404,7 +404,11 @@ fn named_cap(name: &str, number: u32) -> Result<Cap, Complaint> {
         })
         .collect();
     Err(Complaint::row(
-        format!("no capability is called {name} and has number {number}"),
+        RowProblem::NameAndNumber {
+            what: "capability",
+            name: name.to_owned(),
+            number,
+        },
         format!("the capabilities are {}", known.join(", ")),
     ))
 }
@@ -430,7 +434,11 @@ fn named_exit(name: &str, number: u32) -> Result<Exit, Complaint> {
         })
         .collect();
     Err(Complaint::row(
-        format!("no exit is called {name} and has number {number}"),
+        RowProblem::NameAndNumber {
+            what: "exit",
+            name: name.to_owned(),
+            number,
+        },
         format!("the exits are {}", known.join(", ")),
     ))
 }
@@ -454,7 +462,7 @@ fn user_data(
             })
         }
         _ => Err(Complaint::row(
-            "the fields do not belong to this `what`",
+            RowProblem::Stored,
             "`bytes` has `value` and `bytes`; `its_commands` has `queue_offset` and `commands`",
         )),
     }

@@ -9,6 +9,7 @@ pub mod prefix;
 pub mod qemu;
 pub mod tracepoint;
 
+mod body;
 mod cursor;
 mod kvm_jsonl;
 mod kvm_jsonl_calls;
@@ -22,6 +23,7 @@ mod vms;
 use std::fmt;
 use std::io;
 
+pub use body::Body;
 pub use kvm_jsonl::{ImportSummary, import_kvm_jsonl};
 pub use logs::{LogOptions, import_log_files, import_logs};
 pub use source::{LogStats, Place};

@@ -18,9 +18,9 @@
 
 use std::fmt::Write as _;
 
+use super::body::Body;
 use super::cursor::{Cursor, find};
 use super::prefix::{Line, Prefix, Stamp, seconds};
-use super::tracepoint::Body;
 use crate::trace::observed::{KvmIoctl, Observed};
 
 /// Reads one line, without its line end. The event's name need not be one that is known.

@@ -5,11 +5,11 @@ use std::io::Read;
 use memchr::memmem::Finder;
 use serde::Serialize;
 
+use super::body::Body;
 use super::detect::{Detected, LogKind, detect};
 use super::ftrace;
 use super::prefix::{Line, Prefix, Stamp};
 use super::raw_lines::{LINE_MAX, RawLine, RawLines};
-use super::tracepoint::Body;
 use super::{qemu, tracepoint};
 use crate::trace::observed::{GapReason, Observed, ObservedEvent};
 use crate::trace::{Problem, TraceError};

@@ -7,19 +7,9 @@
 
 use std::fmt::Write as _;
 
+use super::body::Body;
 use super::cursor::Cursor;
 use crate::trace::observed::{KvmIoctl, Observed, Phase};
-
-/// What came of reading the text of an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
-    /// An event that this tool knows.
-    Event(Observed),
-    /// An event of another kind.
-    Other,
-    /// The name is known, the text behind it is not what the kernel writes.
-    Damaged,
-}
 
 /// Reads the text behind the name of an event.
 #[must_use]

@@ -2,20 +2,20 @@
 
 use std::collections::HashMap;
 
+use dirtysim_model::machine::{Arch, Constants, EXIT_DIRTY_RING_FULL};
+
 use super::harvest::Harvest;
 use super::report::{CheckReport, Claim, Finding, SoftLimit, Unknown, Weight};
 use super::ring::{RING_ENTRIES_MAX, Ring};
 use crate::trace::observed::{Observed, ObservedEvent};
 
-/// The exit reason of a soft-full ring, `KVM_EXIT_DIRTY_RING_FULL`.
-const EXIT_DIRTY_RING_FULL: u32 = 31;
-
 /// Rings, threads and memslots that are kept; KVM allows fewer vCPUs and as many memslots (KVM_MEM_SLOTS_NUM, twice).
 pub(super) const KEPT_MAX: usize = 65_536;
 
-/// Entries that every architecture keeps in reserve, and those of x86 with PML.
-/// Source: virt/kvm/dirty_ring.c, kvm_dirty_ring_get_rsvd_entries(), Linux 7.2.
-const RESERVES: [u32; 2] = [64, 576];
+/// Entries that KVM keeps in reserve: without PML, and with it.
+pub(super) fn reserves() -> [u32; 2] {
+    [false, true].map(|pml| Constants::of(Arch::X86, pml).ring_reserved)
+}
 
 /// A reset this near to an exit may have been made between the exit's decision and its event, in nanoseconds.
 const NEAR_NS: u64 = 20_000;
@@ -501,9 +501,9 @@ fn infer(used: u32, entries: Option<u32>) -> Option<u32> {
         .filter(|size| entries.is_none_or(|known| known == *size));
     sizes
         .flat_map(|size| {
-            RESERVES
-                .iter()
-                .filter_map(move |reserve| size.checked_sub(*reserve))
+            reserves()
+                .into_iter()
+                .filter_map(move |reserve| size.checked_sub(reserve))
         })
         .filter(|limit| *limit > 0 && *limit <= used)
         .max()

@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use dirtysim_model::mutation::{Mutation, Mutations};
 use dirtysim_model::oracle::Invariant;
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 use serde_json::Value;
 
 use super::model_host::{ModelHost, Modelled, NO_SPACE};
 use crate::trace::call::{Call, CallRow, RecordedCall};
 use crate::trace::call_result::{CallResult, Returned};
-use crate::trace::{Arch, Complaint, Header, Problem, Rows, TraceError};
+use crate::trace::{Arch, Complaint, Header, HeaderProblem, Rows, TraceError};
 
 /// A field in which a recording and the model differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,21 +87,17 @@ pub fn replay_calls<R: BufRead>(
     options: &ReplayOptions,
 ) -> Result<ReplayOutcome, Box<TraceError>> {
     let in_header = |complaint: Complaint| complaint.at(file, 1);
-    let header_problem = |message: String, help: &str| Complaint {
-        problem: Problem::Header(message),
-        help: help.to_owned(),
-    };
     let machine = header.machine.as_ref().ok_or_else(|| {
-        in_header(header_problem(
-            "no `machine`".to_owned(),
+        in_header(Complaint::header(
+            HeaderProblem::Missing("machine"),
             "a call trace names the machine that it was recorded on",
         ))
     })?;
     let mut mutations = options.mutations.clone();
     for name in &header.mutations {
         mutations.push(Mutations::by_name(name).ok_or_else(|| {
-            in_header(header_problem(
-                format!("unknown mutation `{name}`"),
+            in_header(Complaint::header(
+                HeaderProblem::UnknownMutation(name.clone()),
                 "`dirtysim list mutations` shows them",
             ))
         })?);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::its::Its;
+use super::its::{FRAME_BYTES, Its};
 use crate::trace::Errno;
 use crate::trace::call_result::CallResult;
 
@@ -17,8 +17,6 @@ const ADDR_DIST: u64 = 2;
 const ADDR_ITS: u64 = 4;
 const ADDR_REDIST_REGION: u64 = 5;
 const CTRL_INIT: u64 = 0;
-/// Alignment of every frame, in bytes.
-pub(super) const FRAME_BYTES: u64 = 65536;
 
 /// A vGICv3 with at most one ITS.
 #[derive(Debug, Default)]

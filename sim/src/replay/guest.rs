@@ -1,61 +1,21 @@
 //! KVM_RUN in the model: a program of stores or loads, one access after the other, until it is done or an exit happens.
 
 use dirtysim_model::machine::Arch;
-use dirtysim_model::op::{Into as Collect, Op};
-use dirtysim_model::step::{Actor, Choice, Step, apply, for_each_choice};
-use dirtysim_model::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
+use dirtysim_model::op::{self, Into as Collect, Op};
+use dirtysim_model::state::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
+use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
 
-use super::vm::{ModelVm, frame_at};
+use super::frames::frame_at;
+use super::program::Cursor;
+use super::vm::ModelVm;
 use crate::trace::call::{Access, Program};
 use crate::trace::call_result::{CallResult, Returned};
-use crate::trace::{Complaint, Exit, PageRuns};
+use crate::trace::{CallProblem, Complaint, Exit, PageRuns};
 
 /// The most accesses of a program.
 const PROGRAM_MAX: u64 = 1 << 28;
 /// Steps that one access can take: a PML buffer of 512 pages is flushed on the way, five steps a page.
 const STEPS_MAX: u32 = 100_000;
-
-/// A program, and how far its guest has come.
-#[derive(Debug)]
-pub(super) struct Cursor {
-    program: Program,
-    /// The guest page number of each run's first page: the guest was told addresses, and keeps to them whatever becomes of the slots.
-    /// None where the slot was not there.
-    gfns: Vec<Option<u64>>,
-    /// The run of its list, and the page within that, that come next.
-    run: usize,
-    within: u64,
-    retired: u64,
-}
-
-impl Cursor {
-    /// Whether every access has retired.
-    fn at_end(&self) -> bool {
-        self.run == self.program.store.runs().len()
-    }
-
-    /// The address space and the guest page number of the next access; none where there never was a slot.
-    fn next(&self) -> Option<(u32, u64)> {
-        let (slot, _, _) = self.program.store.runs()[self.run];
-        let gfn = self.gfns[self.run]?;
-        Some((slot >> 16, gfn + self.within))
-    }
-
-    fn retire(&mut self) {
-        self.retired += 1;
-        self.within += 1;
-        if self
-            .program
-            .store
-            .runs()
-            .get(self.run)
-            .is_some_and(|run| self.within == run.2)
-        {
-            self.run += 1;
-            self.within = 0;
-        }
-    }
-}
 
 /// Where a vCPU has come to rest.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,8 +58,8 @@ impl ModelVm {
             let Some(choice) = next else { break };
             self.step(vcpu, choice);
         }
-        Err(Complaint::row(
-            "the model's vCPU gets no further",
+        Err(Complaint::call(
+            CallProblem::NoFurther,
             "a mutation that is switched on keeps it; leave that out",
         ))
     }
@@ -163,15 +123,15 @@ impl ModelVm {
         let vcpu = self.vcpu(id)?;
         let mut cursor = match (resume, self.cursors[vcpu].take()) {
             (false, _) => self.begin_program(program)?,
-            (true, Some(cursor)) if cursor.program == *program => cursor,
+            (true, Some(cursor)) if cursor.is_at(program) => cursor,
             (true, _) => {
-                return Err(Complaint::row(
-                    format!("vCPU {id} cannot resume this program"),
+                return Err(Complaint::call(
+                    CallProblem::CannotResume(id),
                     "`resume` goes on with the program of the vCPU's row before, with the same `store`, `bytes` and `value`",
                 ));
             }
         };
-        let before = cursor.retired;
+        let before = cursor.retired();
         let mut rest = self.enter(vcpu)?;
         let mut failed = false;
         while rest == Rest::Guest {
@@ -213,8 +173,8 @@ impl ModelVm {
             returned: Some(Returned::Value(0)),
             exit: Some(exit),
             program_done: Some(done),
-            stores_retired: Some(cursor.retired - before),
-            stores_retired_total: Some(cursor.retired),
+            stores_retired: Some(cursor.retired() - before),
+            stores_retired_total: Some(cursor.retired()),
             ..CallResult::default()
         };
         self.cursors[vcpu] = Some(cursor);
@@ -245,22 +205,17 @@ impl ModelVm {
     fn begin_program(&self, program: &Program) -> Result<Cursor, Complaint> {
         self.check_program(program)?;
         let runs = program.store.runs().iter();
-        Ok(Cursor {
-            program: program.clone(),
-            gfns: runs
-                .map(|&(slot, first, _)| Some(self.slot_gfn(slot)? + first))
-                .collect(),
-            run: 0,
-            within: 0,
-            retired: 0,
-        })
+        let gfns = runs
+            .map(|&(slot, first, _)| Some(self.slot_gfn(slot)? + first))
+            .collect();
+        Ok(Cursor::new(program.clone(), gfns))
     }
 
     /// Every page of the program lies in its slot, where the slot is there.
     fn check_program(&self, program: &Program) -> Result<(), Complaint> {
         if program.store.count() > PROGRAM_MAX {
-            return Err(Complaint::row(
-                format!("a program of {} accesses", program.store.count()),
+            return Err(Complaint::call(
+                CallProblem::Accesses(program.store.count()),
                 "replay takes programs of at most 2^28 accesses",
             ));
         }
@@ -268,11 +223,12 @@ impl ModelVm {
             if let Some(index) = self.state.find_slot(&self.machine, slot) {
                 let npages = u64::from(self.machine.slots[index].npages);
                 if first + count > npages {
-                    return Err(Complaint::row(
-                        format!(
-                            "page {} of slot {slot}, which has {npages} pages",
-                            first + count - 1
-                        ),
+                    return Err(Complaint::call(
+                        CallProblem::PastSlot {
+                            page: first + count - 1,
+                            slot,
+                            npages,
+                        },
                         "pages count from the slot's first",
                     ));
                 }
@@ -286,19 +242,19 @@ impl ModelVm {
         let host = self.host(number, page)?;
         if let Some(frame) = self.frame(number, page) {
             self.back(frame);
-            self.run(Op::UserWrite {
+            self.run(Op::UserWrite(op::UserWrite {
                 frame,
                 log: dirtysim_model::machine::WriterLog::None,
-            });
+            }));
         }
         Ok(host)
     }
 
     /// User space copies a page to the destination.
     pub(super) fn copy(&mut self, slot: u16, pages: &PageRuns, hosts: &[u32]) {
-        use dirtysim_model::pages::PageSet;
+        use dirtysim_model::state::pages::PageSet;
         self.machine.programs[0] = vec![Op::Copy];
-        self.machine.look_ahead();
+        dirtysim_model::op::ahead::look_ahead(&mut self.machine);
         self.state.threads[0].op = 0;
         let actor = Actor::Thread(0);
         for (page, &host) in pages.iter().zip(hosts) {
@@ -315,12 +271,12 @@ impl ModelVm {
     /// Harvests by the protocol, through the model's own harvest; how many entries it took.
     pub(super) fn harvest(&mut self, vcpu: usize, fetch_index: u32, max: Option<u32>) -> u32 {
         self.state.vcpus[vcpu].ring.fetch_index = fetch_index;
-        self.run(Op::Harvest {
+        self.run(Op::Harvest(op::Harvest {
             vcpu: Some(vcpu as u8),
             max: max.unwrap_or(u32::MAX),
             way: dirtysim_model::op::HarvestWay::Right,
             into: Collect::Pending,
-        });
+        }));
         self.state.vcpus[vcpu]
             .ring
             .fetch_index

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::trace::Complaint;
+use crate::trace::{CallProblem, Complaint};
 
 /// The most host memories of a VM.
 const MEMORIES_MAX: usize = 256;
@@ -47,8 +47,8 @@ impl Memories {
         if !self.named.contains_key(name) {
             let number = self.named.len() as u64 + 1;
             if self.named.len() == MEMORIES_MAX {
-                return Err(Complaint::row(
-                    format!("more than {MEMORIES_MAX} host memories in a VM"),
+                return Err(Complaint::call(
+                    CallProblem::TooManyMemories(MEMORIES_MAX),
                     "slots of the same memory have the same `mem`",
                 ));
             }
@@ -66,8 +66,8 @@ impl Memories {
     /// The host virtual address of a byte of a memory.
     pub(super) fn hva(&mut self, name: &str, offset: u64) -> Result<u64, Complaint> {
         if offset >= HVA_STEP {
-            return Err(Complaint::row(
-                format!("`mem_offset` is {offset}"),
+            return Err(Complaint::call(
+                CallProblem::MemOffset(offset),
                 "a memory has less than 2^48 bytes",
             ));
         }
@@ -89,11 +89,12 @@ impl Memories {
             .window
             .get_or_insert_with(|| (next, end.next_power_of_two().max(WINDOW_PAGES_MIN)));
         if end > room || first + room > 1 << 32 {
-            return Err(Complaint::row(
-                format!(
-                    "page {} of memory `{name}`, which has room for {room} pages",
-                    end - 1
-                ),
+            return Err(Complaint::call(
+                CallProblem::MemoryPage {
+                    page: end - 1,
+                    memory: name.to_owned(),
+                    room,
+                },
                 "replay takes memories of the size that the first slot shows, at least 2^20 pages, and 2^32 pages in all",
             ));
         }
@@ -107,7 +108,7 @@ impl Memories {
 
     /// Bytes are stored at the start of a page.
     pub(super) fn store(&mut self, host: u32, value: u64, bytes: u32) {
-        let mask = dirtysim_model::pages::low_bits(bytes.saturating_mul(8).min(64));
+        let mask = dirtysim_model::state::pages::low_bits(bytes.saturating_mul(8).min(64));
         let before = self.word(host, 0);
         self.set_word(host, 0, before & !mask | value & mask);
     }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use dirtysim_model::kernel::query::{self, Mapping};
 use dirtysim_model::machine::{
     Arch as ModelArch, Constants, DIRTY_GFN_BYTES, Kernel, Machine, Mmu, X86_PREFETCH_PAGES,
 };
-use dirtysim_model::mutation::Mutation;
-use dirtysim_model::op::{KernelWriter, Op};
+use dirtysim_model::op::{self, KernelWriter, Op};
 use dirtysim_model::oracle::Invariants;
-use dirtysim_model::query::{self, Mapping};
-use dirtysim_model::ring::{F_DIRTY, F_RESET, RingEntry as _};
+use dirtysim_model::state::ring::{F_DIRTY, F_RESET, RingEntry as _};
+use dirtysim_model::words::mutation::Mutation;
 
 use super::guest::Rest;
 use super::its::{GITS_CWRITER, Its};
@@ -17,8 +17,8 @@ use super::vm::{ModelVm, Region, errno};
 use crate::trace::call::{Call, ItsCommand, Prot, Sharing, UserData};
 use crate::trace::call_result::{CallResult, Returned, Touch};
 use crate::trace::{
-    Arch, Complaint, Errno, Exit, Machine as TraceMachine, PageRuns, Problem, RingEntries,
-    RingEntry,
+    Arch, CallProblem, Complaint, Errno, Exit, HeaderProblem, Machine as TraceMachine, PageRuns,
+    RingEntries, RingEntry,
 };
 
 /// The most VMs at a time.
@@ -74,13 +74,6 @@ fn kernel_of(release: &str) -> Option<Kernel> {
     }
 }
 
-fn header(message: String, help: &str) -> Complaint {
-    Complaint {
-        problem: Problem::Header(message),
-        help: help.to_owned(),
-    }
-}
-
 impl ModelHost {
     /// A host like the one of a recording.
     ///
@@ -95,8 +88,8 @@ impl ModelHost {
         };
         let release = recorded.kernel.as_deref().unwrap_or_default();
         let kernel = kernel_of(release).ok_or_else(|| {
-            header(
-                format!("kernel release `{release}`"),
+            Complaint::header(
+                HeaderProblem::UnknownKernel(release.to_owned()),
                 "the model knows Linux 6.1 and newer; write what `uname -r` prints",
             )
         })?;
@@ -120,7 +113,7 @@ impl ModelHost {
             machine.prefetch_pages = X86_PREFETCH_PAGES;
         }
         for &mutation in mutations {
-            machine.mutations.switch_on(mutation);
+            dirtysim_model::mutated::switch_on(&mut machine, mutation);
         }
         Ok(Self {
             machine,
@@ -174,10 +167,7 @@ impl ModelHost {
             _ => {}
         }
         let number = vm.ok_or_else(|| {
-            Complaint::row(
-                format!("`{}` without a `vm`", call.name()),
-                "write the VM's number",
-            )
+            Complaint::call(CallProblem::NoVm(call.name()), "write the VM's number")
         })?;
         if let Call::CreateVm {} = call {
             return self.create_vm(number).map(Modelled::from);
@@ -190,8 +180,8 @@ impl ModelHost {
             .sum();
         let ring_page = self.ring_page;
         let Some(vm) = self.vms.get_mut(&number) else {
-            return Err(Complaint::row(
-                format!("there is no VM {number}"),
+            return Err(Complaint::call(
+                CallProblem::UnknownVm(number),
                 "KVM_CREATE_VM comes first, in the same section",
             ));
         };
@@ -206,8 +196,8 @@ impl ModelHost {
             Call::CreateVcpu { vcpu } => {
                 let more = u64::from(vm.state.caps.ring_entries);
                 if entries + more > RING_ENTRIES_TOTAL_MAX {
-                    return Err(Complaint::row(
-                        format!("rings of {} entries in all", entries + more),
+                    return Err(Complaint::call(
+                        CallProblem::RingEntries(entries + more),
                         "replay takes at most 2^23 entries at a time",
                     ));
                 }
@@ -237,14 +227,14 @@ impl ModelHost {
 
     fn create_vm(&mut self, number: u32) -> Result<CallResult, Complaint> {
         if self.vms.contains_key(&number) {
-            return Err(Complaint::row(
-                format!("there is a VM {number} already"),
+            return Err(Complaint::call(
+                CallProblem::VmExists(number),
                 "close it first, or give the new one another number",
             ));
         }
         if self.vms.len() == VMS_MAX {
-            return Err(Complaint::row(
-                format!("more than {VMS_MAX} VMs at a time"),
+            return Err(Complaint::call(
+                CallProblem::TooManyVms(VMS_MAX),
                 "close_vm closes one; a section begins with none",
             ));
         }
@@ -275,8 +265,8 @@ fn map_ring(
     };
     if let Some(byte) = touch_byte {
         if byte >= bytes {
-            return Err(Complaint::row(
-                format!("`touch_byte` is {byte}, in a mapping of {bytes} bytes"),
+            return Err(Complaint::call(
+                CallProblem::TouchByte { byte, bytes },
                 "touch a byte of the mapping",
             ));
         }
@@ -301,11 +291,11 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
             if query::check_extension(&vm.machine, cap.number()).is_none() {
                 return Ok(Modelled::Not("KVM_ENABLE_CAP of another capability"));
             }
-            vm.call(Op::EnableCap {
+            vm.call(Op::EnableCap(op::EnableCap {
                 cap: cap.number(),
                 flags: *flags,
                 args0: *args0,
-            })
+            }))
         }
         Call::VcpuInit { vcpu, .. } => {
             vm.vcpu(*vcpu)?;
@@ -324,10 +314,7 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
             huge,
         } => {
             let whole = npages.checked_mul(page_bytes).ok_or_else(|| {
-                Complaint::row(
-                    format!("`npages` is {npages}"),
-                    "a size in bytes has 64 bits",
-                )
+                Complaint::call(CallProblem::Npages(*npages), "a size in bytes has 64 bits")
             })?;
             vm.set_region(&Region {
                 number: number(*slot, *as_id),
@@ -394,7 +381,7 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
             }
             CallResult::default()
         }
-        Call::ResetDirtyRings {} => vm.call(Op::ResetRings { signal: false }),
+        Call::ResetDirtyRings {} => vm.call(Op::ResetRings(op::ResetRings { signal: false })),
         Call::GetDirtyLog {
             slot,
             as_id,
@@ -462,8 +449,9 @@ fn dirty_entries(vm: &ModelVm, vcpu: usize, from: u32, max: Option<u32>) -> (Vec
 }
 
 fn runs(entries: impl IntoIterator<Item = RingEntry>) -> Result<RingEntries, Complaint> {
-    RingEntries::collect(entries)
-        .map_err(|error| Complaint::row(error.to_string(), "a ring has at most 65536 entries"))
+    RingEntries::collect(entries).map_err(|error| {
+        Complaint::call(CallProblem::Runs(error), "a ring has at most 65536 entries")
+    })
 }
 
 fn harvest(
@@ -501,8 +489,8 @@ fn hosts(vm: &ModelVm, slot: u16, pages: &PageRuns) -> Result<Vec<u32>, Complain
         .iter()
         .fold(0u64, |sum, run| sum.saturating_add(run.1));
     if total > PAGES_MAX {
-        return Err(Complaint::row(
-            format!("{total} pages in one row"),
+        return Err(Complaint::call(
+            CallProblem::PagesInRow(total),
             "replay takes at most 2^28",
         ));
     }
@@ -549,8 +537,8 @@ fn write_commands(
     let page_bytes = vm.machine.constants.page_bytes;
     let first = pages.runs().first().map_or(0, |run| run.0);
     if !queue_offset.is_multiple_of(ItsCommand::BYTES) || queue_offset >= QUEUE_BYTES_MAX {
-        return Err(Complaint::row(
-            format!("commands at byte {queue_offset} of the queue"),
+        return Err(Complaint::call(
+            CallProblem::QueueOffset(queue_offset),
             "a queue has commands of 32 bytes, and at most 1 MiB",
         ));
     }
@@ -588,7 +576,10 @@ fn compare(vm: &ModelVm, slot: u16) -> Result<Modelled, Complaint> {
     let mut pages = PageRuns::default();
     for (first, count) in differs {
         pages.push_run(first, count).map_err(|error| {
-            Complaint::row(error.to_string(), "pages count from the slot's first")
+            Complaint::call(
+                CallProblem::Runs(error),
+                "pages count from the slot's first",
+            )
         })?;
     }
     Ok(CallResult {

@@ -3,18 +3,20 @@
 
 use std::io::{BufRead, Write};
 
-use dirtysim_model::layout::{Large, Layout, Medium, Small};
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Effect, Step, apply, for_each_choice, for_each_step};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice, for_each_step};
 
+use crate::ladder::{Any, on_any};
 use crate::run::is_stuck;
 use crate::scenario::{Scenario, ScenarioError};
 use crate::search::liveness::{Lasso, NotALasso, confirm};
 use crate::trace::step::{StepLine, StepRow, find_step, note_broken, row};
 use crate::trace::{
-    Complaint, Expect, Header, Kind, Problem, TraceError, TraceReader, TraceWriter, WriteError,
+    Complaint, Expect, Header, HeaderProblem, Kind, TraceError, TraceReader, TraceWriter,
+    WriteError,
 };
 
 /// What a replay came to.
@@ -73,20 +75,20 @@ impl From<Box<TraceError>> for ReplayError {
 /// A header without a scenario, or with one that is wrong.
 pub fn scenario_of(header: &Header, file: &str) -> Result<Scenario, ReplayError> {
     let Some(source) = &header.scenario else {
-        let complaint = Complaint {
-            problem: Problem::Header("no `scenario`".to_owned()),
-            help: "a step trace carries the scenario whose schedule it is".to_owned(),
-        };
+        let complaint = Complaint::header(
+            HeaderProblem::Missing("scenario"),
+            "a step trace carries the scenario whose schedule it is",
+        );
         return Err(complaint.at(file, 1).into());
     };
     let mut scenario = Scenario::from_json(&format!("{file}:1: scenario"), source)
         .map_err(ReplayError::Scenario)?;
     for name in &header.mutations {
-        let Some(mutation) = dirtysim_model::mutation::Mutations::by_name(name) else {
-            let complaint = Complaint {
-                problem: Problem::Header(format!("unknown mutation `{name}`")),
-                help: "`dirtysim list mutations` shows them".to_owned(),
-            };
+        let Some(mutation) = dirtysim_model::words::mutation::Mutations::by_name(name) else {
+            let complaint = Complaint::header(
+                HeaderProblem::UnknownMutation(name.clone()),
+                "`dirtysim list mutations` shows them",
+            );
             return Err(complaint.at(file, 1).into());
         };
         scenario = scenario.with_mutation(mutation);
@@ -105,16 +107,9 @@ pub fn replay<R: BufRead>(
     scenario: Scenario,
     each: impl FnMut(Step),
 ) -> Result<StepReplay, ReplayError> {
-    if let Ok(start) = scenario.start::<Small>() {
-        return replay_in(reader, file, scenario, start, each);
-    }
-    if let Ok(start) = scenario.start::<Medium>() {
-        return replay_in(reader, file, scenario, start, each);
-    }
-    let start = scenario
-        .start::<Large>()
-        .expect("the large layout has room for every scenario");
-    replay_in(reader, file, scenario, start, each)
+    on_any!(Any::start(&scenario), |start| replay_in(
+        reader, file, scenario, start, each
+    ))
 }
 
 fn replay_in<L: Layout, R: BufRead>(
@@ -283,16 +278,9 @@ fn write_rows(
     header: &Header,
     steps: &[Step],
 ) -> Result<(), WriteError> {
-    if let Ok(start) = scenario.start::<Small>() {
-        return write_in(out, scenario, header, start, steps);
-    }
-    if let Ok(start) = scenario.start::<Medium>() {
-        return write_in(out, scenario, header, start, steps);
-    }
-    let start = scenario
-        .start::<Large>()
-        .expect("the large layout has room for every scenario");
-    write_in(out, scenario, header, start, steps)
+    on_any!(Any::start(scenario), |start| write_in(
+        out, scenario, header, start, steps
+    ))
 }
 
 fn write_in<L: Layout>(

@@ -5,24 +5,25 @@
 
 use std::collections::BTreeSet;
 
-use dirtysim_model::errno::Errno as ModelErrno;
-use dirtysim_model::host;
-use dirtysim_model::layout::Large;
+use dirtysim_model::kernel::notifier as host;
 use dirtysim_model::machine::{Arch, MEM_MAX_PAGES, Machine, SlotTemplate, VcpuConfig};
-use dirtysim_model::op::{ClearMask, Into as Collect, KernelWriter, Op};
+use dirtysim_model::op::{self, ClearMask, Into as Collect, KernelWriter, Op};
 use dirtysim_model::oracle::{self, Invariants};
-use dirtysim_model::pages::PageSet;
-use dirtysim_model::slot::{Life, Slot};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Effect, Step, apply, for_each_choice};
-use dirtysim_model::thread::Answer;
+use dirtysim_model::state::layout::Large;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::slot::Slot;
+use dirtysim_model::state::thread::Answer;
+use dirtysim_model::transition::Effect;
+use dirtysim_model::words::errno::Errno as ModelErrno;
 
 use super::gic::Gic;
-use super::guest::Cursor;
 use super::its::{GuestMemory, Its};
 use super::memory::Memories;
+use super::program::Cursor;
+use crate::alone::{Unfinished, finish_op};
 use crate::trace::call_result::{CallResult, Returned};
-use crate::trace::{Complaint, Errno, Words};
+use crate::trace::{CallProblem, Complaint, Errno, Words};
 
 /// The most pages of a VM that is replayed (1 TiB of 4 KiB pages).
 pub const GUEST_PAGES_MAX: u64 = 1 << 28;
@@ -64,22 +65,6 @@ pub(super) struct Region<'a> {
     /// The host's memory was touched before.
     pub(super) populated: bool,
     pub(super) huge: bool,
-}
-
-/// The slot, by its index, and the frame that a guest page number means now in an address space.
-pub(super) fn frame_at(
-    machine: &Machine,
-    state: &State<Large>,
-    as_id: u32,
-    gfn: u64,
-) -> Option<(usize, u32)> {
-    let slots = machine.slots.iter().zip(state.slots.iter());
-    slots.enumerate().find_map(|(index, (template, slot))| {
-        let base = *template.places.get(usize::from(slot.place))?;
-        let there = template.as_id == as_id && slot.life == Life::Live;
-        let page = gfn.checked_sub(base)?;
-        (there && page < u64::from(template.npages)).then(|| (index, template.frame + page as u32))
-    })
 }
 
 /// A result of the trace from an answer of the model.
@@ -124,28 +109,22 @@ impl ModelVm {
     /// Runs one operation to its end, with nobody else acting. A kernel that has crashed answers nothing.
     pub(super) fn run(&mut self, op: Op) -> Option<Answer> {
         self.machine.programs[0] = vec![op];
-        self.machine.look_ahead();
+        dirtysim_model::op::ahead::look_ahead(&mut self.machine);
         self.state.threads[0].op = 0;
         self.effect = Effect::None;
-        while self.state.threads[0].op == 0 {
-            let mut next = None;
-            for_each_choice(&self.machine, &self.state, Actor::Thread(0), |choice| {
-                next = next.or(Some(choice));
-            });
-            if self.state.crashed {
-                return None;
-            }
-            let choice = next.expect("an operation waits for nobody when nobody else acts");
-            let step = Step {
-                actor: Actor::Thread(0),
-                choice,
-            };
-            let effect = apply(&self.machine, &mut self.state, step);
+        let last = &mut self.effect;
+        let done = finish_op(&self.machine, &mut self.state, 0, |effect| {
             if effect != Effect::None {
-                self.effect = effect;
+                *last = effect;
+            }
+        });
+        match done {
+            Ok(answer) => Some(answer),
+            Err(Unfinished::Crashed) => None,
+            Err(Unfinished::Waits) => {
+                unreachable!("an operation waits for nobody when nobody else acts")
             }
         }
-        Some(self.state.threads[0].answer)
     }
 
     /// The same, as a result with nothing but its return value.
@@ -165,8 +144,8 @@ impl ModelVm {
             .iter()
             .position(|&known| known == id)
             .ok_or_else(|| {
-                Complaint::row(
-                    format!("there is no vCPU {id}"),
+                Complaint::call(
+                    CallProblem::UnknownVcpu(id),
                     "a vCPU is made by KVM_CREATE_VCPU before it is named",
                 )
             })
@@ -176,8 +155,8 @@ impl ModelVm {
     pub(super) fn ring(&self, id: u32) -> Result<usize, Complaint> {
         let vcpu = self.vcpu(id)?;
         if self.state.vcpus[vcpu].ring.size() == 0 {
-            return Err(Complaint::row(
-                format!("vCPU {id} has no ring"),
+            return Err(Complaint::call(
+                CallProblem::NoRing(id),
                 "KVM_ENABLE_CAP makes rings before the vCPU is created",
             ));
         }
@@ -207,8 +186,8 @@ impl ModelVm {
             return Ok(CallResult::failed(Errno::EEXIST));
         }
         if self.vcpu_ids.len() == VCPUS_MAX {
-            return Err(Complaint::row(
-                format!("more than {VCPUS_MAX} vCPUs"),
+            return Err(Complaint::call(
+                CallProblem::TooManyVcpus(VCPUS_MAX),
                 "replay takes VMs of at most so many",
             ));
         }
@@ -226,13 +205,15 @@ impl ModelVm {
             self.populate(region)?;
         }
         let old = self.state.find_slot(&self.machine, region.number);
-        let op = |template: usize| Op::SetMemoryRegion {
-            slot: region.number,
-            flags: region.flags,
-            gpa: region.gpa,
-            bytes: region.bytes,
-            hva,
-            template: template as u16,
+        let op = |template: usize| {
+            Op::SetMemoryRegion(op::SetMemoryRegion {
+                slot: region.number,
+                flags: region.flags,
+                gpa: region.gpa,
+                bytes: region.bytes,
+                hva,
+                template: template as u16,
+            })
         };
         let Some(slot) = old else {
             let pages = region.bytes / page;
@@ -299,8 +280,8 @@ impl ModelVm {
         pages: u64,
     ) -> Result<usize, Complaint> {
         let too_large = || {
-            Complaint::row(
-                format!("the VM has more than {GUEST_PAGES_MAX} pages"),
+            Complaint::call(
+                CallProblem::TooManyPages(GUEST_PAGES_MAX),
                 "replay takes guests of at most so many",
             )
         };
@@ -360,11 +341,11 @@ impl ModelVm {
         if let Some((frame, padded, _)) = range {
             self.state.seen.remove_range(frame, padded);
         }
-        let mut result = self.call(Op::GetDirtyLog {
+        let mut result = self.call(Op::GetDirtyLog(op::GetDirtyLog {
             slot: number,
             into: Collect::Pending,
             bad_pointer,
-        });
+        }));
         let mut words = Words::default();
         let mut written = 0;
         if let (Some(Returned::Value(_)), Some((frame, padded, npages))) = (result.returned, range)
@@ -385,9 +366,9 @@ impl ModelVm {
                     last: u64::from(index),
                     word,
                 };
-                words
-                    .push_run(run)
-                    .map_err(|error| Complaint::row(error.to_string(), "a slot's words ascend"))?;
+                words.push_run(run).map_err(|error| {
+                    Complaint::call(CallProblem::Runs(error), "a slot's words ascend")
+                })?;
                 at = frame + (index + 1) * bits;
             }
         }
@@ -419,10 +400,11 @@ impl ModelVm {
             if first_page.is_multiple_of(bits) && end <= u64::from(npages) {
                 let needed = u64::from(num_pages).div_ceil(bits);
                 if words_given < needed && !bad_pointer {
-                    return Err(Complaint::row(
-                        format!(
-                            "the call reads {needed} words, but `words_given` is {words_given}"
-                        ),
+                    return Err(Complaint::call(
+                        CallProblem::Words {
+                            needed,
+                            given: words_given,
+                        },
                         "`words_given` is the length of the caller's buffer",
                     ));
                 }
@@ -437,13 +419,13 @@ impl ModelVm {
                 }
             }
         }
-        Ok(self.call(Op::ClearDirtyLog {
+        Ok(self.call(Op::ClearDirtyLog(op::ClearDirtyLog {
             slot: number,
             first_page,
             num_pages,
             mask: ClearMask::Seen,
             bad_pointer,
-        }))
+        })))
     }
 
     /// A kernel writer without a vCPU writes frames.
@@ -455,11 +437,11 @@ impl ModelVm {
             self.back(frame);
         }
         self.machine.frame_lists[0] = frames;
-        self.call(Op::KernelWrite {
+        self.call(Op::KernelWrite(op::KernelWrite {
             writer,
             frames: 0,
             fails_after: u8::MAX,
-        })
+        }))
     }
 
     /// Lets the ITS act on guest memory; the frames that it wrote come with what it says.
@@ -501,8 +483,8 @@ impl ModelVm {
     /// The host page of a slot's page; the slot is there and has it.
     pub(super) fn host(&self, number: u32, page: u64) -> Result<u32, Complaint> {
         let frame = self.frame(number, page).ok_or_else(|| {
-            Complaint::row(
-                format!("slot {number} has no page {page}"),
+            Complaint::call(
+                CallProblem::SlotPage { slot: number, page },
                 "pages count from the slot's first, and the slot is there",
             )
         })?;

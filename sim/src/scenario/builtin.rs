@@ -1,6 +1,7 @@
 //! The scenarios that come with the program, a file each.
 
 use super::Scenario;
+use crate::bugs::{Bug, MUTATION_SCENARIOS, Reproduction, scenario_files};
 
 macro_rules! scenarios {
     ($($name:literal),+ $(,)?) => {
@@ -98,7 +99,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
         .iter()
         .chain(LARGE)
         .chain(LIVENESS)
-        .chain(crate::bugs::scenario_files())
+        .chain(scenario_files())
         .map(|(name, _)| *name)
 }
 
@@ -116,7 +117,7 @@ pub fn builtin(name: &str) -> Option<Scenario> {
         .iter()
         .chain(LARGE)
         .chain(LIVENESS)
-        .chain(crate::bugs::scenario_files())
+        .chain(scenario_files())
         .find(|(known, _)| *known == name)
         .map(|(name, text)| parse(name, text))
 }
@@ -134,4 +135,26 @@ pub fn about_liveness() -> Vec<Scenario> {
         .iter()
         .map(|(name, text)| parse(name, text))
         .collect()
+}
+
+/// The scenarios of mutations that no bug of the corpus stands for.
+#[must_use]
+pub fn mutation_scenarios() -> Vec<Scenario> {
+    MUTATION_SCENARIOS
+        .iter()
+        .map(|(name, text)| parse(name, text))
+        .collect()
+}
+
+impl Bug {
+    /// Its scenarios, parsed; none if it cannot be expressed.
+    #[must_use]
+    pub fn scenarios(&self) -> Vec<Scenario> {
+        match self.how {
+            Reproduction::NotExpressible(_) => Vec::new(),
+            Reproduction::Scenarios(files) => {
+                files.iter().map(|(name, text)| parse(name, text)).collect()
+            }
+        }
+    }
 }

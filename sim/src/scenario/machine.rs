@@ -8,7 +8,7 @@ use dirtysim_model::machine::{
     MANUAL_PROTECT_ENABLE, MEM_LOG_DIRTY_PAGES, MEM_READONLY, Machine, Mmu, SlotTemplate,
     VcpuConfig,
 };
-use dirtysim_model::op::Op;
+use dirtysim_model::op::{self, Op};
 
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
@@ -48,7 +48,7 @@ impl Parts {
             0
         };
         let readonly = if state.readonly { MEM_READONLY } else { 0 };
-        Op::SetMemoryRegion {
+        Op::SetMemoryRegion(op::SetMemoryRegion {
             slot: template.number(),
             flags: logging | readonly,
             gpa: template.places[state.place] * page,
@@ -59,7 +59,7 @@ impl Parts {
             },
             hva: template.hva,
             template: slot as u16,
-        }
+        })
     }
 
     /// The frame of a page that the text names: its number over all slots, or `slot:offset`.
@@ -633,10 +633,12 @@ fn name_scaled(parts: &mut Parts, caps: &Caps) {
 /// The calls that the VMM makes before anything runs.
 fn set_up(parts: &mut Parts, caps: Caps) {
     let slot_spans = std::mem::take(&mut parts.setup_spans);
-    let enable = |cap, args0| Op::EnableCap {
-        cap,
-        flags: 0,
-        args0,
+    let enable = |cap, args0| {
+        Op::EnableCap(op::EnableCap {
+            cap,
+            flags: 0,
+            args0,
+        })
     };
     if let Some((bits, span)) = caps.manual {
         parts.set_up(

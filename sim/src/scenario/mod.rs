@@ -13,17 +13,19 @@ mod writers;
 
 use std::path::Path;
 
-use dirtysim_model::layout::{Array, Large, Layout};
 use dirtysim_model::machine::Machine;
-use dirtysim_model::mutation::{Mutation, Mutations};
-use dirtysim_model::op::Op;
+use dirtysim_model::mutated;
+use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle::Invariant;
-use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Step, apply, for_each_step};
-use dirtysim_model::thread::Thread;
+use dirtysim_model::state::layout::{Array, Large, Layout};
+use dirtysim_model::state::thread::{Answer, Thread};
+use dirtysim_model::state::{Part, State};
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 use serde_json::Value;
 
-pub use builtin::{about_liveness, builtin, builtins};
+use crate::alone::finish_op;
+pub use builtin::{about_liveness, builtin, builtins, mutation_scenarios};
+pub use dirtysim_model::state::NoRoom;
 pub use error::ScenarioError;
 pub(crate) use error::nearest;
 use reader::{Result, Source, Table};
@@ -177,7 +179,7 @@ impl Scenario {
         let checks_spurious = top.boolean("check_spurious")?.unwrap_or(false);
         let mutations = read_mutations(source, &mut top)?;
         let mut parts = machine::read(source, &mut top)?;
-        parts.machine.mutations = mutations;
+        mutated::set(&mut parts.machine, mutations);
         parts.machine.track_spurious = checks_spurious;
         let writers = writers::read(source, &mut top, &mut parts)?;
         steps::read(source, &mut top, &mut parts, &writers)?;
@@ -201,7 +203,7 @@ impl Scenario {
                 "a name has letters, digits, - and _ only: files are named after it",
             );
         }
-        parts.machine.look_ahead();
+        dirtysim_model::op::ahead::look_ahead(&mut parts.machine);
         let scenario = Self {
             name,
             sentence,
@@ -229,8 +231,7 @@ impl Scenario {
         let mut state = State::<Large>::new(&machine);
         while usize::from(state.threads[0].op) < self.setup.len() {
             let at = usize::from(state.threads[0].op);
-            run_op(&machine, &mut state);
-            if let Err(errno) = state.threads[0].answer {
+            if let Err(errno) = run_op(&machine, &mut state) {
                 let (span, rule) = spans
                     .get(at)
                     .cloned()
@@ -249,22 +250,21 @@ impl Scenario {
     ///
     /// # Errors
     /// What does not fit the layout, and how many of it would.
-    pub fn start<L: Layout>(&self) -> std::result::Result<State<L>, (&'static str, u64)> {
+    pub fn start<L: Layout>(&self) -> std::result::Result<State<L>, NoRoom> {
         State::<L>::fits(&self.machine)?;
-        let ring = self
-            .machine
-            .constants
-            .ring_min_entries
-            .max(self.ring_entries());
-        if u64::from(self.ring_entries()) > L::Entries::CAPACITY as u64 {
-            let _ = ring;
-            return Err(("ring entries", L::Entries::CAPACITY as u64));
+        let most = L::Entries::CAPACITY as u64;
+        if u64::from(self.ring_entries()) > most {
+            return Err(NoRoom {
+                part: Part::RingEntries,
+                most,
+            });
         }
         let mut machine = self.machine.clone();
         machine.programs = vec![self.setup.clone()];
         let mut state = State::<L>::new(&machine);
         while usize::from(state.threads[0].op) < self.setup.len() {
-            run_op(&machine, &mut state);
+            // What the kernel refuses, reading the scenario has refused already.
+            let _ = run_op(&machine, &mut state);
         }
         state.threads = L::Threads::default();
         for _ in &self.machine.programs {
@@ -282,11 +282,11 @@ impl Scenario {
         self.setup
             .iter()
             .find_map(|op| match op {
-                Op::EnableCap {
+                Op::EnableCap(op::EnableCap {
                     cap: CAP_DIRTY_LOG_RING | CAP_DIRTY_LOG_RING_ACQ_REL,
                     args0,
                     ..
-                } => Some(*args0 as u32 / DIRTY_GFN_BYTES),
+                }) => Some(*args0 as u32 / DIRTY_GFN_BYTES),
                 _ => None,
             })
             .unwrap_or(0)
@@ -311,7 +311,7 @@ impl Scenario {
     /// The scenario with one more mutation switched on, as if its file had listed it.
     #[must_use]
     pub fn with_mutation(mut self, mutation: Mutation) -> Self {
-        self.machine.mutations.switch_on(mutation);
+        dirtysim_model::mutated::switch_on(&mut self.machine, mutation);
         if let Value::Object(map) = &mut self.source {
             let list = map
                 .entry("mutations")
@@ -326,7 +326,7 @@ impl Scenario {
     /// The scenario with no mutation, and expected to hold.
     #[must_use]
     pub fn without_mutations(mut self) -> Self {
-        self.machine.mutations = Mutations::default();
+        mutated::set(&mut self.machine, Mutations::default());
         self.expect = Some(Expect::Holds);
         if let Value::Object(map) = &mut self.source {
             map.shift_remove("mutations");
@@ -362,19 +362,9 @@ impl Scenario {
     }
 }
 
-/// Runs thread 0 through the operation that it is at, with nobody else acting.
-fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) {
-    let at = state.threads[0].op;
-    while state.threads[0].op == at {
-        let mut next = None;
-        for_each_step(machine, state, |step| {
-            if step.actor == Actor::Thread(0) && step.choice == Choice::Advance {
-                next = Some(step);
-            }
-        });
-        let step: Step = next.expect("in set-up nobody holds what a step could wait for");
-        apply(machine, state, step);
-    }
+/// Runs thread 0 through the operation of the set-up that it is at.
+fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) -> Answer {
+    finish_op(machine, state, 0, |_| ()).expect("in set-up nobody holds what a step could wait for")
 }
 
 fn read_expect(source: Source<'_>, node: &node::Node) -> Result<Expect> {

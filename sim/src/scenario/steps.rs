@@ -1,7 +1,7 @@
 //! `[protocol]`: what each thread of the VMM does, step by step.
 
-use dirtysim_model::machine::{OnRingFull, WriterLog};
-use dirtysim_model::op::{ClearMask, HarvestWay, Into, KernelWriter, Op, Until};
+use dirtysim_model::machine::{Arch, Mmu, OnRingFull, WriterLog};
+use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, Until};
 
 use super::machine::{Parts, SlotState};
 use super::node::{Kind, Node};
@@ -12,7 +12,7 @@ use super::writers::{LOGS, Writers};
 const MOST_OPS: usize = 250;
 
 /// The words for steps.
-const STEPS: [(&str, Word); 46] = [
+const STEPS: [(&str, Word); 47] = [
     ("enable-logging", Word::EnableLogging),
     ("disable-logging", Word::DisableLogging),
     ("add-slot", Word::AddSlot),
@@ -46,6 +46,7 @@ const STEPS: [(&str, Word); 46] = [
     ("join-thread", Word::JoinThread),
     ("forget-collected", Word::Forget),
     ("host-age", Word::HostAge),
+    ("pre-fault", Word::PreFault),
     ("drop-free", Word::DropFree),
     ("cancel", Word::Cancel),
     ("new-destination", Word::NewDestination),
@@ -63,6 +64,14 @@ const STEPS: [(&str, Word); 46] = [
 
 /// The words that end a protocol.
 const ENDS: [(&str, Word); 2] = [("finish", Word::Finish), ("switch-over", Word::SwitchOver)];
+
+/// How the language writes a word.
+fn text_of(word: Word) -> &'static str {
+    let mut known = STEPS.iter().chain(&ENDS);
+    known
+        .find(|(_, other)| *other == word)
+        .map_or("step", |(text, _)| *text)
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Word {
@@ -99,6 +108,7 @@ enum Word {
     JoinThread,
     Forget,
     HostAge,
+    PreFault,
     DropFree,
     Cancel,
     NewDestination,
@@ -201,7 +211,7 @@ pub(super) fn read(
         let mut program = writer.program;
         let end = program.len() as u16;
         for op in &mut program {
-            if let Op::Again { to, .. } = op {
+            if let Op::Again(op::Again { to, .. }) = op {
                 *to = (*to).min(end);
             }
         }
@@ -365,13 +375,13 @@ impl Writer<'_> {
         self.steps(on_error)?;
         self.slots = after;
         let to = self.target(node)?;
-        self.program[jump] = Op::Again {
+        self.program[jump] = Op::Again(op::Again {
             to,
             until: Until::Never,
-        };
+        });
         let errors = u16::try_from(errors).unwrap_or(u16::MAX);
         for at in tried {
-            self.program[at] = Op::OnError { to: errors };
+            self.program[at] = Op::OnError(op::OnError { to: errors });
         }
         Ok(())
     }
@@ -379,7 +389,7 @@ impl Writer<'_> {
     fn again(&mut self, node: &Node, to: usize, until: Until) -> Result<()> {
         self.target(node)?;
         let to = to as u16;
-        self.program.push(Op::Again { to, until });
+        self.program.push(Op::Again(op::Again { to, until }));
         Ok(())
     }
 
@@ -403,7 +413,7 @@ impl Writer<'_> {
         self.program.push(op);
         if let Some(tried) = &mut self.tried {
             tried.push(self.program.len());
-            self.program.push(Op::OnError { to: 0 });
+            self.program.push(Op::OnError(op::OnError { to: 0 }));
         }
     }
 
@@ -451,7 +461,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Whether the step goes on although the state that the text has led to speaks against it.
+    /// Changes what the text has led a memslot to, and has the program make the same change by its ioctl.
     fn change_slot(&mut self, slot: usize, change: impl Fn(&mut SlotState)) {
         let mut state = self.slots[slot].clone();
         change(&mut state);
@@ -491,8 +501,10 @@ impl Writer<'_> {
         }
     }
 
+    /// A kernel writer without a vCPU; `usual`: the pages that `[writers]` has for it.
     fn kernel_write(
         &mut self,
+        word: Word,
         table: &mut Table<'_>,
         writer: KernelWriter,
         usual: Option<&Vec<u32>>,
@@ -507,16 +519,16 @@ impl Writer<'_> {
         let Some(frames) = frames else {
             return self.source.error(
                 &table.span,
-                format!("`{}` does not say which pages it writes", writer.name()),
+                format!("`{}` does not say which pages it writes", text_of(word)),
                 "write pages = [3] in the step, or the writer's tables in [writers]",
             );
         };
         let frames = self.parts.keep_list(frames);
-        self.program.push(Op::KernelWrite {
+        self.program.push(Op::KernelWrite(op::KernelWrite {
             writer,
             frames,
             fails_after,
-        });
+        }));
         Ok(())
     }
 
@@ -571,7 +583,7 @@ impl Writer<'_> {
                 match frames {
                     Some(frames) => {
                         let frames = self.parts.keep_list(frames);
-                        self.push_fallible(Op::CopyList { frames });
+                        self.push_fallible(Op::CopyList(op::CopyList { frames }));
                     }
                     None => self.push_fallible(Op::Copy),
                 }
@@ -589,11 +601,11 @@ impl Writer<'_> {
             }
             Word::MarkQueues => {
                 let frames = self.page_list(&mut table, "mark-queues")?;
-                self.program.push(Op::MarkOwn { frames });
+                self.program.push(Op::MarkOwn(op::MarkOwn { frames }));
             }
             Word::EndFree => {
                 let frames = self.page_list(&mut table, "end-free")?;
-                self.program.push(Op::EndFree { frames });
+                self.program.push(Op::EndFree(op::EndFree { frames }));
             }
             Word::PutBack => self.program.push(Op::PutBack),
             Word::Discard => self.program.push(Op::Discard),
@@ -608,10 +620,10 @@ impl Writer<'_> {
                 self.push_fallible(Op::MayFail);
             }
             Word::WaitRunning => self.program.push(Op::WaitRunning),
-            Word::End => self.program.push(Op::Again {
+            Word::End => self.program.push(Op::Again(op::Again {
                 to: u16::MAX,
                 until: Until::Never,
-            }),
+            })),
             Word::Harvest => {
                 let most = self.parts.machine.vcpus.len() as u64 - 1;
                 let vcpu = table.integer("vcpu", 0..=most + 1)?.map(|vcpu| vcpu as u8);
@@ -622,27 +634,27 @@ impl Writer<'_> {
                     reader::pick(source, node, "way", &WAYS)
                 })?;
                 let into = self.into(&mut table)?;
-                self.program.push(Op::Harvest {
+                self.program.push(Op::Harvest(op::Harvest {
                     vcpu,
                     max,
                     way,
                     into,
-                });
+                }));
             }
             Word::Reset => {
                 let signal = table.boolean("signal")?.unwrap_or(false);
-                self.program.push(Op::ResetRings { signal });
+                self.program.push(Op::ResetRings(op::ResetRings { signal }));
             }
             Word::Get => {
                 let into = self.into(&mut table)?;
                 let bad_pointer = table.boolean("efault")?.unwrap_or(false);
                 for slot in self.slots(&mut table, |slot| slot.present && slot.logging)? {
                     let slot = self.parts.machine.slots[slot].number();
-                    self.push_fallible(Op::GetDirtyLog {
+                    self.push_fallible(Op::GetDirtyLog(op::GetDirtyLog {
                         slot,
                         into,
                         bad_pointer,
-                    });
+                    }));
                 }
             }
             Word::Clear => self.clear(&mut table)?,
@@ -651,38 +663,42 @@ impl Writer<'_> {
                 Some(_) => {
                     for slot in self.slots(&mut table, |_| false)? {
                         let template = slot as u16;
-                        self.program.push(Op::PublishSlot { template });
+                        self.program
+                            .push(Op::PublishSlot(op::PublishSlot { template }));
                     }
                 }
             },
             Word::Kick => self
                 .program
-                .extend([Op::Kick { stop: false }, Op::WaitKicked]),
+                .extend([Op::Kick(op::Kick { stop: false }), Op::WaitKicked]),
             Word::Pause => self
                 .program
-                .extend([Op::Kick { stop: true }, Op::WaitStopped]),
+                .extend([Op::Kick(op::Kick { stop: true }), Op::WaitStopped]),
             Word::Signal => {
                 let stop = table.boolean("stop")?.unwrap_or(false);
-                self.program.push(Op::Kick { stop });
+                self.program.push(Op::Kick(op::Kick { stop }));
             }
             Word::WaitStopped => self.program.push(Op::WaitStopped),
             Word::Resume => self.program.push(Op::Resume),
             Word::WaitRingFull => self.program.push(Op::WaitRingFull),
             Word::AckRingFull => self.program.push(Op::AckRingFull),
             Word::ItsSave => {
-                self.kernel_write(&mut table, KernelWriter::ItsSave, writers.its_save.as_ref())?
+                let usual = writers.its_save.as_ref();
+                self.kernel_write(word, &mut table, KernelWriter::ItsSave, usual)?
             }
             Word::PendingSave => self.kernel_write(
+                word,
                 &mut table,
                 KernelWriter::PendingSave,
                 writers.pending_save.as_ref(),
             )?,
             Word::ItsRestore => self.kernel_write(
+                word,
                 &mut table,
                 KernelWriter::ItsRestore,
                 writers.its_restore.as_ref(),
             )?,
-            Word::KernelWrite => self.kernel_write(&mut table, KernelWriter::Other, None)?,
+            Word::KernelWrite => self.kernel_write(word, &mut table, KernelWriter::Other, None)?,
             Word::VmmWrite => {
                 let Some(node) = table.get("page") else {
                     return source.error(
@@ -695,7 +711,8 @@ impl Writer<'_> {
                 let log = table.get("log").map_or(Ok(WriterLog::Right), |node| {
                     reader::pick(source, node, "log", &LOGS)
                 })?;
-                self.program.push(Op::UserWrite { frame, log });
+                self.program
+                    .push(Op::UserWrite(op::UserWrite { frame, log }));
             }
             Word::VmmLogReset => self.program.push(Op::ResetOwnLog),
             Word::VmmLogSync => self.program.push(Op::CollectOwnLog),
@@ -737,19 +754,42 @@ impl Writer<'_> {
                     );
                 };
                 let frame = self.parts.frame(source, node)?;
-                self.program.push(Op::HostAge { frame });
+                self.program.push(Op::HostAge(op::HostAge { frame }));
             }
+            Word::PreFault => self.pre_fault(&mut table)?,
             Word::DropFree => {
                 let frames = self.page_list(&mut table, "drop-free")?;
-                self.program.push(Op::DropFree { frames });
+                self.program.push(Op::DropFree(op::DropFree { frames }));
             }
             Word::Cancel => self.program.push(Op::Cancel),
             Word::NewDestination => self.program.push(Op::NewDestination),
             Word::Checkpoint => self.program.push(Op::Checkpoint),
-            Word::Finish => self.program.push(Op::Finish { postcopy: false }),
-            Word::SwitchOver => self.program.push(Op::Finish { postcopy: true }),
+            Word::Finish => self
+                .program
+                .push(Op::Finish(op::Finish { postcopy: false })),
+            Word::SwitchOver => self.program.push(Op::Finish(op::Finish { postcopy: true })),
         }
         table.finish()
+    }
+
+    /// KVM_PRE_FAULT_MEMORY: only x86's two-dimensional MMU has it.
+    fn pre_fault(&mut self, table: &mut Table<'_>) -> Result<()> {
+        let machine = &self.parts.machine;
+        let has = machine.arch == Arch::X86
+            && machine.mmu == Mmu::TwoDimensional
+            && machine.kernel.has_pre_fault();
+        let most = machine.vcpus.len() as u64 - 1;
+        if !has {
+            return self.source.error(
+                &table.span,
+                "`pre-fault` on a machine without KVM_PRE_FAULT_MEMORY",
+                "it needs arch = \"x86\", mmu = \"two-dimensional\" and a kernel from 6.12 on",
+            );
+        }
+        let vcpu = table.integer("vcpu", 0..=most)?.unwrap_or(0) as u8;
+        let frames = self.page_list(table, "pre-fault")?;
+        self.push_fallible(Op::PreFault(op::PreFault { vcpu, frames }));
+        Ok(())
     }
 
     /// The pages that a step names.
@@ -793,13 +833,13 @@ impl Writer<'_> {
         let chunk = table.integer("chunk", 1..=64)?;
         if let (Some((slot, at, pages)), None, None) = (self.chunk, first, pages) {
             let slot = self.parts.machine.slots[slot].number();
-            self.push_fallible(Op::ClearDirtyLog {
+            self.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
                 slot,
                 first_page: u64::from(at),
                 num_pages: pages,
                 mask,
                 bad_pointer,
-            });
+            }));
             return Ok(());
         }
         for slot in self.slots(table, |slot| slot.present && slot.logging)? {
@@ -809,13 +849,13 @@ impl Writer<'_> {
             let end = pages.map_or(npages.max(at), |pages| at + pages);
             loop {
                 let step = chunk.unwrap_or(end - at).min(end - at);
-                self.push_fallible(Op::ClearDirtyLog {
+                self.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
                     slot: number,
                     first_page: at,
                     num_pages: step as u32,
                     mask,
                     bad_pointer,
-                });
+                }));
                 at += step;
                 if at >= end {
                     break;

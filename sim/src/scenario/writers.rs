@@ -1,8 +1,8 @@
 //! `[writers]`: who stores to guest memory, how often, and where it is logged.
 
-use dirtysim_model::device::DeviceConfig;
+use dirtysim_model::machine::DeviceConfig;
 use dirtysim_model::machine::WriterLog;
-use dirtysim_model::vcpu::UNLIMITED;
+use dirtysim_model::state::vcpu::UNLIMITED;
 
 use super::machine::Parts;
 use super::node::{Kind, Node};

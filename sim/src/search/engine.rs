@@ -1,24 +1,19 @@
-//! The search, level by level.
+//! What a search knows while it goes on, and what a pass of it came to.
 
 use std::time::Instant;
 
-use dirtysim_model::independence::Rules;
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{Invariant, Invariants};
-use dirtysim_model::pack::Packing;
+use dirtysim_model::reduce::independence::Rules;
+use dirtysim_model::reduce::pack::Packing;
+use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
-use dirtysim_model::symmetry::Symmetry;
+use dirtysim_model::state::layout::Layout;
 
-use super::level::{Block, Desk, Job, Outcome, RecordLayout, Stop, expand};
+use super::block::RecordLayout;
 use super::sections::Sections;
 use super::source::Source;
-use super::table::{Table, collision_probability};
-use super::{
-    Coverage, Limit, Options, Progress, Reduced, Report, TooLarge, Verdict, Violation, Watch,
-    boards, memory, path,
-};
-use crate::run::hit;
+use super::{Limit, Options, Progress, Watch, memory};
 use crate::sometimes::Seen;
 
 /// The violation of the shallowest state or transition, among those of one level.
@@ -108,20 +103,6 @@ impl<'a, L: Layout> Search<'a, L> {
     }
 }
 
-/// Which of the two passes over a scenario a search is.
-pub(super) enum Pass<'k> {
-    /// The verdict.
-    Verdict {
-        max_states: Option<u64>,
-        keep_going: bool,
-    },
-    /// The levels down to a depth, kept, for a counterexample.
-    Levels {
-        depth: u32,
-        kept: &'k mut Vec<Vec<Block>>,
-    },
-}
-
 /// What a pass came to.
 pub(super) struct Passed {
     pub(super) limit: Option<Limit>,
@@ -148,174 +129,4 @@ impl Passed {
             peak_bytes,
         }
     }
-}
-
-/// Runs one pass.
-pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Passed {
-    let layout = search.record_layout();
-    let mut desks = Desk::all(search);
-    let mut table = Table::new(0);
-    let first = search.representative(search.start.clone());
-    let fingerprint = search.sections.fingerprint(&first);
-    let mut level = vec![Block::first(layout, &first, fingerprint)];
-    table.insert(fingerprint);
-    table.add_len(1);
-    let mut passed = Passed::begin(table.bytes());
-    let mut kept_bytes = 0;
-    loop {
-        let frontier: u64 = level.iter().map(|block| block.states(layout)).sum();
-        if let Pass::Levels { depth, kept } = &mut which {
-            kept_bytes += level.iter().map(Block::bytes).sum::<u64>();
-            kept.push(level.clone());
-            if passed.depth == *depth {
-                return passed;
-            }
-        }
-        let mut job = Job::new(level, passed.depth, frontier, kept_bytes, &mut desks);
-        let outcome = loop {
-            match expand(search, &mut table, &mut job, &desks) {
-                Stop::Done => break None,
-                Stop::Full => {
-                    let slots = table.grown_slots(job.slack(search));
-                    let old = table.bytes();
-                    if old + slots as u64 * 8 + job.bytes() + kept_bytes > search.limit_bytes
-                        || !memory::has_room_for(slots as u64 * 8)
-                    {
-                        break Some(Limit::Memory);
-                    }
-                    passed.peak_bytes = passed
-                        .peak_bytes
-                        .max(old + slots as u64 * 8 + job.bytes() + kept_bytes);
-                    table.grow(slots);
-                }
-                Stop::Limit(limit) => break Some(limit),
-            }
-        };
-        passed.peak_bytes = passed
-            .peak_bytes
-            .max(table.bytes() + job.bytes() + kept_bytes);
-        let Outcome {
-            broken_at,
-            broken_after,
-            seen,
-            transitions,
-            next,
-        } = job.outcome();
-        passed.seen.union(seen);
-        passed.transitions += transitions;
-        passed.states = table.len();
-        passed.broken.union(broken_at);
-        passed.broken.union(broken_after);
-        if passed.found.is_none() {
-            // A claim that is broken in a state of this level comes before one that a step out of it breaks.
-            let at = hit(broken_at, search.target).map(|invariant| (invariant, passed.depth));
-            let after =
-                hit(broken_after, search.target).map(|invariant| (invariant, passed.depth + 1));
-            passed.found = at
-                .or(after)
-                .map(|(invariant, depth)| Found { invariant, depth });
-        }
-        passed.limit = outcome;
-        let (keep_going, max_states) = match which {
-            Pass::Verdict {
-                keep_going,
-                max_states,
-            } => (keep_going, max_states),
-            Pass::Levels { .. } => (true, None),
-        };
-        if passed.limit.is_some() || (passed.found.is_some() && !keep_going) {
-            return passed;
-        }
-        if next.is_empty() {
-            return passed;
-        }
-        passed.depth += 1;
-        if max_states.is_some_and(|most| passed.states >= most) {
-            passed.limit = Some(Limit::States);
-            return passed;
-        }
-        level = next;
-        let progress = Progress {
-            states: passed.states,
-            frontier: level.iter().map(|block| block.states(layout)).sum(),
-            depth: passed.depth,
-            bytes: passed.peak_bytes,
-        };
-        if !(search.watch)(&progress) {
-            passed.limit = Some(Limit::Interrupt);
-            return passed;
-        }
-    }
-}
-
-/// Searches from `start`.
-pub(super) fn search<L: Layout>(
-    machine: &Machine,
-    start: &State<L>,
-    target: Option<Invariant>,
-    options: &Options,
-    watch: Watch<'_>,
-) -> Result<Report, TooLarge> {
-    let mut search = Search::new(machine, start, target, options, watch);
-    let is_exact = boards::suits(&search);
-    let passed = if is_exact {
-        boards::pass(&search, options.max_states, options.keep_going)
-    } else {
-        pass(
-            &search,
-            Pass::Verdict {
-                max_states: options.max_states,
-                keep_going: options.keep_going,
-            },
-        )
-    };
-    let reduced = Reduced {
-        classes: search.symmetry.classes().to_vec(),
-        pages_everywhere: search.symmetry.pages_everywhere(),
-        vcpus: search.symmetry.exchanges_vcpus(),
-        rules: search.rules.iter().collect(),
-    };
-    // A path is as short as can be only where every interleaving is looked at; exchanging pages changes no length.
-    // Exchanging vCPUs leaves some states apart that could be exchanged, so that the way back could not be followed.
-    search.rules = Rules::none();
-    let packing = *search.sections.packing();
-    search.sections = Sections::new(machine, start, packing, &search.rules);
-    search.symmetry = Symmetry::of(machine, start, options.reductions.pages, false);
-    let violation = passed.found.map(|found| {
-        let steps = options
-            .counterexample
-            .then(|| path::shortest(&search, found))
-            .flatten();
-        Violation {
-            invariant: found.invariant,
-            depth: found.depth,
-            shortest: steps.is_some(),
-            steps,
-        }
-    });
-    let verdict = match (&violation, passed.limit) {
-        (Some(_), _) => Verdict::Violated,
-        (None, Some(_)) => Verdict::Inconclusive,
-        (None, None) => Verdict::Holds,
-    };
-    Ok(Report {
-        verdict,
-        coverage: passed
-            .limit
-            .map_or(Coverage::Exhausted, Coverage::Truncated),
-        states: passed.states,
-        transitions: passed.transitions,
-        depth: passed.depth,
-        violation,
-        broken: passed.broken,
-        seen: passed.seen,
-        collision_probability: if is_exact {
-            0.0
-        } else {
-            collision_probability(passed.states)
-        },
-        reduced,
-        state_bits: search.sections.packing().bits(),
-        peak_bytes: passed.peak_bytes,
-    })
 }

@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::oracle::parts::Part;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
-use dirtysim_model::step::{Actor, Choice, Effect, Step, apply};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Actor, Choice, Effect, Step, apply};
 
+use super::block::{Block, RecordLayout};
 use super::engine::Search;
 use super::known::Known;
 use super::memo::{EntryAt, Memo, Successor};
@@ -31,84 +32,8 @@ const PARALLEL_STATES: u64 = 2 * BLOCK_STATES as u64;
 /// that the table, which keeps so much room for each worker, never fills up.
 const TYPICAL_INSERTIONS: u64 = 8 * BLOCK_STATES as u64;
 
-/// States, one after the other, each a [`Record`].
-#[derive(Clone, Debug)]
-pub(super) struct Block {
-    records: Vec<u64>,
-    /// Who knows the entries in the records: a worker and its memo's generation.
-    owner: (usize, u32),
-}
-
-impl Block {
-    /// The first state of a search.
-    pub(super) fn first(layout: RecordLayout, words: &[u64], fingerprint: u64) -> Self {
-        let mut records = words.to_vec();
-        records.resize(layout.len(), 0);
-        records[layout.words] = fingerprint;
-        Self {
-            records,
-            owner: (usize::MAX, 0),
-        }
-    }
-
-    pub(super) fn states(&self, layout: RecordLayout) -> u64 {
-        (self.records.len() / layout.len()) as u64
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.records.capacity() as u64 * 8
-    }
-
-    /// The packed states.
-    pub(super) fn packed(&self, layout: RecordLayout) -> impl Iterator<Item = &[u64]> {
-        self.records
-            .chunks_exact(layout.len())
-            .map(move |record| &record[..layout.words])
-    }
-}
-
-/// What a record has: a packed state, its fingerprint, and for the VM-wide section and each actor where its entry is in
-/// the memo of the block's owner.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RecordLayout {
-    words: usize,
-    entries: usize,
-}
-
 /// With where an entry is: it was the one before a step that changed what it depends on.
 const OLD: u64 = 1 << 32;
-
-impl RecordLayout {
-    pub(super) fn new(words: usize, actors: usize) -> Self {
-        Self {
-            words,
-            entries: 1 + actors,
-        }
-    }
-
-    fn len(self) -> usize {
-        self.words + 1 + self.entries
-    }
-
-    /// The same, where the compiler is to know the numbers: see [`Sections`].
-    #[inline(always)]
-    fn of<const N: usize>(self) -> Self {
-        if N > 0 {
-            Self {
-                words: N,
-                entries: N,
-            }
-        } else {
-            self
-        }
-    }
-
-    /// Where the entries begin.
-    #[inline(always)]
-    fn entries_at(self) -> usize {
-        self.words + 1
-    }
-}
 
 /// Why the expansion of a level stopped.
 pub(super) enum Stop {

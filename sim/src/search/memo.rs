@@ -1,7 +1,7 @@
 //! What each actor can do next and what it contributes to the claims, remembered by what that depends on.
 //!
 //! Many states differ only in what a vCPU's or thread's next step does not read
-//! ([`dirtysim_model::footprint`]). The memo asks the one transition function once for each combination of what it does read, and
+//! ([`dirtysim_model::reduce::footprint`]). The memo asks the one transition function once for each combination of what it does read, and
 //! answers from a table afterwards: the successors as sections that change, and what the section contributes to the
 //! oracle's verdict and to what was seen. Nothing here knows what a step does. Wherever assertions are on, every answer
 //! is computed again and compared, and so is every successor that is made of it.
@@ -14,10 +14,11 @@
 
 use std::sync::Arc;
 
-use dirtysim_model::footprint::Reach;
-use dirtysim_model::layout::Layout;
 use dirtysim_model::oracle::parts::{Claimed, Part};
-use dirtysim_model::step::{Actor, Effect, Step, apply};
+use dirtysim_model::reduce::footprint::undeclared;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Actor, Effect, Step, apply};
+use dirtysim_model::words::Reach;
 
 use super::answers::Answers;
 use super::index::Index;
@@ -711,8 +712,9 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
     let number = actor;
     let actor = sections.actor(actor);
     let local = source.choices(&state, actor, &mut choices).is_some();
-    let by_hand =
-        reach == Reach::Everything || !machine.mutations.is_empty() || (each && choices.len() > 1);
+    let by_hand = reach == Reach::Everything
+        || !machine.mutations().is_empty()
+        || (each && choices.len() > 1);
     if by_hand {
         entry[0] |= BY_HAND;
         return;
@@ -723,6 +725,11 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
         facts.join(Facts::of_step(machine, &state, step));
         let mut after = state.clone();
         let effect = apply(machine, &mut after, step);
+        debug_assert!(
+            undeclared(machine, &state, step, &after).is_none(),
+            "a row says all that its step writes: {step:?} writes {:?} besides",
+            undeclared(machine, &state, step, &after)
+        );
         if effect != Effect::None {
             entry[0] |= Claimed::of(machine, &after, effect).to_word() << CLAIMED;
         }

@@ -5,7 +5,7 @@
 //! changes of actor reach. Where that fits its budget, no schedule at all has fewer blocks. Where it does not, no step of
 //! what is shown can be dropped, and the document says that it may not be the shortest.
 
-use dirtysim_model::step::Step;
+use dirtysim_model::transition::Step;
 
 use super::Violation;
 use crate::run::{self, Scheduler};

@@ -3,18 +3,20 @@
 //! Breadth first, level by level, over packed states. A level is finished before anything is reported, so that
 //! verdict, counts and counterexample are the same on any number of threads: the set of states at a depth is what it
 //! is, whoever found them. Where something is left out, the visited set holds 64-bit fingerprints, sums of a hash
-//! for each section of a state (`engine`); the probability that two states shared one is computed and belongs to the
+//! for each section of a state (`levels`); the probability that two states shared one is computed and belongs to the
 //! verdict. Where nothing is, it holds the states, and many of them are moved at a time (`boards`).
 //!
 //! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
 
 mod answers;
+mod block;
 mod boards;
 mod engine;
 pub mod estimate;
 mod index;
 mod known;
 mod level;
+mod levels;
 pub mod liveness;
 mod memo;
 pub mod memory;
@@ -24,17 +26,17 @@ mod representative;
 mod sections;
 mod source;
 mod table;
+mod verdict;
 
 use std::time::Duration;
 
-pub use dirtysim_model::independence::Rule;
-use dirtysim_model::layout::{Layout, Medium, Small};
 use dirtysim_model::oracle::{Invariant, Invariants};
-use dirtysim_model::state::State;
-use dirtysim_model::step::Step;
+pub use dirtysim_model::reduce::independence::Rule;
+use dirtysim_model::transition::Step;
 
+use crate::ladder::{Packed, on_packed};
 use crate::run::target;
-use crate::scenario::Scenario;
+use crate::scenario::{NoRoom, Scenario};
 use crate::sometimes::Seen;
 
 /// What to search, and how far.
@@ -218,13 +220,14 @@ pub struct Progress {
 /// Somebody who watches: called at every level and every few thousand states; answers whether to go on.
 pub type Watch<'a> = &'a (dyn Fn(&Progress) -> bool + Sync);
 
-/// A scenario that the search cannot take.
+/// A scenario that the search cannot take: what its states have no room for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TooLarge {
-    /// What there is too much of.
-    pub what: &'static str,
-    /// How much there may be.
-    pub most: u64,
+pub struct TooLarge(pub NoRoom);
+
+impl From<NoRoom> for TooLarge {
+    fn from(room: NoRoom) -> Self {
+        Self(room)
+    }
 }
 
 impl std::fmt::Display for TooLarge {
@@ -232,7 +235,8 @@ impl std::fmt::Display for TooLarge {
         write!(
             f,
             "too many {} for an exhaustive search: at most {}; scale the scenario down, or use `dirtysim run`",
-            self.what, self.most
+            self.0.part.name(),
+            self.0.most
         )
     }
 }
@@ -244,20 +248,8 @@ impl std::error::Error for TooLarge {}
 /// # Errors
 /// A scenario whose states are larger than the search has room for.
 pub fn check(scenario: &Scenario, options: &Options, watch: Watch<'_>) -> Result<Report, TooLarge> {
-    if let Ok(start) = scenario.start::<Small>() {
-        return check_in(scenario, &start, options, watch);
-    }
-    match scenario.start::<Medium>() {
-        Ok(start) => check_in(scenario, &start, options, watch),
-        Err((what, most)) => Err(TooLarge { what, most }),
-    }
-}
-
-fn check_in<L: Layout>(
-    scenario: &Scenario,
-    start: &State<L>,
-    options: &Options,
-    watch: Watch<'_>,
-) -> Result<Report, TooLarge> {
-    engine::search(&scenario.machine, start, target(scenario), options, watch)
+    let machine = &scenario.machine;
+    Ok(on_packed!(Packed::start(scenario)?, |start| {
+        verdict::search(machine, &start, target(scenario), options, watch)
+    }))
 }

@@ -5,15 +5,16 @@
 //! the one with the lowest bits, of all its predecessors the one with the lowest bits, and so on. That makes the
 //! counterexample the same on any number of threads.
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Effect, Step, apply, for_each_step};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Effect, Step, apply, for_each_step};
 use rayon::prelude::*;
 
-use super::engine::{Found, Pass, Search, pass};
-use super::level::Block;
+use super::block::Block;
+use super::engine::{Found, Search};
+use super::levels::{Pass, pass};
 use crate::run::{hit, is_stuck};
 
 /// The end of a counterexample: whether it is a step out of the state that breaks the claim, and the state.

@@ -3,9 +3,9 @@
 //! Most states represent themselves, and whether one does follows from what each of its sections says of the order of
 //! pages and of the vCPUs' ranks. That is remembered by section, so that only states that change are unpacked.
 
-use dirtysim_model::layout::Layout;
+use dirtysim_model::reduce::symmetry::{Order, vcpu_rank};
 use dirtysim_model::state::State;
-use dirtysim_model::symmetry::{Order, vcpu_rank};
+use dirtysim_model::state::layout::Layout;
 
 use super::engine::Search;
 use super::sections::hash_words;

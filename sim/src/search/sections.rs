@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use dirtysim_model::footprint::{Fields, Reach, frames_of_vcpu};
-use dirtysim_model::independence::Rules;
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
-use dirtysim_model::pack::{Packing, ThreadPlace};
+use dirtysim_model::reduce::footprint::{self, frames_of_vcpu};
+use dirtysim_model::reduce::independence::Rules;
+use dirtysim_model::reduce::pack::{Packing, ThreadPlace};
 use dirtysim_model::state::State;
-use dirtysim_model::step::Actor;
-use dirtysim_model::vcpu::Pc;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::vcpu::Pc;
+use dirtysim_model::transition::Actor;
+use dirtysim_model::words::{Fields, Reach};
 
 /// Stages that a thread's operation has at most: they are packed in 4 bits.
 const STAGES: usize = 16;
@@ -98,22 +99,22 @@ impl Sections {
                 .collect(),
             vcpus: start.vcpus.len(),
             threads,
-            control: packing.control_mask(machine, start),
+            control: packing.vcpu_mask(machine, start, Fields::CONTROL),
             used: mask(Fields::ALL),
             pending: mask(Fields::PENDING),
-            vcpu_masks: Pc::ALL.map(|pc| mask(Fields::of_vcpu(pc))),
+            vcpu_masks: Pc::ALL.map(|pc| mask(footprint::reads_of_vcpu(pc))),
             leaves: (0..packing.frames())
                 .map(|frame| packing.leaf_mask(start, frame))
                 .collect(),
             has_huge: machine.slots.iter().any(|slot| slot.huge),
-            device_mask: mask(Fields::of_device()),
+            device_mask: mask(footprint::reads_of_device()),
             thread_masks: (0..threads)
                 .map(|thread| {
                     by_op(thread)
                         .map(|op| {
                             let op = machine.programs[thread].get(op);
                             std::array::from_fn(|stage| {
-                                mask(Fields::of_thread(machine, op, stage as u8))
+                                mask(footprint::reads_of_thread(machine, op, stage as u8))
                             })
                         })
                         .collect()
@@ -124,7 +125,7 @@ impl Sections {
                     by_op(thread)
                         .map(|op| {
                             let op = machine.programs[thread].get(op);
-                            std::array::from_fn(|stage| Reach::of_thread(machine, op, stage as u8))
+                            std::array::from_fn(|stage| footprint::reach(machine, op, stage as u8))
                         })
                         .collect()
                 })

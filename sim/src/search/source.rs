@@ -1,10 +1,10 @@
 //! The transition function for states as words: where everything that a search knows of steps comes from.
 
-use dirtysim_model::independence::Rules;
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
+use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Step, apply, for_each_choice};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
 
 use super::sections::Sections;
 

@@ -1,7 +1,7 @@
 //! Shrinking by trial: drop, merge, lower, until nothing helps. For schedules of any size.
 
-use dirtysim_model::layout::Layout;
-use dirtysim_model::step::{Actor, Choice, Step};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Actor, Choice, Step};
 
 use super::schedule::{Item, Matching, Replayer, length};
 use super::{Budget, Progress, Watch};

@@ -12,11 +12,12 @@ mod local;
 mod schedule;
 mod search;
 
-use dirtysim_model::layout::{Large, Layout, Medium, Small};
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Step};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Actor, Step};
 
+use crate::ladder::{Any, on_any};
 use crate::scenario::Scenario;
 use schedule::Replayer;
 pub use schedule::{blocks, is_possible, length};
@@ -97,19 +98,18 @@ pub fn shrink(
     budget: Budget,
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Option<Shrunk> {
-    if let Ok(start) = scenario.start::<Small>() {
-        return shrink_in(scenario, &start, steps, target, budget, progress);
-    }
-    if let Ok(start) = scenario.start::<Medium>() {
-        return shrink_in(scenario, &start, steps, target, budget, progress);
-    }
-    let start = scenario.start::<Large>().ok()?;
+    let start = Any::start(scenario);
     // States of any size are not searched: they have no fixed number of bits.
-    let budget = Budget {
-        states: 0,
-        ..budget
+    let budget = match start {
+        Any::Packed(_) => budget,
+        Any::Large(_) => Budget {
+            states: 0,
+            ..budget
+        },
     };
-    shrink_in(scenario, &start, steps, target, budget, progress)
+    on_any!(start, |start| shrink_in(
+        scenario, &start, steps, target, budget, progress
+    ))
 }
 
 fn shrink_in<L: Layout>(

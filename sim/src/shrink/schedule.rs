@@ -1,10 +1,12 @@
 //! Schedules as data: replaying them with steps missing or moved, and measuring them.
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Step, apply, describe, for_each_choice, for_each_step};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{
+    Actor, Choice, Step, apply, describe, for_each_choice, for_each_step,
+};
 
 use crate::run::is_stuck;
 
@@ -77,7 +79,7 @@ impl<'a, L: Layout> Replayer<'a, L> {
                 let item = Item {
                     step,
                     op: op_of(&state, step.actor),
-                    name: describe(self.machine, &state, step),
+                    name: describe(self.machine, &state, step).name(),
                 };
                 apply(self.machine, &mut state, step);
                 item

@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::pack::Packing;
+use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Step, apply, for_each_step};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
 
 use super::Watch;
 use crate::run::is_stuck;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::error::Complaint;
 use super::hex;
 use super::names::{Errno, Exit};
+use super::problems::RowProblem;
 use super::runs::{PageRuns, RingEntries};
 use super::words::Words;
 
@@ -36,19 +37,19 @@ impl Returned {
             (Ok(value), None) => Ok(Returned::Value(value)),
             (Err(_), Some(errno)) if ret == -1 => Ok(Returned::Error(errno)),
             (Ok(_), Some(errno)) => Err(Complaint::row(
-                format!("`ret` is {ret}, and `errno` is {errno}"),
+                RowProblem::RetAndErrno { ret, errno },
                 "a call that succeeds has no errno; one that fails has `\"ret\":-1`",
             )),
             (Err(_), None) if ret > 0 => Err(Complaint::row(
-                format!("`ret` is {ret}"),
+                RowProblem::Ret(ret),
                 "a call returns a C int, of at most 32 bits",
             )),
             (Err(_), None) => Err(Complaint::row(
-                format!("`ret` is {ret} without an `errno`"),
+                RowProblem::RetWithoutErrno(ret),
                 "a call that fails has `\"ret\":-1` and its errno's name",
             )),
             (Err(_), Some(_)) => Err(Complaint::row(
-                format!("`ret` is {ret}"),
+                RowProblem::Ret(ret),
                 "a call that fails has `\"ret\":-1`",
             )),
         }
@@ -179,7 +180,7 @@ impl<'de> Deserialize<'de> for CallResult {
             (None, None) => None,
             (None, Some(_)) => {
                 let help = "a call that fails has `\"ret\":-1` and its errno's name";
-                return Err(Complaint::row("an `errno` without a `ret`", help).for_serde());
+                return Err(Complaint::row(RowProblem::ErrnoWithoutRet, help).for_serde());
             }
             (Some(ret), errno) => {
                 Some(Returned::from_pair(ret, errno).map_err(Complaint::for_serde)?)
@@ -342,23 +343,20 @@ impl CallResult {
         for (field, present) in self.presence() {
             let required = shape.required.contains(&field);
             if required && !present {
-                return Err(Complaint::row(
-                    format!("the result has no `{field}`"),
-                    help(),
-                ));
+                return Err(Complaint::row(RowProblem::ResultHasNo(field), help()));
             }
             if present && !required && !shape.optional.contains(&field) {
-                return Err(Complaint::row(
-                    format!("the result has a `{field}`"),
-                    help(),
-                ));
+                return Err(Complaint::row(RowProblem::ResultHas(field), help()));
             }
         }
         if let (Some(count), Some(entries)) = (self.count, &self.entries)
             && count != entries.count()
         {
             return Err(Complaint::row(
-                format!("`count` is {count}, but `entries` has {}", entries.count()),
+                RowProblem::Count {
+                    count,
+                    entries: entries.count(),
+                },
                 "`count` is the sum of the runs' counts",
             ));
         }
@@ -368,7 +366,7 @@ impl CallResult {
         ) && last >= written
         {
             return Err(Complaint::row(
-                format!("`words` has word {last}, but `words_written` is {written}"),
+                RowProblem::WordPastWritten { last, written },
                 "every word's index is below `words_written`",
             ));
         }

@@ -10,6 +10,7 @@ use super::call_result::CallResult;
 use super::error::{Complaint, Problem};
 use super::header::{Kind, brief};
 use super::lines::object_into;
+use super::problems::RowProblem;
 use super::reader::TraceRow;
 
 /// A row of a trace of kind `call`.
@@ -53,11 +54,11 @@ impl RecordedCall {
         match (self.call.has_vm(), self.vm) {
             (true, None) => {
                 let help = "write `\"vm\":` and the VM's number within its section";
-                return Err(Complaint::row(format!("`{name}` without a `vm`"), help));
+                return Err(Complaint::row(RowProblem::NoVm(name), help));
             }
             (false, Some(_)) => {
                 return Err(Complaint::row(
-                    format!("`{name}` has a `vm`"),
+                    RowProblem::HasVm(name),
                     "it belongs to none; leave `vm` out",
                 ));
             }
@@ -67,12 +68,12 @@ impl RecordedCall {
         match &self.call {
             Call::Run { program, .. } if !matches!(program.bytes, 1 | 2 | 4 | 8) => {
                 Err(Complaint::row(
-                    format!("stores of {} bytes", program.bytes),
+                    RowProblem::StoreBytes(program.bytes),
                     "`bytes` is 1, 2, 4 or 8",
                 ))
             }
             Call::GuestMmio { bytes, .. } if !matches!(bytes, 4 | 8) => Err(Complaint::row(
-                format!("a register of {bytes} bytes"),
+                RowProblem::RegisterBytes(*bytes),
                 "`bytes` is 4 or 8",
             )),
             Call::RingRead { count, .. }
@@ -88,7 +89,10 @@ impl RecordedCall {
                     .as_ref()
                     .map_or(0, |entries| entries.count());
                 Err(Complaint::row(
-                    format!("`count` is {count}, but `entries` has {found}"),
+                    RowProblem::Count {
+                        count: *count,
+                        entries: found,
+                    },
                     "`count` is the sum of the runs' counts",
                 ))
             }
@@ -96,7 +100,7 @@ impl RecordedCall {
                 words, words_given, ..
             } if words.last_index().is_some_and(|last| last >= *words_given) => {
                 Err(Complaint::row(
-                    format!("`words` reaches past `words_given`, which is {words_given}"),
+                    RowProblem::WordsPastGiven(*words_given),
                     "every word's index is below `words_given`",
                 ))
             }
@@ -120,21 +124,21 @@ impl TraceRow for CallRow {
     const KIND: Kind = Kind::Call;
 
     fn from_object(mut object: Map<String, Value>) -> Result<Self, Complaint> {
-        let serde = |error: serde_json::Error| Complaint::from_serde(&error, Problem::Row);
-        Complaint::about_nulls(&object, Problem::Row)?;
+        let serde = |error: serde_json::Error| Complaint::from_serde(&error, Problem::row_field);
+        Complaint::about_nulls(&object, Problem::row_field)?;
         match object.get("call") {
             None if object.contains_key("section") => {
                 let section: Section = object_into(object).map_err(serde)?;
                 if section.section.is_empty() || section.section.contains(char::is_whitespace) {
                     return Err(Complaint::row(
-                        "the section's name is empty or has blanks",
+                        RowProblem::SectionName,
                         "write a short word",
                     ));
                 }
                 Ok(CallRow::Section(section))
             }
             None => Err(Complaint::row(
-                "the line has neither a `call` nor a `section`",
+                RowProblem::NeitherCallNorSection,
                 "write {\"vm\":1,\"call\":\"KVM_RESET_DIRTY_RINGS\",\"result\":{\"ret\":0}}, say",
             )),
             Some(Value::String(name)) if Call::NAMES.contains(&name.as_str()) => {
@@ -146,7 +150,7 @@ impl TraceRow for CallRow {
                             .and_then(|vm| u32::try_from(vm).ok())
                             .ok_or_else(|| {
                                 Complaint::row(
-                                    format!("`vm` is {}", brief(&value)),
+                                    RowProblem::Vm(brief(&value)),
                                     "write a number from 0 to 4294967295",
                                 )
                             })?,
@@ -184,6 +188,6 @@ impl TraceRow for CallRow {
                 result,
             }),
         };
-        line.map_err(|error| Complaint::from_serde(&error, Problem::Row))
+        line.map_err(|error| Complaint::from_serde(&error, Problem::row_field))
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::Kind;
+use super::problems::{CallProblem, FieldProblem, HeaderProblem, RowProblem};
 
 /// A trace that cannot be read, or a recording that cannot be imported.
 ///
@@ -101,9 +102,11 @@ pub enum Problem {
     /// A log of another tool cannot become a trace, as a whole; why.
     Log(String),
     /// The header has an unknown, missing or malformed field.
-    Header(String),
+    Header(HeaderProblem),
     /// A row has an unknown, missing, malformed or contradictory field.
-    Row(String),
+    Row(RowProblem),
+    /// A recorded call cannot be performed again.
+    Call(CallProblem),
     /// A row names a call or an act that does not exist.
     UnknownCall(String),
 }
@@ -133,10 +136,23 @@ impl fmt::Display for Problem {
                 write!(f, "the trace is of kind `{found}`, not `{wanted}`")
             }
             Problem::Log(message) => f.write_str(message),
-            Problem::Header(message) => write!(f, "header: {message}"),
-            Problem::Row(message) => f.write_str(message),
+            Problem::Header(problem) => write!(f, "header: {problem}"),
+            Problem::Row(problem) => problem.fmt(f),
+            Problem::Call(problem) => problem.fmt(f),
             Problem::UnknownCall(found) => write!(f, "unknown call {found}"),
         }
+    }
+}
+
+impl Problem {
+    /// A field of the header.
+    pub(crate) fn header_field(problem: FieldProblem) -> Self {
+        Self::Header(HeaderProblem::Field(problem))
+    }
+
+    /// A field of a row.
+    pub(crate) fn row_field(problem: FieldProblem) -> Self {
+        Self::Row(RowProblem::Field(problem))
     }
 }
 
@@ -154,9 +170,25 @@ pub struct Complaint {
 
 impl Complaint {
     /// A complaint about a row's fields.
-    pub fn row(message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub fn row(problem: RowProblem, help: impl Into<String>) -> Self {
         Self {
-            problem: Problem::Row(message.into()),
+            problem: Problem::Row(problem),
+            help: help.into(),
+        }
+    }
+
+    /// A complaint about the header.
+    pub fn header(problem: HeaderProblem, help: impl Into<String>) -> Self {
+        Self {
+            problem: Problem::Header(problem),
+            help: help.into(),
+        }
+    }
+
+    /// A complaint about a call that is to be performed again.
+    pub fn call(problem: CallProblem, help: impl Into<String>) -> Self {
+        Self {
+            problem: Problem::Call(problem),
             help: help.into(),
         }
     }
@@ -164,12 +196,12 @@ impl Complaint {
     /// A complaint if there is a null anywhere in `object`: a field without a value is left out.
     pub(crate) fn about_nulls(
         object: &Map<String, Value>,
-        wrap: fn(String) -> Problem,
+        wrap: fn(FieldProblem) -> Problem,
     ) -> Result<(), Self> {
         for (key, value) in object {
             match value {
                 Value::Null => {
-                    let problem = wrap(format!("`{key}` is null"));
+                    let problem = wrap(FieldProblem::Null(key.clone()));
                     return Err(Self {
                         problem,
                         help: "leave the field out".to_owned(),
@@ -193,11 +225,11 @@ impl Complaint {
     }
 
     /// What serde says about an object's fields, cut into a problem and what was expected.
-    pub(crate) fn from_serde(error: &serde_json::Error, wrap: fn(String) -> Problem) -> Self {
+    pub(crate) fn from_serde(error: &serde_json::Error, wrap: fn(FieldProblem) -> Problem) -> Self {
         let text = error.to_string();
         if let Some((problem, help)) = text.split_once(HELP_FOLLOWS) {
             return Self {
-                problem: wrap(problem.to_owned()),
+                problem: wrap(FieldProblem::Parser(problem.to_owned())),
                 help: help.to_owned(),
             };
         }
@@ -206,11 +238,11 @@ impl Complaint {
             .or_else(|| text.split_once(", there are "))
         {
             Some((problem, expected)) => Self {
-                problem: wrap(problem.to_owned()),
+                problem: wrap(FieldProblem::Parser(problem.to_owned())),
                 help: format!("expected {expected}"),
             },
             None => Self {
-                problem: wrap(text),
+                problem: wrap(FieldProblem::Parser(text)),
                 help: "docs/trace-format.md lists the fields of every row".to_owned(),
             },
         }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::error::{Complaint, Problem};
 use super::lines::object_into;
+use super::problems::HeaderProblem;
 
 /// What `format` says in every header.
 pub const FORMAT: &str = "dirtysim-trace";
@@ -209,9 +210,9 @@ impl Header {
                 });
             }
         }
-        Complaint::about_nulls(&object, Problem::Header)?;
-        let header: Header =
-            object_into(object).map_err(|error| Complaint::from_serde(&error, Problem::Header))?;
+        Complaint::about_nulls(&object, Problem::header_field)?;
+        let header: Header = object_into(object)
+            .map_err(|error| Complaint::from_serde(&error, Problem::header_field))?;
         header.check()?;
         Ok(header)
     }
@@ -230,17 +231,12 @@ impl Header {
 
     /// What the fields' types leave open: a page size that is none, and what the kind requires.
     pub fn check(&self) -> Result<(), Complaint> {
-        let complain = |message: &str, help: &str| {
-            Err(Complaint {
-                problem: Problem::Header(message.to_owned()),
-                help: help.to_owned(),
-            })
-        };
+        let complain = |problem, help: &str| Err(Complaint::header(problem, help));
         if let Some(page_size) = self.machine.as_ref().and_then(|machine| machine.page_size)
             && (!page_size.is_power_of_two() || !(4096..=65536).contains(&page_size))
         {
             return complain(
-                &format!("`page_size` is {page_size} bytes"),
+                HeaderProblem::PageSize(page_size),
                 "write a power of two from 4096 to 65536",
             );
         }
@@ -250,42 +246,42 @@ impl Header {
             .and_then(|machine| machine.address_spaces)
             && !(1..=2).contains(&spaces)
         {
-            return complain(&format!("`address_spaces` is {spaces}"), "write 1 or 2");
+            return complain(HeaderProblem::AddressSpaces(spaces), "write 1 or 2");
         }
         if self.cycle == Some(0) {
             return complain(
-                "`cycle` is 0",
+                HeaderProblem::EmptyCycle,
                 "write how many of the last steps are a cycle, or leave it out",
             );
         }
         if self.cycle.is_some() && self.kind != Kind::Step {
             return complain(
-                "a `cycle`",
+                HeaderProblem::Cycle,
                 "only a schedule (kind `step`) has one: leave it out",
             );
         }
         if self.kind == Kind::Call {
             let Some(machine) = &self.machine else {
                 return complain(
-                    "no `machine`",
+                    HeaderProblem::Missing("machine"),
                     "a call trace names the machine that it was recorded on",
                 );
             };
             if machine.kernel.is_none() {
                 return complain(
-                    "no `machine.kernel`",
+                    HeaderProblem::Missing("machine.kernel"),
                     "write the kernel's release, as `uname -r` has it",
                 );
             }
             if machine.page_size.is_none() {
                 return complain(
-                    "no `machine.page_size`",
+                    HeaderProblem::Missing("machine.page_size"),
                     "write the host's page size in bytes",
                 );
             }
             if machine.ring_page_offset.is_none() {
                 return complain(
-                    "no `machine.ring_page_offset`",
+                    HeaderProblem::Missing("machine.ring_page_offset"),
                     "write KVM_DIRTY_LOG_PAGE_OFFSET, in pages (64 on every architecture with rings)",
                 );
             }

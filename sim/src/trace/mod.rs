@@ -17,6 +17,7 @@ mod kvm_ioctl;
 mod lines;
 mod names;
 pub mod observed;
+mod problems;
 mod reader;
 mod runs;
 pub mod step;
@@ -29,6 +30,7 @@ pub use header::{Arch, Expect, FORMAT, Header, Kind, Machine, VERSION};
 pub(crate) use lines::object_into;
 pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
 pub use names::{Cap, Errno, Exit};
+pub use problems::{CallProblem, FieldProblem, HeaderProblem, RowProblem};
 pub use reader::{Located, Rows, TraceReader, TraceRow};
 pub use runs::{
     PageRuns, RING_ENTRIES_MAX, RingEntries, RingEntry, RunError, SLOT_PAGES_MAX, StoreRuns,

@@ -2,6 +2,9 @@
 //!
 //! Each is written by its name; a capability or an exit that has no name here is written as its number. Numbers are
 //! those of the UAPI headers (include/uapi/linux/kvm.h, include/uapi/asm-generic/errno-base.h and errno.h; v7.2).
+//!
+//! The model has numbers of capabilities and errnos too, and only those that its ioctls take and answer with; here are those that a
+//! recording of any kernel may have. A test holds the two together.
 
 use std::fmt;
 
@@ -239,4 +242,37 @@ errnos! {
     EOVERFLOW = 75,
     /// Operation not supported.
     EOPNOTSUPP = 95,
+}
+
+#[cfg(test)]
+mod tests {
+    use dirtysim_model::machine::{
+        CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP,
+        CAP_MANUAL_DIRTY_LOG_PROTECT2,
+    };
+    use dirtysim_model::words::errno::Errno as ModelErrno;
+
+    use super::*;
+
+    #[test]
+    fn every_errno_of_the_models_has_its_name_here() {
+        for errno in ModelErrno::ALL {
+            let here = Errno::from_number(u32::from(errno as u8));
+            assert_eq!(here.map(Errno::name), Some(errno.name()));
+        }
+    }
+
+    #[test]
+    fn capabilities_have_the_models_numbers() {
+        assert_eq!(
+            Cap::ManualDirtyLogProtect2.number(),
+            CAP_MANUAL_DIRTY_LOG_PROTECT2
+        );
+        assert_eq!(Cap::DirtyLogRing.number(), CAP_DIRTY_LOG_RING);
+        assert_eq!(Cap::DirtyLogRingAcqRel.number(), CAP_DIRTY_LOG_RING_ACQ_REL);
+        assert_eq!(
+            Cap::DirtyLogRingWithBitmap.number(),
+            CAP_DIRTY_LOG_RING_WITH_BITMAP
+        );
+    }
 }

@@ -16,6 +16,7 @@ use super::error::{Complaint, Problem};
 use super::header::Kind;
 pub use super::kvm_ioctl::KvmIoctl;
 use super::lines::object_into;
+use super::problems::{FieldProblem, RowProblem};
 use super::reader::TraceRow;
 
 /// One observation of another tool, with everything that the tool said about it.
@@ -79,7 +80,7 @@ impl TraceRow for ObservedEvent {
 
     fn from_object(object: Map<String, Value>) -> Result<Self, Complaint> {
         let event: Self = object_into(object.clone())
-            .map_err(|error| Complaint::from_serde(&error, Problem::Row))?;
+            .map_err(|error| Complaint::from_serde(&error, Problem::row_field))?;
         // Fields of the event and fields of every event share one object, which serde cannot close by itself.
         let known = serde_json::to_value(&event).unwrap_or_default();
         if let Some(key) = object.keys().find(|key| known.get(key).is_none()) {
@@ -88,7 +89,10 @@ impl TraceRow for ObservedEvent {
                 .map(|known| known.keys().map(String::as_str).collect())
                 .unwrap_or_default();
             return Err(Complaint::row(
-                format!("`{key}` says nothing in a `{}` row", event.what.name()),
+                RowProblem::SaysNothing {
+                    key: key.clone(),
+                    event: event.what.name(),
+                },
                 format!(
                     "leave it out: a field that is not known is absent; the row has {}",
                     keys.join(", ")
@@ -112,7 +116,7 @@ impl TraceRow for ObservedEvent {
             && reason.is_some() == errno.is_some()
         {
             return Err(Complaint::row(
-                "a kvm_userspace_exit has an exit reason or an errno, one of the two",
+                RowProblem::ReasonOrErrno,
                 "write `reason` for an exit, `errno` for a KVM_RUN that failed",
             ));
         }
@@ -122,7 +126,7 @@ impl TraceRow for ObservedEvent {
     fn to_line(&self) -> Result<String, Complaint> {
         serde_json::to_string(self).map_err(|error| {
             Complaint::row(
-                error.to_string(),
+                RowProblem::Field(FieldProblem::Parser(error.to_string())),
                 "this is a defect of the writer; report it",
             )
         })

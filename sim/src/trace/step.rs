@@ -1,11 +1,11 @@
 //! Rows of kind `step`: one atomic step of one actor, and what it broke.
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariants};
-use dirtysim_model::pages::PageSet;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::transition::{
     Actor, Effect, Step, describe, for_each_choice, for_each_step, subject,
 };
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::error::{Complaint, Problem};
 use super::header::Kind;
 use super::lines::object_into;
+use super::problems::{FieldProblem, RowProblem};
 use super::reader::TraceRow;
 use crate::scenario::Scenario;
 
@@ -23,7 +24,7 @@ use crate::scenario::Scenario;
 pub struct StepRow {
     /// The actor: `vcpu0`, `thread0`, `device0`, …
     pub who: String,
-    /// What it does, in the words of `dirtysim_model::step::describe`.
+    /// What it does, in the words of `dirtysim_model::transition::describe`.
     #[serde(rename = "do")]
     pub what: String,
     /// The page that it is about, as `slot:offset`.
@@ -41,7 +42,7 @@ impl TraceRow for StepRow {
     const KIND: Kind = Kind::Step;
 
     fn from_object(object: Map<String, Value>) -> Result<Self, Complaint> {
-        object_into(object).map_err(|error| Complaint::from_serde(&error, Problem::Row))
+        object_into(object).map_err(|error| Complaint::from_serde(&error, Problem::row_field))
     }
 
     fn from_text(text: &str) -> Option<Self> {
@@ -53,8 +54,12 @@ impl TraceRow for StepRow {
     }
 
     fn to_line(&self) -> Result<String, Complaint> {
-        serde_json::to_string(self)
-            .map_err(|error| Complaint::row(error.to_string(), "a step has texts only"))
+        serde_json::to_string(self).map_err(|error| {
+            Complaint::row(
+                RowProblem::Field(FieldProblem::Parser(error.to_string())),
+                "a step has texts only",
+            )
+        })
     }
 }
 
@@ -140,10 +145,12 @@ fn is_number(digits: &str, number: u32) -> bool {
 #[must_use]
 pub fn page_name<L: Layout>(scenario: &Scenario, state: &State<L>, step: Step) -> Option<String> {
     let page = subject(&scenario.machine, state, step)?;
-    Some(match Named::by(describe(&scenario.machine, state, step)) {
-        Named::Frame => scenario.frame_name(page),
-        Named::HostPage => scenario.page_name(page),
-    })
+    Some(
+        match Named::by(describe(&scenario.machine, state, step).name()) {
+            Named::Frame => scenario.frame_name(page),
+            Named::HostPage => scenario.page_name(page),
+        },
+    )
 }
 
 /// Whether a step that is described as `what` is about the page of that name: [`page_name`] compared, and nothing made.
@@ -201,7 +208,7 @@ impl Named {
 pub fn row<L: Layout>(scenario: &Scenario, state: &State<L>, step: Step) -> StepRow {
     StepRow {
         who: actor_name(step.actor),
-        what: describe(&scenario.machine, state, step).to_owned(),
+        what: describe(&scenario.machine, state, step).name().to_owned(),
         page: page_name(scenario, state, step),
         breaks: Vec::new(),
         pages: Vec::new(),
@@ -270,7 +277,7 @@ pub(crate) fn find_step<L: Layout>(
             possible.join("; ")
         };
         Complaint::row(
-            format!("not possible here: {}", words(&line.to_row())),
+            RowProblem::NotPossible(words(&line.to_row())),
             format!("possible: {possible}"),
         )
     })

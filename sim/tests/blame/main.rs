@@ -6,11 +6,11 @@ use dirtysim::blame::{Cause, blame, blame_seeds, read_pages};
 use dirtysim::random::Choices;
 use dirtysim::run::{self, Options, Scheduler};
 use dirtysim::scenario::{self, Expect, Scenario};
-use dirtysim_model::layout::Medium;
-use dirtysim_model::mutation::{Mutation, Mutations};
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::pages::PageSet;
-use dirtysim_model::step::{Step, apply, for_each_step};
+use dirtysim_model::state::layout::Medium;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::transition::{Step, apply, for_each_step};
+use dirtysim_model::words::mutation::{Mutation, Mutations};
 
 fn builtin(name: &str) -> Scenario {
     scenario::builtin(name).unwrap_or_else(|| panic!("{name} is built in"))

@@ -1,6 +1,6 @@
-use dirtysim::bugs::{BUGS, Reproduction, mutation_scenarios};
+use dirtysim::bugs::{BUGS, Reproduction};
 use dirtysim::run::{Options, Scheduler, run};
-use dirtysim::scenario::{Expect, Scenario};
+use dirtysim::scenario::{Expect, Scenario, mutation_scenarios};
 
 /// The most schedules in which a bug must show.
 const MOST_SCHEDULES: u64 = 100_000;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use dirtysim::bugs::{BUGS, mutation_scenarios};
-use dirtysim::scenario::{Scenario, builtin};
+use dirtysim::bugs::BUGS;
+use dirtysim::scenario::{Scenario, builtin, mutation_scenarios};
 use dirtysim::search::{Options, Verdict, check};
 
 /// States after which a scenario of a bug is too large.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use dirtysim::run::{self, Options, Scheduler};
 use dirtysim::scenario::{self, Expect, Scenario};
 use dirtysim::shrink::{self, Budget, Shrunk};
-use dirtysim_model::layout::{Medium, Small};
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::step::{Actor, Step, apply, for_each_step};
+use dirtysim_model::state::layout::{Medium, Small};
+use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
 
 /// The first failing schedule of a scenario from `seed` on.
 fn failure(scenario: &Scenario, seed: u64) -> run::Failure {

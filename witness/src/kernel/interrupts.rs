@@ -26,7 +26,7 @@ impl Interrupts {
 
 #[cfg(target_arch = "aarch64")]
 mod arm64 {
-    use super::super::{returned, value_or_errno};
+    use super::super::answer::{returned, value_or_errno};
     use super::{Call, CallResult, Refused, Vm};
     use crate::kvm::Sys;
     use crate::kvm::gic::{self, GITS_CREADR, GicDevice, Kind};

@@ -4,7 +4,7 @@ use dirtysim::trace::Words;
 use dirtysim::trace::call::Call;
 use dirtysim::trace::call_result::CallResult;
 
-use super::{returned, value_or_errno};
+use super::answer::{returned, value_or_errno};
 use crate::kvm::Vm;
 use crate::refusal::Refused;
 

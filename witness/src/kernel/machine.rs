@@ -1,16 +1,16 @@
 //! One VM of the kernel's, with what userspace must remember of it: its slots, host memory, vCPUs and devices.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use dirtysim::trace::Cap;
 use dirtysim::trace::call::{Call, Prot, Sharing};
 use dirtysim::trace::call_result::{CallResult, Touch};
 use kvm_ioctls::Kvm;
 
+use super::answer::{returned, value_or_errno};
 use super::interrupts::Interrupts;
-use super::memory::{Destination, Memories, Slots};
-use super::{log, returned, ring, value_or_errno};
+use super::memory::Memory;
+use super::{log, ring};
 use crate::kvm::ring::{MapHow, Touch as RawTouch};
 use crate::kvm::{Sys, Vcpu, Vm, guest};
 use crate::refusal::Refused;
@@ -24,22 +24,12 @@ pub(super) struct Processor {
     pub(super) unfinished: Option<u64>,
 }
 
-/// Where the guest's own code, tables and lists are.
-#[derive(Clone)]
-pub(super) struct Own {
-    pub(super) memory: Arc<crate::kvm::HostMemory>,
-    pub(super) gpa: u64,
-}
-
 /// One VM. Fields are dropped in this order: vCPUs and devices before the VM, the VM before its memory.
 pub(super) struct Machine {
     pub(super) processors: BTreeMap<u32, Processor>,
     pub(super) interrupts: Interrupts,
     pub(super) vm: Vm,
-    pub(super) slots: Slots,
-    pub(super) memories: Memories,
-    pub(super) own: Option<Own>,
-    pub(super) destination: Destination,
+    pub(super) memory: Memory,
     /// Bytes of each vCPU's ring; 0 without one.
     ring_bytes: u64,
 }
@@ -50,10 +40,7 @@ impl Machine {
             processors: BTreeMap::new(),
             interrupts: Interrupts::default(),
             vm: Vm::new(kvm)?,
-            slots: Slots::default(),
-            memories: Memories::default(),
-            own: None,
-            destination: Destination::default(),
+            memory: Memory::default(),
             ring_bytes: 0,
         })
     }
@@ -100,7 +87,7 @@ impl Machine {
                 returned(result.map(|ret| ret as u32))
             }
             Call::CreateVcpu { vcpu } => self.create_vcpu(*vcpu),
-            Call::SetUserMemoryRegion { .. } => self.set_memory(call),
+            Call::SetUserMemoryRegion { .. } => self.memory.set_region(&mut self.vm, call),
             Call::MmapRing {
                 vcpu,
                 offset_pages,
@@ -119,16 +106,21 @@ impl Machine {
             }
             Call::GuestLayout(_) | Call::ItsSetup { .. } => Ok(CallResult::default()),
             Call::RingPeek { vcpu, fetch_index } => {
-                ring::peek(self.processor(*vcpu)?, *fetch_index)
+                ring::peek(&self.processor(*vcpu)?.vcpu, *fetch_index)
             }
             Call::Harvest {
                 vcpu,
                 fetch_index,
                 max,
                 write_flags,
-            } => ring::harvest(self.processor(*vcpu)?, *fetch_index, *max, *write_flags),
+            } => ring::harvest(
+                &self.processor(*vcpu)?.vcpu,
+                *fetch_index,
+                *max,
+                *write_flags,
+            ),
             Call::RingRead { vcpu, index, count } => {
-                ring::read(self.processor(*vcpu)?, *index, *count)
+                ring::read(&self.processor(*vcpu)?.vcpu, *index, *count)
             }
             Call::RingWrite {
                 vcpu,
@@ -136,7 +128,7 @@ impl Machine {
                 flags,
                 slot,
                 offset,
-            } => ring::write(self.processor(*vcpu)?, *index, *flags, *slot, *offset),
+            } => ring::write(&self.processor(*vcpu)?.vcpu, *index, *flags, *slot, *offset),
             Call::ResetDirtyRings {} => {
                 returned(self.vm.reset_dirty_rings().map(|count| count as u32))
             }
@@ -146,10 +138,10 @@ impl Machine {
                 bad_pointer,
             } => log::get(&self.vm, *slot, *as_id, *bad_pointer),
             Call::ClearDirtyLog { .. } => log::clear(&self.vm, call),
-            Call::UserWrite { slot, pages, data } => self.user_write(*slot, pages, data),
-            Call::ReadPage { slot, page } => self.read_page(*slot, *page),
-            Call::Copy { slot, pages } => self.copy(*slot, pages),
-            Call::Compare { slot } => self.compare(*slot),
+            Call::UserWrite { slot, pages, data } => self.memory.user_write(*slot, pages, data),
+            Call::ReadPage { slot, page } => self.memory.read_page(*slot, *page),
+            Call::Copy { slot, pages } => self.memory.copy(*slot, pages),
+            Call::Compare { slot } => self.memory.compare(*slot),
             Call::CreateDevice { .. }
             | Call::SetDeviceAttr { .. }
             | Call::RedistRegWrite { .. }

@@ -7,10 +7,9 @@ use dirtysim::trace::PageRuns;
 use dirtysim::trace::call::{Call, UserData};
 use dirtysim::trace::call_result::CallResult;
 
-use super::machine::{Machine, Own};
-use super::returned;
+use super::answer::returned;
 use crate::kvm::vm::Region;
-use crate::kvm::{HostMemory, PAGE_BYTES, guest};
+use crate::kvm::{HostMemory, PAGE_BYTES, Vm, guest};
 use crate::refusal::Refused;
 
 /// Pages reserved for each named host memory; those never touched cost nothing. 16 GiB.
@@ -21,7 +20,7 @@ pub(super) const OWN_MEMORY: &str = "code";
 
 /// Host memory by name; two slots may share one.
 #[derive(Default)]
-pub(super) struct Memories(BTreeMap<String, Arc<HostMemory>>);
+struct Memories(BTreeMap<String, Arc<HostMemory>>);
 
 impl Memories {
     fn named(&mut self, name: &str) -> Result<&Arc<HostMemory>, Refused> {
@@ -70,10 +69,26 @@ impl Slots {
 
 /// What was copied, by slot and page. A page that never was is zeros, as on a new machine.
 #[derive(Default)]
-pub(super) struct Destination(BTreeMap<(u16, u64), Box<[u64; 512]>>);
+struct Destination(BTreeMap<(u16, u64), Box<[u64; 512]>>);
 
-impl Machine {
-    pub(super) fn set_memory(&mut self, call: &Call) -> Result<CallResult, Refused> {
+/// Where the guest's own code, tables and lists are.
+#[derive(Clone)]
+pub(super) struct Own {
+    pub(super) memory: Arc<HostMemory>,
+    pub(super) gpa: u64,
+}
+
+/// A VM's memory, and the memory that it is copied to.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub(super) slots: Slots,
+    memories: Memories,
+    pub(super) own: Option<Own>,
+    destination: Destination,
+}
+
+impl Memory {
+    pub(super) fn set_region(&mut self, vm: &mut Vm, call: &Call) -> Result<CallResult, Refused> {
         let Call::SetUserMemoryRegion {
             slot,
             as_id,
@@ -122,7 +137,7 @@ impl Machine {
             bytes: length,
             offset: *mem_offset,
         };
-        let result = self.vm.set_memory(region, &memory)?;
+        let result = vm.set_memory(region, &memory)?;
         if result.is_ok() {
             if is_own {
                 self.own = Some(Own {

@@ -3,6 +3,7 @@
 //! A VM belongs to the section that created it and is closed with it. Calls run on the calling thread, one at a time; every `KVM_RUN` has a
 //! time limit.
 
+mod answer;
 mod interrupts;
 mod layout;
 mod log;
@@ -15,15 +16,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dirtysim::trace::call::Call;
-use dirtysim::trace::call_result::{CallResult, Returned};
+use dirtysim::trace::call_result::CallResult;
 use dirtysim::trace::{Arch, Cap, Machine as TraceMachine};
 use kvm_ioctls::Kvm;
 
 use crate::generate::Target;
-use crate::kvm::{self, Alarm, Errno, PAGE_BYTES, Sys, guest, ring::RING_PAGE_OFFSET};
+use crate::kvm::{self, Alarm, PAGE_BYTES, guest, ring::RING_PAGE_OFFSET};
 use crate::refusal::Refused;
 use crate::subject::{Answer, Subject};
 
+use answer::returned;
 pub use layout::{guest_layout, with_own_layout};
 use machine::Machine;
 
@@ -213,31 +215,4 @@ impl Kernel {
             _ => find(&mut self.machines, vm, call)?.perform(call),
         }
     }
-}
-
-/// An ioctl's result as a row has it.
-///
-/// # Errors
-/// An errno that the trace format has no name for.
-fn returned(result: Sys<u32>) -> Result<CallResult, Refused> {
-    Ok(CallResult {
-        returned: Some(value_or_errno(result)?),
-        ..CallResult::default()
-    })
-}
-
-fn value_or_errno(result: Sys<u32>) -> Result<Returned, Refused> {
-    match result {
-        Ok(value) => Ok(Returned::Value(value)),
-        Err(errno) => Ok(Returned::Error(named(errno)?)),
-    }
-}
-
-fn named(errno: Errno) -> Result<dirtysim::trace::Errno, Refused> {
-    errno.named().ok_or_else(|| {
-        Refused(format!(
-            "the kernel answered with errno {}, for which the trace format has no name",
-            errno.0
-        ))
-    })
 }

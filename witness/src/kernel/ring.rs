@@ -3,16 +3,15 @@
 use dirtysim::trace::call_result::CallResult;
 use dirtysim::trace::{RingEntries, RingEntry};
 
-use super::machine::Processor;
 use crate::kvm::ring::FLAG_DIRTY;
-use crate::kvm::{RawEntry, RingMap};
+use crate::kvm::{RawEntry, RingMap, Vcpu};
 use crate::refusal::Refused;
 
-fn mapped(processor: &Processor) -> Result<&RingMap, Refused> {
-    processor.vcpu.ring().ok_or_else(|| {
+fn mapped(vcpu: &Vcpu) -> Result<&RingMap, Refused> {
+    vcpu.ring().ok_or_else(|| {
         Refused(format!(
             "vCPU {}'s ring is not mapped: mmap_ring, shared and read-write, comes first",
-            processor.vcpu.id()
+            vcpu.id()
         ))
     })
 }
@@ -48,8 +47,8 @@ fn dirty(
     Ok((entries, count))
 }
 
-pub(super) fn peek(processor: &Processor, fetch_index: u32) -> Result<CallResult, Refused> {
-    let ring = mapped(processor)?;
+pub(super) fn peek(vcpu: &Vcpu, fetch_index: u32) -> Result<CallResult, Refused> {
+    let ring = mapped(vcpu)?;
     let (entries, count) = dirty(ring, fetch_index, None)?;
     let stop_flags = ring.read(fetch_index.wrapping_add(count)).flags;
     Ok(CallResult {
@@ -61,12 +60,12 @@ pub(super) fn peek(processor: &Processor, fetch_index: u32) -> Result<CallResult
 }
 
 pub(super) fn harvest(
-    processor: &Processor,
+    vcpu: &Vcpu,
     fetch_index: u32,
     max: Option<u32>,
     write_flags: u32,
 ) -> Result<CallResult, Refused> {
-    let ring = mapped(processor)?;
+    let ring = mapped(vcpu)?;
     let (entries, count) = dirty(ring, fetch_index, max)?;
     for index in 0..count {
         ring.write_flags(fetch_index.wrapping_add(index), write_flags);
@@ -78,8 +77,8 @@ pub(super) fn harvest(
     })
 }
 
-pub(super) fn read(processor: &Processor, index: u32, count: u64) -> Result<CallResult, Refused> {
-    let ring = mapped(processor)?;
+pub(super) fn read(vcpu: &Vcpu, index: u32, count: u64) -> Result<CallResult, Refused> {
+    let ring = mapped(vcpu)?;
     if count > ring.entries().into() {
         return Err(Refused(format!(
             "{count} entries of a ring of {}",
@@ -97,12 +96,12 @@ pub(super) fn read(processor: &Processor, index: u32, count: u64) -> Result<Call
 }
 
 pub(super) fn write(
-    processor: &Processor,
+    vcpu: &Vcpu,
     index: u32,
     flags: Option<u32>,
     slot: Option<u32>,
     offset: Option<u64>,
 ) -> Result<CallResult, Refused> {
-    mapped(processor)?.write(index, flags, slot, offset);
+    mapped(vcpu)?.write(index, flags, slot, offset);
     Ok(CallResult::default())
 }

@@ -6,10 +6,9 @@ use dirtysim::trace::Exit;
 use dirtysim::trace::call::{Access as TraceAccess, Call, Program};
 use dirtysim::trace::call_result::{CallResult, Returned};
 
-use super::Kernel;
+use super::answer::named;
 use super::machine::{Machine, Processor};
 use super::memory::OWN_MEMORY;
-use super::named;
 use crate::kvm::guest::{self, Access};
 use crate::kvm::{Alarm, Errno, PAGE_BYTES, RunEnd};
 use crate::refusal::Refused;
@@ -24,7 +23,7 @@ impl Machine {
         program: &Program,
         resume: bool,
     ) -> Result<CallResult, Refused> {
-        let own = self.own.clone().ok_or_else(no_memory)?;
+        let own = self.memory.own.clone().ok_or_else(no_memory)?;
         let runs = if resume {
             Vec::new()
         } else {
@@ -83,7 +82,7 @@ impl Machine {
         else {
             unreachable!("only `guest_mmio` comes here")
         };
-        let own = self.own.clone().ok_or_else(no_memory)?;
+        let own = self.memory.own.clone().ok_or_else(no_memory)?;
         let processor = self.processor(*id)?;
         if !processor.ready {
             return Err(not_ready(*id));
@@ -114,7 +113,7 @@ impl Machine {
     /// A program's pages as guest physical addresses.
     fn addresses(&self, program: &Program) -> Result<Vec<(u64, u64)>, Refused> {
         let run = |&(slot, first, pages): &(u32, u64, u64)| {
-            let found = self.slots.get((slot >> 16) as u16, slot as u16)?;
+            let found = self.memory.slots.get((slot >> 16) as u16, slot as u16)?;
             if first.checked_add(pages).is_none_or(|end| end > found.pages) {
                 return Err(Refused(format!(
                     "{pages} pages from page {first} on, of slot {slot}, which has {}",
@@ -178,7 +177,7 @@ impl Processor {
 }
 
 /// One guest, one store, one exit.
-pub(super) fn probe(kernel: &mut Kernel) -> Result<(), Refused> {
+pub(super) fn probe(kernel: &mut impl Subject) -> Result<(), Refused> {
     let mut store = dirtysim::trace::StoreRuns::default();
     store
         .push_run(1, 0, 1)

@@ -1,20 +1,20 @@
 //! The machines that a log allows, each in the state in which the log begins.
 
-use dirtysim_model::layout::Large;
 use dirtysim_model::machine::{
     Arch, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP, Constants, DIRTY_GFN_BYTES,
-    Kernel, MEM_LOG_DIRTY_PAGES, Machine, PML_ENTRIES, RING_MAX_ENTRIES, RING_RESERVED_ENTRIES,
-    SlotTemplate, VcpuConfig,
+    Kernel, MEM_LOG_DIRTY_PAGES, Machine, RING_MAX_ENTRIES, SlotTemplate, VcpuConfig,
 };
-use dirtysim_model::op::Op;
-use dirtysim_model::pages::PageSet;
+use dirtysim_model::op::{self, Op};
 use dirtysim_model::state::State;
-use dirtysim_model::thread::Thread;
-use dirtysim_model::vcpu::UNLIMITED;
+use dirtysim_model::state::layout::Large;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::thread::Thread;
+use dirtysim_model::state::vcpu::UNLIMITED;
 
 use super::run::{Recorded, Run, THREADS};
 use super::shape::Shape;
 use super::{Ended, Tried};
+use crate::observed::check::reserves;
 use crate::observed::ring::RING_ENTRIES_MAX;
 use crate::trace;
 
@@ -113,15 +113,16 @@ impl Shape {
     /// Entries of the rings, and how many of them are in reserve: what was said, or the largest soft limit that no exit
     /// contradicts. Without an exit, rings that never fill.
     fn ring_size(&self, kind: Kind) -> Result<(u32, u32), String> {
-        let usual = RING_RESERVED_ENTRIES + if kind.pml { PML_ENTRIES } else { 0 };
+        let constants = Constants::of(kind.arch, kind.pml);
+        let usual = constants.ring_reserved;
         let reserved = self.config.ring_reserved.unwrap_or(usual);
         if self.config.ring_reserved.is_some()
-            && [RING_RESERVED_ENTRIES, RING_RESERVED_ENTRIES + PML_ENTRIES].contains(&reserved)
+            && reserves().contains(&reserved)
             && reserved != usual
         {
             return Err(format!("{reserved} entries are in reserve, not {usual}"));
         }
-        let least = Constants::of(kind.arch, kind.pml).ring_min_entries;
+        let least = constants.ring_min_entries;
         let sizes = (0..=16).map(|n| 1_u32 << n).filter(|size| *size >= least);
         let size = match (self.config.ring_entries, self.least_at_exit) {
             (Some(entries), _) => Some(entries),
@@ -193,28 +194,28 @@ impl Shape {
             };
             self.rings.len()
         ];
-        let mut setup = vec![Op::EnableCap {
+        let mut setup = vec![Op::EnableCap(op::EnableCap {
             cap: CAP_DIRTY_LOG_RING_ACQ_REL,
             flags: 0,
             args0: u64::from(entries) * u64::from(DIRTY_GFN_BYTES),
-        }];
+        })];
         let with_bitmap = kind.arch.has_ring_with_bitmap(machine.kernel);
         if with_bitmap {
-            setup.push(Op::EnableCap {
+            setup.push(Op::EnableCap(op::EnableCap {
                 cap: CAP_DIRTY_LOG_RING_WITH_BITMAP,
                 flags: 0,
                 args0: 0,
-            });
+            }));
         }
         for (index, slot) in machine.slots.iter().enumerate() {
-            setup.push(Op::SetMemoryRegion {
+            setup.push(Op::SetMemoryRegion(op::SetMemoryRegion {
                 slot: slot.number(),
                 flags: MEM_LOG_DIRTY_PAGES,
                 gpa: u64::from(slot.frame) * page,
                 bytes: u64::from(slot.npages) * page,
                 hva: slot.hva,
                 template: index as u16,
-            });
+            }));
         }
         setup.extend(self.rings.iter().map(|_| Op::CreateVcpu));
         machine.programs = vec![Vec::new(); THREADS];
@@ -239,7 +240,7 @@ impl Shape {
         };
         let mut run = Run::new(machine, state, &self.rings, recorded, words);
         for op in setup {
-            let answer = run.ioctl(op).map_err(|stuck| stuck.0)?;
+            let answer = run.ioctl(op).map_err(|stuck| stuck.to_string())?;
             answer.map_err(|errno| format!("the model refuses the machine: {}", errno.name()))?;
         }
         run.set_up();

@@ -1,15 +1,16 @@
 //! What a run's VMM does to give an event: harvest, RESET, GET, CLEAR.
 
 use dirtysim_model::machine::MEM_SLOTS;
-use dirtysim_model::op::{ClearMask, HarvestWay, Into, Op};
-use dirtysim_model::ring::{F_RESET, RingEntry};
+use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, Op};
+use dirtysim_model::state::ring::{F_RESET, RingEntry};
 use std::collections::VecDeque;
 
-use dirtysim_model::step::{Actor, Choice, Step, describe};
-use dirtysim_model::thread::Answer;
+use dirtysim_model::state::thread::Answer;
+use dirtysim_model::transition::{Actor, Choice, Step, describe};
 
 use super::next_reset_index;
-use super::run::{HARVESTER, IOCTLS, Run, Stuck};
+use super::run::{HARVESTER, IOCTLS, Run};
+use super::stuck::{AtRing, Stuck};
 use crate::trace::observed::{Observed, ObservedEvent};
 
 /// The thread that makes ioctls, as an actor.
@@ -21,7 +22,7 @@ impl Run {
         let thread = &self.state.threads[IOCTLS];
         let runs = matches!(
             self.machine.programs[IOCTLS].first(),
-            Some(Op::ResetRings { .. })
+            Some(Op::ResetRings(_))
         );
         (runs && thread.op == 0).then_some(thread.index as usize)
     }
@@ -35,18 +36,24 @@ impl Run {
         }
         let name = self.names[vcpu];
         if ahead > ring.size() {
-            return Stuck::because(format!(
-                "ring {name}: reset index {index:#x}, and {:#x} was reached before",
-                ring.reset_index
+            return Err(Stuck::Ring(
+                name,
+                AtRing::ResetWentBack {
+                    index,
+                    reached: ring.reset_index,
+                },
             ));
         }
         self.reset_comes_to(vcpu)?;
         self.harvest_to(vcpu, index)?;
         while self.state.vcpus[vcpu].ring.reset_index != index {
             if self.reset_at() != Some(vcpu) {
-                return Stuck::because(format!(
-                    "ring {name}: RESET ended at {:#x}, before {index:#x}",
-                    self.state.vcpus[vcpu].ring.reset_index
+                return Err(Stuck::Ring(
+                    name,
+                    AtRing::ResetEnded {
+                        at: self.state.vcpus[vcpu].ring.reset_index,
+                        index,
+                    },
                 ));
             }
             self.step(IOCTL_ACTOR, Choice::Advance)?;
@@ -96,16 +103,13 @@ impl Run {
     /// Has a RESET come to a ring, in the order of the vCPUs.
     fn reset_comes_to(&mut self, vcpu: usize) -> Result<(), Stuck> {
         if let Some(before) = self.reset_owes_event {
-            return Stuck::because(format!(
-                "RESET has done with ring {}, and its event does not follow",
-                self.names[before]
-            ));
+            return Err(Stuck::ResetOwesEvent(self.names[before]));
         }
         if self.reset_at().is_some_and(|at| at > vcpu) {
             self.finish_reset(vcpu)?;
         }
         if self.reset_at().is_none() {
-            self.start(IOCTLS, Op::ResetRings { signal: false });
+            self.start(IOCTLS, Op::ResetRings(op::ResetRings { signal: false }));
             self.step(IOCTL_ACTOR, Choice::Advance)?;
             if self.reset_from_before {
                 // It had come as far when knowledge began.
@@ -114,10 +118,10 @@ impl Run {
         }
         while let Some(at) = self.reset_at().filter(|&at| at < vcpu) {
             if self.recorded.resets && self.known[at].begun {
-                return Stuck::because(format!(
-                    "RESET comes to ring {} before ring {}, and no event says so",
-                    self.names[at], self.names[vcpu]
-                ));
+                return Err(Stuck::ResetPasses {
+                    ring: self.names[at],
+                    to: self.names[vcpu],
+                });
             }
             self.step(IOCTL_ACTOR, Choice::Advance)?;
         }
@@ -128,10 +132,10 @@ impl Run {
     fn finish_reset(&mut self, vcpu: usize) -> Result<(), Stuck> {
         while let Some(at) = self.reset_at() {
             if self.recorded.resets && at < self.names.len() && self.known[at].begun {
-                return Stuck::because(format!(
-                    "ring {} is wanted while RESET is at ring {}, and no event says that it went on",
-                    self.names[vcpu], self.names[at]
-                ));
+                return Err(Stuck::ResetStays {
+                    wanted: self.names[vcpu],
+                    at: self.names[at],
+                });
             }
             self.step(IOCTL_ACTOR, Choice::Advance)?;
         }
@@ -164,15 +168,21 @@ impl Run {
         self.reset_owes_event = None;
         let ring = &self.state.vcpus[vcpu].ring;
         if ring.reset_index != reset {
-            return Stuck::because(format!(
-                "ring {name}: RESET goes on to {:#x}, which was harvested; the event says {reset:#x}",
-                ring.reset_index
+            return Err(Stuck::Ring(
+                name,
+                AtRing::ResetGoesOn {
+                    to: ring.reset_index,
+                    said: reset,
+                },
             ));
         }
         if ring.dirty_index != dirty {
-            return Stuck::because(format!(
-                "ring {name}: dirty index {dirty:#x} at a reset; the run has pushed up to {:#x}",
-                ring.dirty_index
+            return Err(Stuck::Ring(
+                name,
+                AtRing::DirtyAtReset {
+                    said: dirty,
+                    pushed: ring.dirty_index,
+                },
             ));
         }
         if self.reset_at() == Some(self.names.len()) {
@@ -204,15 +214,21 @@ impl Run {
             return Ok(());
         }
         if index.wrapping_sub(ring.reset_index) > ring.used() {
-            return Stuck::because(format!(
-                "ring {name}: reset up to {index:#x}, and only {:#x} were pushed",
-                ring.dirty_index
+            return Err(Stuck::Ring(
+                name,
+                AtRing::ResetPastPushes {
+                    index,
+                    pushed: ring.dirty_index,
+                },
             ));
         }
         if self.known[vcpu].harvest_named {
-            return Stuck::because(format!(
-                "ring {name}: reset up to {index:#x}, and no kvm_dirty_ring_page names what lies above {:#x}",
-                ring.fetch_index
+            return Err(Stuck::Ring(
+                name,
+                AtRing::ResetPastNames {
+                    index,
+                    named: ring.fetch_index,
+                },
             ));
         }
         self.harvest(vcpu, wanted)
@@ -221,25 +237,24 @@ impl Run {
     fn harvest(&mut self, vcpu: usize, entries: u32) -> Result<(), Stuck> {
         self.start(
             HARVESTER,
-            Op::Harvest {
+            Op::Harvest(op::Harvest {
                 vcpu: Some(vcpu as u8),
                 max: entries,
                 way: HarvestWay::Right,
                 into: Into::Nowhere,
-            },
+            }),
         );
         let target = self.state.vcpus[vcpu]
             .ring
             .fetch_index
             .wrapping_add(entries);
-        while self.state.threads[HARVESTER].op == 0 {
-            self.step(Actor::Thread(HARVESTER as u8), Choice::Advance)?;
-        }
+        // A harvest answers nothing.
+        let _ = self.finish(HARVESTER)?;
         let reached = self.state.vcpus[vcpu].ring.fetch_index;
         if reached != target {
-            return Stuck::because(format!(
-                "ring {}: nothing is to be harvested at {reached:#x}",
-                self.names[vcpu]
+            return Err(Stuck::Ring(
+                self.names[vcpu],
+                AtRing::NothingToHarvest(reached),
             ));
         }
         Ok(())
@@ -263,17 +278,24 @@ impl Run {
         }
         let ring = &self.state.vcpus[vcpu].ring;
         if ring.fetch_index != fetch {
-            return Stuck::because(format!(
-                "ring {name}: index {:#x} is to be harvested next, not {fetch:#x}",
-                ring.fetch_index
+            return Err(Stuck::Ring(
+                name,
+                AtRing::HarvestOrder {
+                    next: ring.fetch_index,
+                    said: fetch,
+                },
             ));
         }
         let entry = ring.entry(fetch);
         let is_known = self.state.find_slot(&self.machine, entry.slot()).is_some();
         if is_known && entry.offset() != offset {
-            return Stuck::because(format!(
-                "ring {name}: offset {:#x} lies at {fetch:#x}, not {offset:#x}",
-                entry.offset()
+            return Err(Stuck::Ring(
+                name,
+                AtRing::HarvestOffset {
+                    index: fetch,
+                    offset: entry.offset(),
+                    said: offset,
+                },
             ));
         }
         self.harvest(vcpu, 1)
@@ -292,14 +314,12 @@ impl Run {
             if self.reset_at().is_some() {
                 self.finish_reset(0)?;
             }
-            let answer = self.ioctl(Op::ResetRings { signal: false })?;
+            let answer = self.ioctl(Op::ResetRings(op::ResetRings { signal: false }))?;
             let whole = !std::mem::take(&mut self.reset_from_before);
             self.last_reset = whole.then_some(answer);
         }
         match self.last_reset {
-            Some(Ok(answer)) if u64::from(answer) != count => Stuck::because(format!(
-                "QEMU reaped {count} entries; RESET answered {answer}"
-            )),
+            Some(Ok(answer)) if u64::from(answer) != count => Err(Stuck::Reaped { count, answer }),
             Some(_) => Ok(true),
             None => Ok(false),
         }
@@ -325,11 +345,11 @@ impl Run {
             return Ok(false);
         }
         self.until_unlocked()?;
-        let answer = self.ioctl(Op::GetDirtyLog {
+        let answer = self.ioctl(Op::GetDirtyLog(op::GetDirtyLog {
             slot,
             into: Into::Nowhere,
             bad_pointer: false,
-        })?;
+        }))?;
         agrees("KVM_GET_DIRTY_LOG", answer, ret)
     }
 
@@ -345,13 +365,13 @@ impl Run {
             return Ok(false);
         }
         self.until_unlocked()?;
-        let answer = self.ioctl(Op::ClearDirtyLog {
+        let answer = self.ioctl(Op::ClearDirtyLog(op::ClearDirtyLog {
             slot,
             first_page,
             num_pages,
             mask: ClearMask::Seen,
             bad_pointer: false,
-        })?;
+        }))?;
         agrees("KVM_CLEAR_DIRTY_LOG", answer, ret)
     }
 
@@ -370,7 +390,7 @@ impl Run {
     }
 }
 
-fn agrees(ioctl: &str, answer: Answer, ret: i64) -> Result<bool, Stuck> {
+fn agrees(ioctl: &'static str, answer: Answer, ret: i64) -> Result<bool, Stuck> {
     let modelled = match answer {
         Ok(value) => i64::from(value),
         Err(errno) => -i64::from(errno as u8),
@@ -378,8 +398,10 @@ fn agrees(ioctl: &str, answer: Answer, ret: i64) -> Result<bool, Stuck> {
     if modelled == ret {
         Ok(true)
     } else {
-        Stuck::because(format!(
-            "{ioctl} returned {ret}; the model gives {modelled}"
-        ))
+        Err(Stuck::Returned {
+            ioctl,
+            ret,
+            modelled,
+        })
     }
 }

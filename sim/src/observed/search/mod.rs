@@ -28,10 +28,12 @@
 //! taken as large as their largest offset, and as logging all the time; a change of one drops its mappings.
 
 mod build;
+mod entry_order;
 mod ioctls;
 mod pml;
 mod run;
 mod shape;
+mod stuck;
 mod vcpus;
 
 use std::collections::VecDeque;

@@ -2,9 +2,11 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use dirtysim_model::pages::PageSet;
+use dirtysim_model::machine::EXIT_DIRTY_RING_FULL;
+use dirtysim_model::state::pages::PageSet;
 
-use super::run::{Run, Stuck};
+use super::run::Run;
+use super::stuck::Stuck;
 use crate::trace::observed::{Observed, ObservedEvent};
 
 impl Run {
@@ -78,7 +80,7 @@ impl Run {
         let exit = ahead.iter().find_map(|event| match event.what {
             Observed::RingExit { vcpu: ring } if ring == self.names[vcpu] => Some(false),
             Observed::UserspaceExit { reason, .. } if self.is_run_by(vcpu, event.tid) => {
-                Some(reason != Some(31))
+                Some(reason != Some(EXIT_DIRTY_RING_FULL))
             }
             _ => None,
         });

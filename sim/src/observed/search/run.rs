@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use dirtysim_model::errno::Errno;
-use dirtysim_model::layout::Large;
-use dirtysim_model::machine::Machine;
+use dirtysim_model::machine::{EXIT_DIRTY_RING_FULL, Machine};
 use dirtysim_model::op::Op;
-use dirtysim_model::pages::{PageSet, Sparse};
-use dirtysim_model::ring::{F_DIRTY, Ring, RingEntry};
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Step, apply, describe, for_each_choice};
-use dirtysim_model::thread::{Answer, Thread};
-use dirtysim_model::vcpu::{UNLIMITED, Vcpu};
+use dirtysim_model::state::layout::Large;
+use dirtysim_model::state::pages::{PageSet, Sparse};
+use dirtysim_model::state::ring::{F_DIRTY, Ring, RingEntry};
+use dirtysim_model::state::thread::{Answer, Thread};
+use dirtysim_model::state::vcpu::{UNLIMITED, Vcpu};
+use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
 
+use super::entry_order::checks_first;
+use super::stuck::{AtRing, Stuck};
 use super::{Ended, Tried, ends_in_sight, next_dirty_index, next_push};
+use crate::alone::finish_op;
 use crate::trace::observed::{KvmIoctl, Observed, ObservedEvent, Phase};
 
 /// Threads of the VMM: one makes ioctls, the other harvests.
@@ -28,16 +30,6 @@ const NO_SLOT: u32 = u32::MAX;
 
 /// The slot of pages of which only QEMU tells: its events name none.
 pub(super) const UNSEEN_SLOT: u32 = 0;
-
-/// Why a run cannot go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stuck(pub(super) String);
-
-impl Stuck {
-    pub(super) fn because<T>(why: impl Into<String>) -> Result<T, Self> {
-        Err(Self(why.into()))
-    }
-}
 
 /// Which events a log has at all: what it lacks may have happened unseen.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +79,8 @@ impl CouldBeKvms {
 pub(super) struct Run {
     pub(super) machine: Machine,
     pub(super) state: State<Large>,
+    /// The request check comes before KVM's own stores on the way into the guest.
+    pub(super) checks_first: bool,
     /// The vCPU behind a ring's name.
     vcpu_of_ring: HashMap<u32, usize>,
     /// The names of the rings, by vCPU.
@@ -117,6 +111,7 @@ impl Run {
         words: String,
     ) -> Self {
         Self {
+            checks_first: checks_first(&machine),
             machine,
             state,
             vcpu_of_ring: rings.iter().copied().zip(0..).collect(),
@@ -159,10 +154,10 @@ impl Run {
                 self.tried.given += u64::from(said);
                 said
             }
-            Err(Stuck(why)) => {
+            Err(stuck) => {
                 self.tried.ended = Some(Ended {
                     line: Some(event.line),
-                    why,
+                    why: stuck.to_string(),
                 });
                 true
             }
@@ -237,7 +232,7 @@ impl Run {
                 let Some(vcpu) = vcpu.flatten().filter(|&vcpu| self.known[vcpu].begun) else {
                     return Ok(false);
                 };
-                self.return_to_user(vcpu, *reason == Some(31), ahead)?;
+                self.return_to_user(vcpu, *reason == Some(EXIT_DIRTY_RING_FULL), ahead)?;
             }
             Observed::QemuCreateVcpu { cpu_index, vcpu } => {
                 self.ring_of_index.insert(*cpu_index, *vcpu);
@@ -321,14 +316,18 @@ impl Run {
         for_each_choice(&self.machine, &self.state, actor, |other| {
             possible |= other == choice;
         });
-        let step = Step { actor, choice };
         if !possible {
-            let what = describe(&self.machine, &self.state, step);
-            return Stuck::because(format!("the model cannot take `{what}` here"));
+            return self.impossible(actor, choice);
         }
-        apply(&self.machine, &mut self.state, step);
+        apply(&self.machine, &mut self.state, Step { actor, choice });
         self.tried.steps += 1;
         Ok(())
+    }
+
+    /// A step that is not possible, by its name.
+    fn impossible<T>(&self, actor: Actor, choice: Choice) -> Result<T, Stuck> {
+        let what = describe(&self.machine, &self.state, Step { actor, choice });
+        Err(Stuck::Impossible(what.name()))
     }
 
     /// The push that comes next in the log is made now: others saw it before its event was written.
@@ -338,10 +337,9 @@ impl Run {
             // Its event is missing, or past the log's end; which page it was, nobody knows.
             None if ends_in_sight(ahead) => (self.machine.slots[0].number(), 0),
             None => {
-                return Stuck::because(format!(
-                    "ring {}: an entry past {:#x} was seen, and no push of it follows",
+                return Err(Stuck::Ring(
                     self.names[vcpu],
-                    self.dirty_index(vcpu)
+                    AtRing::SeenBeforePush(self.dirty_index(vcpu)),
                 ));
             }
         };
@@ -376,10 +374,7 @@ impl Run {
         let size = self.state.vcpus[vcpu].ring.size();
         let used = dirty.wrapping_sub(reset);
         if used > size {
-            return Stuck::because(format!(
-                "ring {} begins with {used} entries in use; it has {size}",
-                self.names[vcpu]
-            ));
+            return Err(Stuck::Ring(self.names[vcpu], AtRing::Begins { used, size }));
         }
         let mut ring = Ring::<Large>::new(size);
         ring.dirty_index = dirty;
@@ -454,12 +449,16 @@ impl Run {
     }
 
     /// Runs one operation of the thread that makes ioctls to its end, with nobody else acting.
-    pub(super) fn ioctl(&mut self, op: Op) -> Result<Result<u32, Errno>, Stuck> {
+    pub(super) fn ioctl(&mut self, op: Op) -> Result<Answer, Stuck> {
         self.start(IOCTLS, op);
-        while self.state.threads[IOCTLS].op == 0 {
-            self.step(Actor::Thread(IOCTLS as u8), Choice::Advance)?;
-        }
-        Ok(self.state.threads[IOCTLS].answer)
+        self.finish(IOCTLS)
+    }
+
+    /// Runs what a thread is at to its end, with nobody else acting.
+    pub(super) fn finish(&mut self, thread: usize) -> Result<Answer, Stuck> {
+        let steps = &mut self.tried.steps;
+        finish_op(&self.machine, &mut self.state, thread, |_| *steps += 1)
+            .or_else(|_| self.impossible(Actor::Thread(thread as u8), Choice::Advance))
     }
 
     /// Puts a thread at the beginning of an operation.

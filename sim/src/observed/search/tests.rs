@@ -1,11 +1,15 @@
 //! Whatever the model does, the search finds a run for it; and it does not find one for what the model cannot do.
 
-use dirtysim_model::layout::Large;
+use dirtysim_model::machine::{self, Arch as ModelArch};
 use dirtysim_model::op::Op;
-use dirtysim_model::ring::RingEntry;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Step, apply, describe, for_each_step};
-use dirtysim_model::vcpu::{Exit, Pc};
+use dirtysim_model::state::layout::Large;
+use dirtysim_model::state::ring::{Ring, RingEntry};
+use dirtysim_model::state::slot::Life;
+use dirtysim_model::state::vcpu::{Exit, Pc, Vcpu};
+use dirtysim_model::transition::{
+    Actor, Choice, Step, apply, describe, for_each_choice, for_each_step,
+};
 
 use super::*;
 use crate::observed::CheckConfig;
@@ -97,7 +101,7 @@ fn written(
     step: Step,
     log: Log,
 ) -> Option<Written> {
-    let what = describe(&scenario.machine, before, step);
+    let what = describe(&scenario.machine, before, step).name();
     match step.actor {
         Actor::Vcpu(vcpu) => {
             let vcpu = usize::from(vcpu);
@@ -125,7 +129,7 @@ fn written(
             let op = scenario.machine.programs[0].get(usize::from(thread.op));
             let now = &after.threads[0];
             match op {
-                Some(Op::ResetRings { .. }) if what == "reset-return" && log.probes => {
+                Some(Op::ResetRings(_)) if what == "reset-return" && log.probes => {
                     let ret = after.threads[0].answer.map_or(-1, i64::from);
                     Some(Written::At(Observed::ProbeIoctl {
                         phase: Phase::Return,
@@ -136,12 +140,12 @@ fn written(
                         ret: Some(ret),
                     }))
                 }
-                Some(Op::ResetRings { .. })
+                Some(Op::ResetRings(_))
                     if now.op == thread.op && now.index != thread.index && log.resets =>
                 {
                     Some(Written::Reset(thread.index as usize))
                 }
-                Some(Op::Harvest { .. }) if what == "harvest-store-flags" && log.harvests => {
+                Some(Op::Harvest(_)) if what == "harvest-store-flags" && log.harvests => {
                     let ring = &before.vcpus[thread.index as usize].ring;
                     Some(Written::At(Observed::QemuPage {
                         cpu_index: thread.index,
@@ -585,5 +589,80 @@ fn whatever_a_log_says_the_search_ends() {
             report.outcome == Outcome::NoRunFound,
             over && !report.tried.is_empty()
         );
+    }
+}
+
+/// How the model's first vCPU comes to leave for a full ring: how many entries are in use when the request is raised, and
+/// whether the check of it is what the vCPU does first on its next way in.
+fn in_the_model(arch: ModelArch, pml: bool) -> (machine::Machine, u32, bool) {
+    let mut machine = machine::Machine::new(arch, machine::Kernel::V7_2, pml);
+    machine.slots.push(machine::SlotTemplate {
+        as_id: 0,
+        id: 0,
+        npages: 8,
+        frame: 0,
+        host: 0,
+        hva: 0,
+        places: vec![0],
+        huge: false,
+        name: String::new(),
+    });
+    machine.vcpus = vec![machine::VcpuConfig::default()];
+    let mut state = State::<Large>::new(&machine);
+    state.caps.ring_entries = machine.constants.ring_min_entries;
+    state.slots[0].life = Life::Live;
+    state.slots[0].logging = true;
+    state.vcpus.push(Vcpu {
+        ring: Ring::new(state.caps.ring_entries),
+        ..Vcpu::default()
+    });
+    let actor = Actor::Vcpu(0);
+    let (mut limit, mut enters) = (None, false);
+    for _ in 0..100_000 {
+        let v = &mut state.vcpus[0];
+        // There is always one more store of KVM's own to come.
+        v.steal = 1;
+        v.resched = v.pc == Pc::Guest;
+        let (used, pc) = (v.ring.used(), v.pc);
+        let mut choices = Vec::new();
+        for_each_choice(&machine, &state, actor, |choice| choices.push(choice));
+        let choice = match choices.as_slice() {
+            // At the exit it may return: it would store there for ever.
+            all if pc != Pc::Exit && all.contains(&Choice::Steal) => Choice::Steal,
+            all => all[0],
+        };
+        let step = Step { actor, choice };
+        let word = describe(&machine, &state, step);
+        if let (true, Some(limit)) = (enters, limit) {
+            return (machine, limit, word == "check-soft-full");
+        }
+        if word == "push-request" {
+            limit = limit.or(Some(used));
+        }
+        enters = matches!(pc, Pc::User | Pc::Guest);
+        apply(&machine, &mut state, step);
+    }
+    panic!("{arch:?}: no request is raised");
+}
+
+#[test]
+fn the_soft_limit_and_the_place_of_its_check_are_the_models() {
+    for (arch, pml) in [
+        (ModelArch::X86, false),
+        (ModelArch::X86, true),
+        (ModelArch::Arm64, false),
+        (ModelArch::Riscv, false),
+        (ModelArch::Loongarch, false),
+    ] {
+        let (machine, limit, first) = in_the_model(arch, pml);
+        let size = machine.constants.ring_min_entries;
+        assert_eq!(
+            dirtysim_model::kernel::soft_limit(&machine, size),
+            limit,
+            "{arch:?}"
+        );
+        assert_eq!(entry_order::checks_first(&machine), first, "{arch:?}");
+        let reserves = crate::observed::check::reserves();
+        assert!(reserves.contains(&(size - limit)), "{arch:?}");
     }
 }

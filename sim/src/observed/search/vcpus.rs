@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 
-use dirtysim_model::machine::Arch;
-use dirtysim_model::pages::PageSet;
-use dirtysim_model::ring::RingEntry;
-use dirtysim_model::step::{Actor, Choice, Step, describe};
-use dirtysim_model::vcpu::{Exit, NO_FRAME, Pc};
+use dirtysim_model::kernel::soft_limit;
+use dirtysim_model::machine::EXIT_DIRTY_RING_FULL;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::ring::RingEntry;
+use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
+use dirtysim_model::transition::{Actor, Choice, Step, describe};
+use dirtysim_model::words::Word;
 
 use super::next_reset_index;
-use super::run::{Run, Stuck};
+use super::run::Run;
+use super::stuck::{AtRing, AtVcpu, Goal, Stuck};
 use crate::trace::observed::{Observed, ObservedEvent};
 
 /// Steps that a vCPU may take for one event beside those of its PML buffer; it needs some twenty.
@@ -28,9 +31,7 @@ impl Run {
         if !self.known[vcpu].owes_event {
             let next = self.dirty_index(vcpu).wrapping_add(1);
             if dirty != next {
-                return Stuck::because(format!(
-                    "ring {name}: the push that comes next gives {next:#x}, not {dirty:#x}"
-                ));
+                return Err(Stuck::Ring(name, AtRing::NextPush { next, said: dirty }));
             }
             // What RESET had done by then it has done before the push, at the latest.
             let before = self.state.vcpus[vcpu].ring.reset_index;
@@ -45,19 +46,22 @@ impl Run {
         self.reset_reaches(vcpu, reset)?;
         let ring = &self.state.vcpus[vcpu].ring;
         if ring.dirty_index != dirty {
-            return Stuck::because(format!(
-                "ring {name}: {:#x} was pushed last, not {dirty:#x}",
-                ring.dirty_index
+            return Err(Stuck::Ring(
+                name,
+                AtRing::LastPush {
+                    last: ring.dirty_index,
+                    said: dirty,
+                },
             ));
         }
         let entry = ring.entry(dirty.wrapping_sub(1));
         if (entry.slot(), entry.offset()) != page {
-            return Stuck::because(format!(
-                "ring {name}: slot {} offset {:#x} was pushed, not slot {} offset {:#x}",
-                entry.slot(),
-                entry.offset(),
-                page.0,
-                page.1
+            return Err(Stuck::Ring(
+                name,
+                AtRing::PushedPage {
+                    pushed: (entry.slot(), entry.offset()),
+                    said: page,
+                },
             ));
         }
         self.settle(vcpu)
@@ -75,10 +79,7 @@ impl Run {
         let v = &self.state.vcpus[vcpu];
         if v.pc == Pc::Flush || v.pc == Pc::FlushOnly {
             if v.pml.first() != Some(&frame) {
-                return Stuck::because(format!(
-                    "vcpu {}: its PML buffer has another page first",
-                    self.names[vcpu]
-                ));
+                return Err(Stuck::Vcpu(self.names[vcpu], AtVcpu::OtherPageFirst));
             }
             return self.until_pushed(vcpu, target);
         }
@@ -100,7 +101,7 @@ impl Run {
         }
         // Past the check with a full ring, or before it with another push to come: only the guest can have stored here.
         let follows = self.what_follows(vcpu, ahead);
-        let guests = if checks_first(self.machine.arch) {
+        let guests = if self.checks_first {
             self.is_soft_full(vcpu)
         } else {
             follows == Follows::Push
@@ -110,7 +111,7 @@ impl Run {
         }
         let batch = self.pml_batch(vcpu, (target, frame), ahead)?;
         // Where the request check comes before KVM's own stores, the first of two is KVM's: after the guest's, KVM leaves.
-        let first_of_two = checks_first(self.machine.arch) && follows == Follows::Push;
+        let first_of_two = self.checks_first && follows == Follows::Push;
         if batch.is_empty() && first_of_two && !guests {
             return self.own_store(vcpu, frame, target);
         }
@@ -143,7 +144,7 @@ impl Run {
     /// The frame of a page.
     pub(super) fn frame(&self, (slot, offset): (u32, u64)) -> Result<u32, Stuck> {
         let Some(index) = self.state.find_slot(&self.machine, slot) else {
-            return Stuck::because(format!("there is no slot {slot}"));
+            return Err(Stuck::NoSlot(slot));
         };
         Ok(self.machine.slots[index].frame + offset as u32)
     }
@@ -217,7 +218,7 @@ impl Run {
                     follows = beyond;
                 }
                 Observed::UserspaceExit { reason, .. } if self.is_run_by(vcpu, event.tid) => {
-                    return if reason == Some(31) {
+                    return if reason == Some(EXIT_DIRTY_RING_FULL) {
                         follows
                     } else {
                         Follows::OtherExit
@@ -267,10 +268,9 @@ impl Run {
                 }
                 Pc::Entry if self.leaves_next(vcpu) => self.relieve(vcpu, ahead)?,
                 Pc::Flush | Pc::FlushOnly if v.push == 0 => {
-                    return Stuck::because(format!(
-                        "vcpu {} leaves with {} pages in its PML buffer",
+                    return Err(Stuck::Vcpu(
                         self.names[vcpu],
-                        v.pml.len()
+                        AtVcpu::LeavesWithPml(v.pml.len()),
                     ));
                 }
                 _ => {
@@ -279,11 +279,11 @@ impl Run {
                 }
             }
         }
-        Stuck::because(format!("vcpu {}: no way out", self.names[vcpu]))
+        Err(Stuck::Vcpu(self.names[vcpu], AtVcpu::NoWay(Goal::Out)))
     }
 
     pub(super) fn soft_limit(&self, vcpu: usize) -> u32 {
-        self.state.vcpus[vcpu].ring.size() - self.machine.constants.ring_reserved
+        soft_limit(&self.machine, self.state.vcpus[vcpu].ring.size())
     }
 
     /// The guest begins a store.
@@ -323,10 +323,7 @@ impl Run {
                 _ => self.step(actor(vcpu), Choice::Advance)?,
             }
         }
-        Stuck::because(format!(
-            "vcpu {}: no way to a store of KVM's own",
-            self.names[vcpu]
-        ))
+        Err(Stuck::Vcpu(self.names[vcpu], AtVcpu::NoWay(Goal::OwnStore)))
     }
 
     /// Whether the request check is next, and leaves.
@@ -340,15 +337,14 @@ impl Run {
 
     fn would_leave(&self, vcpu: usize) -> Result<(), Stuck> {
         let v = &self.state.vcpus[vcpu];
-        Stuck::because(format!(
-            "vcpu {}: {} entries are in use and the ring is soft-full: KVM leaves with exit 31 before anything else",
+        Err(Stuck::Vcpu(
             self.names[vcpu],
-            v.ring.used()
+            AtVcpu::LeavesFirst(v.ring.used()),
         ))
     }
 
     /// What the vCPU would do next, in the words of traces.
-    fn word(&self, vcpu: usize) -> &'static str {
+    fn word(&self, vcpu: usize) -> Word {
         let step = Step {
             actor: actor(vcpu),
             choice: Choice::Advance,
@@ -364,7 +360,7 @@ impl Run {
             }
             self.step(actor(vcpu), Choice::Advance)?;
         }
-        Stuck::because(format!("vcpu {}: no way to a push", self.names[vcpu]))
+        Err(Stuck::Vcpu(self.names[vcpu], AtVcpu::NoWay(Goal::Push)))
     }
 
     /// Brings the vCPU into the guest, ready for another store, without an event.
@@ -384,7 +380,10 @@ impl Run {
                 _ => self.step(actor(vcpu), Choice::Advance)?,
             }
         }
-        Stuck::because(format!("vcpu {}: no way into the guest", self.names[vcpu]))
+        Err(Stuck::Vcpu(
+            self.names[vcpu],
+            AtVcpu::NoWay(Goal::IntoGuest),
+        ))
     }
 
     /// After a push: the store retires, where nothing is in its way.
@@ -412,8 +411,7 @@ impl Run {
     fn comes_to_the_check(&self, vcpu: usize) -> bool {
         let word = self.word(vcpu);
         self.state.vcpus[vcpu].pc == Pc::Entry
-            && (word == "check-soft-full"
-                || !checks_first(self.machine.arch) && word == "no-kernel-record")
+            && (word == "check-soft-full" || !self.checks_first && word == "no-kernel-record")
     }
 
     /// The vCPU was on its way out when knowledge began, and what it has pushed since, KVM stored by itself.
@@ -448,9 +446,7 @@ impl Run {
         for _ in 0..MOST_STEPS {
             if !self.is_soft_full(vcpu) {
                 let used = self.state.vcpus[vcpu].ring.used();
-                return Stuck::because(format!(
-                    "vcpu {name} leaves with {used} entries in use; its ring is soft-full from {limit} on"
-                ));
+                return Err(Stuck::Vcpu(name, AtVcpu::NotSoftFull { used, limit }));
             }
             let v = &self.state.vcpus[vcpu];
             match v.pc {
@@ -462,20 +458,15 @@ impl Run {
                     self.step(actor(vcpu), Choice::Leave)?;
                 }
                 Pc::Exit if self.recorded.userspace_exits => {
-                    return Stuck::because(format!(
-                        "vcpu {name} leaves again before it returned to user space"
-                    ));
+                    return Err(Stuck::Vcpu(name, AtVcpu::LeavesAgain));
                 }
                 Pc::Flush | Pc::FlushOnly if v.push == 0 => {
-                    return Stuck::because(format!(
-                        "vcpu {name} leaves with {} pages in its PML buffer",
-                        v.pml.len()
-                    ));
+                    return Err(Stuck::Vcpu(name, AtVcpu::LeavesWithPml(v.pml.len())));
                 }
                 _ => self.step(actor(vcpu), Choice::Advance)?,
             }
         }
-        Stuck::because(format!("vcpu {name}: no way to the soft-full exit"))
+        Err(Stuck::Vcpu(name, AtVcpu::NoWay(Goal::SoftFullExit)))
     }
 
     /// `kvm_userspace_exit`: KVM_RUN returns, with exit 31 or for another reason.
@@ -502,18 +493,14 @@ impl Run {
         if soft_full {
             if !leaves(self) {
                 if self.recorded.ring_exits {
-                    return Stuck::because(format!(
-                        "vcpu {name}: exit 31, and no kvm_dirty_ring_exit before it"
-                    ));
+                    return Err(Stuck::Vcpu(name, AtVcpu::NoRingExit));
                 }
                 self.soft_full_exit(vcpu)?;
             }
             return self.step(actor(vcpu), Choice::Advance);
         }
         if leaves(self) {
-            return Stuck::because(format!(
-                "vcpu {name}: KVM decided to leave with exit 31, and user space saw another reason"
-            ));
+            return Err(Stuck::Vcpu(name, AtVcpu::OtherReason));
         }
         self.leave_for_a_signal(vcpu, ahead)?;
         self.step(actor(vcpu), Choice::Advance)
@@ -529,11 +516,6 @@ enum Follows {
     Push,
     /// A return to user space for another reason, perhaps after more pushes.
     OtherExit,
-}
-
-/// Whether the request check comes before KVM's own stores on the way into the guest.
-fn checks_first(arch: Arch) -> bool {
-    matches!(arch, Arch::X86 | Arch::Loongarch | Arch::S390)
 }
 
 fn actor(vcpu: usize) -> Actor {

@@ -1,11 +1,11 @@
 //! Guest memory as the interrupt controller reads and writes it, by guest physical address in address space 0.
 
-use dirtysim_model::layout::Large;
 use dirtysim_model::machine::{Kernel, Machine};
 use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Large;
 
+use crate::replay::frames::frame_at;
 use crate::replay::memory::Memories;
-use crate::replay::vm::frame_at;
 use crate::trace::Errno;
 
 /// A VM's memory, and what is written to it.

@@ -14,11 +14,12 @@ mod lpis;
 mod memory;
 mod tables;
 
-use super::gic::FRAME_BYTES;
 use crate::trace::Errno;
 use lpis::Lpis;
 pub(super) use memory::GuestMemory;
 
+/// Bytes of a frame of registers, and alignment of every frame of the interrupt controller's.
+pub(super) const FRAME_BYTES: u64 = 65536;
 /// Bytes of a device's, a collection's or an event's entry.
 const ENTRY_BYTES: u64 = 8;
 /// Ids of devices, events and collections have this many bits, LPI numbers at most as many.

@@ -1,8 +1,7 @@
 //! The ITS's tables in guest memory: written by a save, read by a restore.
 
 use super::{Collection, Device, ENTRY_BYTES, Event, FIRST_LPI, GuestMemory, ID_BITS, Its};
-use super::{INDIRECT, VALID, table_bytes, table_gpa};
-use crate::replay::gic::FRAME_BYTES;
+use super::{FRAME_BYTES, INDIRECT, VALID, table_bytes, table_gpa};
 use crate::trace::Errno;
 
 /// A device's entry: valid, distance to the next device, its table's address from bit 8 on, event bits less one.

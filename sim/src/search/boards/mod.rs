@@ -7,6 +7,7 @@
 //! far as it is known; where a shorter way is found later, its board is visited again. When nothing changes any more, the
 //! levels of the window are those of a search that is breadth first, and are judged, counted and reported in their order.
 
+mod accounts;
 mod board;
 mod columns;
 mod numbers;
@@ -18,7 +19,7 @@ mod worker;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use dirtysim_model::layout::Layout;
+use dirtysim_model::state::layout::Layout;
 
 use self::board::{BoardAt, Boards, Rank, SEATED};
 use self::numbers::Numbers;
@@ -78,7 +79,7 @@ pub(super) fn suits<L: Layout>(search: &Search<'_, L>) -> bool {
     search.symmetry.classes().is_empty()
         && !search.symmetry.exchanges_vcpus()
         && search.rules.iter().next().is_none()
-        && search.machine.mutations.is_empty()
+        && search.machine.mutations().is_empty()
         && search.sections.vcpus() >= SEATED
 }
 
@@ -414,24 +415,21 @@ impl<'l> List<'l> {
 
 #[cfg(test)]
 mod tests {
-    use dirtysim_model::layout::{Medium, Small};
     use dirtysim_model::state::State;
 
-    use super::super::engine::{Pass, pass as by_levels};
+    use super::super::levels::{Pass, pass as by_levels};
     use super::super::{Options, Reductions};
     use super::*;
+    use crate::ladder::{Packed, on_packed};
     use crate::run::target;
     use crate::scenario::{Scenario, builtins};
 
     /// Compares what both searches come to within so many states; whether the scenario can be searched by boards.
     fn compare(scenario: &Scenario, max_states: u64, keep_going: bool) -> bool {
-        match scenario.start::<Small>() {
-            Ok(start) => compare_from(scenario, &start, max_states, keep_going),
-            Err(_) => {
-                let start = scenario.start::<Medium>().expect("a scenario to search");
-                compare_from(scenario, &start, max_states, keep_going)
-            }
-        }
+        let start = Packed::start(scenario).expect("a scenario to search");
+        on_packed!(start, |start| compare_from(
+            scenario, &start, max_states, keep_going
+        ))
     }
 
     fn compare_from<L: Layout>(

@@ -2,12 +2,13 @@
 
 use std::sync::PoisonError;
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::oracle::parts::{Claimed, Part};
 use dirtysim_model::oracle::{self, Invariant, Invariants};
-use dirtysim_model::step::{Actor, Effect, Step, apply};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Actor, Effect, Step, apply};
 
-use super::board::{Axis, BoardAt, Grid, LEAVE, Rank, STAY, STRIDE, is_open};
+use super::accounts::{Account, Accounts};
+use super::board::{Axis, BoardAt, Grid, LEAVE, Rank, STAY};
 use super::numbers::Number;
 use super::worker::Worker;
 use crate::run::is_stuck;
@@ -63,73 +64,6 @@ impl Level {
         self.broken_at.union(other.broken_at);
         self.broken_after.union(other.broken_after);
         self.seen.union(other.seen);
-    }
-}
-
-/// What actors contribute to a state, of those whose steps depend on the same.
-#[derive(Clone, Copy)]
-struct Account {
-    part: Part,
-    facts: u64,
-    transitions: u64,
-}
-
-impl Account {
-    const NONE: Self = Self {
-        part: Part::NEUTRAL,
-        facts: 0,
-        transitions: 0,
-    };
-
-    #[inline(always)]
-    fn join(self, other: Self) -> Self {
-        Self {
-            part: self.part.join(other.part),
-            facts: self.facts | other.facts,
-            transitions: self.transitions + other.transitions,
-        }
-    }
-}
-
-/// What the seats of a board contribute.
-#[derive(Default)]
-pub(super) struct Accounts {
-    /// By axis and seat, whether some state that has it is looked at: not 0.
-    open: [Vec<u8>; 2],
-    /// By axis and seat, of those.
-    seats: [Vec<Account>; 2],
-    /// Some step claims something.
-    claim: bool,
-    /// States of which no transition leads, with their levels.
-    ends: Vec<([usize; 2], u8)>,
-    /// States where actors claim something, or take steps by the transition function.
-    special: Vec<([usize; 2], u8)>,
-}
-
-impl Accounts {
-    /// About what they take in memory.
-    pub(super) fn bytes(&self) -> usize {
-        let seats: usize = self.seats.iter().map(Vec::capacity).sum();
-        let states = self.ends.capacity() + self.special.capacity();
-        seats * size_of::<Account>() + states * size_of::<([usize; 2], u8)>()
-    }
-
-    /// Begins with the states on a board that are in a window of so many levels.
-    fn begin(&mut self, grid: &Grid, width: u8) {
-        self.claim = false;
-        self.ends.clear();
-        self.special.clear();
-        for (axis, seats) in self.seats.iter_mut().enumerate() {
-            seats.clear();
-            seats.resize(grid.axes[axis].len(), Account::NONE);
-        }
-        let [rows, columns] = &mut self.open;
-        rows.clear();
-        columns.clear();
-        columns.resize(grid.stride, 0);
-        let lines = grid.cells.chunks(grid.stride);
-        let lines = lines.take(grid.axes[0].len());
-        rows.extend(lines.map(|cells| open_in_row(cells, columns, width)));
     }
 }
 
@@ -432,22 +366,6 @@ fn tally_row(
     grid.for_each_open(row, width, |column, at| {
         tally.add([row, column], at, of_row.join(columns[column]));
     });
-}
-
-/// Notes the columns of a row's states that are looked at; not 0 if there are any. Not inlined, so that the compiler knows that the
-/// slices are apart, and takes many cells at once.
-#[inline(never)]
-fn open_in_row(cells: &[u8], columns: &mut [u8], width: u8) -> u8 {
-    let mut any = [0; STRIDE];
-    let lines = cells.as_chunks::<STRIDE>().0.iter();
-    for (cells, columns) in lines.zip(columns.as_chunks_mut::<STRIDE>().0) {
-        for index in 0..STRIDE {
-            let open = u8::from(is_open(cells[index], width));
-            columns[index] |= open;
-            any[index] |= open;
-        }
-    }
-    any.into_iter().fold(0, |any, open| any | open)
 }
 
 /// The numbers of the sections at a state's seats.

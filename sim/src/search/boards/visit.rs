@@ -6,8 +6,8 @@
 
 use std::sync::PoisonError;
 
-use dirtysim_model::layout::Layout;
-use dirtysim_model::step::{Step, apply};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Step, apply};
 
 use super::board::{ABSENT, BoardAt, Grid, LEAVE, NOWHERE, Rank, STAY, STRIDE, Seat, is_open};
 use super::columns::Columns;

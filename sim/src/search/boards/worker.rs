@@ -1,11 +1,11 @@
 //! What one thread knows of the board in work: its actors, what they do next at each seat, and where that leads.
 
-use dirtysim_model::footprint::Reach;
-use dirtysim_model::layout::Layout;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::words::Reach;
 
+use super::accounts::Accounts;
 use super::board::{Axis, Boards, Grid, SEATED, Seat};
 use super::numbers::{Number, Numbers};
-use super::settle::Accounts;
 use crate::search::engine::Search;
 use crate::search::memo::{EntryAt, Memo, Successor};
 use crate::search::sections::Sections;

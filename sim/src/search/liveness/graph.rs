@@ -5,12 +5,12 @@
 
 use std::time::Instant;
 
-use dirtysim_model::layout::Layout;
 use dirtysim_model::machine::Machine;
-use dirtysim_model::pack::Packing;
+use dirtysim_model::reduce::pack::Packing;
+use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Step, apply, for_each_step};
-use dirtysim_model::symmetry::Symmetry;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Step, apply, for_each_step};
 use rayon::prelude::*;
 
 use super::super::sections::section_hash;

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dirtysim_model::layout::{Layout, Medium, Small};
 use dirtysim_model::machine::Machine;
-use dirtysim_model::pack::Packing;
+use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Step, apply, for_each_step};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Step, apply, for_each_step};
 
 use super::graph::{Builder, Graph};
 use super::{Actors, Lasso, is_progress};
+use crate::ladder::{Packed, on_packed};
 use crate::run::has_work;
 use crate::scenario::Scenario;
 
@@ -175,13 +176,13 @@ impl std::error::Error for NotALasso {}
 /// # Errors
 /// What is missing.
 pub fn confirm(scenario: &Scenario, steps: &[Step], cycle: usize) -> Result<(), NotALasso> {
-    if let Ok(start) = scenario.start::<Small>() {
-        return confirm_in(&scenario.machine, start, steps, cycle);
-    }
-    match scenario.start::<Medium>() {
-        Ok(start) => confirm_in(&scenario.machine, start, steps, cycle),
-        Err(_) => Err(NotALasso::TooLarge),
-    }
+    let start = Packed::start(scenario).map_err(|_| NotALasso::TooLarge)?;
+    on_packed!(start, |start| confirm_in(
+        &scenario.machine,
+        start,
+        steps,
+        cycle
+    ))
 }
 
 fn confirm_in<L: Layout>(

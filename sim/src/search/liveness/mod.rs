@@ -25,15 +25,16 @@ mod lasso;
 
 use std::time::Instant;
 
-use dirtysim_model::layout::{Layout, Medium, Small};
 use dirtysim_model::machine::Machine;
+use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
-use dirtysim_model::step::{Actor, Choice, Step};
-use dirtysim_model::symmetry::Symmetry;
-use dirtysim_model::vcpu::NO_FRAME;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::vcpu::NO_FRAME;
+use dirtysim_model::transition::{Actor, Choice, Step};
 
 use super::table::collision_probability;
 use super::{Coverage, Limit, Options, Reduced, TooLarge, Verdict, Watch, memory};
+use crate::ladder::{Packed, on_packed};
 use crate::scenario::Scenario;
 
 pub use lasso::{NotALasso, confirm};
@@ -143,13 +144,10 @@ pub fn liveness(
     options: &Options,
     watch: Watch<'_>,
 ) -> Result<Report, TooLarge> {
-    if let Ok(start) = scenario.start::<Small>() {
-        return Ok(liveness_in(&scenario.machine, &start, options, watch));
-    }
-    match scenario.start::<Medium>() {
-        Ok(start) => Ok(liveness_in(&scenario.machine, &start, options, watch)),
-        Err((what, most)) => Err(TooLarge { what, most }),
-    }
+    let machine = &scenario.machine;
+    Ok(on_packed!(Packed::start(scenario)?, |start| liveness_in(
+        machine, &start, options, watch
+    )))
 }
 
 fn liveness_in<L: Layout>(

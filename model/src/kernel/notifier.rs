@@ -1,0 +1,55 @@
+//! The MMU notifier: the host takes mappings back, or their permission.
+
+use crate::machine::Machine;
+use crate::state::State;
+use crate::state::layout::Layout;
+use crate::state::pages::PageSet;
+use crate::words::{Arch, Frame};
+
+/// Gives host pages memory of their own, before somebody stores to them: what KVM had mapped there goes.
+/// Source: virt/kvm/kvm_main.c, kvm_mmu_notifier_invalidate_range_start().
+pub fn back<L: Layout>(machine: &mut Machine, state: &mut State<L>, first: u32, count: u32) {
+    if machine.unbacked.is_empty() {
+        return;
+    }
+    let end = first.saturating_add(count);
+    for slot in &machine.slots {
+        let (from, to) = (first.max(slot.host), end.min(slot.host + slot.npages));
+        if from >= to {
+            continue;
+        }
+        let frames = slot.frame + (from - slot.host)..slot.frame + (to - slot.host);
+        let mut at = frames.start;
+        while let Some(frame) = state
+            .present
+            .next(at)
+            .filter(|frame| frames.contains(frame))
+        {
+            at = frame + 1;
+            if machine.unbacked.contains(slot.host + (frame - slot.frame)) {
+                unmap(state, frame);
+            }
+        }
+    }
+    machine.unbacked.remove_range(first, count);
+}
+
+/// A leaf goes, and with it what TLBs have of it.
+fn unmap<L: Layout>(state: &mut State<L>, frame: Frame) {
+    for leaf in state.leaves_mut() {
+        leaf.remove(frame);
+    }
+    for vcpu in state.vcpus.iter_mut() {
+        vcpu.tlb.remove(frame);
+    }
+}
+
+/// The host ages a page: its leaf loses its permission, TLBs are not flushed.
+pub(crate) fn age<L: Layout>(machine: &Machine, state: &mut State<L>, frame: Frame) {
+    state.present.remove(frame);
+    state.writable.remove(frame);
+    if machine.arch != Arch::S390 {
+        state.dirty_bit.remove(frame);
+    }
+    state.huge.remove(frame);
+}

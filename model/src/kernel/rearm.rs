@@ -1,0 +1,118 @@
+//! Re-arming: making the next store to a page observable again.
+//!
+//! Source: kvm_arch_mmu_enable_log_dirty_pt_masked() of each architecture.
+
+use crate::machine::Machine;
+use crate::state::State;
+use crate::state::layout::Layout;
+use crate::state::pages::{PageSet, low_bits};
+use crate::words::{Arch, Fields, Frame, Reach, Row};
+
+/// What re-arming reads: it clears bits of the leaves, and looks at them only to find huge ones.
+pub(crate) fn reads(machine: &Machine) -> Fields {
+    if machine.arch == Arch::S390 || machine.slots.iter().any(|slot| slot.huge) {
+        Fields::LEAVES
+    } else {
+        Fields::NONE
+    }
+}
+
+/// The row of a step that re-arms: RISC-V flushes TLBs at once.
+pub(crate) fn row(machine: &Machine, step: Row) -> Row {
+    match machine.arch {
+        Arch::Riscv => step
+            .writes(Fields::LEAVES | Fields::TLB)
+            .reach(Reach::EachVcpu),
+        Arch::Arm64 | Arch::X86 | Arch::Loongarch | Arch::S390 => step.writes(Fields::LEAVES),
+    }
+}
+
+/// Re-arms the pages of `mask`, bit 0 for `frame`, under mmu_lock.
+pub(crate) fn rearm<L: Layout>(
+    machine: &Machine,
+    state: &mut State<L>,
+    slot: usize,
+    frame: Frame,
+    mut mask: u64,
+) {
+    if mask == 0 {
+        return;
+    }
+    if machine.arch.rearms_range() {
+        // The whole range from the lowest to the highest bit: over-protection, never loss.
+        let low = mask.trailing_zeros();
+        let high = 63 - mask.leading_zeros();
+        mask = low_bits(high - low + 1) << low;
+    }
+    if state.caps.initially_set() || machine.arch.rearms_range() {
+        protect_huge(machine, state, slot, frame, mask);
+    }
+    if !machine.arch.rearms_range() {
+        // x86 looks at small leaves alone: a huge one that is still writable, because the log began with INITIALLY_SET and that was
+        // taken back before this call, stays so, and its pages are recorded no more. Seen on x86 6.18.44.
+        mask &= !state.huge.word(frame, 64);
+    }
+    if machine.pml {
+        state.dirty_bit.clear_word(frame, mask);
+    } else {
+        state.writable.clear_word(frame, mask);
+    }
+    if machine.arch == Arch::Riscv {
+        for vcpu in state.vcpus.iter_mut() {
+            vcpu.tlb.clear_word(frame, mask);
+        }
+    }
+}
+
+/// A huge leaf is write-protected as a whole when one of its pages is re-armed: x86 does so with INITIALLY_SET, the architectures that
+/// re-arm ranges always, since their range ends where the leaf does. Source: arch/arm64/kvm/hyp/pgtable.c, stage2_attr_walker(); seen on
+/// arm64 6.12.117, in a ring without bitmap.
+fn protect_huge<L: Layout>(
+    machine: &Machine,
+    state: &mut State<L>,
+    slot: usize,
+    frame: Frame,
+    mask: u64,
+) {
+    let template = &machine.slots[slot];
+    let pages = machine.constants.huge_pages;
+    if !template.huge || pages < 2 {
+        return;
+    }
+    for bit in 0..64 {
+        let page = frame + bit;
+        if mask >> bit & 1 == 0 || !state.huge.contains(page) {
+            continue;
+        }
+        let first = template.frame + (page - template.frame) / pages * pages;
+        state.writable.remove_range(first, pages);
+        state.dirty_bit.remove_range(first, pages);
+    }
+}
+
+/// Re-arms a whole slot.
+pub(crate) fn rearm_slot<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize) {
+    let template = &machine.slots[slot];
+    if machine.pml {
+        state
+            .dirty_bit
+            .remove_range(template.frame, template.npages);
+        // Huge leaves are write-protected whatever tracks the small ones.
+        for page in template.frame..template.frame + template.npages {
+            if state.huge.contains(page) {
+                state.writable.remove(page);
+            }
+        }
+    } else {
+        state.writable.remove_range(template.frame, template.npages);
+    }
+}
+
+/// Flushes the TLBs of every vCPU. The flush of one slot reaches at least that slot's pages; the model
+/// flushes exactly those, so that nothing is owed to a broader flush than the kernel promises.
+pub(crate) fn flush_slot<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize) {
+    let template = &machine.slots[slot];
+    for vcpu in state.vcpus.iter_mut() {
+        vcpu.tlb.remove_range(template.frame, template.npages);
+    }
+}

@@ -1,0 +1,251 @@
+//! The machine: everything about a VM and its VMM that no step changes.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::words::{Frame, HostPage, Mutations};
+
+mod device;
+pub mod program;
+mod unbacked;
+pub mod wiring;
+
+pub use crate::words::constants::*;
+pub use crate::words::kernel::SOURCE_TREE;
+pub use crate::words::{Arch, Constants, Kernel, Mmu};
+pub use device::DeviceConfig;
+pub use program::Op;
+pub use unbacked::Unbacked;
+use wiring::Wiring;
+
+/// What a vCPU thread does after exit 31.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnRingFull {
+    /// Enters again at once; it exits again until somebody reset the ring.
+    #[default]
+    Reenter,
+    /// Waits until a thread of the VMM acknowledges the exit.
+    Wait,
+}
+
+/// A place for a memslot: what of it no step changes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SlotTemplate {
+    /// Address space.
+    pub as_id: u32,
+    /// Slot id in it.
+    pub id: u32,
+    /// Pages.
+    pub npages: u32,
+    /// The first of its frames: the machine numbers the pages of all slots through, each slot from a multiple of the
+    /// word size on.
+    pub frame: u32,
+    /// The first of its host pages; slots that share host memory share their numbers.
+    pub host: u32,
+    /// The host virtual address, in bytes, as user space gave it.
+    pub hva: u64,
+    /// The gfns at which the slot can stand; a slot's state names one by index.
+    pub places: Vec<u64>,
+    /// Whether the host maps its memory by huge pages.
+    pub huge: bool,
+    /// A name for people.
+    pub name: String,
+}
+
+impl SlotTemplate {
+    /// The combined slot number of ioctls and ring entries: `as_id << 16 | id`.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.as_id << 16 | self.id
+    }
+
+    /// Whether `frame` is one of the slot's.
+    #[must_use]
+    #[inline]
+    pub fn has_frame(&self, frame: u32) -> bool {
+        frame.wrapping_sub(self.frame) < self.npages
+    }
+}
+
+/// Where a writer's stores are logged: the axis "who logs" of the bugs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WriterLog {
+    /// As the kernel, or the device, should.
+    #[default]
+    Right,
+    /// Nowhere.
+    None,
+    /// Before the bytes change, in place of after.
+    Early,
+    /// At another page: the offset is not translated.
+    WrongSpace,
+}
+
+/// A vCPU's writes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VcpuConfig {
+    /// Stores that the guest makes, at most; [`UNLIMITED`](crate::state::vcpu::UNLIMITED): as many as there is time for.
+    pub stores: u8,
+    /// Loads that the guest makes, at most (they matter where a read fault marks the page).
+    pub loads: u8,
+    /// The frames that it may touch.
+    pub frames: Vec<u32>,
+    /// Updates of steal time or another record that the kernel keeps in guest memory, at most.
+    pub steal: u8,
+    /// The frame of that record.
+    pub steal_frame: u32,
+    /// Where those updates are logged.
+    pub steal_log: WriterLog,
+}
+
+/// What lies ahead of a thread at an operation of its program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ahead {
+    /// A copy of all memory begins at this operation or later.
+    pub full_copy: bool,
+    /// The guest is let run at this operation or later.
+    pub resume: bool,
+}
+
+/// The machine and the programs of its VMM: everything that a step reads and no step changes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Machine {
+    /// Architecture.
+    pub arch: Arch,
+    /// Kernel version.
+    pub kernel: Kernel,
+    /// x86: the CPUs have PML and KVM uses it.
+    pub pml: bool,
+    /// x86: how guest memory is mapped.
+    pub mmu: Mmu,
+    /// KVM's sizes.
+    pub constants: Constants,
+    /// x86 with shadow paging: pages of the aligned window around a fault of which KVM maps the others too, where the slot does not
+    /// log. [`X86_PREFETCH_PAGES`] on real kernels; 1, none, unless somebody asks for it.
+    pub prefetch_pages: u32,
+    /// Host pages that nobody has stored to.
+    pub unbacked: Unbacked,
+    /// Places for memslots, by ascending first frame.
+    pub slots: Vec<SlotTemplate>,
+    /// The vCPUs' writes, by vCPU id.
+    pub vcpus: Vec<VcpuConfig>,
+    /// The devices.
+    pub devices: Vec<DeviceConfig>,
+    /// The programs of the VMM's threads.
+    pub programs: Vec<Vec<Op>>,
+    /// For each program, what lies ahead at each operation and after the last.
+    pub ahead: Vec<Vec<Ahead>>,
+    /// Host pages that user space must take for dirty at all times, because a kernel writer changes them and by contract marks
+    /// nothing. Source: Documentation/virt/kvm/api.rst, KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO.
+    pub always_dirty: Vec<u32>,
+    /// Lists of frames that operations name by index.
+    pub frame_lists: Vec<Vec<u32>>,
+    /// What a vCPU thread does after exit 31.
+    pub on_ring_full: OnRingFull,
+    /// Whether the ghost state of `no_spurious_dirty_page` is kept.
+    pub track_spurious: bool,
+    /// Whether pages sent are remembered, for a cancel that makes them stale again.
+    pub track_sent: bool,
+    /// Sends that may fail.
+    pub send_failures: u8,
+    /// Wrong behaviours that are switched on, by [`crate::mutated::set`], which sets the wiring with them.
+    pub(crate) mutations: Mutations,
+    /// The numbers and orders by which the kernel works.
+    pub(crate) wiring: Wiring,
+}
+
+impl Machine {
+    /// A machine with the architecture's constants, without slots, vCPUs or programs.
+    #[must_use]
+    pub fn new(arch: Arch, kernel: Kernel, pml: bool) -> Self {
+        Self {
+            arch,
+            kernel,
+            pml,
+            mmu: Mmu::TwoDimensional,
+            constants: Constants::of(arch, pml),
+            prefetch_pages: 1,
+            unbacked: Unbacked::default(),
+            slots: Vec::new(),
+            vcpus: Vec::new(),
+            devices: Vec::new(),
+            programs: Vec::new(),
+            ahead: Vec::new(),
+            always_dirty: Vec::new(),
+            frame_lists: Vec::new(),
+            on_ring_full: OnRingFull::default(),
+            track_spurious: false,
+            track_sent: false,
+            send_failures: 0,
+            mutations: Mutations::default(),
+            wiring: Wiring::RIGHT,
+        }
+    }
+
+    /// Wrong behaviours that are switched on.
+    #[must_use]
+    pub fn mutations(&self) -> Mutations {
+        self.mutations
+    }
+
+    /// Whether stores set a bit in the leaf that somebody looks for: PML logs its setting, s390's GET collects it.
+    #[must_use]
+    #[inline(always)]
+    pub fn has_dirty_bits(&self) -> bool {
+        self.pml || self.arch == Arch::S390
+    }
+
+    /// Frames of the machine, padding included: one past the last frame of the last slot, rounded up to a word.
+    #[must_use]
+    pub fn frames(&self) -> u32 {
+        self.slots
+            .iter()
+            .map(|slot| slot.frame + self.padded(slot.npages))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// `npages` rounded up to whole words.
+    #[must_use]
+    pub fn padded(&self, npages: u32) -> u32 {
+        npages.div_ceil(self.constants.word_bits) * self.constants.word_bits
+    }
+
+    /// The index of the slot template that has `frame`; frames belong to one template each.
+    #[must_use]
+    #[inline]
+    pub fn slot_of_frame(&self, frame: Frame) -> Option<usize> {
+        if self.slots.len() <= 4 {
+            return self.slots.iter().position(|slot| slot.has_frame(frame));
+        }
+        let after = self.slots.partition_point(|slot| slot.frame <= frame);
+        let index = after.checked_sub(1)?;
+        self.slots[index].has_frame(frame).then_some(index)
+    }
+
+    /// The host page behind `frame`.
+    #[must_use]
+    #[inline]
+    pub fn host_page(&self, frame: Frame) -> HostPage {
+        match self.slot_of_frame(frame) {
+            Some(index) => self.slots[index].host + (frame - self.slots[index].frame),
+            None => frame,
+        }
+    }
+
+    /// Whether some slot's host pages are numbered otherwise than its frames.
+    #[must_use]
+    pub fn aliased(&self) -> bool {
+        self.slots.iter().any(|slot| slot.host != slot.frame)
+    }
+
+    /// What lies ahead of a thread at operation `op`.
+    #[must_use]
+    #[inline]
+    pub fn ahead(&self, thread: usize, op: usize) -> Ahead {
+        match self.ahead.get(thread) {
+            Some(ahead) => ahead.get(op).copied().unwrap_or_default(),
+            None => Ahead::default(),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Going elsewhere in the program.
+
+use super::{Act, Again, OnError, Single, Until, View};
+use crate::machine::Machine;
+use crate::state::layout::Layout;
+use crate::state::pages::PageSet;
+use crate::words::word::quiet;
+use crate::words::{Effect, Facts, Fields, Jump, Reach, Row, Word};
+
+impl Single for OnError {
+    const STEP: Word = quiet("look-for-error", "looks for an error");
+
+    fn says(&self) -> &'static str {
+        "looks whether that failed"
+    }
+    fn facts(&self) -> Facts {
+        Facts {
+            jump: Some(Jump {
+                to: self.to,
+                always: false,
+            }),
+            ..Facts::NOTHING
+        }
+    }
+    fn row(&self, machine: &Machine) -> Row {
+        Row::OWN.reads(Fields::ANSWER).reach(reach(machine))
+    }
+    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
+        true
+    }
+    fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
+        let failed = act.thread().answer.is_err();
+        act.leave(Ok(0));
+        if failed {
+            act.thread().op = self.to;
+        }
+        Effect::None
+    }
+}
+
+impl Single for Again {
+    const STEP: Word = quiet("repeat", "looks whether to go round again");
+
+    fn says(&self) -> &'static str {
+        "goes on elsewhere in its program"
+    }
+    fn facts(&self) -> Facts {
+        Facts {
+            jump: Some(Jump {
+                to: self.to,
+                always: self.until == Until::Never,
+            }),
+            ..Facts::NOTHING
+        }
+    }
+    fn row(&self, machine: &Machine) -> Row {
+        Row::OWN.reads(Fields::PENDING).reach(reach(machine))
+    }
+    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
+        true
+    }
+    fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
+        let again = match self.until {
+            Until::Never => true,
+            Until::NothingPending => !act.state.pending.is_empty(),
+        };
+        act.next_op();
+        if again {
+            act.thread().op = self.to;
+        }
+        Effect::None
+    }
+}
+
+/// A jump may leave a resumption behind, which every vCPU that is outside shows.
+fn reach(machine: &Machine) -> Reach {
+    let resumes = |op: &super::Op| op.facts(machine).resumes;
+    if machine.programs.iter().flatten().any(resumes) {
+        Reach::Everything
+    } else {
+        Reach::Own
+    }
+}

@@ -1,0 +1,204 @@
+//! Which sections of a packed state an actor's next step reads and writes.
+//!
+//! A packed state has a VM-wide section (memslots, leaves, bitmaps, what is stale, locks, devices), one for each vCPU
+//! and one for each thread: see [`super::pack`]. Most steps need two or three of them, and a search that knows which can
+//! answer "what does this actor do next?" from those alone, once for all the states that have them in common.
+//!
+//! An actor may read and write its own section, and write the VM-wide one; of that it reads the fields that its row names
+//! ([`crate::words::Row`]), or for vCPUs and devices the functions here. What it writes of others is a bit set or a bit cleared,
+//! whatever the bit was before. What a vCPU or a device depends on besides is nothing, with one exception: a vCPU outside KVM_RUN that
+//! will never enter again is packed without what only running could use, and whether it will depends on what lies ahead of the
+//! threads ([`resume_ahead`]). What a thread depends on besides is its row's [`Reach`].
+//!
+//! A mutation may read or write anything, so that with one nothing is promised.
+
+use crate::machine::{Machine, Op};
+use crate::state::State;
+use crate::state::fields::{Look, Number, Size, look_thread, look_vcpu, look_vm};
+use crate::state::layout::Layout;
+use crate::state::pages::PageSet;
+use crate::state::ring::{Ring, RingEntry};
+use crate::state::vcpu::Pc;
+use crate::state::{Batch, vcpu};
+use crate::words::{Actor, Fields, Frame, Reach, Row, Step};
+
+/// The VM-wide fields that a vCPU's choices and steps read, the leaves apart: [`frames_of_vcpu`] tells whose. What they
+/// write besides: a page becomes stale, its bit is set.
+#[must_use]
+pub fn reads_of_vcpu(pc: Pc) -> Fields {
+    match pc {
+        Pc::Fault => Fields::COMMON | Fields::MMU_LOCK,
+        // Outside, or about to be: see `resume_ahead`.
+        Pc::User | Pc::Exit => Fields::COMMON | Fields::GUEST_RUNS,
+        Pc::Entry
+        | Pc::StealMark
+        | Pc::Guest
+        | Pc::Flush
+        | Pc::FlushOnly
+        | Pc::ExitMark
+        | Pc::PreFault => Fields::COMMON,
+    }
+}
+
+/// Those that a device's read. What they write besides: a page becomes stale, the VMM's log has it.
+#[must_use]
+pub fn reads_of_device() -> Fields {
+    Fields::COMMON | Fields::DEVICES
+}
+
+/// Those that a thread's read, at a stage of its operation.
+#[must_use]
+pub fn reads_of_thread(machine: &Machine, op: Option<&Op>, stage: u8) -> Fields {
+    op.map_or(Row::ALWAYS, |op| Row::ALWAYS | op.row(machine, stage).reads)
+}
+
+/// What the next step of a thread reads or writes of the vCPUs, at a stage of its operation.
+#[must_use]
+pub fn reach(machine: &Machine, op: Option<&Op>, stage: u8) -> Reach {
+    if !machine.mutations.is_empty() {
+        return Reach::Everything;
+    }
+    op.map_or(Reach::Own, |op| op.row(machine, stage).vcpus)
+}
+
+/// What tells which leaves a vCPU's next step reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VcpuPlace {
+    /// Where its thread is.
+    pub pc: Pc,
+    /// The frame of the access that has not retired, if there is one.
+    pub frame: Option<Frame>,
+    /// Whether it may begin another access.
+    pub has_budget: bool,
+    /// The frames in its TLB, one bit each.
+    pub tlb: u64,
+}
+
+/// The frames whose leaves a vCPU's choices and steps, and the claims about its TLB, read: one bit each.
+#[must_use]
+#[inline]
+pub fn frames_of_vcpu(has_huge: bool, place: VcpuPlace) -> u64 {
+    let may_begin = place.pc == Pc::Guest && place.frame.is_none() && place.has_budget;
+    if has_huge || may_begin {
+        return u64::MAX;
+    }
+    place.frame.map_or(0, |frame| 1 << (frame % 64)) | place.tlb
+}
+
+/// Whether the guest may be let run again, with the threads at `ops`.
+#[must_use]
+pub fn resume_ahead(machine: &Machine, ops: impl IntoIterator<Item = usize>) -> bool {
+    ops.into_iter()
+        .enumerate()
+        .any(|(thread, op)| machine.ahead(thread, op).resume)
+}
+
+/// The kinds of fields that a thread's step from `before` to `after` wrote and that its row does not declare; none for others, and
+/// with mutations, of which nothing is declared. To be asked where assertions are on.
+#[must_use]
+pub fn undeclared<L: Layout>(
+    machine: &Machine,
+    before: &State<L>,
+    step: Step,
+    after: &State<L>,
+) -> Fields {
+    let Actor::Thread(thread) = step.actor else {
+        return Fields::NONE;
+    };
+    let thread = usize::from(thread);
+    let Some(op) = before
+        .current_op(machine, thread)
+        .filter(|_| machine.mutations.is_empty())
+    else {
+        return Fields::NONE;
+    };
+    let declared = op.row(machine, before.threads[thread].stage).writes;
+    written(machine, before, after).without(declared | Fields::OWN)
+}
+
+/// The kinds of fields in which two states differ.
+fn written<L: Layout>(machine: &Machine, before: &State<L>, after: &State<L>) -> Fields {
+    let mut all = Fields::NONE;
+    let pml = machine.constants.pml_entries;
+    let differ = |a: Values, b: Values| {
+        if a.0.len() != b.0.len() {
+            return Fields::ALL;
+        }
+        let pairs = a.0.into_iter().zip(b.0);
+        pairs.fold(
+            Fields::NONE,
+            |kinds, ((kind, a), (_, b))| {
+                if a == b { kinds } else { kinds | kind }
+            },
+        )
+    };
+    let vm = |state| {
+        let mut values = Values::default();
+        look_vm(state, &mut values);
+        values
+    };
+    all = all | differ(vm(before), vm(after));
+    for (a, b) in before.vcpus.iter().zip(after.vcpus.iter()) {
+        let of = |v: &vcpu::Vcpu<L>| {
+            let mut values = Values::default();
+            look_vcpu(v, pml, &mut values);
+            values
+        };
+        all = all | differ(of(a), of(b));
+    }
+    for (a, b) in before.threads.iter().zip(after.threads.iter()) {
+        let of = |t| {
+            let mut values = Values::default();
+            look_thread(t, &mut values);
+            values
+        };
+        all = all | differ(of(a), of(b));
+    }
+    all
+}
+
+/// The value of every field, with its kind.
+#[derive(Default)]
+struct Values(alloc::vec::Vec<(Fields, u64)>);
+
+impl<L: Layout> Look<L> for Values {
+    fn bits(&mut self, kind: Fields, _: Size, value: u64) {
+        self.0.push((kind, value));
+    }
+    fn pages(&mut self, kind: Fields, _: Size, pages: &L::Set) {
+        self.0.push((kind, pages.word(0, 64)));
+    }
+    fn frame(&mut self, kind: Fields, frame: &Frame) {
+        self.0.push((kind, u64::from(*frame)));
+    }
+    fn indices(&mut self, ring: &Ring<L>) {
+        self.0
+            .push((Fields::DIRTY_INDEX, ring.dirty_index.to_bits()));
+        self.0
+            .push((Fields::RESET_INDEX, ring.reset_index.to_bits()));
+        self.0
+            .push((Fields::FETCH_INDEX, ring.fetch_index.to_bits()));
+        // By their places: the walk goes from RESET's index on.
+        for entry in ring.entries.iter() {
+            let payload = entry.offset() << 40 | u64::from(entry.slot()) << 8;
+            self.0
+                .push((Fields::ENTRIES, payload | u64::from(entry.flags())));
+        }
+    }
+    fn entry(&mut self, _: &L::Entry, _: Option<u8>) {}
+    fn buffer(&mut self, pml: &L::Pml, capacity: u32) {
+        for place in 0..capacity.min(64) as usize {
+            let frame = pml.get(place).map_or(0, |frame| u64::from(*frame) + 1);
+            self.0.push((Fields::ACCESS, frame));
+        }
+    }
+    fn page(&mut self, slot: &u32, offset: &u64, _: bool) {
+        self.0.push((Fields::PLACE, u64::from(*slot)));
+        self.0.push((Fields::PLACE, *offset));
+    }
+    fn batch(&mut self, batch: &Batch) {
+        self.0.push((Fields::BATCH, u64::from(batch.slot)));
+        self.0.push((Fields::BATCH, batch.offset));
+        self.0.push((Fields::BATCH, batch.mask));
+    }
+}

@@ -1,0 +1,385 @@
+//! Steps that need no interleaving: partial-order reduction by local steps.
+//!
+//! Where [`Rules::local_step`] answers with a step, a search may take that one alone and leave every other actor's
+//! steps for later. That is sound (an ample set of one step) because each rule's step
+//! - is the only thing that its actor can do, and nothing that others do, now or later, can take it away;
+//! - commutes with everything that others can do before it (what it reads they do not write, and the other way round);
+//! - hides nothing: a claim that is broken where others went on without it is also broken where it was taken first.
+//!   So it may take an account of a page away, which only breaks claims, but never add the only one, nor switch a
+//!   claim off;
+//! - moves its actor on in straight-line code, so that no cycle has such steps alone.
+//!
+//! "Later" has an end: a vCPU that is inside KVM_RUN holds every thread back at its next `wait-vcpus-stopped`. What
+//! threads can do before it is a window (`Window`).
+//!
+//! What a rule reads and writes stands beside it. A mutation withdraws all of them: they were argued for the kernel as
+//! it is, and a reduction must not excuse a mutant; and none is argued for s390, whose leaves are its log. A second VMM thread withdraws those of threads.
+
+use alloc::vec::Vec;
+
+use crate::kernel::soft_limit;
+use crate::machine::{Machine, Op};
+use crate::op::View;
+use crate::op::ahead::backwards;
+use crate::state::layout::Layout;
+use crate::state::ring::RingEntry;
+use crate::state::vcpu::Pc;
+use crate::state::{State, Vcpu};
+use crate::vcpu::entry::{self, EntryStage};
+use crate::vcpu::fault;
+use crate::words::fault::FaultStage;
+use crate::words::{Actor, Arch, Choice, Fields, Mmu, NO_FRAME, Step};
+
+pub use crate::words::Rule;
+
+/// What the threads may do while a vCPU keeps them from passing their next `wait-vcpus-stopped`: what their operations read, write and
+/// do until then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Window {
+    reads: Fields,
+    writes: Fields,
+    anything: bool,
+    resumes: bool,
+    stops: bool,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            reads: Fields::NONE,
+            writes: Fields::NONE,
+            anything: false,
+            resumes: false,
+            stops: false,
+        }
+    }
+}
+
+impl Window {
+    fn add(&mut self, machine: &Machine, op: &Op) {
+        let (reads, writes) = op.touches(machine);
+        let facts = op.facts(machine);
+        self.join(Self {
+            reads,
+            writes,
+            anything: true,
+            resumes: facts.resumes,
+            stops: facts.stops,
+        });
+    }
+
+    fn join(&mut self, other: Self) {
+        self.reads = self.reads | other.reads;
+        self.writes = self.writes | other.writes;
+        self.anything |= other.anything;
+        self.resumes |= other.resumes;
+        self.stops |= other.stops;
+    }
+
+    fn resets(self) -> bool {
+        self.writes.has(Fields::RESET_INDEX)
+    }
+    fn harvests(self) -> bool {
+        self.writes.has(Fields::FETCH_INDEX)
+    }
+    fn locks_mmu(self) -> bool {
+        self.reads.has(Fields::MMU_LOCK)
+    }
+    fn changes_slots(self) -> bool {
+        self.writes.has(Fields::SLOTS)
+    }
+    fn acknowledges(self) -> bool {
+        self.writes.has(Fields::EXIT)
+    }
+    fn reads_bitmap(self) -> bool {
+        self.reads.has(Fields::BITMAP)
+    }
+    /// A kernel writer asks whether vCPUs run.
+    fn takes_mutexes(self) -> bool {
+        self.writes.has(Fields::MUTEXES)
+    }
+
+    /// What the rules for vCPUs read of it.
+    fn bits(self) -> u64 {
+        [
+            self.anything,
+            self.resets(),
+            self.locks_mmu(),
+            self.changes_slots(),
+            self.resumes,
+            self.acknowledges(),
+            self.harvests(),
+            self.reads_bitmap(),
+            self.stops,
+            self.takes_mutexes(),
+        ]
+        .into_iter()
+        .fold(0, |bits, bit| bits << 1 | u64::from(bit))
+    }
+}
+
+/// The rules that hold for a machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rules {
+    enabled: u32,
+    windows: Vec<Vec<Window>>,
+}
+
+impl Rules {
+    /// No rule: every interleaving.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            enabled: 0,
+            windows: Vec::new(),
+        }
+    }
+
+    /// The rules of `wanted` that hold for the machine.
+    #[must_use]
+    pub fn of(machine: &Machine, wanted: impl Fn(Rule) -> bool) -> Self {
+        let facts = || {
+            machine
+                .programs
+                .iter()
+                .flatten()
+                .map(|op| op.facts(machine))
+        };
+        let abuse = facts().any(|facts| facts.abuses);
+        let signals = facts().any(|facts| facts.signal);
+        let watches_guest = facts().any(|facts| facts.watches_guest);
+        let jumps = facts().any(|facts| facts.jump.is_some());
+        let alone = machine.programs.len() == 1;
+        let holds = |rule: Rule| {
+            if !machine.mutations.is_empty() || abuse || machine.arch == Arch::S390 {
+                return false;
+            }
+            match rule {
+                Rule::PushIndex => ring_cannot_overflow(machine),
+                Rule::EnterGuest | Rule::LeaveGuest => !machine.pml,
+                Rule::FaultLock => machine.mmu == Mmu::TwoDimensional,
+                Rule::ReturnToUser => machine.devices.is_empty(),
+                Rule::HarvestEnter | Rule::CopyBegin | Rule::CopyEnd | Rule::GetWord => alone,
+                // A report that is judged by what was written before it depends on when it comes.
+                Rule::CopyPage => alone && machine.send_failures == 0 && !machine.track_spurious,
+                // Where a program jumps, the stop that is ahead may be passed by.
+                Rule::Run => !jumps && alone && !machine.pml && !watches_guest,
+                Rule::HarvestEntry => alone && ring_cannot_overflow(machine),
+                Rule::ResetEntry | Rule::ResetIndex => {
+                    alone && ring_cannot_overflow(machine) && !signals
+                }
+                Rule::PushPayload
+                | Rule::PushFlags
+                | Rule::MarkBit
+                | Rule::PushRequest
+                | Rule::FaultResolve
+                | Rule::FaultUnlock
+                | Rule::CheckSoftFull => true,
+            }
+        };
+        let enabled = Rule::ALL
+            .iter()
+            .filter(|rule| holds(**rule) && wanted(**rule))
+            .fold(0, |enabled, rule| enabled | 1 << *rule as u8);
+        Self {
+            enabled,
+            windows: machine
+                .programs
+                .iter()
+                .map(|ops| windows(machine, ops))
+                .collect(),
+        }
+    }
+
+    /// Whether a rule is on.
+    #[must_use]
+    #[inline(always)]
+    pub fn has(&self, rule: Rule) -> bool {
+        self.enabled >> rule as u8 & 1 != 0
+    }
+
+    /// The rules that are on.
+    pub fn iter(&self) -> impl Iterator<Item = Rule> {
+        Rule::ALL.iter().copied().filter(|rule| self.has(*rule))
+    }
+
+    /// A step of `state` that may be taken alone, the first in the order of the actors.
+    #[must_use]
+    #[inline]
+    pub fn local_step<L: Layout>(&self, machine: &Machine, state: &State<L>) -> Option<Step> {
+        if self.enabled == 0 || state.finished || state.crashed {
+            return None;
+        }
+        let window = self.window(state);
+        let vcpus = (0..state.vcpus.len()).map(|vcpu| Actor::Vcpu(vcpu as u8));
+        // Rules for threads are for one thread.
+        vcpus.chain([Actor::Thread(0)]).find_map(|actor| {
+            self.choice_in(machine, state, actor, window)
+                .map(|choice| Step { actor, choice })
+        })
+    }
+
+    /// The choice of one actor that may be taken alone. It depends on what the actor's step depends on, and on
+    /// [`Rules::context`].
+    #[must_use]
+    pub fn local_choice<L: Layout>(
+        &self,
+        machine: &Machine,
+        state: &State<L>,
+        actor: Actor,
+    ) -> Option<Choice> {
+        if self.enabled == 0 || state.finished || state.crashed {
+            return None;
+        }
+        self.choice_in(machine, state, actor, self.window(state))
+    }
+
+    /// What the rules for vCPUs read of a thread that is at an operation, as bits; those of several threads are joined by
+    /// `|`.
+    #[must_use]
+    pub fn context(&self, thread: usize, op: usize) -> u64 {
+        if self.enabled == 0 {
+            return 0;
+        }
+        let windows = &self.windows[thread];
+        windows[op.min(windows.len() - 1)].bits()
+    }
+
+    #[inline]
+    fn window<L: Layout>(&self, state: &State<L>) -> Window {
+        let mut window = Window::default();
+        for (thread, windows) in state.threads.iter().zip(&self.windows) {
+            window.join(windows[usize::from(thread.op).min(windows.len() - 1)]);
+        }
+        window
+    }
+
+    #[inline]
+    fn choice_in<L: Layout>(
+        &self,
+        machine: &Machine,
+        state: &State<L>,
+        actor: Actor,
+        window: Window,
+    ) -> Option<Choice> {
+        let (rule, choice) = match actor {
+            Actor::Vcpu(vcpu) => {
+                let rule = vcpu_rule(machine, state, usize::from(vcpu), window)?;
+                // Rules for vCPUs speak of vCPUs with a single choice, and each says which.
+                let choice = if rule == Rule::LeaveGuest {
+                    Choice::Leave
+                } else {
+                    Choice::Advance
+                };
+                (rule, choice)
+            }
+            Actor::Thread(0) => {
+                let op = state.current_op(machine, 0)?;
+                op.alone(View {
+                    machine,
+                    state,
+                    index: 0,
+                })?
+            }
+            Actor::Thread(_) | Actor::Device(_) => return None,
+        };
+        self.has(rule).then_some(choice)
+    }
+}
+
+/// For each operation, what lies between it and the next `wait-vcpus-stopped` on every way that jumps allow; and nothing
+/// after the last.
+fn windows(machine: &Machine, ops: &[Op]) -> Vec<Window> {
+    backwards(machine, ops, |op, next, elsewhere| {
+        if op.facts(machine).waits_stopped {
+            return Window::default();
+        }
+        let mut window = next;
+        window.join(elsewhere);
+        window.add(machine, op);
+        window
+    })
+}
+
+/// Whether the reserve holds all that can be pushed between a push that makes a ring soft-full and the next check: one
+/// fault, a PML buffer, and every update of steal time.
+fn ring_cannot_overflow(machine: &Machine) -> bool {
+    let steal = machine.vcpus.iter().map(|v| u32::from(v.steal)).max();
+    let pml = if machine.pml {
+        machine.constants.pml_entries
+    } else {
+        0
+    };
+    machine.constants.ring_reserved >= 1 + pml + steal.unwrap_or(0)
+}
+
+/// The rule that lets a vCPU's next step be taken alone.
+#[inline]
+fn vcpu_rule<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    vcpu: usize,
+    window: Window,
+) -> Option<Rule> {
+    let v = &state.vcpus[vcpu];
+    if v.push > 0 {
+        return if v.push == 2 {
+            (!window.harvests() && v.owed != NO_FRAME).then_some(Rule::PushFlags)
+        } else {
+            push_rule(machine, v, window)
+        };
+    }
+    match v.pc {
+        Pc::User => (state.guest_runs
+            && !v.waits
+            && !v.kicked
+            && !state.vcpu_mutexes
+            && window.stops
+            && !window.takes_mutexes()
+            && !window.changes_slots())
+        .then_some(Rule::Run),
+        Pc::Fault => match fault::stage(machine, v) {
+            FaultStage::Resolve => (!window.changes_slots()).then_some(Rule::FaultResolve),
+            FaultStage::Lock => {
+                (!window.locks_mmu() && !state.mmu_lock_write).then_some(Rule::FaultLock)
+            }
+            FaultStage::Unlock => (!window.changes_slots()).then_some(Rule::FaultUnlock),
+            // The first write of a push; the others come with `push > 0`.
+            FaultStage::Mark if state.caps.ring_entries != 0 => {
+                (v.ring.entry(v.ring.dirty_index).flags() == 0).then_some(Rule::PushPayload)
+            }
+            FaultStage::Mark => {
+                (!window.reads_bitmap() && v.owed != NO_FRAME).then_some(Rule::MarkBit)
+            }
+            FaultStage::Map | FaultStage::FastMap | FaultStage::SplitStore => None,
+        },
+        Pc::Entry => match entry::stage(machine, v) {
+            EntryStage::SoftFull => {
+                (!window.resets() && !window.acknowledges()).then_some(Rule::CheckSoftFull)
+            }
+            EntryStage::Steal => None,
+            EntryStage::Enter => {
+                (!window.changes_slots() && !window.resumes).then_some(Rule::EnterGuest)
+            }
+        },
+        Pc::Guest => {
+            (v.kicked && v.frame == NO_FRAME && v.stores == 0 && v.loads == 0 && !window.resumes)
+                .then_some(Rule::LeaveGuest)
+        }
+        Pc::Exit => (v.steal == 0 && !window.anything).then_some(Rule::ReturnToUser),
+        Pc::StealMark | Pc::ExitMark | Pc::Flush | Pc::FlushOnly | Pc::PreFault => None,
+    }
+}
+
+#[inline]
+fn push_rule<L: Layout>(machine: &Machine, v: &Vcpu<L>, window: Window) -> Option<Rule> {
+    match v.push {
+        1 => (v.ring.entry(v.ring.dirty_index).flags() == 0).then_some(Rule::PushPayload),
+        3 => {
+            let settled = v.ring.used().wrapping_add(1) < soft_limit(machine, v.ring.size());
+            (settled || !window.resets()).then_some(Rule::PushIndex)
+        }
+        4 => Some(Rule::PushRequest),
+        _ => None,
+    }
+}

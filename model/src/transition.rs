@@ -1,0 +1,192 @@
+//! The transition function: which steps are possible, and taking one. Everything that runs the model goes through here.
+
+use crate::machine::Machine;
+use crate::op::{Act, View};
+use crate::state::State;
+use crate::state::layout::Layout;
+use crate::words::{Duty, Frame, NO_FRAME, Word};
+use crate::{device, mutated, vcpu};
+
+pub use crate::words::step::{Actor, Choice, Effect, ResetCount, Step};
+
+/// Calls `found` with every step that is possible in `state`, in a fixed order: vCPUs, threads, devices, each by number.
+#[inline]
+pub fn for_each_step<L: Layout>(machine: &Machine, state: &State<L>, mut found: impl FnMut(Step)) {
+    let vcpus = (0..state.vcpus.len()).map(|vcpu| Actor::Vcpu(vcpu as u8));
+    let threads = (0..state.threads.len()).map(|thread| Actor::Thread(thread as u8));
+    let devices = (0..state.devices.len()).map(|device| Actor::Device(device as u8));
+    for actor in vcpus.chain(threads).chain(devices) {
+        for_each_choice(machine, state, actor, |choice| {
+            found(Step { actor, choice })
+        });
+    }
+}
+
+/// Calls `found` with every choice that one actor has in `state`.
+#[inline]
+pub fn for_each_choice<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    actor: Actor,
+    mut found: impl FnMut(Choice),
+) {
+    if state.finished || state.crashed {
+        return;
+    }
+    if !machine.mutations.is_empty() && mutated::choices(machine, state, actor, &mut found) {
+        return;
+    }
+    match actor {
+        Actor::Vcpu(vcpu) => vcpu::choices(machine, state, usize::from(vcpu), found),
+        Actor::Thread(thread) => {
+            let index = usize::from(thread);
+            if let Some(op) = state.current_op(machine, index) {
+                op.choices(
+                    View {
+                        machine,
+                        state,
+                        index,
+                    },
+                    found,
+                );
+            }
+        }
+        Actor::Device(device) => device::choices(machine, state, usize::from(device), found),
+    }
+}
+
+/// Takes `step`, which is possible in `state`. The one transition function.
+#[inline]
+pub fn apply<L: Layout>(machine: &Machine, state: &mut State<L>, step: Step) -> Effect {
+    let effect = if machine.mutations.is_empty() {
+        faithful(machine, state, step)
+    } else {
+        mutated::apply(machine, state, step, faithful)
+    };
+    match step.actor {
+        Actor::Vcpu(vcpu) => vcpu::settle(machine, state, usize::from(vcpu)),
+        Actor::Thread(thread) => settle_thread(machine, state, usize::from(thread)),
+        Actor::Device(_) => {}
+    }
+    effect
+}
+
+/// The step as the kernel, the VMM and the devices should take it.
+#[inline(always)]
+fn faithful<L: Layout>(machine: &Machine, state: &mut State<L>, step: Step) -> Effect {
+    match step.actor {
+        Actor::Vcpu(vcpu) => vcpu::apply(machine, state, usize::from(vcpu), step.choice),
+        Actor::Device(device) => device::apply(machine, state, usize::from(device), step.choice),
+        Actor::Thread(thread) => {
+            let index = usize::from(thread);
+            if let Some(op) = state.current_op(machine, index) {
+                return op.step(
+                    Act {
+                        machine,
+                        state,
+                        index,
+                    },
+                    step.choice,
+                );
+            }
+        }
+    }
+    Effect::None
+}
+
+/// Says in the state what a thread is in the middle of, from the row of where it stands.
+#[inline]
+pub(crate) fn settle_thread<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize) {
+    let t = &state.threads[thread];
+    let (mut duty, mut owed) = (Duty::NONE, NO_FRAME);
+    // Before its first step an operation has done nothing.
+    if t.stage != 0
+        && let Some(op) = state.current_op(machine, thread)
+    {
+        duty = op.row(machine, t.stage).duty;
+        if !machine.mutations.is_empty() {
+            duty = mutated::duty(machine, op, t.stage, duty);
+        }
+        if duty.has(Duty::OWES) {
+            let subject = op.subject(View {
+                machine,
+                state,
+                index: thread,
+            });
+            owed = subject.unwrap_or(NO_FRAME);
+        }
+    }
+    let t = &mut state.threads[thread];
+    t.duty = duty;
+    t.owed = owed;
+}
+
+/// Says in the state what every actor owes and is in the middle of, from where it stands: for states that no step has made.
+#[inline]
+pub fn settle<L: Layout>(machine: &Machine, state: &mut State<L>) {
+    for vcpu in 0..state.vcpus.len() {
+        vcpu::settle(machine, state, vcpu);
+    }
+    for thread in 0..state.threads.len() {
+        settle_thread(machine, state, thread);
+    }
+}
+
+/// The name of what `step` will do in `state`.
+#[must_use]
+pub fn describe<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> Word {
+    match step.actor {
+        Actor::Vcpu(vcpu) => vcpu::word(machine, state, usize::from(vcpu), step.choice),
+        Actor::Thread(thread) => {
+            let index = usize::from(thread);
+            let stage = state.threads[index].stage;
+            match state.current_op(machine, index) {
+                None => Word::NOTHING,
+                Some(op) => match mutated::word(op, stage) {
+                    Some(word) => word,
+                    None => op.word(
+                        View {
+                            machine,
+                            state,
+                            index,
+                        },
+                        step.choice,
+                    ),
+                },
+            }
+        }
+        Actor::Device(_) => device::word(step.choice),
+    }
+}
+
+/// The frame or host page that `step` is about in `state`, if it is about one.
+#[must_use]
+pub fn subject<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> Option<Frame> {
+    match step.choice {
+        Choice::Store(page) | Choice::Load(page) | Choice::Page(page) | Choice::SendFails(page) => {
+            Some(page)
+        }
+        _ => match step.actor {
+            Actor::Vcpu(vcpu) => vcpu::subject(machine, state, usize::from(vcpu)),
+            Actor::Thread(thread) => {
+                let index = usize::from(thread);
+                state.current_op(machine, index)?.subject(View {
+                    machine,
+                    state,
+                    index,
+                })
+            }
+            Actor::Device(_) => None,
+        },
+    }
+}
+
+/// Calls `found` with the name of every step that there is.
+pub fn for_each_word(mut found: impl FnMut(Word)) {
+    vcpu::words().for_each(&mut found);
+    device::WORDS.into_iter().for_each(&mut found);
+    mutated::WORDS.into_iter().for_each(&mut found);
+    for steps in crate::op::table::STEPS {
+        steps.iter().copied().for_each(&mut found);
+    }
+}

@@ -1,0 +1,42 @@
+//! What the kernel keeps in guest memory for a vCPU, and writes in its context: steal time and the like.
+
+use super::entry;
+use crate::kernel::mark as primitive;
+use crate::machine::{Machine, WriterLog};
+use crate::state::State;
+use crate::state::layout::Layout;
+use crate::state::vcpu::Pc;
+
+/// The record changes; the mark is still to come, at `then`.
+pub(crate) fn update<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, then: Pc) {
+    let host = machine.host_page(machine.vcpus[vcpu].steal_frame);
+    state.store(machine, host);
+    updated(state, vcpu, then);
+}
+
+/// The record is taken for changed.
+pub(crate) fn updated<L: Layout>(state: &mut State<L>, vcpu: usize, then: Pc) {
+    let v = &mut state.vcpus[vcpu];
+    v.steal -= 1;
+    v.push = 0;
+    v.pc = then;
+}
+
+/// A step of its mark, unless nobody marks it, and on to where the vCPU was.
+pub(crate) fn mark<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, marks: bool) {
+    let config = &machine.vcpus[vcpu];
+    let frame = config.steal_frame;
+    let slot = machine.slot_of_frame(frame);
+    let logging =
+        marks && config.steal_log != WriterLog::None && slot.is_some_and(|slot| state.logs(slot));
+    if !primitive::mark(machine, state, vcpu, frame, logging) {
+        return;
+    }
+    let v = &mut state.vcpus[vcpu];
+    if v.pc == Pc::StealMark {
+        let next = v.stage + 1;
+        return entry::go(machine, state, vcpu, next);
+    }
+    v.pc = Pc::Exit;
+    v.old_slots = false;
+}

@@ -1,0 +1,84 @@
+//! Architectures, as KVM's dirty logging tells them apart.
+
+use super::constants::{INITIALLY_SET, MANUAL_PROTECT_ENABLE};
+use super::kernel::Kernel;
+
+/// An architecture, as KVM's dirty logging tells them apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arch {
+    /// arm64: ring, ring with bitmap, ITS.
+    Arm64,
+    /// x86, with or without PML.
+    X86,
+    /// RISC-V: ring, no bitmap beside it.
+    Riscv,
+    /// LoongArch: ring, no bitmap beside it.
+    Loongarch,
+    /// s390: no ring.
+    S390,
+}
+
+impl Arch {
+    /// Every architecture that the model knows.
+    pub const ALL: [Self; 5] = [
+        Self::Arm64,
+        Self::X86,
+        Self::Riscv,
+        Self::Loongarch,
+        Self::S390,
+    ];
+
+    /// The name in scenarios and traces.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Arm64 => "arm64",
+            Self::X86 => "x86",
+            Self::Riscv => "riscv",
+            Self::Loongarch => "loongarch",
+            Self::S390 => "s390",
+        }
+    }
+
+    /// Whether re-arming a batch write-protects every page from its lowest to its highest bit.
+    /// Source: arch/arm64/kvm/mmu.c, arch/riscv/kvm/mmu.c, arch/loongarch/kvm/mmu.c, kvm_arch_mmu_enable_log_dirty_pt_masked().
+    #[must_use]
+    pub const fn rearms_range(self) -> bool {
+        matches!(self, Self::Arm64 | Self::Riscv | Self::Loongarch)
+    }
+
+    /// Whether the architecture has dirty rings at that kernel version.
+    #[must_use]
+    pub fn has_ring(self, kernel: Kernel) -> bool {
+        match self {
+            Self::X86 => true,
+            Self::Arm64 | Self::Loongarch => kernel >= Kernel::V6_12,
+            Self::Riscv => kernel >= Kernel::V6_18,
+            Self::S390 => false,
+        }
+    }
+
+    /// Whether a ring may be backed by a bitmap. Source: virt/kvm/Kconfig, NEED_KVM_DIRTY_RING_WITH_BITMAP.
+    #[must_use]
+    pub fn has_ring_with_bitmap(self, kernel: Kernel) -> bool {
+        self == Self::Arm64 && self.has_ring(kernel)
+    }
+
+    /// The mask of manual-protect bits that KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 accepts.
+    #[must_use]
+    pub const fn manual_protect_mask(self) -> u64 {
+        match self {
+            Self::S390 => 0,
+            _ => MANUAL_PROTECT_ENABLE | INITIALLY_SET,
+        }
+    }
+}
+
+/// What walks the guest's memory accesses on x86; other architectures have one kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mmu {
+    /// Two-dimensional paging (EPT, NPT, stage 2): faults take mmu_lock for read, and x86 has the lockless fast path.
+    TwoDimensional,
+    /// Shadow paging: mmu_lock is exclusive, no fast path.
+    Shadow,
+}

@@ -1,0 +1,37 @@
+//! The words that everything else is said in: architectures, kernels, KVM's numbers, errnos, who acts and how, the names of steps.
+//!
+//! Nothing here knows a machine or a state.
+
+pub mod arch;
+pub mod constants;
+pub mod errno;
+pub mod fault;
+pub mod fields;
+pub mod kernel;
+pub mod mutation;
+pub mod row;
+pub mod rule;
+pub mod sizes;
+pub mod step;
+pub mod word;
+
+pub use arch::{Arch, Mmu};
+pub use errno::Errno;
+pub use fields::{Fields, Reach};
+pub use kernel::Kernel;
+pub use mutation::{Mutation, Mutations};
+pub use row::{Counts, Duty, Facts, Jump, Names, Row};
+pub use rule::Rule;
+pub use sizes::Constants;
+pub use step::{Actor, Choice, Effect, ResetCount, Step};
+pub use word::Word;
+
+/// A page as KVM's slots see it: the machine numbers the pages of all slots through, each slot from a multiple of the word size on.
+pub type Frame = u32;
+/// A page of the host's memory behind guest memory; slots that share memory share its numbers.
+pub type HostPage = u32;
+/// A page's offset in its slot.
+pub type Offset = u64;
+
+/// No frame.
+pub const NO_FRAME: Frame = u32::MAX;

@@ -1,0 +1,122 @@
+//! The search, level by level.
+
+use dirtysim_model::state::layout::Layout;
+
+use super::block::Block;
+use super::engine::{Found, Passed, Search};
+use super::level::{Desk, Job, Outcome, Stop, expand};
+use super::table::Table;
+use super::{Limit, Progress, memory};
+use crate::run::hit;
+
+/// Which of the two passes over a scenario a search is.
+pub(super) enum Pass<'k> {
+    /// The verdict.
+    Verdict {
+        max_states: Option<u64>,
+        keep_going: bool,
+    },
+    /// The levels down to a depth, kept, for a counterexample.
+    Levels {
+        depth: u32,
+        kept: &'k mut Vec<Vec<Block>>,
+    },
+}
+
+/// Runs one pass.
+pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Passed {
+    let layout = search.record_layout();
+    let mut desks = Desk::all(search);
+    let mut table = Table::new(0);
+    let first = search.representative(search.start.clone());
+    let fingerprint = search.sections.fingerprint(&first);
+    let mut level = vec![Block::first(layout, &first, fingerprint)];
+    table.insert(fingerprint);
+    table.add_len(1);
+    let mut passed = Passed::begin(table.bytes());
+    let mut kept_bytes = 0;
+    loop {
+        let frontier: u64 = level.iter().map(|block| block.states(layout)).sum();
+        if let Pass::Levels { depth, kept } = &mut which {
+            kept_bytes += level.iter().map(Block::bytes).sum::<u64>();
+            kept.push(level.clone());
+            if passed.depth == *depth {
+                return passed;
+            }
+        }
+        let mut job = Job::new(level, passed.depth, frontier, kept_bytes, &mut desks);
+        let outcome = loop {
+            match expand(search, &mut table, &mut job, &desks) {
+                Stop::Done => break None,
+                Stop::Full => {
+                    let slots = table.grown_slots(job.slack(search));
+                    let old = table.bytes();
+                    if old + slots as u64 * 8 + job.bytes() + kept_bytes > search.limit_bytes
+                        || !memory::has_room_for(slots as u64 * 8)
+                    {
+                        break Some(Limit::Memory);
+                    }
+                    passed.peak_bytes = passed
+                        .peak_bytes
+                        .max(old + slots as u64 * 8 + job.bytes() + kept_bytes);
+                    table.grow(slots);
+                }
+                Stop::Limit(limit) => break Some(limit),
+            }
+        };
+        passed.peak_bytes = passed
+            .peak_bytes
+            .max(table.bytes() + job.bytes() + kept_bytes);
+        let Outcome {
+            broken_at,
+            broken_after,
+            seen,
+            transitions,
+            next,
+        } = job.outcome();
+        passed.seen.union(seen);
+        passed.transitions += transitions;
+        passed.states = table.len();
+        passed.broken.union(broken_at);
+        passed.broken.union(broken_after);
+        if passed.found.is_none() {
+            // A claim that is broken in a state of this level comes before one that a step out of it breaks.
+            let at = hit(broken_at, search.target).map(|invariant| (invariant, passed.depth));
+            let after =
+                hit(broken_after, search.target).map(|invariant| (invariant, passed.depth + 1));
+            passed.found = at
+                .or(after)
+                .map(|(invariant, depth)| Found { invariant, depth });
+        }
+        passed.limit = outcome;
+        let (keep_going, max_states) = match which {
+            Pass::Verdict {
+                keep_going,
+                max_states,
+            } => (keep_going, max_states),
+            Pass::Levels { .. } => (true, None),
+        };
+        if passed.limit.is_some() || (passed.found.is_some() && !keep_going) {
+            return passed;
+        }
+        if next.is_empty() {
+            return passed;
+        }
+        passed.depth += 1;
+        if max_states.is_some_and(|most| passed.states >= most) {
+            passed.limit = Some(Limit::States);
+            return passed;
+        }
+        level = next;
+        let progress = Progress {
+            states: passed.states,
+            frontier: level.iter().map(|block| block.states(layout)).sum(),
+            depth: passed.depth,
+            bytes: passed.peak_bytes,
+        };
+        if !(search.watch)(&progress) {
+            passed.limit = Some(Limit::Interrupt);
+            return passed;
+        }
+    }
+}
