@@ -20,7 +20,7 @@
 //! order with the same result, and no claim changes its value on the way.
 //!
 //! The representative has its vCPUs sorted by [`vcpu_rank`] and the pages of each class by their columns. A column is
-//! read section by section of a packed state ([`crate::pack`]): the VM-wide one, the threads', then each vCPU's. What a
+//! read section by section of a packed state ([`super::pack`]): the VM-wide one, the threads', then each vCPU's. What a
 //! section says of pages is told by that section alone, so that whether a state is its own representative can be
 //! answered from an [`Order`] for each section, without the state.
 
