@@ -12,11 +12,24 @@ pub use crate::words::step::{Actor, Choice, Effect, ResetCount, Step};
 /// Calls `found` with every step that is possible in `state`, in a fixed order: vCPUs, threads, devices, each by number.
 #[inline]
 pub fn for_each_step<L: Layout>(machine: &Machine, state: &State<L>, mut found: impl FnMut(Step)) {
-    let vcpus = (0..state.vcpus.len()).map(|vcpu| Actor::Vcpu(vcpu as u8));
-    let threads = (0..state.threads.len()).map(|thread| Actor::Thread(thread as u8));
-    let devices = (0..state.devices.len()).map(|device| Actor::Device(device as u8));
-    for actor in vcpus.chain(threads).chain(devices) {
-        for_each_choice(machine, state, actor, |choice| {
+    if state.finished || state.crashed {
+        return;
+    }
+    for vcpu in 0..state.vcpus.len() {
+        let actor = Actor::Vcpu(vcpu as u8);
+        choices(machine, state, actor, |choice| {
+            found(Step { actor, choice })
+        });
+    }
+    for thread in 0..state.threads.len() {
+        let actor = Actor::Thread(thread as u8);
+        choices(machine, state, actor, |choice| {
+            found(Step { actor, choice })
+        });
+    }
+    for device in 0..state.devices.len() {
+        let actor = Actor::Device(device as u8);
+        choices(machine, state, actor, |choice| {
             found(Step { actor, choice })
         });
     }
@@ -28,11 +41,21 @@ pub fn for_each_choice<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     actor: Actor,
+    found: impl FnMut(Choice),
+) {
+    if !state.finished && !state.crashed {
+        choices(machine, state, actor, found);
+    }
+}
+
+/// The choices of an actor while not all is over.
+#[inline(always)]
+fn choices<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    actor: Actor,
     mut found: impl FnMut(Choice),
 ) {
-    if state.finished || state.crashed {
-        return;
-    }
     if !machine.mutations.is_empty() && mutated::choices(machine, state, actor, &mut found) {
         return;
     }
@@ -103,7 +126,7 @@ pub(crate) fn settle_thread<L: Layout>(machine: &Machine, state: &mut State<L>, 
     if t.stage != 0
         && let Some(op) = state.current_op(machine, thread)
     {
-        duty = op.row(machine, t.stage).duty;
+        duty = op.duty(machine, t.stage);
         if !machine.mutations.is_empty() {
             duty = mutated::duty(machine, op, t.stage, duty);
         }

@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 use crate::machine::program::Op;
 use crate::op::*;
-use crate::words::Fields;
+use crate::words::{Duty, Fields};
 
 /// The rows: an operation's name, whether it has arguments, a number or nothing, and the type in whose file it is.
 macro_rules! rows {
@@ -140,6 +140,12 @@ impl Op {
 
     pub(crate) fn word<L: Layout>(&self, at: View<'_, L>, choice: Choice) -> Word {
         dispatch!(self, op => Operation::word(op, at, choice))
+    }
+
+    /// What a thread that stands before its step at a stage is in the middle of: its row's, asked after every step of a thread.
+    #[inline(always)]
+    pub(crate) fn duty(&self, machine: &Machine, stage: u8) -> Duty {
+        dispatch!(self, op => Operation::row(op, machine, stage).duty)
     }
 
     pub(crate) fn subject<L: Layout>(&self, at: View<'_, L>) -> Option<Frame> {
