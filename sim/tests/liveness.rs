@@ -172,7 +172,7 @@ fn small() -> Vec<Scenario> {
         "\"copy-all\", \"wait-guest-runs\", \"wait-ring-full\", \"pause-vcpus\", \"finish\"",
         "\"copy-all\", { step = \"harvest-rings\", way = \"skip-first\" }, \"reset-rings\", \"wait-ring-full\", \"pause-vcpus\", \"finish\"",
         "\"copy-all\", \"pause-vcpus\", \"wait-guest-runs\", \"finish\"",
-        "\"copy-all\"",
+        "\"copy-all\", \"finish\"",
     ] {
         let text = format!(
             "name = \"generated\"\n[machine]\narch = \"x86\"\nring = {{ entries = 2, reserved = 1 }}\nvcpus = 1\n[[slots]]\nname = \"ram\"\npages = 2\nlogging = true\n[writers]\nvcpu = {{ stores = 1 }}\n[protocol]\nsteps = [{steps}]\n"

@@ -332,7 +332,7 @@ fn list(items: &[Value]) -> String {
 /// What is wrong with the case.
 pub fn scenario(claim: &str, case: &Case, on: &On) -> Result<(String, Scenario), String> {
     let text = text(claim, case, on)?;
-    let scenario = Scenario::from_toml(&format!("{claim}/{}", case.name), &text)
+    let scenario = Scenario::from_expansion(&format!("{claim}/{}", case.name), &text)
         .map_err(|error| format!("{error}\n{text}"))?;
     Ok((text, scenario))
 }

@@ -82,6 +82,15 @@ impl Scenario {
     /// # Errors
     /// What is wrong, where, and what to write instead.
     pub fn from_toml(file: &str, text: &str) -> Result<Self> {
+        Self::from_text(file, text, Written::ByHand)
+    }
+
+    /// As [`Scenario::from_toml`], of a text that the program made, over machines on some of which a mutation can do nothing.
+    pub(crate) fn from_expansion(file: &str, text: &str) -> Result<Self> {
+        Self::from_text(file, text, Written::ByTheProgram)
+    }
+
+    fn from_text(file: &str, text: &str, written: Written) -> Result<Self> {
         let tree = match node::from_toml(text) {
             Ok(tree) => tree,
             Err((problem, span)) => {
@@ -95,7 +104,7 @@ impl Scenario {
                 ));
             }
         };
-        Self::from_tree(Source { file, text }, &tree, Written::ByHand)
+        Self::from_tree(Source { file, text }, &tree, written)
     }
 
     /// Reads a scenario from the JSON that a trace's header carries. What was run once is run again: steps that nothing

@@ -41,6 +41,7 @@ fn scenario(arch: &str, ring: &str) -> Scenario {
     let text = format!(
         r#"
 name = "log"
+liveness = "violated"
 [machine]
 arch = "{arch}"
 vcpus = 2

@@ -1,0 +1,87 @@
+//! Inputs from the field, each an example of a kind: their right verdict, or their right error.
+
+use dirtysim::scenario::{Scenario, builtins};
+use dirtysim::search::{self, Options, Verdict};
+use dirtysim_model::oracle::Invariant;
+
+fn read(name: &str, text: &str) -> Result<Scenario, String> {
+    Scenario::from_toml(name, text).map_err(|error| error.to_string())
+}
+
+fn check(scenario: &Scenario) -> search::Report {
+    let options = Options {
+        max_states: Some(200_000),
+        ..Options::default()
+    };
+    search::check(scenario, &options, &|_| true).expect("it is small enough")
+}
+
+#[test]
+fn a_program_without_a_claim_is_refused_at_its_steps() {
+    let text = include_str!("no-claim/no-finish.toml");
+    let error = read("no-finish.toml", text).unwrap_err();
+    assert!(
+        error.contains("the protocol ends without a claim"),
+        "{error}"
+    );
+    assert!(error.contains("no-finish.toml:"), "{error}");
+}
+
+#[test]
+fn an_end_that_is_never_reached_is_no_verdict() {
+    for (name, text) in [
+        (
+            "finish-behind-forever",
+            include_str!("no-claim/finish-behind-forever.toml"),
+        ),
+        (
+            "join-of-forever",
+            include_str!("no-claim/join-of-forever.toml"),
+        ),
+        (
+            "endless-sync-in-thread",
+            include_str!("no-claim/endless-sync-in-thread.toml"),
+        ),
+    ] {
+        let scenario = read(name, text).expect("it says itself that it never ends");
+        assert_eq!(check(&scenario).verdict, Verdict::Inconclusive, "{name}");
+    }
+}
+
+#[test]
+fn what_is_broken_before_anything_happens_is_violated() {
+    let text = include_str!("contradict/broken-in-the-first-state.toml");
+    let scenario = read("broken-in-the-first-state.toml", text).expect("it is a scenario");
+    let report = check(&scenario);
+    assert_eq!(report.verdict, Verdict::Violated);
+    assert!(report.broken.has(Invariant::NoDirtyPageLost));
+}
+
+#[test]
+fn no_built_in_scenario_holds_without_its_last_word() {
+    let mut refused = 0;
+    for scenario in builtins() {
+        let mut source = scenario.source.clone();
+        let steps = source["protocol"]["steps"]
+            .as_array_mut()
+            .expect("they are a list");
+        steps.pop();
+        // A checkpoint on the way is a claim of its own.
+        let still_claims = steps
+            .iter()
+            .any(|step| step == "checkpoint" || step == "finish");
+        let text = toml::to_string(&source).expect("it was TOML");
+        match read(&scenario.name, &text) {
+            Err(_) => refused += 1,
+            Ok(shorter) => assert!(
+                still_claims || check(&shorter).verdict != Verdict::Holds,
+                "{}",
+                scenario.name
+            ),
+        }
+    }
+    assert!(
+        refused > 20,
+        "most end with the one claim that they make: {refused}"
+    );
+}
