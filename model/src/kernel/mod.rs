@@ -7,6 +7,6 @@ pub mod notifier;
 pub mod query;
 pub(crate) mod rearm;
 pub(crate) mod slots;
-pub mod vcpus;
+pub(crate) mod vcpus;
 
 pub use mark::soft_limit;

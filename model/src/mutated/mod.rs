@@ -12,7 +12,7 @@ mod vmm;
 
 use crate::machine::wiring::{PushWrite, Wiring};
 use crate::machine::{Machine, Op};
-use crate::op::{self, Act, Again, OnError};
+use crate::op::{self, Act};
 use crate::state::State;
 use crate::state::layout::Layout;
 use crate::words::fault::FaultStage;
@@ -149,7 +149,7 @@ pub(crate) fn apply<L: Layout>(
         | Op::TakeAlways
         | Op::Cancel
         | Op::PutBack
-        | Op::OnError(OnError { .. }) => vmm::step(act, op, right),
+        | Op::OnError(_) => vmm::step(act, op, right),
         Op::CreateVcpu
         | Op::PreFault(_)
         | Op::HostAge(_)
@@ -171,7 +171,7 @@ pub(crate) fn apply<L: Layout>(
         | Op::Lock(_)
         | Op::Unlock(_)
         | Op::MayFail
-        | Op::Again(Again { .. })
+        | Op::Again(_)
         | Op::Discard
         | Op::NewDestination
         | Op::Checkpoint

@@ -1,10 +1,10 @@
 //! What a wrong VMM does by itself.
 
 use crate::machine::{Machine, Op, WriterLog};
+use crate::op::Act;
 use crate::op::cancel::forget_sent;
 use crate::op::copy::{COPYING, take_all};
 use crate::op::free_pages::drop_pending;
-use crate::op::{Act, DropFree, EndFree, PublishSlot};
 use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
@@ -115,16 +115,16 @@ pub(super) fn step<L: Layout>(
             }
             effect
         }
-        Op::DropFree(DropFree { .. }) if stage == 0 && has(Mutation::HintClearAfterLastSync) => {
+        Op::DropFree(_) if stage == 0 && has(Mutation::HintClearAfterLastSync) => {
             right(act.state);
             act.next_op()
         }
-        Op::EndFree(EndFree { frames }) if has(Mutation::HintClearAfterLastSync) => {
-            drop_pending(&mut act, *frames);
+        Op::EndFree(end) if has(Mutation::HintClearAfterLastSync) => {
+            drop_pending(&mut act, end.frames);
             act.next_op()
         }
-        Op::PublishSlot(PublishSlot { template }) if has(Mutation::SyncWordSharedBlocks) => {
-            let slot = &machine.slots[usize::from(*template)];
+        Op::PublishSlot(publish) if has(Mutation::SyncWordSharedBlocks) => {
+            let slot = &machine.slots[usize::from(publish.template)];
             let bits = machine.constants.word_bits;
             let first = slot.host / bits * bits;
             let end = (slot.host + slot.npages).next_multiple_of(bits);
@@ -134,12 +134,7 @@ pub(super) fn step<L: Layout>(
         }
         Op::MarkOwn(_) if has(Mutation::QueuesRemarkFalse) => act.next_op(),
         Op::TakeAlways if has(Mutation::AlwaysDirtyIgnored) => act.next_op(),
-        Op::Cancel if has(Mutation::HarvestOnErrorDrop) => {
-            forget_sent(&mut act);
-            act.state.pending.clear();
-            act.next_op()
-        }
-        Op::PutBack if has(Mutation::HarvestOnErrorDrop) => {
+        Op::Cancel | Op::PutBack if has(Mutation::HarvestOnErrorDrop) => {
             forget_sent(&mut act);
             act.state.pending.clear();
             act.next_op()

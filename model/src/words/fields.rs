@@ -1,9 +1,10 @@
 //! Kinds of fields of a state, and what a step reaches of the vCPUs: the language in which a step says what it reads and writes.
 
+use core::fmt;
 use core::ops::BitOr;
 
 /// A set of kinds of fields.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fields(u64);
 
 macro_rules! kinds {
@@ -12,7 +13,7 @@ macro_rules! kinds {
             $($(#[doc = $doc])+ pub const $name: Self = Self(1 << $bit);)+
 
             /// The kinds, each with its name.
-            pub const KINDS: &'static [(Self, &'static str)] = &[$((Self::$name, stringify!($name)),)+];
+            const KINDS: &'static [(Self, &'static str)] = &[$((Self::$name, stringify!($name)),)+];
         }
     };
 }
@@ -95,8 +96,6 @@ impl Fields {
     pub const ALL: Self = Self(u64::MAX);
     /// VM-wide, and read by everybody.
     pub const COMMON: Self = Self(Self::SLOTS.0 | Self::CAPS.0 | Self::MUTEXES.0 | Self::ENDED.0);
-    /// VM-wide.
-    pub const VM: Self = Self((1 << 18) - 1);
     /// Of a vCPU: what others look at.
     pub const CONTROL: Self = Self(Self::PC.0 | Self::EXIT.0 | Self::KICKED.0);
     /// Of a vCPU: its ring.
@@ -138,6 +137,13 @@ impl Fields {
     #[must_use]
     pub const fn is_none(self) -> bool {
         self.0 == 0
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = Self::KINDS.iter().filter(|(kind, _)| self.has(*kind));
+        f.debug_set().entries(kinds.map(|(_, name)| name)).finish()
     }
 }
 
