@@ -22,6 +22,7 @@ pub mod mutated;
 pub mod observed;
 pub mod orders;
 pub mod plot;
+mod printable;
 pub mod random;
 pub mod replay;
 pub mod reproduce;

@@ -14,6 +14,7 @@ mod steps;
 pub mod vocabulary;
 mod writers;
 
+use std::io::Read;
 use std::path::Path;
 
 use dirtysim_model::machine::Machine;
@@ -126,22 +127,23 @@ impl Scenario {
         let file = path.display().to_string();
         let whole =
             |problem: String, help: &str| ScenarioError::whole(&file, problem, help.to_owned());
-        let size = std::fs::metadata(path)
-            .map_err(|error| {
-                whole(
-                    format!("cannot read: {error}"),
-                    "give a file, or a name that `dirtysim list scenarios` shows",
-                )
-            })?
-            .len();
-        if size > MOST_BYTES {
+        let unreadable = |error: std::io::Error| {
+            whole(
+                format!("cannot read: {error}"),
+                "give a readable file, or a name that `dirtysim list scenarios` shows",
+            )
+        };
+        // What is no regular file has no size that could be asked for.
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|input| input.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(unreadable)?;
+        if bytes.len() as u64 > MOST_BYTES {
             return Err(whole(
-                format!("{size} bytes"),
+                format!("more than {MOST_BYTES} bytes"),
                 "a scenario has at most 1 MiB",
             ));
         }
-        let bytes = std::fs::read(path)
-            .map_err(|error| whole(format!("cannot read: {error}"), "give a readable file"))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             whole(
                 format!("invalid UTF-8 at byte {}", error.utf8_error().valid_up_to()),
@@ -183,7 +185,11 @@ impl Scenario {
 
     fn from_tree(source: Source<'_>, tree: &node::Node, written: Written) -> Result<Self> {
         let mut top = Table::new(source, tree, "the scenario")?;
-        let name = top.text("name")?.map(str::to_owned);
+        let name = top
+            .get("name")
+            .map(|node| reader::name(source, node, "scenario"))
+            .transpose()?
+            .map(str::to_owned);
         let sentence = top.text("sentence")?.unwrap_or_default().to_owned();
         let origin = top.text("origin")?.unwrap_or_default().to_owned();
         let expect = top
@@ -218,17 +224,6 @@ impl Scenario {
                 "write name = \"what-it-shows\"",
             );
         };
-        if name.is_empty()
-            || !name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
-        {
-            return source.error(
-                &span,
-                format!("the name `{name}`"),
-                "a name has letters, digits, - and _ only: files are named after it",
-            );
-        }
         dirtysim_model::op::ahead::look_ahead(&mut parts.machine);
         let scenario = Self {
             name,

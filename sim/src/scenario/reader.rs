@@ -5,6 +5,9 @@ use std::ops::Range;
 use super::error::{ScenarioError, nearest};
 use super::node::{Kind, Node};
 
+/// The longest name, in characters.
+const MOST_NAME: usize = 100;
+
 pub(super) type Result<T> = std::result::Result<T, Box<ScenarioError>>;
 
 /// The file that is being read.
@@ -101,6 +104,28 @@ impl<'a> Table<'a> {
             .transpose()
     }
 
+    /// The name of what the table describes, or `usual`; `taken` are those of its kind that come before.
+    pub(super) fn name<'t>(
+        &mut self,
+        what: &str,
+        usual: String,
+        mut taken: impl Iterator<Item = &'t str>,
+    ) -> Result<String> {
+        let source = self.source;
+        let (name, span) = match self.get("name") {
+            Some(node) => (name(source, node, what)?.to_owned(), node.span.clone()),
+            None => (usual, self.span.clone()),
+        };
+        if taken.any(|other| other == name) {
+            return source.error(
+                &span,
+                format!("a second {what} `{name}`"),
+                "write name = \"…\" with another name: steps and pages are found by it",
+            );
+        }
+        Ok(name)
+    }
+
     pub(super) fn boolean(&mut self, key: &'static str) -> Result<Option<bool>> {
         let Some(node) = self.get(key) else {
             return Ok(None);
@@ -177,6 +202,20 @@ pub(super) fn list<'a>(source: Source<'_>, node: &'a Node, key: &str) -> Result<
             "write an array: [ …, … ]",
         ),
     }
+}
+
+/// A name that a scenario gives: stories, traces, pages and files are made of it.
+pub(super) fn name<'a>(source: Source<'_>, node: &'a Node, what: &str) -> Result<&'a str> {
+    let name = text(source, node, "name")?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if name.is_empty() || name.len() > MOST_NAME || !name.chars().all(fits) {
+        return source.error(
+            &node.span,
+            format!("the {what} `{name}`"),
+            format!("a name has 1 to {MOST_NAME} letters, digits, - and _, and nothing else"),
+        );
+    }
+    Ok(name)
 }
 
 /// The entry of `known` that `word` names.

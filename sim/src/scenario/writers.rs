@@ -11,6 +11,9 @@ use super::reader::{self, Result, Source, Table};
 /// The most stores that a scenario gives one writer.
 const MOST_STORES: u64 = 31;
 
+/// The most devices of a scenario.
+const MOST_DEVICES: usize = 8;
+
 /// Where a writer's stores are logged, in the words of scenarios.
 pub(super) const LOGS: [(&str, WriterLog); 4] = [
     ("right", WriterLog::Right),
@@ -45,7 +48,14 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
     writers.pending_save = read_tables(source, table.get("pending_save"), "pending_save", parts)?;
     writers.its_restore = read_tables(source, table.get("its_restore"), "its_restore", parts)?;
     for node in table.list("devices")?.unwrap_or_default() {
-        let (name, config) = read_device(source, node, writers.devices.len(), parts)?;
+        if writers.devices.len() == MOST_DEVICES {
+            return source.error(
+                &node.span,
+                format!("more than {MOST_DEVICES} devices"),
+                format!("a scenario has at most {MOST_DEVICES}; a search has room for 3"),
+            );
+        }
+        let (name, config) = read_device(source, node, &writers.devices, parts)?;
         writers.devices.push(name);
         parts.machine.devices.push(config);
     }
@@ -192,13 +202,12 @@ fn read_tables(
 fn read_device(
     source: Source<'_>,
     node: &Node,
-    index: usize,
+    before: &[String],
     parts: &Parts,
 ) -> Result<(String, DeviceConfig)> {
     let mut table = Table::new(source, node, "a device")?;
-    let name = table
-        .text("name")?
-        .map_or_else(|| format!("device{index}"), str::to_owned);
+    let taken = before.iter().map(String::as_str);
+    let name = table.name("device", format!("device{}", before.len()), taken)?;
     let Some(transfers) = table.integer("transfers", 1..=MOST_STORES)? else {
         return source.error(
             &node.span,
