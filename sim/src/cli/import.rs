@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::Map;
 
-use super::report::grouped;
+use super::report::{grouped, say};
 use super::{CliError, CliResult, Global, Report};
 use crate::import::detect::{Detected, LogKind, detect_file};
 use crate::import::{LogOptions, import_kvm_jsonl, import_log_files, import_logs};
@@ -107,7 +107,7 @@ fn logs(args: &ImportArgs) -> CliResult {
         }
         let summary = import_logs(inputs, &mut whole, &options)?;
         whole.rewind()?;
-        eprint!("{summary}");
+        say(summary.to_string().trim_end());
         io::copy(&mut whole, &mut io::stdout().lock())?;
         return Ok(report);
     };
@@ -151,7 +151,7 @@ fn raw_recording(args: &ImportArgs) -> CliResult {
             // Whole or not at all: what is wrong late in a log must not leave half a trace on a pipe.
             let mut out = Vec::new();
             let summary = import_kvm_jsonl(input, &name, args.address_spaces, &mut out)?;
-            report.tail = String::from_utf8_lossy(&out).into_owned();
+            report.file = String::from_utf8_lossy(&out).into_owned();
             summary
         }
     };

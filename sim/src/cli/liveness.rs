@@ -8,7 +8,9 @@ use dirtysim_model::transition::{Step, apply};
 use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};
-use super::report::{Judged, block_words, caveats, expected_words, grouped, mutated};
+use super::report::{
+    Judged, block_words, caveats, expected_words, grouped, kept, mutated, not_begun,
+};
 use super::run::write_whole;
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
@@ -28,7 +30,8 @@ pub(super) fn run(scenarios: &[Scenario], options: &Options, global: &Global) ->
     };
     for scenario in scenarios {
         if interrupted() {
-            break;
+            report.subjects.push(not_begun("scenario", &scenario.name));
+            continue;
         }
         let begun = Instant::now();
         let outcome = {
@@ -99,7 +102,7 @@ fn subject(
     let cycle = outcome.lasso.as_ref().map(|lasso| lasso.steps.as_slice());
     text.push_str(&mutated(scenario, &acted(scenario, cycle), &mut json));
     match (&outcome.lasso, outcome.components) {
-        (Some(lasso), _) => text.push_str(&shown(scenario, lasso, global, &mut json)?),
+        (Some(lasso), _) => text.push_str(&shown(scenario, lasso, global, &mut json)),
         (None, _) if verdict == Verdict::Violated => {
             text.push_str("  no schedule that shows it could be put together\n");
         }
@@ -127,7 +130,7 @@ fn shown(
     lasso: &Lasso,
     global: &Global,
     json: &mut Map<String, Value>,
-) -> Result<String, CliError> {
+) -> String {
     let (stem, cycle) = lasso.steps.split_at(lasso.stem());
     json.insert(
         "invariant".into(),
@@ -140,10 +143,10 @@ fn shown(
     let path = global
         .trace_dir
         .join(format!("{}.liveness.trace.jsonl", scenario.name));
-    write_whole(&path, |file| {
+    let written = write_whole(&path, |file| {
         steps::write_lasso(file, scenario, lasso, "search for cycles")
-    })?;
-    json.insert("trace".into(), path.display().to_string().into());
+    });
+    let trace = kept(&path, written, json);
     let mut text = match cycle.len() {
         0 => format!(
             "  a deadlock after {} steps ({}): nobody can act, and a program has not come to its end\n",
@@ -163,8 +166,8 @@ fn shown(
     if !lines.is_empty() {
         json.insert("cycle_blocks".into(), lines.into());
     }
-    text.push_str(&format!("  trace: {}\n", path.display()));
-    Ok(text)
+    text.push_str(&format!("  {trace}\n"));
+    text
 }
 
 /// The steps of a cycle, one line a block.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use crate::printable::printable;
+use crate::plain::printable;
 
 /// Columns that an error is written for; of a longer line, the part that is meant is shown.
 const COLUMNS: usize = 100;

@@ -401,7 +401,9 @@ fn read_slots(
                     return source.error(
                         &node.span,
                         format!("{} slots", nodes.len()),
-                        format!("a scenario has at most {MOST_PAGES} pages, and a slot one at least"),
+                        format!(
+                            "a scenario has at most {MOST_PAGES} pages, and a slot one at least"
+                        ),
                     );
                 }
                 rows.push(read_slot(source, node, &rows)?);

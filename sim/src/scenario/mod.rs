@@ -190,8 +190,8 @@ impl Scenario {
             .map(|node| reader::name(source, node, "scenario"))
             .transpose()?
             .map(str::to_owned);
-        let sentence = top.text("sentence")?.unwrap_or_default().to_owned();
-        let origin = top.text("origin")?.unwrap_or_default().to_owned();
+        let sentence = one_line(top.text("sentence")?.unwrap_or_default());
+        let origin = one_line(top.text("origin")?.unwrap_or_default());
         let expect = top
             .get("expect")
             .map(|node| read_expect(source, node))
@@ -386,6 +386,11 @@ impl Scenario {
             None => frame.to_string(),
         }
     }
+}
+
+/// A text in one line, as a verdict has it.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Runs thread 0 through the operation of the set-up that it is at.
