@@ -100,7 +100,10 @@ pub(super) fn run(args: &DebateArgs, _global: &Global) -> CliResult {
     };
     if interrupted() {
         let open = debate.judgements.iter().filter(|j| j.is_inconclusive());
-        tail.push_str(&format!("interrupted: {} claims were not decided\n", open.count()));
+        tail.push_str(&format!(
+            "interrupted: {} claims were not decided\n",
+            open.count()
+        ));
     }
     report.head = report::terminal(&debate);
     report.tail = format!(

@@ -475,7 +475,7 @@ fn read_slots(
                         "`shares` names a slot that comes earlier",
                     );
                 };
-                if offset + row.pages > other.npages {
+                if offset.saturating_add(row.pages) > other.npages {
                     return source.error(
                         span,
                         format!("slot `{name}` has {} pages", other.npages),
