@@ -130,7 +130,7 @@ fn a_verdict_is_told_though_its_trace_cannot_be_kept() {
         &["check", "lossy.toml"][..],
         &["run", "lossy.toml", "--seeds", "0..100"],
         &["check", "--liveness", "ring-full-polled"],
-        &["bugs", "C1"],
+        &["bugs", "C01"],
         &["orders", "kernel-docs"],
     ] {
         let mut args = args.to_vec();
@@ -173,7 +173,7 @@ fn an_interrupt_claims_nothing_that_was_not_done() {
         &["blame", "kernel-docs", "--pages", "pages", "--seeds", seeds],
         &["run", "kernel-docs", "bitmap-last-clear", "--seeds", seeds],
         &["debate", "-o", "page"],
-        &["bugs", "--statistics"],
+        &["bugs"],
     ];
     for args in commands {
         let child = dirtysim(at, args)
@@ -191,7 +191,7 @@ fn an_interrupt_claims_nothing_that_was_not_done() {
         let begun = std::time::Instant::now();
         let output = child.wait_with_output().expect("it ends");
         assert!(
-            begun.elapsed().as_secs() < 20,
+            begun.elapsed().as_secs() < 60,
             "{args:?}: {:?}",
             begun.elapsed()
         );
