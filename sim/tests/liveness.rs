@@ -6,7 +6,8 @@ use std::process::Command;
 use dirtysim::run::is_stuck;
 use dirtysim::scenario::{Expect, Scenario, about_liveness, builtin, builtins};
 use dirtysim::search::liveness::{
-    Endless, NotALasso, Report, confirm, is_at_leisure, is_awaited, is_progress, liveness,
+    Endless, NotALasso, Report, confirm, is_at_leisure, is_awaited, is_progress, is_unquiet,
+    liveness,
 };
 use dirtysim::search::{Coverage, Limit, Options, Reductions, Verdict};
 use dirtysim_model::oracle::{Invariant, Invariants};
@@ -75,6 +76,7 @@ struct Edge {
     who: Actor,
     to: usize,
     progress: bool,
+    unquiet: bool,
     at_leisure: bool,
 }
 
@@ -93,7 +95,7 @@ impl Node {
     fn edges(&self, kind: Endless) -> impl Iterator<Item = &Edge> {
         self.edges.iter().filter(move |edge| match kind {
             Endless::WithoutProgress => !edge.progress,
-            Endless::WithoutEnd => !edge.at_leisure,
+            Endless::WithoutEnd => !edge.unquiet,
         })
     }
 
@@ -133,6 +135,7 @@ fn whole_graph(scenario: &Scenario) -> Vec<Node> {
                 who: step.actor,
                 to: number,
                 progress: is_progress(&state, step, &after),
+                unquiet: is_unquiet(&state, step, &after),
                 at_leisure: is_at_leisure(&state, step),
             });
         }

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::super::sections::section_hash;
 use super::super::{Limit, Progress, Reduced, Watch, memory};
-use super::{Actors, Endless, is_at_leisure, is_awaited, is_progress};
+use super::{Actors, Endless, is_at_leisure, is_awaited, is_progress, is_unquiet};
 use crate::run::{has_work, is_stuck};
 
 /// States that are expanded before their successors are numbered.
@@ -37,9 +37,9 @@ pub(super) struct Limits {
 
 /// Of an edge: the step is progress.
 const PROGRESS: u16 = 1 << 15;
-/// Of an edge: a guest takes the step that may as well be quiet from then on.
-const AT_LEISURE: u16 = 1 << 14;
-/// Of a state: the lowest of the vCPUs, a bit each, that have nothing to do but what they may as well leave.
+/// Of an edge: the guest is not quiet.
+const UNQUIET: u16 = 1 << 14;
+/// Of a state: the lowest of the vCPUs, a bit each, that can do nothing but what they may as well not do.
 const LEISURE_SHIFT: u32 = 12;
 
 /// An edge.
@@ -61,7 +61,7 @@ impl Edge {
 fn excluded(kind: Endless) -> u16 {
     match kind {
         Endless::WithoutProgress => PROGRESS,
-        Endless::WithoutEnd => AT_LEISURE,
+        Endless::WithoutEnd => UNQUIET,
     }
 }
 
@@ -451,9 +451,10 @@ impl<'a, L: Layout> Builder<'a, L> {
                 if is_progress(&state, step, &after) {
                     marks |= PROGRESS;
                 }
-                if is_at_leisure(&state, step) {
-                    marks |= AT_LEISURE;
-                } else {
+                if is_unquiet(&state, step, &after) {
+                    marks |= UNQUIET;
+                }
+                if !is_at_leisure(&state, step) {
                     counted_on.add(step.actor);
                 }
                 found.actors.push(marks);
@@ -497,7 +498,7 @@ impl<'a, L: Layout> Builder<'a, L> {
                 let marks = found.actors[at];
                 graph.without_progress += u64::from(marks & PROGRESS == 0);
                 // What no cycle has is left out.
-                if marks & PROGRESS == 0 || marks & AT_LEISURE == 0 {
+                if marks & PROGRESS == 0 || marks & UNQUIET == 0 {
                     push(&mut graph.targets, to);
                     push(&mut graph.actors, marks);
                 }

@@ -9,7 +9,7 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
 
 use super::graph::{Builder, Graph};
-use super::{Actors, Endless, Lasso, is_at_leisure, is_awaited, is_progress};
+use super::{Actors, Endless, Lasso, is_at_leisure, is_awaited, is_progress, is_unquiet};
 use crate::ladder::{Packed, on_packed};
 use crate::run::has_work;
 use crate::scenario::Scenario;
@@ -163,8 +163,8 @@ pub enum NotALasso {
     Open,
     /// A step of the cycle is progress.
     Progress,
-    /// A step of the cycle is a store of a guest that may as well be quiet.
-    AtLeisure,
+    /// A step of the cycle is one of a guest that is not quiet.
+    Unquiet,
     /// An actor that can act in every state of the cycle does not.
     Unfair,
     /// Every program has come to its end: nothing is missed.
@@ -182,9 +182,7 @@ impl std::fmt::Display for NotALasso {
             Self::Open => "the last steps do not lead back to where they began",
             Self::Progress => "one of the last steps brings the migration on",
             Self::Unfair => "an actor that can act throughout never does",
-            Self::AtLeisure => {
-                "one of the last steps is a store of a guest that may stop at any time"
-            }
+            Self::Unquiet => "in one of the last steps the guest is not quiet",
             Self::Ended => "every end that is waited for has come by then",
             Self::Idle => "every program has come to its end by then",
             Self::TooLarge => "its states are larger than can be compared",
@@ -203,7 +201,7 @@ fn check_step<L: Layout>(
 ) -> Result<(), NotALasso> {
     match kind {
         Endless::WithoutProgress if is_progress(before, step, after) => Err(NotALasso::Progress),
-        Endless::WithoutEnd if is_at_leisure(before, step) => Err(NotALasso::AtLeisure),
+        Endless::WithoutEnd if is_unquiet(before, step, after) => Err(NotALasso::Unquiet),
         Endless::WithoutProgress | Endless::WithoutEnd => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 //! A pass of its own. It finds every state, as the other search does, but keeps the edges, and then looks for a set of
 //! states that can be gone round for ever: a strongly connected component. For `migration_makes_progress` it is one of the
 //! edges that are no progress, which is what [`is_progress`] says: a page is copied, a store retires, a step of a protocol
-//! completes. For `protocol_ends` all edges count but those that a guest makes as it likes ([`is_at_leisure`]).
+//! completes. For `protocol_ends` all edges count but those of a guest that is not quiet ([`is_unquiet`]).
 //!
 //! Going round counts only if it is fair, weakly: an actor that could act in every state of the cycle does act in it. A
 //! component is therefore a violation exactly if each actor is at some state of it unable to act, or has an edge inside
@@ -14,7 +14,9 @@
 //!
 //! **A quiet guest.** A guest with a budget is quiet once it is spent, and no cycle spends one. A guest that stores without
 //! limit may stop at any time, and a protocol that comes to no end while it goes on is not at fault. So its stores are on no
-//! cycle of the second kind, and fairness does not count on them; every other step of a vCPU it does.
+//! cycle of the second kind, and fairness does not count on them. Nor is a page opened on one, for a store or a load that
+//! is tried again: each try would be recorded, and a store whose page is armed again before each next try is a guest that is
+//! not quiet, however little it gets done. That step fairness does count on, as on all others of vCPUs ([`is_unquiet`]).
 //!
 //! **Reductions.** Local steps are never taken alone here: partial-order reduction keeps what is broken in a state, but
 //! a step that is put off for ever in a cycle would be missed, and whether an actor is able to act is what fairness is
@@ -37,6 +39,7 @@ use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::{NO_FRAME, UNLIMITED};
 use dirtysim_model::transition::{Actor, Choice, Step};
 
@@ -150,8 +153,7 @@ pub fn is_progress<L: Layout>(before: &State<L>, step: Step, after: &State<L>) -
     }
 }
 
-/// Whether a step is one that a guest takes as it likes, and may as well never take again: a store of one that stores
-/// without limit.
+/// Whether a step is a store that a guest makes as it likes, and may as well not make: of one that stores without limit.
 #[must_use]
 pub fn is_at_leisure<L: Layout>(before: &State<L>, step: Step) -> bool {
     match (step.actor, step.choice) {
@@ -160,6 +162,25 @@ pub fn is_at_leisure<L: Layout>(before: &State<L>, step: Step) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a step brings on a guest that is not quiet: such a store, or one that opens a page, in a leaf or in a TLB.
+#[must_use]
+pub fn is_unquiet<L: Layout>(before: &State<L>, step: Step, after: &State<L>) -> bool {
+    let Actor::Vcpu(vcpu) = step.actor else {
+        return false;
+    };
+    let opened = |old: &L::Set, new: &L::Set| {
+        let mut new = new.clone();
+        new.subtract(old);
+        !new.is_empty()
+    };
+    let tlb = |state: &State<L>| state.vcpus[usize::from(vcpu)].tlb.clone();
+    is_at_leisure(before, step)
+        || opened(&before.present, &after.present)
+        || opened(&before.writable, &after.writable)
+        || opened(&before.dirty_bit, &after.dirty_bit)
+        || opened(&tlb(before), &tlb(after))
 }
 
 /// Whether an end is waited for that has not come: that of the first thread, of a thread that ends the protocol, or of one
