@@ -89,23 +89,38 @@ fn a_new_scenario_is_right_and_stays_where_one_is() {
         let output = dirtysim(dir.path(), &["new", "mine", "--like", like]);
         assert!(output.status.success(), "{}", said(&output));
         let text = std::fs::read_to_string(dir.path().join("mine.toml")).expect("it is written");
-        assert!(text.contains("#   enable-logging") && text.contains("name = \"mine\""), "{text}");
+        assert!(
+            text.contains("#   enable-logging") && text.contains("name = \"mine\""),
+            "{text}"
+        );
         let output = dirtysim(dir.path(), &["new", "mine"]);
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
         std::fs::remove_file(dir.path().join("mine.toml")).expect("it was there");
     }
     let output = dirtysim(dir.path(), &["new", "a b"]);
-    assert!(said(&output).contains("a name has letters"), "{}", said(&output));
+    assert!(
+        said(&output).contains("a name has letters"),
+        "{}",
+        said(&output)
+    );
     let output = dirtysim(dir.path(), &["new", "mine", "--like", "kernel-doc"]);
-    assert!(said(&output).contains("did you mean `kernel-docs`?"), "{}", said(&output));
+    assert!(
+        said(&output).contains("did you mean `kernel-docs`?"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
 fn a_file_of_the_wrong_kind_is_recognised_and_the_right_command_named() {
     let dir = tempfile::tempdir().expect("a directory");
     let root = repository();
-    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
-    write("my.toml", dirtysim::scenario::builtin_text("kernel-docs").expect("it is built in"));
+    let write =
+        |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
+    write(
+        "my.toml",
+        dirtysim::scenario::builtin_text("kernel-docs").expect("it is built in"),
+    );
     let copy = |from: &str, to: &str| {
         std::fs::copy(root.join(from), dir.path().join(to)).expect("it is in the repository");
     };
@@ -118,14 +133,31 @@ fn a_file_of_the_wrong_kind_is_recognised_and_the_right_command_named() {
         ("shrink", "qemu.log", "dirtysim import qemu.log"),
         ("replay", "qemu.log", "dirtysim import qemu.log"),
         ("replay", "raw.jsonl", "dirtysim import raw.jsonl"),
-        ("check", "k01.trace.jsonl", "dirtysim replay k01.trace.jsonl"),
+        (
+            "check",
+            "k01.trace.jsonl",
+            "dirtysim replay k01.trace.jsonl",
+        ),
         ("run", "qemu.log", "dirtysim import qemu.log"),
-        ("import", "k01.trace.jsonl", "dirtysim replay k01.trace.jsonl"),
+        (
+            "import",
+            "k01.trace.jsonl",
+            "dirtysim replay k01.trace.jsonl",
+        ),
         ("import", "my.toml", "dirtysim check my.toml"),
     ] {
         let output = dirtysim(dir.path(), &[command, file]);
-        assert_eq!(output.status.code(), Some(2), "{command} {file}: {}", said(&output));
-        assert!(said(&output).contains(help), "{command} {file}: {}", said(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{command} {file}: {}",
+            said(&output)
+        );
+        assert!(
+            said(&output).contains(help),
+            "{command} {file}: {}",
+            said(&output)
+        );
     }
 }
 
@@ -146,7 +178,11 @@ fn help_completions_and_pages_are_made_of_the_command_line() {
     assert!(page.contains("max\\-states"), "{page}");
     let output = dirtysim(dir.path(), &["help", "chekc"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("did you mean `check`?"), "{}", said(&output));
+    assert!(
+        said(&output).contains("did you mean `check`?"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
@@ -171,10 +207,20 @@ steps = ["pause-vcpus", "copy-all", "finish"]
     };
     let output = check(&[]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    assert!(said(&output).contains("never happened"), "{}", said(&output));
-    let output = check(&["--deny", "vacuous", "--format", "github", "--junit", "out.xml"]);
+    assert!(
+        said(&output).contains("never happened"),
+        "{}",
+        said(&output)
+    );
+    let output = check(&[
+        "--deny", "vacuous", "--format", "github", "--junit", "out.xml",
+    ]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(said(&output).contains("::error file=vacuous.toml,line=2,"), "{}", said(&output));
+    assert!(
+        said(&output).contains("::error file=vacuous.toml,line=2,"),
+        "{}",
+        said(&output)
+    );
     let xml = std::fs::read_to_string(dir.path().join("out.xml")).expect("the file");
     assert!(xml.contains("<failure"), "{xml}");
 }
