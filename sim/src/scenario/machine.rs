@@ -489,6 +489,18 @@ fn read_slots(
             }
         };
         let host = row.host.unwrap_or(host);
+        let mut own = parts.machine.slots.iter();
+        let same = own.find(|slot| slot.host < host + row.pages && host < slot.host + slot.npages);
+        if let Some(other) = same.filter(|_| row.shares.is_none()) {
+            return source.error(
+                &row.span,
+                format!(
+                    "its pages in the VMM's bitmap are those of slot `{}`",
+                    other.name
+                ),
+                "write another `block`, or `shares` if both have the same memory",
+            );
+        }
         let page_bytes = parts.machine.constants.page_bytes;
         let template = SlotTemplate {
             as_id: row.as_id,

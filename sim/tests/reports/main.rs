@@ -79,6 +79,14 @@ fn a_sum_that_wraps_is_no_small_number() {
 }
 
 #[test]
+fn blocks_that_lie_over_each_other_are_refused() {
+    let text = include_str!("false-holds/block-beyond-the-frames.toml");
+    let over = text.replace("[writers]", "[[slots]]\nname = \"b\"\npages = 1\n[writers]");
+    let error = read("blocks.toml", &over).unwrap_err();
+    assert!(error.contains("are those of slot `a`"), "{error}");
+}
+
+#[test]
 fn more_devices_than_a_scenario_has_are_refused() {
     let mut text = include_str!("false-holds/one-too-many.toml").to_owned();
     text.push_str(&"[[writers.devices]]\ntransfers = 1\n".repeat(257));
