@@ -7,7 +7,8 @@ use crate::state::pages::PageSet;
 use crate::state::ring::{F_DIRTY, F_RESET, Ring, RingEntry};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Choice, Counts, Duty, Effect, Facts, Fields, Frame, HostPage, Names, Reach, Row, Rule, Word,
+    Choice, Counts, Duty, Effect, Facts, Fields, Found, Frame, HostPage, Names, Reach, Row, Rule,
+    Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -82,7 +83,7 @@ impl Operation for Harvest {
     }
 
     #[inline(always)]
-    fn choices<L: Layout>(&self, _: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);
     }
 
