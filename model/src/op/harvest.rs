@@ -44,7 +44,7 @@ impl Operation for Harvest {
             counts: if self.max == u32::MAX {
                 Counts::Never
             } else {
-                Counts::Exactly
+                Counts::UpTo(self.max)
             },
             ..Facts::NOTHING
         }
@@ -98,12 +98,13 @@ impl Operation for Harvest {
         match stage {
             LOAD_FLAGS => {
                 let dirty = ring.entry(fetch).flags() == F_DIRTY;
-                let more = act.thread().count < self.max;
+                // Whoever has taken one too many of a ring takes no more of it.
+                let more = act.thread().count < self.max && !act.thread().any;
                 match self.way {
                     HarvestWay::Unread if dirty && more => act.go(STORE_FLAGS),
                     _ if dirty && more => act.go(READ_SLOT),
                     HarvestWay::OneTooMany if more => {
-                        act.thread().count = self.max;
+                        act.thread().any = true;
                         self::ring(&mut act).entry_mut(fetch).set_flags(F_RESET);
                         Effect::None
                     }
@@ -176,6 +177,7 @@ impl Harvest {
             }
         }
         act.thread().count = 0;
+        act.thread().any = false;
         act.go(LOAD_FLAGS)
     }
 
