@@ -125,13 +125,18 @@ fn a_verdict_is_told_though_its_trace_cannot_be_kept() {
     let dir = tempfile::tempdir().expect("a directory");
     let at = dir.path();
     fs::write(at.join("lossy.toml"), lossy("")).expect("written");
+    let orders = lossy("").replace(
+        "\"finish\"",
+        "\"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
+    );
+    fs::write(at.join("orders.toml"), orders).expect("written");
     fs::write(at.join("taken"), "").expect("written");
     for args in [
         &["check", "lossy.toml"][..],
         &["run", "lossy.toml", "--seeds", "0..100"],
         &["check", "--liveness", "ring-full-polled"],
         &["bugs", "C01"],
-        &["orders", "kernel-docs"],
+        &["orders", "orders.toml"],
     ] {
         let mut args = args.to_vec();
         args.extend(["--trace-dir", "taken", "--json"]);
