@@ -712,7 +712,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let words = 0..layout.words;
         let same_context = !sections
             .any_thread_changed(&parent[words.clone()], &record[words.clone()])
-            || sections.context(&parent[words.clone()]) == sections.context(&record[words]);
+            || sections.context(&parent[words.clone()]) == sections.context(&record[words.clone()]);
         for actor in 0..layout.entries - 1 {
             let changed = if actor < sections.vcpus() {
                 !same_context || vcpus >> actor & 1 != 0
@@ -730,6 +730,15 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 let other = (by, parent[at + 1 + by] as EntryAt);
                 if memo.commutes::<N>(sections, (actor, entry as EntryAt), other) {
                     carried |= ASLEEP;
+                    debug_assert!(
+                        self.source.is_known(
+                            &parent[words.clone()],
+                            by,
+                            &record[words.clone()],
+                            actor
+                        ),
+                        "of steps that commute one way round is enough"
+                    );
                 }
             }
             record[at + 1 + actor] = carried;

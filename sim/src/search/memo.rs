@@ -573,8 +573,7 @@ impl Memo {
         !sections_meet
             && (0..len).all(|index| {
                 let [sets, clears] = [1, 2].map(|which| mask(mine, which, index));
-                let [reads, its_sets, its_clears] =
-                    [0, 1, 2].map(|which| mask(its, which, index));
+                let [reads, its_sets, its_clears] = [0, 1, 2].map(|which| mask(its, which, index));
                 (sets | clears) & reads | sets & its_clears | clears & its_sets == 0
             })
     }
@@ -793,8 +792,8 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
             }
         }
         if let Actor::Thread(thread) = actor {
-            let [before, after] = [words, &from_zeros[..]]
-                .map(|words| sections.place(words, usize::from(thread)).op);
+            let [before, after] =
+                [words, &from_zeros[..]].map(|words| sections.place(words, usize::from(thread)).op);
             if before != after {
                 entry[0] |= MOVES_CONTEXT;
             }

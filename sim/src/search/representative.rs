@@ -255,7 +255,12 @@ impl<L: Layout> Representative<L> {
         exchange: Exchange,
         out: &mut [u64],
     ) {
-        let Self { state, words, moved, .. } = self;
+        let Self {
+            state,
+            words,
+            moved,
+            ..
+        } = self;
         let about = std::iter::once(exchange.to_word());
         let about = about.chain(words[section.clone()].iter().copied());
         let ((), moved) = moved[kind].get(about, |follow| {
