@@ -34,8 +34,6 @@ const TYPICAL_INSERTIONS: u64 = 8 * BLOCK_STATES as u64;
 
 /// With where an entry is: it was the one before a step that changed what it depends on.
 const OLD: u64 = 1 << 32;
-/// With where an actor's entry is: its steps lead where others lead as well, see [`Worker::carry`].
-const ASLEEP: u64 = 1 << 33;
 
 /// Why the expansion of a level stopped.
 pub(super) enum Stop {
@@ -238,8 +236,6 @@ struct Worker<'a, L: Layout, const N: usize> {
     table: &'a Table,
     job: &'a Job,
     slack: usize,
-    /// Whether a step may be left out where another leads to the same: every actor takes its steps in every state.
-    sleeps: bool,
     layout: RecordLayout,
     outcome: Outcome,
     /// The number of this worker, and its memo's generation.
@@ -272,7 +268,6 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             table,
             job,
             slack,
-            sleeps: search.rules.iter().next().is_none() && !search.symmetry.exchanges_vcpus(),
             layout: search.record_layout(),
             outcome: Outcome::default(),
             owner: (index, 0),
@@ -365,7 +360,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             entries.fill(0);
         }
         for (index, entry) in entries.iter_mut().enumerate() {
-            if *entry as EntryAt == 0 || *entry & OLD != 0 {
+            if *entry == 0 || *entry & OLD != 0 {
                 let old = *entry as EntryAt;
                 let found = match (index.checked_sub(1), old) {
                     (None, 0) => memo.vm_entry::<L, N>(&self.source, words),
@@ -426,15 +421,11 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let layout = self.layout.of::<N>();
         let sum = record[layout.words];
         let entries = &record[layout.entries_at()..layout.entries_at() + layout.entries];
-        let (vm, asleep) = (entries[0] as EntryAt, entries[1 + actor] & ASLEEP != 0);
-        let entry = entries[1 + actor] as EntryAt;
+        let (vm, entry) = (entries[0] as EntryAt, entries[1 + actor] as EntryAt);
         let memo = &desk.memo;
         self.claim(memo, &record[..layout.words], actor, entry, part);
-        self.outcome.transitions += u64::from(memo.first(entry).count());
-        if asleep {
-            return;
-        }
         for successor in memo.successors::<N>(self.sections, actor, entry) {
+            self.outcome.transitions += 1;
             let words = &record[..layout.words];
             let difference = memo.difference::<N>(self.sections, successor, words, vm);
             let fingerprint = never_zero(sum.wrapping_add(difference));
@@ -665,11 +656,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         record[layout.words] = candidate.fingerprint;
         let parent = candidate.parent as usize;
         let parent = &block.records[parent..parent + layout.len()];
-        let by = match candidate.how {
-            How::Memo(successor) if self.sleeps => Some(usize::from(successor.actor)),
-            How::Memo(_) | How::Words(_) => None,
-        };
-        self.carry(memo, parent, record, by);
+        self.carry(memo, parent, record);
         if let How::Memo(successor) = candidate.how {
             let (words, rest) = record.split_at_mut(layout.words);
             let next = memo.next::<L, N>(&self.source, words, successor);
@@ -681,14 +668,9 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         }
     }
 
-    /// Fills in the entries of a state that still stand after the step from its parent, of the actor `by`.
-    ///
-    /// Where two actors' steps commute, one of the two ways round is enough: the steps of whoever comes first in the order of actors
-    /// need not be looked up after the other's. Whatever they lead to is found all the same, and no later: let x be such a
-    /// step from the state after y. The state after x alone is known on the same level at last, and y leads from there to where x
-    /// leads; that step may itself be left out for the sake of an actor that comes still later, but not so for ever.
+    /// Fills in the entries of a state that still stand after the step from its parent.
     #[inline(always)]
-    fn carry(&self, memo: &Memo, parent: &[u64], record: &mut [u64], by: Option<usize>) {
+    fn carry(&self, memo: &Memo, parent: &[u64], record: &mut [u64]) {
         let layout = self.layout.of::<N>();
         let sections = self.sections;
         let vm = sections.vm::<N>();
@@ -712,7 +694,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let words = 0..layout.words;
         let same_context = !sections
             .any_thread_changed(&parent[words.clone()], &record[words.clone()])
-            || sections.context(&parent[words.clone()]) == sections.context(&record[words.clone()]);
+            || sections.context(&parent[words.clone()]) == sections.context(&record[words]);
         for actor in 0..layout.entries - 1 {
             let changed = if actor < sections.vcpus() {
                 !same_context || vcpus >> actor & 1 != 0
@@ -722,26 +704,10 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             if changed {
                 continue;
             }
-            let entry = parent[at + 1 + actor] & !ASLEEP;
+            let entry = parent[at + 1 + actor];
             let bits = vm.clone().map(|index| parent[index] ^ record[index]);
             let stands = memo.stands(entry as EntryAt, vcpus, control, bits);
-            let mut carried = if stands { entry } else { entry | OLD };
-            if let Some(by) = by.filter(|by| stands && actor < *by) {
-                let other = (by, parent[at + 1 + by] as EntryAt);
-                if memo.commutes::<N>(sections, (actor, entry as EntryAt), other) {
-                    carried |= ASLEEP;
-                    debug_assert!(
-                        self.source.is_known(
-                            &parent[words.clone()],
-                            by,
-                            &record[words.clone()],
-                            actor
-                        ),
-                        "of steps that commute one way round is enough"
-                    );
-                }
-            }
-            record[at + 1 + actor] = carried;
+            record[at + 1 + actor] = if stands { entry } else { entry | OLD };
         }
     }
 

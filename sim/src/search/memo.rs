@@ -40,10 +40,6 @@ const LOCAL: u64 = 1 << 1;
 const EACH_VCPU: u64 = 1 << 2;
 /// Every vCPU's control is in the key.
 const ON_CONTROL: u64 = 1 << 3;
-/// Some step changes a vCPU's control.
-const MOVES_CONTROL: u64 = 1 << 4;
-/// Some step of a thread ends its operation, so that vCPUs' keys may change.
-const MOVES_CONTEXT: u64 = 1 << 5;
 /// From this bit on, 8 bits: the vCPU whose section is in the key and that the step changes with its own, plus 1.
 const WITH_VCPU: u32 = 8;
 /// From this bit on, 8 bits: words of the key.
@@ -55,15 +51,13 @@ const CLAIMED: u32 = 40;
 
 /// Words of an entry that every entry has.
 const HEAD: usize = 5;
-// The body of an actor's entry: facts, the bits of the VM-wide section that are in the key, those that some step may set and
-// those that one may clear, then the successors. Facts are those of the actor's steps, and from this bit on the halves that it contributes to others' steps.
+// The body of an actor's entry: facts, the bits of the VM-wide section that are in the key, then the successors. Facts are
+// those of the actor's steps, and from this bit on the halves that it contributes to others' steps.
 const CONTEXT: u32 = 48;
 const FACTS: usize = HEAD;
 /// The entry that came last in the place of this one, where something that is in the key had changed.
 const OTHER: usize = HEAD + 1;
 const MASK: usize = HEAD + 2;
-/// Masks that there are.
-const MASKS: usize = 3;
 /// In the entry of the VM-wide section: its hash.
 const VM_HASH: usize = HEAD + 2;
 
@@ -205,10 +199,11 @@ impl Memo {
         let len = self.key.len();
         let found = self.indices[kind as usize].find(hash, |at| {
             let at = at as usize;
-            let (old, key) = (&self.arena[at - len.min(at)..at], &self.key[..]);
             First(self.arena[at]).key_len() == len
-                && old.len() == len
-                && (0..len).all(|index| old[index] == key[index])
+                && self.arena[at - len..at]
+                    .iter()
+                    .zip(&self.key)
+                    .all(|(old, new)| old == new)
         });
         let entry = || {
             let mut entry = vec![(len as u64) << KEY_LEN];
@@ -550,34 +545,6 @@ impl Memo {
             && vm.all(|bits| masks.next().is_some_and(|mask| bits & mask == 0))
     }
 
-    /// Whether an actor's steps and another's lead to the same states in either order, from a state where these are their
-    /// entries, and where `actor`'s still stands after the step of `other` that was taken.
-    #[inline(always)]
-    pub(super) fn commutes<const N: usize>(
-        &self,
-        sections: &Sections,
-        (actor, at): (usize, EntryAt),
-        (other, after): (usize, EntryAt),
-    ) -> bool {
-        let [mine, its] = [at, after].map(|at| &self.arena[at as usize..]);
-        let [one, two] = [First(mine[0]), First(its[0])];
-        // Sections of vCPUs that steps change with their own.
-        let [with, its_with] = [one, two].map(|first| usize::from(first.with_vcpu()));
-        let sections_meet = (with != 0 && (with == its_with || with == other + 1))
-            || its_with == actor + 1
-            || (two.0 & ON_CONTROL != 0 && one.0 & MOVES_CONTROL != 0)
-            || (other < sections.vcpus() && one.0 & MOVES_CONTEXT != 0)
-            || (one.0 | two.0) & (BY_HAND | EACH_VCPU) != 0;
-        let len = sections.vm::<N>().len();
-        let mask = |entry: &[u64], which: usize, index: usize| entry[MASK + which * len + index];
-        !sections_meet
-            && (0..len).all(|index| {
-                let [sets, clears] = [1, 2].map(|which| mask(mine, which, index));
-                let [reads, its_sets, its_clears] = [0, 1, 2].map(|which| mask(its, which, index));
-                (sets | clears) & reads | sets & its_clears | clears & its_sets == 0
-            })
-    }
-
     /// The successors of an entry that is not by hand.
     #[inline(always)]
     pub(super) fn successors<const N: usize>(
@@ -589,7 +556,7 @@ impl Memo {
         let first = self.first(at);
         let with_vcpu = first.with_vcpu();
         let stride = stride::<N>(sections, actor, with_vcpu) as u32;
-        let begin = at + (MASK + MASKS * sections.vm::<N>().len()) as u32;
+        let begin = at + (MASK + sections.vm::<N>().len()) as u32;
         (0..first.count()).map(move |index| Successor {
             at: begin + index * stride,
             actor: actor as u8,
@@ -689,7 +656,7 @@ fn stride<const N: usize>(sections: &Sections, actor: usize, with_vcpu: u8) -> u
 /// Whether two entries for the same key say the same, whatever is known of the entries that follow.
 fn is_same(sections: &Sections, actor: usize, old: &[u64], new: &[u64]) -> bool {
     let stride = stride::<0>(sections, actor, First(new[0]).with_vcpu());
-    let first = MASK + MASKS * sections.vm::<0>().len();
+    let first = MASK + sections.vm::<0>().len();
     new.iter().zip(old).enumerate().all(|(at, (new, old))| {
         new == old || at == OTHER || (at >= first && (at - first) % stride == NEXT)
     })
@@ -741,8 +708,6 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
     entry.extend(part.to_words());
     entry.extend([context.to_word() >> Facts::CROSSING << CONTEXT, 0]);
     entry.extend_from_slice(&mask);
-    let writes = entry.len();
-    entry.extend(vm.clone().flat_map(|_| [0, 0]));
     let mut choices = Vec::new();
     let number = actor;
     let actor = sections.actor(actor);
@@ -776,28 +741,6 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
         // What both give is given whatever the bit was before.
         let kept = |index: usize| from_ones[index] & !from_zeros[index] & !mask[index];
         entry.extend(vm.clone().map(kept));
-        for index in vm.clone() {
-            let set = from_zeros[index];
-            let (was_set, was_clear) = (words[index] & mask[index], !words[index] & mask[index]);
-            entry[writes + index] |= set & !was_set;
-            let clear = sections.used()[index] & !set & !kept(index);
-            entry[writes + vm.len() + index] |= clear & !was_clear;
-        }
-        for vcpu in 0..sections.vcpus() {
-            let own = sections.own::<0>(vcpu);
-            let mut changed = own.map(|index| from_zeros[index] ^ words[index]);
-            let mut control = sections.control().iter();
-            if changed.any(|bits| control.next().is_some_and(|mask| bits & mask != 0)) {
-                entry[0] |= MOVES_CONTROL;
-            }
-        }
-        if let Actor::Thread(thread) = actor {
-            let [before, after] =
-                [words, &from_zeros[..]].map(|words| sections.place(words, usize::from(thread)).op);
-            if before != after {
-                entry[0] |= MOVES_CONTEXT;
-            }
-        }
         let mut put = |section: std::ops::Range<usize>| {
             if !section.is_empty() {
                 entry[at] = entry[at]

@@ -58,25 +58,14 @@ impl<L: Layout> Source<'_, L> {
         self.pack(&mut after)
     }
 
-    /// The states that the steps of the actor of a number lead to.
-    pub(super) fn successors(&self, from: &[u64], actor: usize) -> Vec<Vec<u64>> {
+    /// Whether a step of the actor of a number leads from one state to another.
+    pub(super) fn is_successor(&self, from: &[u64], actor: usize, to: &[u64]) -> bool {
         let state = self.unpack(from);
         let actor = self.sections.actor(actor);
         let mut choices = Vec::new();
         self.choices(&state, actor, &mut choices);
-        let steps = choices.into_iter().map(|choice| Step { actor, choice });
-        steps.map(|step| self.after(&state, step)).collect()
-    }
-
-    /// Whether a step of the actor of a number leads from one state to another.
-    pub(super) fn is_successor(&self, from: &[u64], actor: usize, to: &[u64]) -> bool {
-        self.successors(from, actor).iter().any(|after| after == to)
-    }
-
-    /// Whether an actor's steps from a state, which a step of `other` from `before` led to, lead where `other` leads after them.
-    pub(super) fn is_known(&self, before: &[u64], other: usize, at: &[u64], actor: usize) -> bool {
-        let first = self.successors(before, actor);
-        let leads = |to: &Vec<u64>| first.iter().any(|from| self.is_successor(from, other, to));
-        self.successors(at, actor).iter().all(leads)
+        choices
+            .into_iter()
+            .any(|choice| self.after(&state, Step { actor, choice }) == to)
     }
 }
