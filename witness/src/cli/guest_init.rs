@@ -42,11 +42,17 @@ const MODULES: &str = "/modules/order";
 fn load_modules() {
     for line in fs::read_to_string(MODULES).unwrap_or_default().lines() {
         let (path, parameters) = line.split_once(' ').unwrap_or((line, ""));
-        let parameters = CString::new(parameters.trim()).expect("a line of a text has no zero byte");
+        let parameters =
+            CString::new(parameters.trim()).expect("a line of a text has no zero byte");
         let loaded = File::open(path).and_then(|file| {
             // SAFETY: an open file and a string that ends in zero; the kernel copies both.
             let answer = unsafe {
-                libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), 0)
+                libc::syscall(
+                    libc::SYS_finit_module,
+                    file.as_raw_fd(),
+                    parameters.as_ptr(),
+                    0,
+                )
             };
             match answer {
                 0 => Ok(()),
@@ -103,6 +109,7 @@ fn ship(code: u8) -> std::io::Result<()> {
 pub(super) fn main(arguments: &[String]) -> ! {
     mount("devtmpfs", "/dev");
     mount("proc", "/proc");
+    mount("sysfs", "/sys");
     let _ = fs::create_dir_all("/out");
     load_modules();
     // Without it the command says so itself.
