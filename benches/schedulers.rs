@@ -4,6 +4,8 @@
 //! best single one. `-- --most N`: schedules after which a range counts as not found (20,000). Without `--bench`
 //! (`cargo test --benches`) it is 200.
 
+use std::process::ExitCode;
+
 use dirtysim::bugs::BUGS;
 use dirtysim::reproduce::{PCT, median_schedules};
 use dirtysim::scenario::{Expect, Scenario, builtins};
@@ -22,9 +24,16 @@ fn scenarios() -> Vec<Scenario> {
         .collect()
 }
 
-fn main() {
-    let benched = std::env::args().any(|argument| argument == "--bench");
-    let most: u64 = value("--most").unwrap_or(if benched { 20_000 } else { 200 });
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let benched = arguments.iter().any(|argument| argument == "--bench");
+    let most = match value(&arguments, "--most", if benched { 20_000 } else { 200 }) {
+        Ok(most) => most,
+        Err(help) => {
+            eprintln!("error: {help}");
+            return ExitCode::from(2);
+        }
+    };
     println!("| scenario | random | PCT | interrupt | mix | mix / best |");
     println!("|---|---|---|---|---|---|");
     let mut behind = Vec::new();
@@ -51,4 +60,5 @@ fn main() {
         "\nmix at most {worst:.1} times the best; more than twice on {twice} of {}",
         behind.len()
     );
+    ExitCode::SUCCESS
 }

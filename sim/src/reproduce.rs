@@ -83,7 +83,13 @@ pub fn reproduce(scenario: &Scenario, budget: Budget) -> Option<Reproduced> {
 /// Schedules until a bug was found, over [`SEED_RANGES`] ranges of seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Median {
-    /// The median of the schedules until a scheduler found it, of at most `most`; of an even number of ranges, the lower of the two in
+    /// The median of the schedules until found; none: in half of the ranges it was not.
+    pub schedules: Option<u64>,
+    /// Ranges in which it was found.
+    pub found: u64,
+}
+
+/// The median of the schedules until a scheduler found it, of at most `most`; of an even number of ranges, the lower of the two in
 /// the middle.
 #[must_use]
 pub fn median_schedules(scenario: &Scenario, scheduler: Scheduler, most: u64) -> Median {

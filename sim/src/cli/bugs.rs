@@ -14,8 +14,8 @@ use crate::mutated::{Acted, acted_in};
 use crate::reproduce::{
     MOST_SCHEDULES, Median, PCT, median_schedules, reproduce, states_until_found,
 };
-use crate::scheduler::Scheduler;
 use crate::scenario::{Scenario, nearest};
+use crate::scheduler::Scheduler;
 use crate::shrink::Budget;
 
 /// What shrinking one bug's schedule may take: little, since the scenarios are small.
@@ -197,9 +197,10 @@ fn one(
         json.insert("median_schedules_mix".into(), mix.schedules.into());
         json.insert("states_to_find".into(), states.into());
         text.push_str(&format!(
-            "     median of schedules: random {}, pct {}; states: {}\n",
+            "     median of schedules: random {}, pct {}, mix {}; states: {}\n",
             words(random),
             words(pct),
+            words(mix),
             states.map_or("more than the limit".to_owned(), grouped),
         ));
     }

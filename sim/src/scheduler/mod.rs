@@ -34,12 +34,16 @@ pub enum Scheduler {
     Mix,
 }
 
-/// The turns of the mix: seed modulo 4.
-const TURNS: [Scheduler; 4] = [
+/// The turns of the mix: seed modulo 8. Half of the seeds have the one that is the best or near it on most bugs.
+const TURNS: [Scheduler; 8] = [
+    Scheduler::Interrupt,
+    Scheduler::Random,
+    Scheduler::Interrupt,
     Scheduler::Random,
     Scheduler::Interrupt,
     Scheduler::Pct { depth: 3 },
     Scheduler::Interrupt,
+    Scheduler::Random,
 ];
 
 /// The depths that the mix gives to PCT, in turn.
@@ -62,9 +66,9 @@ impl Scheduler {
     pub fn of(self, seed: u64) -> Self {
         match self {
             Self::Random | Self::Pct { .. } | Self::Interrupt => self,
-            Self::Mix => match TURNS[(seed % 4) as usize] {
+            Self::Mix => match TURNS[(seed % 8) as usize] {
                 Self::Pct { .. } => Self::Pct {
-                    depth: DEPTHS[(seed / 4 % 4) as usize],
+                    depth: DEPTHS[(seed / 8 % 4) as usize],
                 },
                 other => other,
             },
@@ -158,9 +162,8 @@ mod tests {
 
     #[test]
     fn the_mix_gives_every_scheduler_its_turn() {
-        let of: Vec<Scheduler> = (0..16).map(|seed| Scheduler::Mix.of(seed)).collect();
-        assert_eq!(of[0], Scheduler::Random);
-        assert!(of.contains(&Scheduler::Interrupt));
+        let of: Vec<Scheduler> = (0..32).map(|seed| Scheduler::Mix.of(seed)).collect();
+        assert!(of.contains(&Scheduler::Random) && of.contains(&Scheduler::Interrupt));
         for depth in DEPTHS {
             assert!(of.contains(&Scheduler::Pct { depth }));
         }
