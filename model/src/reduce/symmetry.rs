@@ -327,7 +327,11 @@ impl Symmetry {
         Ranks(ranks)
     }
 
-    /// Where the pages of a state go in its representative, from what its sections say, in their order: at most 16 of them.
+    /// Where the pages of a state go in its representative, from what its sections say, in their order: at most 16 of them. To be
+    /// asked where [`Symmetry::has_ranks`] says that it can.
+    ///
+    /// # Panics
+    /// If a class has more than 16 pages.
     #[must_use]
     #[inline]
     pub fn exchange(&self, sections: impl Iterator<Item = Ranks> + Clone) -> Exchange {
