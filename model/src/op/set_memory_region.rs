@@ -7,11 +7,12 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::state::vcpu::Pc;
-use crate::state::{Life, Slot, State};
+use crate::state::{Life, Slot, State, Vcpu};
 use crate::words::constants::{MEM_LOG_DIRTY_PAGES, MEM_MAX_PAGES, MEM_READONLY, MEM_SLOTS};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Word,
+    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Waits,
+    Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -103,17 +104,25 @@ impl Operation for SetMemoryRegion {
         None
     }
 
-    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
-        let (machine, state) = (at.machine, at.state);
-        let ready = match at.stage() {
-            ENTER => state.slots_lock == 0,
-            GRACE | GRACE_INVALID => !state.vcpus.iter().any(|vcpu| vcpu.old_slots),
-            REARM | ZAP => state.mmu_lock_free(),
+    #[inline(always)]
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        let state = at.state;
+        match at.stage() {
+            ENTER => at.slots_lock(),
+            GRACE | GRACE_INVALID => {
+                Waits::OldSlots.unless(!state.vcpus.iter().any(|vcpu| vcpu.old_slots))
+            }
+            REARM | ZAP => at.mmu_lock(),
             // x86's flush waits until every vCPU has left the guest; whoever enters again turns PML on first.
-            FLUSH => !machine.pml || state.vcpus.iter().all(|v| v.pc != Pc::Guest || v.pml_on),
-            _ => true,
-        };
-        if ready {
+            FLUSH => {
+                let seen = |v: &Vcpu<L>| v.pc != Pc::Guest || v.pml_on;
+                Waits::Flush.unless(!at.machine.pml || state.vcpus.iter().all(seen))
+            }
+            _ => None,
+        }
+    }
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
+        if self.blocked(&at).is_none() {
             found(Choice::Advance);
         }
     }
