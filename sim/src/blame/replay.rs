@@ -25,18 +25,22 @@ pub(super) enum Matching {
 /// Both ways, the first the one that counts where they come to the same.
 pub(super) const ALL: [Matching; 2] = [Matching::Name, Matching::Choice];
 
+/// Steps of the schedule after which is asked whether to go on.
+const PATIENCE: usize = 64;
+
 /// Steps that an actor may take to catch up, and the threads at the end.
 const MOST_EXTRA: usize = 4096;
 
 /// The host pages that `steps`, made for `recorded`, lose under `changed` (machines with their starts): those that are
-/// stale where the protocol claims that none is.
+/// stale where the protocol claims that none is. None: `go_on` said that it is enough.
 pub(super) fn lost_pages<L: Layout>(
     recorded: &(&Machine, State<L>),
     changed: &(&Machine, State<L>),
     steps: &[Step],
     cause: Cause,
     matching: Matching,
-) -> BTreeSet<u32> {
+    go_on: &dyn Fn() -> bool,
+) -> Option<BTreeSet<u32>> {
     let (recorded, mut original) = recorded.clone();
     let (changed, start) = changed.clone();
     let mut run = Run {
@@ -44,7 +48,10 @@ pub(super) fn lost_pages<L: Layout>(
         state: start,
         lost: BTreeSet::new(),
     };
-    for &step in steps {
+    for (at, &step) in steps.iter().enumerate() {
+        if at % PATIENCE == 0 && !go_on() {
+            return None;
+        }
         let name = describe(recorded, &original, step).name();
         let op = moved(cause, step.actor, op_of(&original, step.actor));
         match matching {
@@ -60,7 +67,7 @@ pub(super) fn lost_pages<L: Layout>(
         }
     }
     run.finish();
-    run.lost
+    Some(run.lost)
 }
 
 fn op_of<L: Layout>(state: &State<L>, actor: Actor) -> u16 {

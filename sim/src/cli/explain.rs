@@ -81,7 +81,8 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
         ));
     }
     let text = args.format.format().tell(&story);
-    let mut tail = deliver(text.as_bytes(), args.output.as_deref(), global, "the story")?;
+    let file = deliver(text.as_bytes(), args.output.as_deref(), global, "the story")?;
+    let mut tail = String::new();
     let mut extra = Map::new();
     // The story tells them too, in each of its formats.
     caveats(&replay.scenario, &mut extra);
@@ -117,6 +118,7 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
         command: "explain",
         extra,
         tail,
+        file,
         ..Report::default()
     })
 }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Map;
 
 use super::kind::{self, Wanted};
-use super::report::grouped;
+use super::report::{grouped, say};
 use super::{CliError, CliResult, Global, Report};
 use crate::import::detect::{Detected, LogKind, detect_file};
 use crate::import::{LogOptions, import_kvm_jsonl, import_log_files, import_logs};
@@ -113,7 +113,7 @@ fn logs(args: &ImportArgs) -> CliResult {
         }
         let summary = import_logs(inputs, &mut whole, &options)?;
         whole.rewind()?;
-        eprint!("{summary}");
+        say(summary.to_string().trim_end());
         io::copy(&mut whole, &mut io::stdout().lock())?;
         return Ok(report);
     };
@@ -157,7 +157,7 @@ fn raw_recording(args: &ImportArgs) -> CliResult {
             // Whole or not at all: what is wrong late in a log must not leave half a trace on a pipe.
             let mut out = Vec::new();
             let summary = import_kvm_jsonl(input, &name, args.address_spaces, &mut out)?;
-            report.tail = String::from_utf8_lossy(&out).into_owned();
+            report.file = String::from_utf8_lossy(&out).into_owned();
             summary
         }
     };

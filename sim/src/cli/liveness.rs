@@ -8,7 +8,9 @@ use dirtysim_model::transition::{Step, apply};
 use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};
-use super::report::{Judged, block_words, caveats, expected_words, grouped, mutated};
+use super::report::{
+    Judged, block_words, caveats, expected_words, grouped, kept, mutated, not_begun,
+};
 use super::run::write_whole;
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
@@ -31,7 +33,8 @@ pub(super) fn run(scenarios: &[Scenario], options: &Options, global: &Global) ->
     };
     for scenario in scenarios {
         if interrupted() {
-            break;
+            report.subjects.push(not_begun("scenario", &scenario.name));
+            continue;
         }
         let begun = Instant::now();
         let outcome = {
@@ -112,7 +115,7 @@ fn subject(
         json.insert("also_broken".into(), also.into());
     }
     match &outcome.lasso {
-        Some(lasso) => text.push_str(&shown(scenario, lasso, global, &mut json)?),
+        Some(lasso) => text.push_str(&shown(scenario, lasso, global, &mut json)),
         None if verdict == Verdict::Violated => {
             text.push_str("  no schedule that shows it could be put together\n");
         }
@@ -156,7 +159,7 @@ fn shown(
     lasso: &Lasso,
     global: &Global,
     json: &mut Map<String, Value>,
-) -> Result<String, CliError> {
+) -> String {
     let (stem, cycle) = lasso.steps.split_at(lasso.stem());
     json.insert("invariant".into(), lasso.kind.invariant().name().into());
     json.insert("steps".into(), lasso.steps.len().into());
@@ -166,10 +169,10 @@ fn shown(
     let path = global
         .trace_dir
         .join(format!("{}.liveness.trace.jsonl", scenario.name));
-    write_whole(&path, |file| {
+    let written = write_whole(&path, |file| {
         steps::write_lasso(file, scenario, lasso, "search for cycles")
-    })?;
-    json.insert("trace".into(), path.display().to_string().into());
+    });
+    let trace = kept(&path, written, json);
     let but = match lasso.kind {
         Endless::WithoutProgress => "",
         Endless::WithoutEnd => " and brings nobody to the end that is waited for",
@@ -193,8 +196,8 @@ fn shown(
     if !lines.is_empty() {
         json.insert("cycle_blocks".into(), lines.into());
     }
-    text.push_str(&format!("  trace: {}\n", path.display()));
-    Ok(text)
+    text.push_str(&format!("  {trace}\n"));
+    text
 }
 
 /// The steps of a cycle, one line a block.

@@ -8,7 +8,7 @@ use dirtysim_model::transition::Step;
 use serde_json::{Map, Value};
 
 use super::kind::{self, Wanted};
-use super::report::{block_words, caveats, grouped, mutated};
+use super::report::{block_words, caveats, grouped, mutated, not_begun};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::first;
 use crate::mutated::{Acted, acted_in};
@@ -59,59 +59,80 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
         ..Report::default()
     };
     for path in &args.traces {
-        let begun = Instant::now();
-        let name = path.display().to_string();
-        kind::check(path, Wanted::Trace)?;
-        let reader = TraceReader::open(path)?;
-        let header = reader.header().clone();
-        let mut subject = match header.kind {
-            Kind::Step => {
-                let mut scenario = steps::scenario_of(&header, &name)?;
-                for mutation in &args.mutate {
-                    let mutation = super::list::find_mutation(mutation)?;
-                    scenario = super::run::switch_on(scenario, mutation)?;
-                }
-                // Steps are kept only where somebody asks which mutation they met.
-                let mutated = !scenario.machine.mutations().is_empty();
-                let mut taken = Vec::new();
-                let replay = steps::replay(reader, &name, scenario, |step| {
-                    if mutated && taken.len() < MOST_ASKED {
-                        taken.push(step);
-                    }
-                })?;
-                step_subject(&name, &header, &replay, &taken)
-            }
-            Kind::Call => {
-                let options = ReplayOptions {
-                    mutations: args
-                        .mutate
-                        .iter()
-                        .map(|mutation| super::list::find_mutation(mutation))
-                        .collect::<Result<_, _>>()?,
-                    ..ReplayOptions::default()
-                };
-                let outcome = calls::replay_calls(&header, reader.rows()?, &name, &options)?;
-                call_subject(&name, &header, &outcome)
-            }
-            Kind::Observed if !args.mutate.is_empty() => {
-                return Err(CliError(format!(
-                    "{name}: a mutation of the model has no effect on what a log observed\nhelp: leave --mutate away"
-                )));
-            }
-            Kind::Observed => {
-                let mut shape = Shape::new(&header, args.config());
-                let rows = reader.rows::<ObservedEvent>()?;
-                let checked = check_and_shape(rows, args.config(), &mut shape)?;
-                let searched = search_again(args, path, &checked, &shape)?;
-                observed_subject(&name, &header, &checked, &searched)
-            }
-        };
-        subject
-            .json
-            .insert("elapsed_s".into(), begun.elapsed().as_secs_f64().into());
-        report.subjects.push(subject);
+        if interrupted() {
+            report
+                .subjects
+                .push(not_begun("trace", &path.display().to_string()));
+            continue;
+        }
+        match one(args, path) {
+            Ok(subject) => report.subjects.push(subject),
+            // What the others say stands all the same.
+            Err(error) => report.errors.push(error),
+        }
     }
-    Ok(report)
+    match report.errors.pop() {
+        Some(error) if report.subjects.is_empty() && report.errors.is_empty() => Err(error),
+        last => {
+            report.errors.extend(last);
+            Ok(report)
+        }
+    }
+}
+
+/// One trace, run again.
+fn one(args: &ReplayArgs, path: &Path) -> Result<Subject, CliError> {
+    let begun = Instant::now();
+    let name = path.display().to_string();
+    kind::check(path, Wanted::Trace)?;
+    let reader = TraceReader::open(path)?;
+    let header = reader.header().clone();
+    let mut subject = match header.kind {
+        Kind::Step => {
+            let mut scenario = steps::scenario_of(&header, &name)?;
+            for mutation in &args.mutate {
+                let mutation = super::list::find_mutation(mutation)?;
+                scenario = super::run::switch_on(scenario, mutation)?;
+            }
+            // Steps are kept only where somebody asks which mutation they met.
+            let mutated = !scenario.machine.mutations().is_empty();
+            let mut taken = Vec::new();
+            let replay = steps::replay(reader, &name, scenario, |step| {
+                if mutated && taken.len() < MOST_ASKED {
+                    taken.push(step);
+                }
+            })?;
+            step_subject(&name, &header, &replay, &taken)
+        }
+        Kind::Call => {
+            let options = ReplayOptions {
+                mutations: args
+                    .mutate
+                    .iter()
+                    .map(|mutation| super::list::find_mutation(mutation))
+                    .collect::<Result<_, _>>()?,
+                ..ReplayOptions::default()
+            };
+            let outcome = calls::replay_calls(&header, reader.rows()?, &name, &options)?;
+            call_subject(&name, &header, &outcome)
+        }
+        Kind::Observed if !args.mutate.is_empty() => {
+            return Err(CliError(format!(
+                "{name}: a mutation of the model has no effect on what a log observed\nhelp: leave --mutate away"
+            )));
+        }
+        Kind::Observed => {
+            let mut shape = Shape::new(&header, args.config());
+            let rows = reader.rows::<ObservedEvent>()?;
+            let checked = check_and_shape(rows, args.config(), &mut shape)?;
+            let searched = search_again(args, path, &checked, &shape)?;
+            observed_subject(&name, &header, &checked, &searched)
+        }
+    };
+    subject
+        .json
+        .insert("elapsed_s".into(), begun.elapsed().as_secs_f64().into());
+    Ok(subject)
 }
 
 /// What a search came to, and on which machines.

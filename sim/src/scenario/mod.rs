@@ -14,6 +14,7 @@ mod steps;
 pub mod vocabulary;
 mod writers;
 
+use std::io::Read;
 use std::path::Path;
 
 use dirtysim_model::machine::Machine;
@@ -131,22 +132,23 @@ impl Scenario {
         let file = path.display().to_string();
         let whole =
             |problem: String, help: &str| ScenarioError::whole(&file, problem, help.to_owned());
-        let size = std::fs::metadata(path)
-            .map_err(|error| {
-                whole(
-                    format!("cannot read: {error}"),
-                    "give a file, or a name that `dirtysim list scenarios` shows",
-                )
-            })?
-            .len();
-        if size > MOST_BYTES {
+        let unreadable = |error: std::io::Error| {
+            whole(
+                format!("cannot read: {error}"),
+                "give a readable file, or a name that `dirtysim list scenarios` shows",
+            )
+        };
+        // What is no regular file has no size that could be asked for.
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|input| input.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(unreadable)?;
+        if bytes.len() as u64 > MOST_BYTES {
             return Err(whole(
-                format!("{size} bytes"),
+                format!("more than {MOST_BYTES} bytes"),
                 "a scenario has at most 1 MiB",
             ));
         }
-        let bytes = std::fs::read(path)
-            .map_err(|error| whole(format!("cannot read: {error}"), "give a readable file"))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             whole(
                 format!("invalid UTF-8 at byte {}", error.utf8_error().valid_up_to()),
@@ -188,9 +190,13 @@ impl Scenario {
 
     fn from_tree(source: Source<'_>, tree: &node::Node, written: Written) -> Result<Self> {
         let mut top = Table::new(source, tree, "the scenario")?;
-        let name = top.text("name")?.map(str::to_owned);
-        let sentence = top.text("sentence")?.unwrap_or_default().to_owned();
-        let origin = top.text("origin")?.unwrap_or_default().to_owned();
+        let name = top
+            .get("name")
+            .map(|node| reader::name(source, node, "scenario"))
+            .transpose()?
+            .map(str::to_owned);
+        let sentence = one_line(top.text("sentence")?.unwrap_or_default());
+        let origin = one_line(top.text("origin")?.unwrap_or_default());
         let expect = top.get("expect");
         let stated = expect.map_or(0, |node| node.span.start);
         let expect = expect.map(|node| read_expect(source, node)).transpose()?;
@@ -222,9 +228,6 @@ impl Scenario {
                 "write name = \"what-it-shows\"",
             );
         };
-        if let Err(rule) = check_name(&name) {
-            return source.error(&span, format!("the name `{name}`"), rule);
-        }
         dirtysim_model::op::ahead::look_ahead(&mut parts.machine);
         let scenario = Self {
             name,
@@ -394,6 +397,11 @@ impl Scenario {
     }
 }
 
+/// A text in one line, as a verdict has it.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Runs thread 0 through the operation of the set-up that it is at.
 fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) -> Answer {
     finish_op(machine, state, 0, |_| ()).expect("in set-up nobody holds what a step could wait for")
@@ -405,11 +413,16 @@ fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) -> Answer {
 /// The rule, where it is not kept.
 pub fn check_name(name: &str) -> std::result::Result<(), &'static str> {
     let right = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    if name.is_empty() || !name.chars().all(right) {
-        return Err("a name has letters, digits, - and _ only: files are named after it");
+    if !(1..=MOST_NAME).contains(&name.len()) || !name.chars().all(right) {
+        return Err(
+            "a name has 1 to 100 letters, digits, - and _ only: files, steps and pages are named by it",
+        );
     }
     Ok(())
 }
+
+/// The longest name, in characters.
+const MOST_NAME: usize = 100;
 
 /// Whether a file reads like a scenario, right or wrong: its first lines are TOML's and have keys of one.
 #[must_use]

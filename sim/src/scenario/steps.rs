@@ -62,9 +62,13 @@ pub(super) fn read(
     }
     let mut locks = Vec::new();
     let mut lists = vec![(node.span.clone(), table.list("steps")?)];
+    let mut names: Vec<String> = Vec::new();
     for thread in table.list("threads")?.unwrap_or_default() {
         let mut thread_table = Table::new(source, thread, "a thread")?;
-        thread_table.text("name")?;
+        // Thread 0 is the one of `steps`.
+        let usual = format!("thread{}", names.len() + 1);
+        let name = thread_table.name("thread", usual, names.iter().map(String::as_str))?;
+        names.push(name);
         lists.push((thread.span.clone(), thread_table.list("steps")?));
         thread_table.finish()?;
     }
@@ -99,6 +103,7 @@ pub(super) fn read(
             threads,
         };
         writer.steps(steps)?;
+        writer.check_size(&span)?;
         writer.note_origin(None);
         let (mut program, origins) = (writer.program, writer.origins);
         let end = program.len() as u16;
@@ -106,13 +111,6 @@ pub(super) fn read(
             if let Op::Again(op::Again { to, .. }) = op {
                 *to = (*to).min(end);
             }
-        }
-        if program.len() > MOST_OPS {
-            return source.error(
-                &span,
-                format!("{} operations with repetitions written out", program.len()),
-                format!("a program has at most {MOST_OPS}"),
-            );
         }
         parts.machine.programs.push(program);
         parts.origins.push(origins);
@@ -132,12 +130,22 @@ pub(super) fn read(
 impl Writer<'_> {
     fn steps(&mut self, nodes: &[Node]) -> Result<()> {
         for node in nodes {
-            if self.program.len() > MOST_OPS {
-                break;
-            }
             self.step(node)?;
+            self.check_size(&node.span)?;
         }
         Ok(())
+    }
+
+    /// Refuses a program that has become too long by what stands there.
+    fn check_size(&self, span: &Range<usize>) -> Result<()> {
+        if self.program.len() <= MOST_OPS {
+            return Ok(());
+        }
+        self.source.error(
+            span,
+            format!("more than {MOST_OPS} operations with repetitions written out"),
+            format!("a program has at most {MOST_OPS}"),
+        )
     }
 
     fn step(&mut self, node: &Node) -> Result<()> {
@@ -172,7 +180,15 @@ impl Writer<'_> {
                 );
             };
             for _ in 0..count {
+                let begin = self.program.len();
                 self.steps(steps)?;
+                if self.program.len() == begin {
+                    return source.error(
+                        &node.span,
+                        "`repeat` of steps that do nothing",
+                        "write steps that do something, or leave it away",
+                    );
+                }
             }
             return Ok(());
         }
@@ -302,17 +318,8 @@ impl Writer<'_> {
 
     /// The next operation's number, which is small enough for a jump.
     fn target(&self, node: &Node) -> Result<u16> {
-        match u16::try_from(self.program.len()) {
-            Ok(to) if usize::from(to) <= MOST_OPS => Ok(to),
-            _ => self.source.error(
-                &node.span,
-                format!(
-                    "{} operations with repetitions written out",
-                    self.program.len()
-                ),
-                format!("a program has at most {MOST_OPS}"),
-            ),
-        }
+        self.check_size(&node.span)?;
+        Ok(self.program.len() as u16)
     }
 
     /// An operation that can fail; inside a `try` its error leads elsewhere.
@@ -767,6 +774,7 @@ impl Writer<'_> {
                 if at >= end {
                     break;
                 }
+                self.check_size(&table.span)?;
             }
         }
         Ok(())
