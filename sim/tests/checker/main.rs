@@ -1,0 +1,91 @@
+//! A checker for the checker: random scenarios, and a plain explorer that shares nothing with the search.
+//!
+//! `cargo bench -p dirtysim --bench checker` judges many more of them.
+
+mod compare;
+mod generate;
+mod naive;
+mod tally;
+
+use dirtysim::scenario::Scenario;
+use dirtysim::scenario::vocabulary::VOCABULARY;
+use dirtysim_model::words::mutation::Mutation;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+
+use compare::{Effort, compare};
+use generate::{NUMBERS, scenario};
+use tally::{Tally, Words};
+
+/// Lists of numbers, the same in every run.
+fn numbers() -> (TestRunner, impl Strategy<Value = Vec<u32>>) {
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let runner = TestRunner::new_with_rng(config, rng);
+    (runner, prop::collection::vec(any::<u32>(), NUMBERS))
+}
+
+/// Scenarios that are compared here; those that are refused or too large come on top.
+const COMPARED: u32 = 300;
+
+#[test]
+fn the_search_says_what_a_plain_explorer_says() {
+    let effort = Effort {
+        most_states: 1_000,
+        seeds: 5,
+    };
+    let (mut runner, strategy) = numbers();
+    let mut tally = Tally::default();
+    while tally.compared() < COMPARED {
+        let tree = strategy
+            .new_tree(&mut runner)
+            .expect("numbers can be drawn");
+        let text = scenario(&tree.current());
+        match compare(&text, effort) {
+            Ok(outcome) => tally.note(&outcome),
+            Err(why) => panic!("{why}\n{text}"),
+        }
+    }
+    println!("{tally}");
+    let least = COMPARED / 5;
+    assert!(tally.holds > least && tally.violated > least, "{tally}");
+}
+
+#[test]
+fn every_word_of_the_language_is_drawn_with_every_argument() {
+    let (mut runner, strategy) = numbers();
+    let mut words = Words::default();
+    let mut read = 0;
+    for _ in 0..10_000 {
+        let tree = strategy
+            .new_tree(&mut runner)
+            .expect("numbers can be drawn");
+        if let Ok(scenario) = Scenario::from_toml("drawn", &scenario(&tree.current())) {
+            words.note(&scenario);
+            read += 1;
+        }
+    }
+    let mut rare = Vec::new();
+    let mut ask = |word: String, least: u32| {
+        let count = words.of(&word);
+        if count < least {
+            rare.push(format!("{word}: {count}"));
+        }
+    };
+    for (word, keys, _) in VOCABULARY {
+        ask((*word).to_owned(), 100);
+        keys.iter()
+            .for_each(|key| ask(format!("{word}.{key}"), 100));
+    }
+    for mutation in Mutation::ALL {
+        ask(format!(".mutations={}", mutation.name()), 20);
+    }
+    assert!(
+        rare.is_empty(),
+        "of {read} that were read, too few have {rare:#?}"
+    );
+}
