@@ -21,27 +21,26 @@ use crate::naive::{Explored, explore};
 
 /// How far to go.
 #[derive(Clone, Copy)]
-pub struct Effort {
+pub(crate) struct Effort {
     /// Larger scenarios are left out.
-    pub most_states: usize,
+    pub(crate) most_states: usize,
     /// Seeds of each scheduler.
-    pub seeds: u64,
+    pub(crate) seeds: u64,
 }
 
 /// What a scenario turned out to be.
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The reader says why.
     Refused(String),
     TooLarge,
     Judged(Judged),
 }
 
-pub struct Judged {
-    pub verdict: Verdict,
-    pub broken: usize,
-    pub raw_states: usize,
-    pub states: u64,
-    pub mutated: bool,
+pub(crate) struct Judged {
+    pub(crate) verdict: Verdict,
+    pub(crate) raw_states: usize,
+    pub(crate) states: u64,
+    pub(crate) mutated: bool,
 }
 
 const SCHEDULERS: [Scheduler; 3] = [
@@ -74,7 +73,7 @@ macro_rules! agree {
 ///
 /// # Errors
 /// What they do not agree about.
-pub fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
+pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
     let scenario = match Scenario::from_toml("drawn", text) {
         Ok(scenario) => scenario,
         Err(error) => return Ok(Outcome::Refused(error.to_string())),
@@ -137,7 +136,6 @@ pub fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
     }
     Ok(Outcome::Judged(Judged {
         verdict,
-        broken: explored.broken.len(),
         raw_states: explored.states.len(),
         states: whole.states,
         mutated: !scenario.machine.mutations().is_empty(),
@@ -287,6 +285,11 @@ fn replays(scenario: &Scenario, schedule: &[Step], claim: Invariant) -> Result<(
     let mut again = Vec::new();
     let replay = steps::replay(reader, "drawn", read, |step| again.push(step))
         .map_err(|error| error.to_string())?;
+    agree!(
+        replay.differences_total,
+        0,
+        "lines of a trace that the model writes otherwise"
+    );
     agree!(again, schedule, "a schedule and its replay");
     agree!(
         replay.broken.has(claim),

@@ -13,21 +13,36 @@ use dirtysim_model::oracle::Invariant;
 use dirtysim_model::words::mutation::Mutation;
 
 /// Numbers that a scenario is made of, at most.
-pub const NUMBERS: usize = 160;
+pub(crate) const NUMBERS: usize = 160;
 
 /// The choices that the language's keys have; `keys.rs` compares them with those that the reader knows.
-pub const WAYS: &[&str] = &[
+pub(crate) const WAYS: &[&str] = &[
     "right",
     "skip-first",
     "write-zero",
     "unread",
     "one-too-many",
 ];
-pub const INTO: &[&str] = &["pending", "hand", "vmm-log", "nowhere"];
-pub const LOGS: &[&str] = &["right", "early", "none", "wrong-space"];
+pub(crate) const INTO: &[&str] = &["pending", "hand", "vmm-log", "nowhere"];
+pub(crate) const LOGS: &[&str] = &["right", "early", "none", "wrong-space"];
+
+/// Words that many mutations are about.
+const MUTABLE: &[&str] = &[
+    "get-dirty-log",
+    "clear-dirty-log",
+    "its-save-tables",
+    "kernel-write",
+    "harvest-rings",
+    "publish",
+    "mark-queues",
+    "drop-free",
+    "device-log-sync",
+    "take-always-dirty",
+    "add-slot",
+];
 
 /// The scenario that is made of some numbers: the text of a file.
-pub fn scenario(numbers: &[u32]) -> String {
+pub(crate) fn scenario(numbers: &[u32]) -> String {
     let mut draw = Draw(numbers.iter());
     let mutations = if draw.chance(30) {
         1 + draw.below(2)
@@ -35,7 +50,7 @@ pub fn scenario(numbers: &[u32]) -> String {
         0
     };
     let which: Vec<u32> = (0..mutations).map(|_| draw.number()).collect();
-    let text = World::new(&mut draw).text(&mut draw);
+    let text = World::new(&mut draw, mutations > 0).text(&mut draw);
     let right = format!("name = \"drawn\"\n{text}");
     let Ok(read) = Scenario::from_toml("drawn", &right) else {
         return right;
@@ -108,9 +123,12 @@ struct Slot {
 }
 
 impl World {
-    fn new(draw: &mut Draw) -> Self {
-        let extras = draw.pick(&[0, 1, 1, 2, 2, 3]);
-        let extras: Vec<&str> = (0..extras).map(|_| draw.pick(VOCABULARY).0).collect();
+    fn new(draw: &mut Draw, mutated: bool) -> Self {
+        let extras = draw.pick(&[0, 1, 1, 2, 2, 3, 3]);
+        let mut extras: Vec<&str> = (0..extras).map(|_| draw.pick(VOCABULARY).0).collect();
+        if mutated {
+            extras.push(draw.pick(MUTABLE));
+        }
         let arch = if extras.contains(&"pre-fault") {
             Arch::X86
         } else {
@@ -127,6 +145,9 @@ impl World {
         let mut kernels = Kernel::ALL.to_vec();
         kernels.reverse();
         kernels.retain(|kernel| unknown_kernel(arch, *kernel).is_none());
+        if extras.contains(&"pre-fault") {
+            kernels.retain(|kernel| kernel.has_pre_fault());
+        }
         let kernel = draw.pick(&kernels);
         let threads = draw.pick(&[0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3]);
         let vcpus = draw.pick(&[1, 1, 1, 1, 1, 2, 2, 2, 3]);
@@ -638,7 +659,7 @@ impl World {
                 ) => true,
                 _ => false,
             };
-            if must || draw.chance(35) {
+            if must || draw.chance(50) {
                 arguments.push(format!("{key} = {}", self.value(draw, word, key, own)));
             }
         }

@@ -3,6 +3,7 @@
 //! `cargo bench -p dirtysim --bench checker` judges many more of them.
 
 mod compare;
+mod debug;
 mod generate;
 mod naive;
 mod tally;
@@ -82,7 +83,7 @@ fn every_word_of_the_language_is_drawn_with_every_argument() {
             .for_each(|key| ask(format!("{word}.{key}"), 100));
     }
     for mutation in Mutation::ALL {
-        ask(format!(".mutations={}", mutation.name()), 20);
+        ask(format!(".mutations={}", mutation.name()), 10);
     }
     assert!(
         rare.is_empty(),

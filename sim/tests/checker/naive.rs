@@ -12,17 +12,17 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Effect, apply, for_each_step};
 
 /// What there is to know of a scenario.
-pub struct Explored<L: Layout> {
+pub(crate) struct Explored<L: Layout> {
     /// Every state that some schedule comes to.
-    pub states: HashSet<Rc<State<L>>>,
+    pub(crate) states: HashSet<Rc<State<L>>>,
     /// The claims that some schedule breaks, each with the fewest steps that do it.
-    pub broken: BTreeMap<Invariant, usize>,
+    pub(crate) broken: BTreeMap<Invariant, usize>,
     /// Whether some schedule comes to a step that claims something.
-    pub claimed: bool,
+    pub(crate) claimed: bool,
 }
 
 /// Explores all of a scenario; none where it has more than `most` states.
-pub fn explore<L: Layout>(scenario: &Scenario, most: usize) -> Option<Explored<L>> {
+pub(crate) fn explore<L: Layout>(scenario: &Scenario, most: usize) -> Option<Explored<L>> {
     let machine = &scenario.machine;
     let start = Rc::new(scenario.start::<L>().expect("the layout has room for it"));
     let mut explored = Explored {

@@ -10,10 +10,10 @@ use crate::compare::{Judged, Outcome};
 
 /// How many scenarios have a word: a step, `step.key`, `step.key=value`, `table.key`.
 #[derive(Default)]
-pub struct Words(pub BTreeMap<String, u32>);
+pub(crate) struct Words(pub BTreeMap<String, u32>);
 
 impl Words {
-    pub fn note(&mut self, scenario: &Scenario) {
+    pub(crate) fn note(&mut self, scenario: &Scenario) {
         let mut words = Vec::new();
         walk("", &scenario.source, &mut words);
         words.sort();
@@ -23,7 +23,7 @@ impl Words {
         }
     }
 
-    pub fn of(&self, word: &str) -> u32 {
+    pub(crate) fn of(&self, word: &str) -> u32 {
         self.0.get(word).copied().unwrap_or(0)
     }
 }
@@ -69,20 +69,20 @@ fn is_about_steps(place: &str) -> bool {
 
 /// What became of the scenarios.
 #[derive(Default)]
-pub struct Tally {
-    pub drawn: u32,
-    pub holds: u32,
-    pub violated: u32,
-    pub inconclusive: u32,
-    pub mutated: u32,
-    pub too_large: u32,
-    pub refused: BTreeMap<String, u32>,
-    pub states: u64,
-    pub raw_states: u64,
+pub(crate) struct Tally {
+    pub(crate) drawn: u32,
+    pub(crate) holds: u32,
+    pub(crate) violated: u32,
+    pub(crate) inconclusive: u32,
+    pub(crate) mutated: u32,
+    pub(crate) too_large: u32,
+    pub(crate) refused: BTreeMap<String, u32>,
+    pub(crate) states: u64,
+    pub(crate) raw_states: u64,
 }
 
 impl Tally {
-    pub fn note(&mut self, outcome: &Outcome) {
+    pub(crate) fn note(&mut self, outcome: &Outcome) {
         self.drawn += 1;
         match outcome {
             Outcome::Refused(why) => *self.refused.entry(reason(why)).or_default() += 1,
@@ -102,7 +102,7 @@ impl Tally {
         self.raw_states += judged.raw_states as u64;
     }
 
-    pub fn compared(&self) -> u32 {
+    pub(crate) fn compared(&self) -> u32 {
         self.holds + self.violated + self.inconclusive
     }
 }
