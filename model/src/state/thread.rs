@@ -40,7 +40,7 @@ pub struct Thread<L: Parts> {
     pub entry_offset: u64,
     /// RESET's batch.
     pub batch: Batch,
-    /// What the last ioctl answered.
+    /// What the last ioctl answered, until the next operation begins.
     pub answer: Answer,
     /// Host pages collected and not yet published.
     pub hand: L::Set,
