@@ -1,23 +1,32 @@
-use std::collections::HashMap;
+use crate::naive::explore;
 use dirtysim::scenario::Scenario;
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Medium;
 use dirtysim_model::transition::{apply, describe, for_each_step};
-use crate::naive::explore;
+use std::collections::HashMap;
 
 fn diff(a: &State<Medium>, b: &State<Medium>) -> String {
     let (a, b) = (format!("{a:?}"), format!("{b:?}"));
-    a.split(", ").zip(b.split(", ")).filter(|(a, b)| a != b).map(|(a, b)| format!("{a} / {b}")).collect::<Vec<_>>().join("; ")
+    a.split(", ")
+        .zip(b.split(", "))
+        .filter(|(a, b)| a != b)
+        .map(|(a, b)| format!("{a} / {b}"))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 #[test]
 fn debug() {
-    let Ok(file) = std::env::var("DEBUG_SCENARIO") else { return };
+    let Ok(file) = std::env::var("DEBUG_SCENARIO") else {
+        return;
+    };
     let text = std::fs::read_to_string(file).unwrap();
     let scenario = Scenario::from_toml("x", &text).unwrap();
     let machine = &scenario.machine;
-    for (i, p) in machine.programs.iter().enumerate() { println!("{i} {p:?}"); }
+    for (i, p) in machine.programs.iter().enumerate() {
+        println!("{i} {p:?}");
+    }
     let explored = explore::<Medium>(&scenario, 100_000).unwrap();
     println!("{:?}", explored.broken);
     let start = scenario.start::<Medium>().unwrap();
@@ -33,7 +42,9 @@ fn debug() {
         state
     };
     let mut images: HashMap<Vec<u64>, Vec<_>> = HashMap::new();
-    for state in &explored.states { images.entry(pack(state)).or_default().push(state.clone()); }
+    for state in &explored.states {
+        images.entry(pack(state)).or_default().push(state.clone());
+    }
     println!("{} raw, {} images", explored.states.len(), images.len());
     // What packing and unpacking changes before a step, changes nothing after it.
     let mut shown = 0;
@@ -45,7 +56,10 @@ fn debug() {
         for_each_step(machine, &back, |s| others.push(s));
         if steps != others && shown < 3 {
             shown += 1;
-            println!("steps differ: {steps:?} / {others:?}: {}", diff(state, &back));
+            println!(
+                "steps differ: {steps:?} / {others:?}: {}",
+                diff(state, &back)
+            );
         }
         for step in steps {
             let (mut a, mut b) = (State::clone(state), back.clone());
@@ -53,7 +67,12 @@ fn debug() {
             apply(machine, &mut b, step);
             if pack(&a) != pack(&b) && shown < 3 {
                 shown += 1;
-                println!("{step:?} {}: before {} ==> after {}", describe(machine, state, step), diff(state, &back), diff(&unpack(&pack(&a)), &unpack(&pack(&b))));
+                println!(
+                    "{step:?} {}: before {} ==> after {}",
+                    describe(machine, state, step),
+                    diff(state, &back),
+                    diff(&unpack(&pack(&a)), &unpack(&pack(&b)))
+                );
             }
         }
     }
@@ -72,7 +91,10 @@ fn debug() {
                 let packed = pack(&after);
                 if !images.contains_key(&packed) && shown < 3 && images.contains_key(&words) {
                     shown += 1;
-                    println!("--- {step:?} {} leads to what nobody has", describe(machine, &state, step));
+                    println!(
+                        "--- {step:?} {} leads to what nobody has",
+                        describe(machine, &state, step)
+                    );
                 }
                 if seen.insert(packed.clone(), ()).is_none() {
                     next.push(packed);
@@ -89,21 +111,33 @@ fn debug() {
 #[test]
 fn sizes() {
     use proptest::strategy::{Strategy, ValueTree};
-    let Ok(n) = std::env::var("DEBUG_SIZES") else { return };
+    let Ok(n) = std::env::var("DEBUG_SIZES") else {
+        return;
+    };
     let (mut runner, strategy) = crate::numbers();
     let mut sizes = vec![];
     let mut texts = vec![];
     for _ in 0..n.parse().unwrap() {
         let text = crate::generate::scenario(&strategy.new_tree(&mut runner).unwrap().current());
-        let Ok(scenario) = Scenario::from_toml("x", &text) else { continue };
+        let Ok(scenario) = Scenario::from_toml("x", &text) else {
+            continue;
+        };
         let most = 30_000;
-        let (size, broken) = explore::<Medium>(&scenario, most).map_or((usize::MAX, true), |e| (e.states.len(), !e.broken.is_empty()));
+        let (size, broken) = explore::<Medium>(&scenario, most).map_or((usize::MAX, true), |e| {
+            (e.states.len(), !e.broken.is_empty())
+        });
         sizes.push((size, broken));
         texts.push((size, text));
     }
     sizes.sort();
-    for q in [10, 20, 30, 40, 50, 60, 70, 80, 90] { println!("{q}%: {}", sizes[sizes.len() * q / 100].0); }
-    println!("{} read, broken {}", sizes.len(), sizes.iter().filter(|s| s.1 && s.0 < usize::MAX).count());
+    for q in [10, 20, 30, 40, 50, 60, 70, 80, 90] {
+        println!("{q}%: {}", sizes[sizes.len() * q / 100].0);
+    }
+    println!(
+        "{} read, broken {}",
+        sizes.len(),
+        sizes.iter().filter(|s| s.1 && s.0 < usize::MAX).count()
+    );
     texts.sort();
     println!("{}", texts[texts.len() * 95 / 100].1);
     println!("{}", texts[texts.len() * 85 / 100].1);

@@ -115,6 +115,8 @@ struct World {
     /// Steps that are strewn into an order that is right, by word.
     extras: Vec<&'static str>,
     starts_logging: bool,
+    /// What makes a scenario large can be afforded so often.
+    budget: u32,
 }
 
 struct Slot {
@@ -149,29 +151,47 @@ impl World {
             kernels.retain(|kernel| kernel.has_pre_fault());
         }
         let kernel = draw.pick(&kernels);
-        let threads = draw.pick(&[0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3]);
-        let vcpus = draw.pick(&[1, 1, 1, 1, 1, 2, 2, 2, 3]);
         let ring = arch.has_ring(kernel) && draw.chance(50);
         let bitmap = !ring || (arch.has_ring_with_bitmap(kernel) && draw.chance(50));
         let device = extras.iter().any(|word| word.contains("device"));
-        Self {
+        let mut world = Self {
             arch,
             kernel,
-            vcpus,
+            vcpus: 1,
             slots: Vec::new(),
             word_bits: 0,
             ring,
             bitmap,
             manual: arch.manual_protect_mask() != 0 && draw.chance(35),
-            devices: if device || draw.chance(6) {
-                draw.pick(&[1, 1, 1, 1, 2])
-            } else {
-                0
-            },
-            threads,
+            devices: u32::from(device),
+            threads: 0,
             extras,
-            starts_logging: draw.chance(15),
+            starts_logging: draw.chance(60),
+            budget: draw.pick(&[1, 2, 3, 3, 4, 5]),
+        };
+        for (of, percent, cost) in [
+            (0, 40, 3),
+            (1, 30, 2),
+            (2, 10, 2),
+            (0, 10, 3),
+            (1, 20, 1),
+            (1, 20, 1),
+            (2, 5, 1),
+        ] {
+            if world.affords(draw, percent, cost) {
+                *[&mut world.vcpus, &mut world.threads, &mut world.devices][of] += 1;
+            }
         }
+        world
+    }
+
+    /// Whether something that makes a scenario large is to be had.
+    fn affords(&mut self, draw: &mut Draw, percent: u32, cost: u32) -> bool {
+        let yes = self.budget >= cost && draw.chance(percent);
+        if yes {
+            self.budget -= cost;
+        }
+        yes
     }
 
     fn has(&self, word: &str) -> bool {
@@ -245,7 +265,8 @@ impl World {
                 "manual_protect = \"initially-set\"\n",
             ]));
         }
-        let several = draw.chance(35)
+        let several = self.starts_logging
+            || draw.chance(20)
             || ["add-slot", "remove-slot", "move-slot"]
                 .iter()
                 .any(|word| self.has(word));
@@ -256,7 +277,8 @@ impl World {
         let slots = if several {
             self.several_slots(draw, spaces)
         } else {
-            let pages = draw.pick(&[1, 2, 2, 3]);
+            let pages =
+                1 + u32::from(self.affords(draw, 50, 1)) + u32::from(self.affords(draw, 20, 1));
             text.push_str(&format!("pages = {pages}\n"));
             self.slots.push(Slot {
                 name: "ram".to_owned(),
@@ -279,10 +301,11 @@ impl World {
 
     fn several_slots(&mut self, draw: &mut Draw, spaces: bool) -> String {
         let mut text = String::new();
-        let total: u32 = 4;
-        let mut blocks = 0;
-        for index in 0..draw.pick(&[1, 2, 2, 2, 3]) {
-            let pages = if index == 0 { draw.pick(&[1, 2, 3]) } else { 1 };
+        let comes = ["add-slot", "remove-slot", "move-slot"];
+        let more = comes.iter().any(|word| self.has(word)) || self.affords(draw, 40, 1);
+        for index in 0..1 + u32::from(more) + u32::from(more && self.affords(draw, 15, 1)) {
+            let pages =
+                1 + u32::from(self.affords(draw, 25, 1)) + u32::from(self.affords(draw, 5, 1));
             let name = format!("slot{index}");
             text.push_str(&format!("[[slots]]\npages = {pages}\n"));
             if draw.chance(60) {
@@ -319,11 +342,9 @@ impl World {
                     draw.below(self.slots[0].pages)
                 ));
             } else if draw.chance(12) {
-                // Within the frames that there are for certain.
-                let block = draw.below(total.min(blocks + pages) - pages + 1);
+                let block = draw.below(6);
                 text.push_str(&format!("block = {block}\n"));
             }
-            blocks += pages;
             self.slots.push(Slot { name, pages });
         }
         text
@@ -350,16 +371,16 @@ impl World {
         list(&pages)
     }
 
-    fn writers(&self, draw: &mut Draw) -> String {
+    fn writers(&mut self, draw: &mut Draw) -> String {
         let mut text = "[writers]\n".to_owned();
         if !draw.chance(12) {
             let stores = if draw.chance(1) {
                 "\"unlimited\""
             } else {
-                draw.pick(&["1", "1", "1", "2"])
+                ["1", "2"][usize::from(self.affords(draw, 25, 2))]
             };
             let mut vcpu = format!("stores = {stores}");
-            if draw.chance(15) {
+            if self.affords(draw, 15, 1) {
                 vcpu.push_str(&format!(", loads = {}", draw.pick(&[1, 1, 2])));
             }
             if draw.chance(30) {
@@ -379,7 +400,7 @@ impl World {
             }
             text.push_str(&format!("vcpu = {{ {vcpu} }}\n"));
         }
-        if draw.chance(10) {
+        if self.affords(draw, 15, 1) {
             let mut record = format!(
                 "updates = {}, page = {}",
                 draw.pick(&[1, 1, 2]),
@@ -448,7 +469,7 @@ impl World {
         format!("{{ {} }}", keys.join(", "))
     }
 
-    fn protocol(&self, draw: &mut Draw) -> String {
+    fn protocol(&mut self, draw: &mut Draw) -> String {
         let mut text = "[protocol]\n".to_owned();
         if self.ring && draw.chance(10) {
             text.push_str(&format!(
@@ -501,7 +522,7 @@ impl World {
     }
 
     /// The first thread's steps: a right order, and then something done to it.
-    fn main(&self, draw: &mut Draw) -> Vec<String> {
+    fn main(&mut self, draw: &mut Draw) -> Vec<String> {
         let mut steps = Vec::new();
         if !self.starts_logging || draw.chance(30) {
             steps.push(self.plain(draw, "enable-logging"));
@@ -512,7 +533,7 @@ impl World {
             "copy-all"
         };
         steps.push(self.plain(draw, full));
-        if draw.chance(30) {
+        if self.affords(draw, 30, 2) {
             steps.extend(self.collect(draw, false));
         }
         if self.threads > 0 && draw.chance(50) {
