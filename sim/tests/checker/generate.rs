@@ -115,6 +115,8 @@ struct World {
     /// Steps that are strewn into an order that is right, by word.
     extras: Vec<&'static str>,
     starts_logging: bool,
+    /// The first thread waits for another.
+    joins: bool,
     /// What makes a scenario large can be afforded so often.
     budget: u32,
 }
@@ -164,9 +166,10 @@ impl World {
             bitmap,
             manual: arch.manual_protect_mask() != 0 && draw.chance(35),
             devices: u32::from(device),
-            threads: 0,
+            threads: u32::from(extras.contains(&"join-thread")),
             extras,
             starts_logging: draw.chance(60),
+            joins: false,
             budget: draw.pick(&[1, 2, 3, 3, 4, 5]),
         };
         for (of, percent, cost) in [
@@ -290,7 +293,7 @@ impl World {
         let most = self.slots.iter().map(|slot| slot.pages).max().unwrap_or(1);
         self.word_bits = most.next_power_of_two();
         if draw.chance(25) {
-            self.word_bits = draw.pick(&[1, 2, 64]);
+            self.word_bits = if several { draw.pick(&[1, 2]) } else { 64 };
             text.push_str(&format!("word_bits = {}\n", self.word_bits));
         }
         if slots.contains("huge = true") && draw.chance(60) {
@@ -545,6 +548,8 @@ impl World {
         }
         let quiet = steps.len();
         steps.extend(self.collect(draw, true));
+        self.joins =
+            self.has("join-thread") || steps.iter().any(|step| step.contains("join-thread"));
         let mut end = if draw.chance(12) {
             "switch-over"
         } else {
@@ -605,18 +610,25 @@ impl World {
         if self.bitmap {
             words.extend(["get-dirty-log", "get-dirty-log", "clear-dirty-log"]);
         }
-        words.extend(["copy", "publish", "vmm-write", "kick-vcpus", "join-thread"]);
+        words.extend(["copy", "publish", "vmm-write", "kick-vcpus"]);
+        if !self.joins {
+            words.push("join-thread");
+        }
         let count = draw.pick(&[1, 1, 1, 2, 2, 3]);
         let mut steps: Vec<String> = (0..count)
             .map(|_| {
-                let word = draw.pick(&words);
+                let word = if draw.chance(15) {
+                    draw.pick(VOCABULARY).0
+                } else {
+                    draw.pick(&words)
+                };
                 self.step(draw, word, thread)
             })
             .collect();
         if draw.chance(15) {
             self.wrap(draw, &mut steps);
         }
-        if draw.chance(10) {
+        if !self.joins && draw.chance(10) {
             steps = vec![format!("{{ forever = {} }}", list(&steps))];
         }
         steps

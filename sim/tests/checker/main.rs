@@ -5,6 +5,7 @@
 mod compare;
 mod debug;
 mod generate;
+mod known;
 mod naive;
 mod tally;
 
@@ -17,6 +18,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use compare::{Effort, compare};
 use generate::{NUMBERS, scenario};
+use known::{TABLES, instead_of};
 use tally::{Tally, Words};
 
 /// Lists of numbers, the same in every run.
@@ -82,11 +84,75 @@ fn every_word_of_the_language_is_drawn_with_every_argument() {
         keys.iter()
             .for_each(|key| ask(format!("{word}.{key}"), 100));
     }
+    for (table, _) in TABLES.iter().filter(|(table, _)| *table != "step") {
+        for key in instead_of(table, "nonsense = 1") {
+            ask(
+                format!("{table}.{key}"),
+                if table.is_empty() { 1 } else { 100 },
+            );
+        }
+    }
+    for key in around() {
+        ask(format!("around.{key}"), 100);
+    }
+    for (word, key) in [
+        ("harvest-rings", "way"),
+        ("harvest-rings", "into"),
+        ("get-dirty-log", "into"),
+        ("vmm-write", "log"),
+    ] {
+        let unknown = format!("step = \"{word}\"\npage = 0\n{key} = \"?\"");
+        for choice in instead_of("step", &unknown) {
+            ask(format!("{word}.{key}={choice}"), 25);
+        }
+    }
+    for (table, key) in [
+        (".machine", "arch"),
+        (".machine", "kernel"),
+        (".machine", "mmu"),
+        (".writers.kernel_record", "log"),
+        (".writers.devices", "log"),
+        (".writers.devices", "log_in"),
+        (".protocol", "on_ring_full"),
+    ] {
+        for choice in instead_of(table, &format!("{key} = \"?\"")) {
+            ask(format!("{table}.{key}={choice}"), 25);
+        }
+    }
     for mutation in Mutation::ALL {
-        ask(format!(".mutations={}", mutation.name()), 10);
+        ask(format!(".mutations={}", mutation.name()), 5);
     }
     assert!(
         rare.is_empty(),
         "of {read} that were read, too few have {rare:#?}"
     );
+}
+
+/// What can stand around steps.
+fn around() -> Vec<String> {
+    let mut keys = instead_of("step", "step = \"finish\"\nnonsense = 1");
+    keys.retain(|key| key != "step");
+    keys
+}
+
+#[test]
+fn the_rows_of_the_language_have_every_argument() {
+    let around = around();
+    for (word, keys, _) in VOCABULARY {
+        // What some words cannot do without, and others do not know.
+        let pages = if *word == "clear-dirty-log" {
+            "1"
+        } else {
+            "[0]"
+        };
+        let mut known = instead_of(
+            "step",
+            &format!("step = \"{word}\"\npage = 0\npages = {pages}\nthread = 1\nnonsense = 1"),
+        );
+        known.retain(|key| key != "step" && !around.contains(key));
+        known.sort();
+        let mut keys = keys.to_vec();
+        keys.sort();
+        assert_eq!(known, keys, "{word}");
+    }
 }

@@ -34,6 +34,8 @@ fn walk(place: &str, value: &Value, words: &mut Vec<String>) {
         Value::Object(map) => {
             let own = match map.get("step") {
                 Some(Value::String(step)) => step.as_str(),
+                // What stands around steps, wherever it stands.
+                _ if is_about_steps(place) => "around",
                 _ => place,
             };
             for (key, value) in map {
