@@ -3,7 +3,6 @@
 //! `cargo bench -p dirtysim --bench checker` judges many more of them.
 
 mod compare;
-mod debug;
 mod generate;
 mod known;
 mod naive;
@@ -16,7 +15,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
-use compare::{Effort, compare};
+use compare::{Effort, Outcome, compare};
 use generate::{NUMBERS, scenario};
 use known::{TABLES, instead_of};
 use tally::{Tally, Words};
@@ -126,6 +125,33 @@ fn every_word_of_the_language_is_drawn_with_every_argument() {
         rare.is_empty(),
         "of {read} that were read, too few have {rare:#?}"
     );
+}
+
+/// What was wrong once, as it was found or made smaller by hand; each file says what it was.
+const FOUND: &[(&str, &str)] = &[
+    (
+        "why-a-vcpu-leaves",
+        include_str!("found/why-a-vcpu-leaves.toml"),
+    ),
+    (
+        "answer-of-the-step-before",
+        include_str!("found/answer-of-the-step-before.toml"),
+    ),
+];
+
+#[test]
+fn what_was_found_stays_right() {
+    let effort = Effort {
+        most_states: 20_000,
+        seeds: 50,
+    };
+    for (name, text) in FOUND {
+        match compare(text, effort) {
+            Ok(Outcome::Judged(_)) => {}
+            Ok(_) => panic!("{name} is refused or too large"),
+            Err(why) => panic!("{name}: {why}"),
+        }
+    }
 }
 
 /// What can stand around steps.
