@@ -797,7 +797,8 @@ fn normalise_vcpu<L: Layout>(
     v.logging &= matches!(v.pc, Pc::Fault | Pc::PreFault) && v.stage > 0;
     v.pml_on &= v.pc == Pc::Guest;
     v.load &= v.frame != NO_FRAME;
-    if !widths.exits && v.pc != Pc::Exit {
+    // Why it leaves decides, on the way out, whether it waits outside.
+    if !widths.exits && !matches!(v.pc, Pc::Exit | Pc::ExitMark) {
         v.exit = Exit::None;
     }
 }

@@ -78,7 +78,7 @@ impl Row {
 }
 
 /// What a thread is in the middle of, as far as others may know: the oracle judges by it, and knows no operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Duty(u8);
 
 impl Duty {
