@@ -4,7 +4,7 @@ use crate::machine::{Machine, Op};
 use crate::op::{Act, View};
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::words::{Duty, Found, Frame, NO_FRAME, Word};
+use crate::words::{Duty, Found, Frame, NO_FRAME, Waits, Word};
 use crate::{device, mutated, vcpu};
 
 pub use crate::words::step::{Actor, Choice, Effect, ResetCount, Step};
@@ -69,6 +69,24 @@ fn choices<L: Layout>(machine: &Machine, state: &State<L>, actor: Actor, found: 
             }
         }
         Actor::Device(device) => device::choices(machine, state, usize::from(device), found),
+    }
+}
+
+/// What an actor that has no step in `state` waits for; none where it has nothing left to do.
+#[must_use]
+pub fn blocked<L: Layout>(machine: &Machine, state: &State<L>, actor: Actor) -> Option<Waits> {
+    match actor {
+        Actor::Vcpu(vcpu) => vcpu::blocked(machine, state, usize::from(vcpu)),
+        Actor::Thread(thread) => {
+            let index = usize::from(thread);
+            let at = View {
+                machine,
+                state,
+                index,
+            };
+            state.current_op(machine, index)?.blocked(&at)
+        }
+        Actor::Device(_) => None,
     }
 }
 

@@ -341,6 +341,10 @@ pub enum Op {
     Lock(u8),
     /// Gives it back.
     Unlock(u8),
+    /// Signals those who wait for that number, or will.
+    Signal(u8),
+    /// Waits for that signal, and takes it away.
+    WaitSignal(u8),
     /// The migration fails or is cancelled: what was sent counts for nothing.
     Cancel,
     /// A new, empty destination: everything is stale.

@@ -171,6 +171,8 @@ pub(crate) fn apply<L: Layout>(
         | Op::DeviceDrain(_)
         | Op::Lock(_)
         | Op::Unlock(_)
+        | Op::Signal(_)
+        | Op::WaitSignal(_)
         | Op::MayFail
         | Op::Again(_)
         | Op::Discard

@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::quiet;
-use crate::words::{Effect, Facts, Fields, Jump, Reach, Row, Word};
+use crate::words::{Effect, Facts, Fields, Jump, Reach, Row, Waits, Word};
 
 impl Single for OnError {
     const STEP: Word = quiet("look-for-error", "looks for an error");
@@ -25,8 +25,8 @@ impl Single for OnError {
     fn row(&self, machine: &Machine) -> Row {
         Row::OWN.reads(Fields::ANSWER).reach(reach(machine))
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let failed = act.thread().answer.is_err();
@@ -56,8 +56,8 @@ impl Single for Again {
     fn row(&self, machine: &Machine) -> Row {
         Row::OWN.reads(Fields::PENDING).reach(reach(machine))
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let again = match self.until {

@@ -11,7 +11,8 @@ use crate::state::{Life, Slot, State, Vcpu};
 use crate::words::constants::{MEM_LOG_DIRTY_PAGES, MEM_MAX_PAGES, MEM_READONLY, MEM_SLOTS};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Word,
+    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Waits,
+    Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -104,22 +105,26 @@ impl Operation for SetMemoryRegion {
         None
     }
 
-    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
+    #[inline(always)]
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
         let (machine, state) = (at.machine, at.state);
-        let ready = match at.stage() {
-            ENTER => state.slots_lock == 0,
-            GRACE | GRACE_INVALID => !state.vcpus.iter().any(|vcpu| vcpu.old_slots),
-            REARM => {
-                state.mmu_lock_free()
-                    && (!machine.wiring.waits_for_pml || pml_is_on(machine, state))
+        // A wrong kernel does not wait for PML before its flush.
+        let asked = || Waits::Flush.unless(!machine.wiring.waits_for_pml || pml_is_on(machine, state));
+        match at.stage() {
+            ENTER => at.slots_lock(),
+            GRACE | GRACE_INVALID => {
+                Waits::OldSlots.unless(!state.vcpus.iter().any(|vcpu| vcpu.old_slots))
             }
-            ZAP => state.mmu_lock_free(),
+            REARM => at.mmu_lock().or_else(asked),
+            ZAP => at.mmu_lock(),
             // x86's flush waits until every vCPU has left the guest; whoever enters again turns PML on first.
-            FLUSH => pml_is_on(machine, state),
-            RETURN => !machine.wiring.waits_for_pml || pml_is_on(machine, state),
-            _ => true,
-        };
-        if ready {
+            FLUSH => Waits::Flush.unless(pml_is_on(machine, state)),
+            RETURN => asked(),
+            _ => None,
+        }
+    }
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
+        if self.blocked(&at).is_none() {
             found(Choice::Advance);
         }
     }

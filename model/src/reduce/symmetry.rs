@@ -537,7 +537,8 @@ fn named_frames(machine: &Machine) -> Vec<Frame> {
             | Names::Template(_)
             | Names::Vcpu(_)
             | Names::Thread(_)
-            | Names::Device(_) => {}
+            | Names::Device(_)
+            | Names::Signal(_) => {}
         }
     }
     named

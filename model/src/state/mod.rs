@@ -108,6 +108,8 @@ pub struct State<L: Layout> {
     pub vcpu_mutexes: bool,
     /// User space's locks, one bit each.
     pub user_locks: u8,
+    /// User space's signals that nobody has waited for yet, one bit each.
+    pub signals: u8,
     /// Whether the guest may run, as the VMM sees it.
     pub guest_runs: bool,
     /// Sends that may still fail.

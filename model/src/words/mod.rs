@@ -13,6 +13,7 @@ pub mod row;
 pub mod rule;
 pub mod sizes;
 pub mod step;
+pub mod waits;
 pub mod word;
 
 pub use arch::{Arch, Mmu};
@@ -24,6 +25,7 @@ pub use row::{Counts, Duty, Facts, Jump, Names, Row};
 pub use rule::Rule;
 pub use sizes::Constants;
 pub use step::{Actor, Choice, Effect, Found, ResetCount, Step};
+pub use waits::Waits;
 pub use word::Word;
 
 /// A page as KVM's slots see it: the machine numbers the pages of all slots through, each slot from a multiple of the word size on.

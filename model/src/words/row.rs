@@ -136,6 +136,8 @@ pub enum Names {
     Thread(u8),
     /// A device.
     Device(u8),
+    /// A signal of user space.
+    Signal(u8),
     /// Anything: of an operation of which nothing is known.
     Anything,
 }

@@ -10,6 +10,7 @@ use dirtysim_model::machine::{
 };
 use dirtysim_model::op::{self, Op};
 
+use super::Names;
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
 
@@ -32,6 +33,8 @@ pub(super) struct Parts {
     pub(super) origins: Vec<Vec<Option<Range<usize>>>>,
     /// The last step of the first program.
     pub(super) last_step: Option<Range<usize>>,
+    /// What the protocol calls its threads, locks and signals.
+    pub(super) names: Names,
 }
 
 /// A memslot as the protocol's text goes through its life.
@@ -228,6 +231,7 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
         machine_span: node.span.clone(),
         origins: Vec::new(),
         last_step: None,
+        names: Names::default(),
     };
     let caps = read_caps(source, &mut table, &mut parts)?;
     read_constants(&mut table, &mut parts)?;

@@ -51,6 +51,17 @@ pub enum Expect {
     Violated(Invariant),
 }
 
+/// What a protocol calls what the machine has numbers for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The threads; the first has no name, and others need none.
+    pub threads: Vec<Option<String>>,
+    /// The locks of user space.
+    pub locks: Vec<String>,
+    /// The signals between its threads.
+    pub signals: Vec<String>,
+}
+
 /// A scenario, checked and ready to run.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -77,6 +88,8 @@ pub struct Scenario {
     pub machine: Machine,
     /// What is done before the schedules begin: capabilities, memslots, vCPUs.
     pub setup: Vec<Op>,
+    /// What it calls its threads, locks and signals.
+    pub names: Names,
     /// The scenario as it was written, for the header of a trace.
     pub source: Value,
 }
@@ -244,6 +257,7 @@ impl Scenario {
             scaled: parts.scaled,
             machine: parts.machine,
             setup: parts.setup,
+            names: parts.names,
             source: node::to_json(tree),
         };
         scenario.check_setup(source, &parts.setup_spans)?;

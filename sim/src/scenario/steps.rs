@@ -5,6 +5,7 @@ use std::ops::Range;
 use dirtysim_model::machine::{Arch, Mmu, OnRingFull, WriterLog};
 use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, Until};
 
+use super::error::nearest;
 use super::machine::{Parts, SlotState};
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
@@ -29,7 +30,7 @@ struct Writer<'a> {
     parts: &'a mut Parts,
     writers: &'a Writers,
     slots: Vec<SlotState>,
-    locks: &'a mut Vec<String>,
+    signals: &'a mut Vec<Signal>,
     program: Vec<Op>,
     /// Where the text asks for each operation; none for what the repetition around it adds.
     origins: Vec<Option<Range<usize>>>,
@@ -39,6 +40,14 @@ struct Writer<'a> {
     tried: Option<Vec<usize>>,
     /// How many threads the protocol has.
     threads: u64,
+}
+
+/// A signal between threads, and the places that name it first.
+#[derive(Default)]
+struct Signal {
+    name: String,
+    signalled: Option<Range<usize>>,
+    waited_for: Option<Range<usize>>,
 }
 
 pub(super) fn read(
@@ -60,8 +69,9 @@ pub(super) fn read(
     if let Some(node) = table.get("on_ring_full") {
         parts.machine.on_ring_full = reader::pick(source, node, "on_ring_full", &policies)?;
     }
-    let mut locks = Vec::new();
+    let mut signals = Vec::new();
     let mut lists = vec![(node.span.clone(), table.list("steps")?)];
+<<<<<<< HEAD
     let mut names: Vec<String> = Vec::new();
     for thread in table.list("threads")?.unwrap_or_default() {
         let mut thread_table = Table::new(source, thread, "a thread")?;
@@ -69,6 +79,13 @@ pub(super) fn read(
         let usual = format!("thread{}", names.len() + 1);
         let name = thread_table.name("thread", usual, names.iter().map(String::as_str))?;
         names.push(name);
+=======
+    parts.names.threads.push(None);
+    for thread in table.list("threads")?.unwrap_or_default() {
+        let mut thread_table = Table::new(source, thread, "a thread")?;
+        let name = thread_table.text("name")?.map(str::to_owned);
+        parts.names.threads.push(name);
+>>>>>>> wt-ends
         lists.push((thread.span.clone(), thread_table.list("steps")?));
         thread_table.finish()?;
     }
@@ -95,7 +112,7 @@ pub(super) fn read(
             parts,
             writers,
             slots: slots.clone(),
-            locks: &mut locks,
+            signals: &mut signals,
             program: Vec::new(),
             origins: Vec::new(),
             chunk: None,
@@ -118,12 +135,41 @@ pub(super) fn read(
             parts.last_step.get_or_insert_with(|| last.span.clone());
         }
     }
+    check_signals(source, &signals)?;
+    parts.names.signals = signals.into_iter().map(|signal| signal.name).collect();
     parts.machine.track_sent = parts
         .machine
         .programs
         .iter()
         .flatten()
         .any(|op| matches!(op, Op::Cancel | Op::PutBack | Op::Discard));
+    Ok(())
+}
+
+/// Refuses a name that is only signalled, or only waited for.
+fn check_signals(source: Source<'_>, signals: &[Signal]) -> Result<()> {
+    for signal in signals {
+        let (span, what, instead) = match (&signal.signalled, &signal.waited_for) {
+            (Some(span), None) => (span, "signalled, and nobody waits for it", "wait"),
+            (None, Some(span)) => (span, "waited for, and nobody signals it", "signal"),
+            (Some(_), Some(_)) | (None, None) => continue,
+        };
+        let others: Vec<&str> = signals
+            .iter()
+            .map(|other| other.name.as_str())
+            .filter(|other| *other != signal.name)
+            .collect();
+        let near = nearest(&signal.name, &others)
+            .map_or(String::new(), |near| format!("did you mean `{near}`? "));
+        return source.error(
+            span,
+            format!("`{}` is {what}", signal.name),
+            format!(
+                "{near}write {{ {instead} = \"{}\" }} in another thread, or leave it away",
+                signal.name
+            ),
+        );
+    }
     Ok(())
 }
 
@@ -211,6 +257,14 @@ impl Writer<'_> {
             return Ok(());
         }
         let Some(word_node) = table.get("step") else {
+            for word in [Word::SignalName, Word::WaitName] {
+                if let Some(name) = table.get(word.text()) {
+                    table.finish()?;
+                    self.signal(word, name)?;
+                    self.note_origin(Some(&node.span));
+                    return Ok(());
+                }
+            }
             return source.error(&node.span, "a step without `step`", "write \"copy\", { step = \"copy\", … }, { repeat = 2, steps = [ … ] } or { lock = \"slots\", steps = [ … ] }");
         };
         let word = reader::pick(source, word_node, "step", Word::ALL)?;
@@ -332,18 +386,47 @@ impl Writer<'_> {
     }
 
     fn lock(&mut self, node: &Node, name: &str) -> Result<u8> {
-        if let Some(index) = self.locks.iter().position(|lock| lock == name) {
+        let locks = &mut self.parts.names.locks;
+        if let Some(index) = locks.iter().position(|lock| lock == name) {
             return Ok(index as u8);
         }
-        if self.locks.len() == 8 {
+        if locks.len() == 8 {
             return self.source.error(
                 &node.span,
                 "more than 8 locks",
                 "a scenario has at most 8 locks of the VMM",
             );
         }
-        self.locks.push(name.to_owned());
-        Ok((self.locks.len() - 1) as u8)
+        locks.push(name.to_owned());
+        Ok((locks.len() - 1) as u8)
+    }
+
+    /// A signal, or a wait for one.
+    fn signal(&mut self, word: Word, node: &Node) -> Result<()> {
+        let name = reader::text(self.source, node, "name")?;
+        let known = self.signals.iter().position(|signal| signal.name == name);
+        let index = known.unwrap_or(self.signals.len());
+        if index == 8 {
+            return self.source.error(
+                &node.span,
+                "more than 8 signals",
+                "a scenario has at most 8 signals between the VMM's threads",
+            );
+        }
+        if known.is_none() {
+            self.signals.push(Signal {
+                name: name.to_owned(),
+                ..Signal::default()
+            });
+        }
+        let signal = &mut self.signals[index];
+        let (first, op) = match word {
+            Word::WaitName => (&mut signal.waited_for, Op::WaitSignal(index as u8)),
+            _ => (&mut signal.signalled, Op::Signal(index as u8)),
+        };
+        first.get_or_insert_with(|| node.span.clone());
+        self.program.push(op);
+        Ok(())
     }
 
     /// The slots that a step is about: the one it names, or all that `wanted` says.
@@ -640,6 +723,16 @@ impl Writer<'_> {
                     .extend(devices.iter().map(|device| Op::DeviceDrain(*device)));
             }
             Word::DeviceSync => self.devices(&mut table, Op::DeviceSync)?,
+            Word::SignalName | Word::WaitName => {
+                let Some(name) = table.get("name") else {
+                    return source.error(
+                        &table.span,
+                        format!("`{}` without `name`", word.text()),
+                        format!("write {{ {} = \"asked\" }}", word.text()),
+                    );
+                };
+                self.signal(word, name)?;
+            }
             Word::Forget => self.program.push(Op::Forget),
             Word::JoinThread => {
                 // Thread 0 is the protocol's own; those of `threads` follow.
