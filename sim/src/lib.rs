@@ -23,6 +23,7 @@ pub mod observed;
 pub mod orders;
 pub mod plot;
 pub mod random;
+pub mod refused;
 pub mod replay;
 pub mod reproduce;
 pub mod run;

@@ -66,6 +66,7 @@ fn a_word_takes_the_keys_of_its_row_and_no_other() {
             | "end-free"
             | "mark-queues" => "pages = [0],",
             "join-thread" => "thread = 1,",
+            "remove-slot" | "move-slot" => "slot = \"ram\",",
             _ => "",
         };
         let text = format!(

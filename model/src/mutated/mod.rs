@@ -172,6 +172,7 @@ pub(crate) fn apply<L: Layout>(
         | Op::Unlock(_)
         | Op::MayFail
         | Op::Again(_)
+        | Op::PassUnless(_)
         | Op::Discard
         | Op::NewDestination
         | Op::Checkpoint

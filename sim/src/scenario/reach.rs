@@ -120,7 +120,7 @@ fn reached_in(program: &[Op], ends: &[bool]) -> Vec<bool> {
                     open.push(at + 1);
                 }
             }
-            Some(Op::OnError(op::OnError { to })) => {
+            Some(Op::OnError(op::OnError { to }) | Op::PassUnless(op::PassUnless { to, .. })) => {
                 open.extend([usize::from(*to).min(program.len()), at + 1])
             }
             Some(_) => open.push(at + 1),
