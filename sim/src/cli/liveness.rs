@@ -8,7 +8,7 @@ use dirtysim_model::transition::{Step, apply};
 use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};
-use super::report::{Judged, block_words, caveats, expected_words, grouped, mutated};
+use super::report::{Judged, block_words, caveats, expected_words, grouped, mutated, refused};
 use super::run::write_whole;
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
@@ -98,6 +98,7 @@ fn subject(
     text.push_str(&caveats(scenario, &mut json));
     let cycle = outcome.lasso.as_ref().map(|lasso| lasso.steps.as_slice());
     text.push_str(&mutated(scenario, &acted(scenario, cycle), &mut json));
+    text.push_str(&refused(scenario, &outcome.refused, &mut json));
     match (&outcome.lasso, outcome.components) {
         (Some(lasso), _) => text.push_str(&shown(scenario, lasso, global, &mut json)?),
         (None, _) if verdict == Verdict::Violated => {

@@ -3,6 +3,7 @@
 //! States are numbered in the order of a breadth-first search that goes through each level in order, so that numbers, and
 //! all that follows from them, do not depend on threads: threads find successors, one of them gives the numbers.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use dirtysim_model::machine::Machine;
@@ -16,6 +17,7 @@ use rayon::prelude::*;
 use super::super::sections::section_hash;
 use super::super::{Limit, Progress, Reduced, Watch, memory};
 use super::{Actors, is_progress};
+use crate::refused::{Call, Refused};
 use crate::run::{has_work, is_stuck};
 
 /// States that are expanded before their successors are numbered.
@@ -63,6 +65,8 @@ pub(super) struct Graph {
     slots: Vec<u32>,
     pub(super) transitions: u64,
     pub(super) depth: u32,
+    /// Ioctls that were refused.
+    pub(super) refused: BTreeSet<Refused>,
 }
 
 impl Graph {
@@ -214,6 +218,7 @@ struct Found {
     /// Who acted, where that was no progress.
     without_progress: Vec<Option<Actors>>,
     words: Vec<u64>,
+    refused: BTreeSet<Refused>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -385,6 +390,10 @@ impl<'a, L: Layout> Builder<'a, L> {
                 enabled.add(step.actor);
                 let mut after = state.clone();
                 apply(self.machine, &mut after, step);
+                let call = Call::of(self.machine, &state, step);
+                found
+                    .refused
+                    .extend(call.and_then(|call| call.refused(&after)));
                 let progress = is_progress(&state, step, &after);
                 let mut actor = Actors::default();
                 actor.add(step.actor);
@@ -410,6 +419,7 @@ impl<'a, L: Layout> Builder<'a, L> {
     fn merge(&mut self, found: Found, number: &mut u32, next: &mut Vec<u64>) {
         let stride = self.packing.words();
         let graph = &mut self.graph;
+        graph.refused.extend(found.refused);
         let mut at = 0;
         for (enabled, steps, standing) in found.states {
             match standing {
