@@ -175,6 +175,7 @@ pub(crate) fn apply<L: Layout>(
         | Op::WaitSignal(_)
         | Op::MayFail
         | Op::Again(_)
+        | Op::PassUnless(_)
         | Op::Discard
         | Op::NewDestination
         | Op::Checkpoint

@@ -109,7 +109,8 @@ impl Operation for SetMemoryRegion {
     fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
         let (machine, state) = (at.machine, at.state);
         // A wrong kernel does not wait for PML before its flush.
-        let asked = || Waits::Flush.unless(!machine.wiring.waits_for_pml || pml_is_on(machine, state));
+        let asked =
+            || Waits::Flush.unless(!machine.wiring.waits_for_pml || pml_is_on(machine, state));
         match at.stage() {
             ENTER => at.slots_lock(),
             GRACE | GRACE_INVALID => {

@@ -260,7 +260,7 @@ fn can_swap(first: &Op, second: &Op) -> bool {
         (Op::Kick(_), Op::WaitStopped | Op::WaitKicked)
     );
     // What is gone to by number does not move.
-    let jumps = |op: &Op| matches!(op, Op::OnError(_) | Op::Again(_));
+    let jumps = |op: &Op| matches!(op, Op::OnError(_) | Op::Again(_) | Op::PassUnless(_));
     !one && !jumps(first) && !jumps(second) && first != second
 }
 

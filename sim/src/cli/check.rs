@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::coverage::{coverage_words, reductions};
 use super::report::{
     Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
-    unclaimed,
+    refused, unclaimed,
 };
 use super::run::{find_scenarios, write_trace};
 use super::spinner::Spinner;
@@ -232,6 +232,7 @@ fn subject(
     let shown = minimal.map(|minimal| minimal.steps.as_slice());
     let acted = acted(scenario, shown);
     text.push_str(&mutated(scenario, &acted, &mut json));
+    text.push_str(&refused(scenario, &outcome.refused, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()

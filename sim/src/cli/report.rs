@@ -1,17 +1,20 @@
 //! What a command says: subjects with verdicts, as text or as one JSON document, and the exit code that follows.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use dirtysim_model::words::mutation::Mutation;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::CliError;
+use crate::explain;
 use crate::fidelity;
 use crate::mutated::Acted;
 use crate::plain::printable;
 pub(crate) use crate::plot::grouped;
+use crate::refused::Refused;
 use crate::scenario::{Expect, Scenario};
 use crate::search;
 use crate::sometimes::{Seen, Sometimes, no_claim};
@@ -336,6 +339,37 @@ pub(crate) fn mutated(scenario: &Scenario, acted: &Acted, json: &mut Map<String,
         ));
         json.insert("never_acted".into(), never.into());
         json.insert("never_acted_in".into(), acted.schedules.into());
+    }
+    text
+}
+
+/// The ioctls that were refused in some schedule, each with its place in the programs.
+pub(crate) fn refused(
+    scenario: &Scenario,
+    refused: &BTreeSet<Refused>,
+    json: &mut Map<String, Value>,
+) -> String {
+    let mut text = String::new();
+    let mut list = Vec::new();
+    for Refused { call, errno } in refused {
+        let (thread, op) = (call.thread, call.op);
+        let program = &scenario.machine.programs[usize::from(thread)];
+        let ioctl = explain::op_words(scenario, &program[usize::from(op)]);
+        text.push_str(&format!(
+            "  refused in some schedule: {ioctl}: {} (thread{thread}, step {} of {})\n",
+            errno.name(),
+            op + 1,
+            program.len()
+        ));
+        list.push(json!({
+            "ioctl": ioctl,
+            "errno": errno.name(),
+            "thread": thread,
+            "operation": op,
+        }));
+    }
+    if !list.is_empty() {
+        json.insert("refused".into(), list.into());
     }
     text
 }

@@ -10,6 +10,7 @@ mod node;
 mod reach;
 mod reader;
 mod settings;
+mod slots;
 mod steps;
 pub mod vocabulary;
 mod writers;

@@ -560,6 +560,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             facts.join(Facts::of_step(machine, &state, step));
             let mut after = state.clone();
             let effect = apply(machine, &mut after, step);
+            self.source.note_refused(&state, step, &after);
             self.outcome
                 .broken_after
                 .union(oracle::check_effect(machine, &after, effect));
