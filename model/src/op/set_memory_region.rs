@@ -66,6 +66,7 @@ impl Operation for SetMemoryRegion {
     fn facts(&self, _: &Machine) -> Facts {
         Facts {
             names: Names::Slot(self.slot, None),
+            turns_log: Some(self.bytes != 0 && self.logs()),
             ..Facts::NOTHING
         }
     }

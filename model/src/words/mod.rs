@@ -3,6 +3,7 @@
 //! Nothing here knows a machine or a state.
 
 pub mod arch;
+pub mod claims;
 pub mod constants;
 pub mod errno;
 pub mod fault;
@@ -16,6 +17,7 @@ pub mod step;
 pub mod word;
 
 pub use arch::{Arch, Mmu};
+pub use claims::{Invariant, Invariants};
 pub use errno::Errno;
 pub use fields::{Fields, Reach};
 pub use kernel::Kernel;

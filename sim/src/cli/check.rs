@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use dirtysim_model::oracle::Invariant;
 use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};
@@ -121,6 +122,14 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
     if args.liveness {
         if args.scenarios.is_empty() && args.mutate.is_empty() {
             scenarios.extend(about_liveness());
+        }
+        let progress = Invariant::MigrationMakesProgress;
+        if let Some(other) = scenarios.iter().find(|s| !s.machine.claims.has(progress)) {
+            return Err(CliError(format!(
+                "{}: --liveness looks for what breaks `{}`, which its `claims` leaves out\nhelp: add it to `claims`",
+                other.name,
+                progress.name()
+            )));
         }
         return liveness::run(&scenarios, &options, global);
     }
