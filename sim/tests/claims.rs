@@ -126,9 +126,9 @@ fn a_trace_carries_the_choice_to_every_command() {
 
 #[test]
 fn a_choice_that_contradicts_itself_is_refused() {
-    let unknown = refused("claims = [\"no_page_lost\"]");
+    let unknown = refused("claims = [\"no_dirty_page_losst\"]");
     assert!(
-        unknown.contains("unknown claim `no_page_lost`"),
+        unknown.contains("unknown claim `no_dirty_page_losst`"),
         "{unknown}"
     );
     assert!(

@@ -37,12 +37,32 @@ pub(super) fn lost_pages<L: Layout>(
     cause: Cause,
     matching: Matching,
 ) -> BTreeSet<u32> {
+    follow(recorded, changed, steps, cause, matching).lost
+}
+
+/// The steps that the changed machine takes in place of `steps`, found by what they were.
+pub(super) fn steps_instead<L: Layout>(
+    recorded: &(&Machine, State<L>),
+    changed: &(&Machine, State<L>),
+    steps: &[Step],
+) -> Vec<Step> {
+    follow(recorded, changed, steps, Cause::Nothing, Matching::Name).taken
+}
+
+fn follow<'m, L: Layout>(
+    recorded: &(&Machine, State<L>),
+    changed: &(&'m Machine, State<L>),
+    steps: &[Step],
+    cause: Cause,
+    matching: Matching,
+) -> Run<'m, L> {
     let (recorded, mut original) = recorded.clone();
     let (changed, start) = changed.clone();
     let mut run = Run {
         machine: changed,
         state: start,
         lost: BTreeSet::new(),
+        taken: Vec::new(),
     };
     for &step in steps {
         let name = describe(recorded, &original, step).name();
@@ -60,7 +80,7 @@ pub(super) fn lost_pages<L: Layout>(
         }
     }
     run.finish();
-    run.lost
+    run
 }
 
 fn op_of<L: Layout>(state: &State<L>, actor: Actor) -> u16 {
@@ -91,10 +111,12 @@ struct Run<'a, L: Layout> {
     machine: &'a Machine,
     state: State<L>,
     lost: BTreeSet<u32>,
+    taken: Vec<Step>,
 }
 
 impl<L: Layout> Run<'_, L> {
     fn take(&mut self, step: Step) {
+        self.taken.push(step);
         let effect = apply(self.machine, &mut self.state, step);
         if let Effect::Claim { postcopy } = effect {
             let lost = oracle::lost(self.machine, &self.state, postcopy);
@@ -140,6 +162,7 @@ impl<L: Layout> Run<'_, L> {
             machine: self.machine,
             state: self.state.clone(),
             lost: BTreeSet::new(),
+            taken: Vec::new(),
         };
         for _ in 0..64 {
             let resting = match step.actor {
@@ -163,6 +186,7 @@ impl<L: Layout> Run<'_, L> {
                 ahead.take(step);
                 self.state = ahead.state;
                 self.lost.append(&mut ahead.lost);
+                self.taken.append(&mut ahead.taken);
                 return;
             }
         }
