@@ -50,7 +50,7 @@ fn relations(text: &str) -> Vec<(Relation, String)> {
         quoted.push(words.to_owned());
         said = format!("{before}#{}{after}", quoted.len() - 1);
     }
-    let said = said.trim_end().trim_end_matches('.');
+    let said = said.split('.').next().expect("a sentence");
     if said.starts_with("nothing") {
         return found;
     }

@@ -26,7 +26,7 @@ fn kept(scenario: &Scenario) -> (Vec<Step>, Vec<String>) {
         .skip(1)
         .map(|line| {
             let row: serde_json::Value = serde_json::from_str(line).expect("a row");
-            row["what"]
+            row["do"]
                 .as_str()
                 .expect("every step has a word")
                 .to_owned()

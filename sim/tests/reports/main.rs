@@ -85,12 +85,12 @@ fn an_order_that_loses_nothing_is_not_called_violated_on_the_way() {
 
 #[test]
 fn what_is_still_to_be_declared_dirty_accounts_for_nothing_else() {
-    // The declaration comes before the device has stopped, or names another page, or no bit is set when the log is turned on.
+    // What was declared is copied before the device has stopped, or the declaration names another page, or no bit is set when the log is turned on.
     for (text, right, wrong) in [
         (
             include_str!("false-violated/declared-dirty-late.toml"),
             "\"drain-devices\", { step = \"mark-queues\", pages = [1, 2] }",
-            "{ step = \"mark-queues\", pages = [1, 2] }, \"drain-devices\"",
+            "{ step = \"mark-queues\", pages = [1, 2] }, \"vmm-log-sync\", \"copy\", \"drain-devices\"",
         ),
         (
             include_str!("false-violated/marked-one-step-late.toml"),
@@ -114,10 +114,10 @@ fn what_is_still_to_be_declared_dirty_accounts_for_nothing_else() {
 fn a_log_that_is_turned_off_and_on_again_declares_all_of_it_dirty() {
     // The second attempt begins with nothing but the bits that turning the log on sets.
     let text = include_str!("false-violated/first-get-is-the-full-copy.toml");
-    let again = "\"cancel\", \"disable-logging\", \"enable-logging\", \"get-dirty-log\",";
+    let again = "\"new-destination\", \"disable-logging\", \"enable-logging\", \"get-dirty-log\",";
     let text = text.replacen(
         "\"enable-logging\", \"get-dirty-log\",",
-        &format!("\"enable-logging\", \"get-dirty-log\", \"copy\", {again}"),
+        &format!("\"enable-logging\", \"get-dirty-log\", \"clear-dirty-log\", \"copy\", {again}"),
         1,
     );
     let report = check(&read("again", &text).expect("it is a scenario"));
