@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use dirtysim_model::oracle::Invariant;
 use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};
@@ -126,13 +125,15 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         if args.scenarios.is_empty() && args.mutate.is_empty() {
             scenarios.extend(about_liveness());
         }
-        let progress = Invariant::MigrationMakesProgress;
-        if let Some(other) = scenarios.iter().find(|s| !s.machine.claims.has(progress)) {
-            return Err(CliError(format!(
-                "{}: --liveness looks for what breaks `{}`, which its `claims` leaves out\nhelp: add it to `claims`",
-                other.name,
-                progress.name()
-            )));
+        for scenario in &scenarios {
+            let mut claims = liveness::CLAIMS.iter();
+            if let Some(claim) = claims.find(|claim| !scenario.machine.claims.has(**claim)) {
+                return Err(CliError(format!(
+                    "{}: --liveness looks for what breaks `{}`, which its `claims` leaves out\nhelp: add it to `claims`",
+                    scenario.name,
+                    claim.name()
+                )));
+            }
         }
         return liveness::run(&scenarios, &options, global);
     }

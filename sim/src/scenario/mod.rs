@@ -495,6 +495,7 @@ fn read_claims(
     }
     if stated.liveness.is_some() {
         needs.push(("liveness", Invariant::MigrationMakesProgress));
+        needs.push(("liveness", Invariant::ProtocolEnds));
     }
     if checks_spurious {
         needs.push(("check_spurious", spurious));
