@@ -271,7 +271,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             self.possible.clear();
             for_each_step(machine, &state, |step| self.possible.push(step));
             if self.possible.is_empty() {
-                if is_stuck(machine, &state) {
+                if breaks_progress(machine, &state) {
                     let mut broken = Invariants::NONE;
                     broken.insert(Invariant::MigrationMakesProgress);
                     schedule.broken.union(broken);
@@ -311,6 +311,11 @@ impl<'a, L: Layout> Runner<'a, L> {
 #[must_use]
 pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
     !state.finished && !state.crashed && has_work(machine, state)
+}
+
+/// Whether it breaks the claim of progress, by which not every scenario is judged.
+pub(crate) fn breaks_progress<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    machine.claims.has(Invariant::MigrationMakesProgress) && is_stuck(machine, state)
 }
 
 /// Whether a program has not come to its end.

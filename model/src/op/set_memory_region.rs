@@ -67,6 +67,7 @@ impl Operation for SetMemoryRegion {
     fn facts(&self, _: &Machine) -> Facts {
         Facts {
             names: Names::Slot(self.slot, None),
+            turns_log: Some(self.bytes != 0 && self.logs()),
             ..Facts::NOTHING
         }
     }

@@ -126,6 +126,16 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         if args.scenarios.is_empty() && args.mutate.is_empty() {
             scenarios.extend(about_liveness());
         }
+        for scenario in &scenarios {
+            let mut claims = liveness::CLAIMS.iter();
+            if let Some(claim) = claims.find(|claim| !scenario.machine.claims.has(**claim)) {
+                return Err(CliError(format!(
+                    "{}: --liveness looks for what breaks `{}`, which its `claims` leaves out\nhelp: add it to `claims`",
+                    scenario.name,
+                    claim.name()
+                )));
+            }
+        }
         return liveness::run(&scenarios, &options, global);
     }
     let mut report = Report {

@@ -23,7 +23,8 @@ use crate::shrink::blocks;
 use crate::trace::step::row;
 
 /// The claims that this is about.
-const CLAIMS: [Invariant; 2] = [Invariant::MigrationMakesProgress, Invariant::ProtocolEnds];
+pub(super) const CLAIMS: [Invariant; 2] =
+    [Invariant::MigrationMakesProgress, Invariant::ProtocolEnds];
 
 pub(super) fn run(scenarios: &[Scenario], options: &Options, global: &Global) -> CliResult {
     let mut report = Report {

@@ -279,10 +279,14 @@ pub(crate) fn block_words(blocks: u64) -> String {
     }
 }
 
-/// What a verdict on a scenario must not be read without: constants that differ from the architecture's, and what of its
-/// machine no kernel was seen doing.
+/// What a verdict on a scenario must not be read without: the claims that it chose to be judged by, constants that differ
+/// from the architecture's, and what of its machine no kernel was seen doing.
 pub(crate) fn caveats(scenario: &Scenario, json: &mut Map<String, Value>) -> String {
     let mut text = String::new();
+    if let Some(claims) = scenario.chosen_claims() {
+        text.push_str(&format!("  judged by: {}\n", claims.join(", ")));
+        json.insert("claims".into(), claims.into());
+    }
     if !scenario.scaled.is_empty() {
         json.insert("scaled".into(), scenario.scaled.clone().into());
         text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));

@@ -17,7 +17,7 @@ use super::sections::{Sections, never_zero};
 use super::source::Source;
 use super::table::Table;
 use super::{Limit, Progress};
-use crate::run::is_stuck;
+use crate::run::breaks_progress;
 use crate::sometimes::{Facts, Seen};
 
 /// States of a full block.
@@ -404,7 +404,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             self.outcome.seen.add(Facts::from_word(facts));
         }
         if self.outcome.transitions == before
-            && is_stuck(
+            && breaks_progress(
                 self.search.machine,
                 &self.source.unpack(&record[..layout.words]),
             )

@@ -217,3 +217,74 @@ fn what_is_broken_before_anything_happens_is_violated() {
     assert_eq!(report.verdict, Verdict::Violated);
     assert!(report.broken.has(Invariant::NoDirtyPageLost));
 }
+
+#[test]
+fn an_order_that_loses_nothing_is_not_called_violated_on_the_way() {
+    for (name, text) in [
+        (
+            "declared-dirty-late",
+            include_str!("false-violated/declared-dirty-late.toml"),
+        ),
+        (
+            "marked-one-step-late",
+            include_str!("false-violated/marked-one-step-late.toml"),
+        ),
+        (
+            "first-get-is-the-full-copy",
+            include_str!("false-violated/first-get-is-the-full-copy.toml"),
+        ),
+    ] {
+        let report = check(&read(name, text).expect("it is a scenario"));
+        assert_eq!(
+            report.verdict,
+            Verdict::Holds,
+            "{name}: {:?}",
+            report.broken
+        );
+    }
+}
+
+#[test]
+fn what_is_still_to_be_declared_dirty_accounts_for_nothing_else() {
+    // What was declared is copied before the device has stopped, or the declaration names another page, or no bit is set when the log is turned on.
+    for (text, right, wrong) in [
+        (
+            include_str!("false-violated/declared-dirty-late.toml"),
+            "\"drain-devices\", { step = \"mark-queues\", pages = [1, 2] }",
+            "{ step = \"mark-queues\", pages = [1, 2] }, \"vmm-log-sync\", \"copy\", \"drain-devices\"",
+        ),
+        (
+            include_str!("false-violated/marked-one-step-late.toml"),
+            "\"mark-queues\", pages = [1]",
+            "\"mark-queues\", pages = [0]",
+        ),
+        (
+            include_str!("false-violated/first-get-is-the-full-copy.toml"),
+            "\"initially-set\"",
+            "true",
+        ),
+    ] {
+        assert!(text.contains(right));
+        let scenario = read("wrong", &text.replace(right, wrong)).expect("it is a scenario");
+        let report = check(&scenario);
+        assert!(report.broken.has(Invariant::StalePageIsAccountedFor));
+    }
+}
+
+#[test]
+fn a_log_that_is_turned_off_and_on_again_declares_all_of_it_dirty() {
+    // The second attempt begins with nothing but the bits that turning the log on sets.
+    let text = include_str!("false-violated/first-get-is-the-full-copy.toml");
+    let again = "\"new-destination\", \"disable-logging\", \"enable-logging\", \"get-dirty-log\",";
+    let text = text.replacen(
+        "\"enable-logging\", \"get-dirty-log\",",
+        &format!("\"enable-logging\", \"get-dirty-log\", \"clear-dirty-log\", \"copy\", {again}"),
+        1,
+    );
+    let report = check(&read("again", &text).expect("it is a scenario"));
+    assert_eq!(report.verdict, Verdict::Holds, "{:?}", report.broken);
+    // Turned on twice, it is not.
+    let twice =
+        read("twice", &text.replace("\"disable-logging\", ", "")).expect("it is a scenario");
+    assert!(check(&twice).broken.has(Invariant::StalePageIsAccountedFor));
+}
