@@ -27,7 +27,7 @@ pub(crate) struct ReplayArgs {
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
-    /// Observed traces: entries of a ring, where the log does not tell
+    /// Observed traces: entries of a ring, where not what its import was told
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     ring_entries: Option<u32>,
     /// Observed traces: entries of a ring in reserve: 64, or 576 on x86 with PML
@@ -97,9 +97,13 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
                 )));
             }
             Kind::Observed => {
-                let mut shape = Shape::new(&header, args.config());
+                let config = args.config().or(header.known);
+                config
+                    .check()
+                    .map_err(|complaint| *complaint.at(&name, 1))?;
+                let mut shape = Shape::new(&header, config);
                 let rows = reader.rows::<ObservedEvent>()?;
-                let checked = check_and_shape(rows, args.config(), &mut shape)?;
+                let checked = check_and_shape(rows, config, &mut shape)?;
                 let searched = search_again(args, path, &checked, &shape)?;
                 observed_subject(&name, &header, &checked, &searched)
             }
@@ -420,8 +424,11 @@ fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> Subject
     }
 }
 
-/// Findings that are printed; the document has all of them.
+/// Differences of a schedule that are printed; the document has more.
 const MOST_SHOWN: usize = 10;
+
+/// Findings of each claim and weight in a log that are printed.
+const SHOWN_OF_EACH: u32 = 3;
 
 /// The second pass over an observed trace: a run of the model that gives it, unless the contract is broken already.
 fn search_again(
@@ -502,12 +509,10 @@ fn observed_subject(
     }
     json.insert("compared".into(), checked.compared.into());
     json.insert("not_modelled".into(), checked.not_compared.into());
-    let divergences: u64 = checked
-        .findings
-        .iter()
-        .filter(|finding| finding.weight == Weight::Defect)
-        .count() as u64;
-    json.insert("divergences".into(), divergences.into());
+    json.insert(
+        "divergences".into(),
+        checked.count(Weight::Defect).into(),
+    );
     json.insert(
         "check".into(),
         serde_json::to_value(checked).unwrap_or_default(),
@@ -536,23 +541,25 @@ fn observed_subject(
         grouped(checked.not_compared),
         grouped(checked.context),
     );
-    for finding in checked.findings.iter().take(MOST_SHOWN) {
-        let weight = match finding.weight {
-            Weight::Defect => "defect",
-            Weight::Doubt => "doubt",
-            Weight::Note => "note",
-        };
+    if checked.total() > 0 {
+        text.push_str(&format!("  findings: {}\n", checked.weights_in_words()));
+    }
+    let mut shown = 0;
+    for finding in checked.first_of_each(SHOWN_OF_EACH) {
+        shown += 1;
         text.push_str(&format!(
-            "  {weight}, line {}: {} ({})\n",
+            "  {}, line {}: {} ({})\n",
+            finding.weight.name(),
             finding.line,
             finding.text,
             finding.claim.name()
         ));
     }
-    if checked.findings.len() > MOST_SHOWN {
+    if checked.total() > shown {
         text.push_str(&format!(
-            "  and {} more; --json has them\n",
-            checked.findings.len() - MOST_SHOWN
+            "  and {} more; --json has the first {} of each claim\n",
+            grouped(checked.total() - shown),
+            CheckReport::KEPT_OF_EACH
         ));
     }
     text.push_str(&search_text(searched));

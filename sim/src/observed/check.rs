@@ -7,6 +7,7 @@ use dirtysim_model::machine::{Arch, Constants, EXIT_DIRTY_RING_FULL};
 use super::harvest::Harvest;
 use super::report::{CheckReport, Claim, Finding, SoftLimit, Unknown, Weight};
 use super::ring::{RING_ENTRIES_MAX, Ring};
+use crate::trace::CheckConfig;
 use crate::trace::observed::{Observed, ObservedEvent};
 
 /// Rings, threads and memslots that are kept; KVM allows fewer vCPUs and as many memslots (KVM_MEM_SLOTS_NUM, twice).
@@ -19,17 +20,6 @@ pub(super) fn reserves() -> [u32; 2] {
 
 /// A reset this near to an exit may have been made between the exit's decision and its event, in nanoseconds.
 const NEAR_NS: u64 = 20_000;
-
-/// What the caller knows of the machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CheckConfig {
-    /// Entries of a ring (bytes of `KVM_CAP_DIRTY_LOG_RING` divided by 16).
-    pub ring_entries: Option<u32>,
-    /// Entries in reserve: 64, or 576 on x86 with PML.
-    pub ring_reserved: Option<u32>,
-    /// The host's page size, in bytes.
-    pub page_size: Option<u64>,
-}
 
 /// A memslot, as its ioctl set it.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +47,8 @@ pub struct Checker {
     /// Comparisons by claim and impossible ones by reason; the report's maps are made from them at the end.
     comparisons: [u64; Claim::ALL.len()],
     unknowns: [u64; Unknown::ALL.len()],
+    /// Findings that are kept, by claim and weight.
+    kept: [[u32; Weight::ALL.len()]; Claim::ALL.len()],
     file: u32,
     line: u64,
     t_ns: Option<u64>,
@@ -86,6 +78,7 @@ impl Checker {
             saw_ring_exits: false,
             comparisons: [0; Claim::ALL.len()],
             unknowns: [0; Unknown::ALL.len()],
+            kept: [[0; Weight::ALL.len()]; Claim::ALL.len()],
             file: 0,
             line: 0,
             t_ns: None,
@@ -112,6 +105,7 @@ impl Checker {
         {
             self.report.unknown.insert(*reason, n);
         }
+        self.report.findings.sort_by_key(|finding| finding.weight);
         self.report
     }
 
@@ -201,7 +195,11 @@ impl Checker {
             return;
         }
         *self.report.counts.entry(claim).or_default() += 1;
-        if self.report.findings.len() < CheckReport::FINDINGS_MAX {
+        *self.report.weights.entry(weight).or_default() += 1;
+        // Of each claim and weight apart, so that a thousand notes do not hide one defect.
+        let kept = &mut self.kept[claim as usize][weight as usize];
+        if *kept < CheckReport::KEPT_OF_EACH {
+            *kept += 1;
             let finding = Finding {
                 claim,
                 weight,

@@ -18,9 +18,10 @@ mod report;
 mod ring;
 pub mod search;
 
-pub use check::{CheckConfig, Checker};
+pub use check::Checker;
 pub use report::{CheckReport, Claim, Finding, SoftLimit, Unknown, Weight};
 
+pub use crate::trace::CheckConfig;
 use crate::trace::observed::ObservedEvent;
 use crate::trace::{Located, TraceError};
 

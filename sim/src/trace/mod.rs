@@ -26,7 +26,7 @@ mod writer;
 
 pub use error::{Complaint, Problem, TraceError};
 pub(crate) use header::brief;
-pub use header::{Arch, Expect, FORMAT, Header, Kind, Machine, VERSION};
+pub use header::{Arch, CheckConfig, Expect, FORMAT, Header, Kind, Machine, VERSION};
 pub(crate) use lines::object_into;
 pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
 pub use names::{Cap, Errno, Exit};
@@ -36,4 +36,4 @@ pub use runs::{
     PageRuns, RING_ENTRIES_MAX, RingEntries, RingEntry, RunError, SLOT_PAGES_MAX, StoreRuns,
 };
 pub use words::{SLOT_WORDS_MAX, WordRun, Words};
-pub use writer::{PendingFile, TraceWriter, WriteError};
+pub use writer::{PendingFile, TraceWriter, WriteError, check_apart};
