@@ -11,7 +11,7 @@ use super::report::grouped;
 use super::schedule::check_output;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::import::detect::{Detected, LogKind, detect_file};
-use crate::import::{ImportError, LogOptions, import_kvm_jsonl, import_logs};
+use crate::import::{ImportError, ImportSummary, LogOptions, import_kvm_jsonl, import_logs};
 use crate::observed::{CheckConfig, Weight};
 use crate::trace::PendingFile;
 
@@ -79,11 +79,7 @@ pub(super) fn run(args: &ImportArgs, global: &Global) -> CliResult {
         // A file that cannot be read is reported by whoever reads it whole.
         None => matches!(detect_file(&args.logs[0]), Ok(Detected::KvmJsonl)),
     };
-    let result = if raw {
-        raw_recording(args)
-    } else {
-        logs(args)
-    };
+    let result = if raw { raw_recording(args) } else { logs(args) };
     // What was not read to its end is no trace, whatever the importer says of it.
     if result.is_err() && interrupted() {
         eprintln!("interrupted; no trace was written");
@@ -261,6 +257,9 @@ fn raw_recording(args: &ImportArgs) -> CliResult {
     let mut extra = Map::new();
     extra.insert("calls".into(), summary.calls.into());
     extra.insert("sections".into(), summary.sections.into());
+    extra.insert("unknown".into(), serde_json::to_value(&summary.unknown)?);
+    extra.insert("missing_rows".into(), summary.missing.into());
+    let left_out = left_out(&summary);
     if let Some(path) = &args.output {
         extra.insert("trace".into(), path.display().to_string().into());
         report.tail = format!(
@@ -269,7 +268,36 @@ fn raw_recording(args: &ImportArgs) -> CliResult {
             summary.sections,
             path.display()
         );
+        report.tail.push_str(&left_out);
+    } else {
+        eprint!("{left_out}");
     }
     report.extra = extra;
     Ok(report)
+}
+
+/// What of a recording is not in its trace, in lines.
+fn left_out(summary: &ImportSummary) -> String {
+    let mut text = String::new();
+    if !summary.unknown.is_empty() {
+        let words: Vec<String> = summary
+            .unknown
+            .iter()
+            .map(|(word, rows)| format!("{word} ({})", grouped(*rows)))
+            .collect();
+        text.push_str(&format!(
+            "  left out, because import does not know these words (rows): {}\n",
+            words.join(", ")
+        ));
+    }
+    if summary.missing > 0 {
+        text.push_str(&format!(
+            "  missing by the recording's own numbers: {} rows\n",
+            grouped(summary.missing)
+        ));
+    }
+    if !text.is_empty() {
+        text.push_str("  what depends on them is in the trace, and a replay does not compare it\n");
+    }
+    text
 }

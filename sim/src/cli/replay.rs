@@ -509,10 +509,7 @@ fn observed_subject(
     }
     json.insert("compared".into(), checked.compared.into());
     json.insert("not_modelled".into(), checked.not_compared.into());
-    json.insert(
-        "divergences".into(),
-        checked.count(Weight::Defect).into(),
-    );
+    json.insert("divergences".into(), checked.count(Weight::Defect).into());
     json.insert(
         "check".into(),
         serde_json::to_value(checked).unwrap_or_default(),

@@ -332,9 +332,7 @@ impl CheckReport {
     pub fn first_of_each(&self, most: u32) -> impl Iterator<Item = &Finding> {
         let mut seen = BTreeMap::new();
         self.findings.iter().filter(move |finding| {
-            let n = seen
-                .entry((finding.claim, finding.weight))
-                .or_insert(0_u32);
+            let n = seen.entry((finding.claim, finding.weight)).or_insert(0_u32);
             *n += 1;
             *n <= most
         })
