@@ -137,12 +137,15 @@ impl Log {
 
 impl Read for Log {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let cut = || match interrupted() {
+            true => Err(io::Error::other("interrupted")),
+            false => Ok(()),
+        };
         self.wait();
+        cut()?;
         let read = self.0.read(buffer);
         // Whoever wrote to a pipe was interrupted as well, so that its end is no end.
-        if interrupted() {
-            return Err(io::Error::other("interrupted"));
-        }
+        cut()?;
         read
     }
 }
