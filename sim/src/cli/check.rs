@@ -59,6 +59,8 @@ pub(crate) struct CheckArgs {
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
+    #[command(flatten)]
+    ci: super::ci::CiArgs,
 }
 
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -153,6 +155,7 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         report.subjects.push(judged);
     }
     report.count();
+    args.ci.apply(&mut report, &scenarios, global)?;
     Ok(report)
 }
 

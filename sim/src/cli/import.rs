@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
+use super::kind::{self, Wanted};
 use super::report::grouped;
 use super::schedule::check_output;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
@@ -68,6 +69,11 @@ impl From {
 }
 
 pub(super) fn run(args: &ImportArgs, global: &Global) -> CliResult {
+    if args.from.is_none() {
+        for log in &args.logs {
+            kind::check(log, Wanted::Log)?;
+        }
+    }
     if global.json && args.output.is_none() {
         return Err(CliError(
             "--json needs -o: the trace itself goes to standard output".to_owned(),

@@ -7,6 +7,7 @@ use clap::Args;
 use dirtysim_model::transition::Step;
 use serde_json::{Map, Value};
 
+use super::kind::{self, Wanted};
 use super::report::{block_words, caveats, grouped, mutated};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::first;
@@ -60,6 +61,7 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
     for path in &args.traces {
         let begun = Instant::now();
         let name = path.display().to_string();
+        kind::check(path, Wanted::Trace)?;
         let reader = TraceReader::open(path)?;
         let header = reader.header().clone();
         let mut subject = match header.kind {

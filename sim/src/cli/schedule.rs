@@ -6,6 +6,7 @@ use std::path::Path;
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::transition::Step;
 
+use super::kind::{self, Wanted};
 use super::{CliError, Global};
 use crate::replay::steps::{self, StepReplay};
 use crate::trace::{Expect, Header, Kind, PendingFile, TraceReader, check_apart};
@@ -27,6 +28,7 @@ impl Schedule {
     ) -> Result<Self, CliError> {
         let name = path.display().to_string();
         check_output(output, &[path])?;
+        kind::check(path, Wanted::Trace)?;
         let reader = TraceReader::open(path)?;
         let header = reader.header().clone();
         if header.kind != Kind::Step {

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use crate::plot::grouped;
-
 /// A sentence of the interface's contract. Each is a positive claim.
 ///
 /// Sources: virt/kvm/dirty_ring.c and Documentation/virt/kvm/api.rst (sections on `KVM_CAP_DIRTY_LOG_RING` and
@@ -322,7 +320,7 @@ impl CheckReport {
             .iter()
             .map(|(weight, n)| {
                 let several = if *n == 1 { "" } else { "s" };
-                format!("{} {}{several}", grouped(*n), weight.name())
+                format!("{n} {}{several}", weight.name())
             })
             .collect();
         words.join(", ")

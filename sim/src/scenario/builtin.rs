@@ -110,16 +110,22 @@ fn parse(name: &str, text: &str) -> Scenario {
     }
 }
 
-/// The built-in scenario of that name, those of historical bugs and of mutations included.
+/// The text of the built-in scenario of that name, those of historical bugs and of mutations included.
 #[must_use]
-pub fn builtin(name: &str) -> Option<Scenario> {
+pub fn builtin_text(name: &str) -> Option<&'static str> {
     FILES
         .iter()
         .chain(LARGE)
         .chain(LIVENESS)
         .chain(scenario_files())
         .find(|(known, _)| *known == name)
-        .map(|(name, text)| parse(name, text))
+        .map(|(_, text)| *text)
+}
+
+/// The built-in scenario of that name, parsed.
+#[must_use]
+pub fn builtin(name: &str) -> Option<Scenario> {
+    builtin_text(name).map(|text| parse(name, text))
 }
 
 /// Every built-in scenario, in the order in which they are shown.

@@ -26,7 +26,7 @@ use dirtysim_model::words::mutation::{Mutation, Mutations};
 use serde_json::Value;
 
 use crate::alone::finish_op;
-pub use builtin::{about_liveness, builtin, builtins, mutation_scenarios};
+pub use builtin::{about_liveness, builtin, builtin_text, builtins, mutation_scenarios};
 pub use dirtysim_model::state::NoRoom;
 pub use error::ScenarioError;
 pub(crate) use error::nearest;
@@ -55,6 +55,10 @@ pub enum Expect {
 pub struct Scenario {
     /// Its name.
     pub name: String,
+    /// The file, or the name under which it was given.
+    pub file: String,
+    /// The line at which it states what is expected, or at which it begins; from 1, and 0 where there is no text.
+    pub line: usize,
     /// What it is about, in a sentence.
     pub sentence: String,
     /// Where the order comes from: repository, file, function, version; empty where it is the project's own.
@@ -86,6 +90,7 @@ impl Scenario {
     }
 
     /// As [`Scenario::from_toml`], of a text that the program made, over machines on some of which a mutation can do nothing.
+    #[cfg(feature = "debate")]
     pub(crate) fn from_expansion(file: &str, text: &str) -> Result<Self> {
         Self::from_text(file, text, Written::ByTheProgram)
     }
@@ -186,10 +191,9 @@ impl Scenario {
         let name = top.text("name")?.map(str::to_owned);
         let sentence = top.text("sentence")?.unwrap_or_default().to_owned();
         let origin = top.text("origin")?.unwrap_or_default().to_owned();
-        let expect = top
-            .get("expect")
-            .map(|node| read_expect(source, node))
-            .transpose()?;
+        let expect = top.get("expect");
+        let stated = expect.map_or(0, |node| node.span.start);
+        let expect = expect.map(|node| read_expect(source, node)).transpose()?;
         let liveness = top
             .get("liveness")
             .map(|node| {
@@ -218,20 +222,17 @@ impl Scenario {
                 "write name = \"what-it-shows\"",
             );
         };
-        if name.is_empty()
-            || !name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
-        {
-            return source.error(
-                &span,
-                format!("the name `{name}`"),
-                "a name has letters, digits, - and _ only: files are named after it",
-            );
+        if let Err(rule) = check_name(&name) {
+            return source.error(&span, format!("the name `{name}`"), rule);
         }
         dirtysim_model::op::ahead::look_ahead(&mut parts.machine);
         let scenario = Self {
             name,
+            file: source.file.to_owned(),
+            line: match source.text.get(..stated) {
+                Some(before) if !source.text.is_empty() => before.matches('\n').count() + 1,
+                _ => 0,
+            },
             sentence,
             origin,
             expect,
@@ -396,6 +397,31 @@ impl Scenario {
 /// Runs thread 0 through the operation of the set-up that it is at.
 fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) -> Answer {
     finish_op(machine, state, 0, |_| ()).expect("in set-up nobody holds what a step could wait for")
+}
+
+/// What a scenario's name is made of.
+///
+/// # Errors
+/// The rule, where it is not kept.
+pub fn check_name(name: &str) -> std::result::Result<(), &'static str> {
+    let right = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if name.is_empty() || !name.chars().all(right) {
+        return Err("a name has letters, digits, - and _ only: files are named after it");
+    }
+    Ok(())
+}
+
+/// Whether a file reads like a scenario, right or wrong: its first lines are TOML's and have keys of one.
+#[must_use]
+pub fn looks_like_one(path: &Path) -> bool {
+    use std::io::Read;
+    const HEAD_BYTES: u64 = 16 << 10;
+    let mut head = Vec::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
+    let text = String::from_utf8_lossy(&head);
+    let begins = |word: &str| text.lines().any(|line| line.trim_start().starts_with(word));
+    read.is_ok() && (begins("[machine]") || begins("[protocol]"))
 }
 
 /// Whether that capability enables rings.

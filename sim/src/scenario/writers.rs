@@ -11,6 +11,9 @@ use super::reader::{self, Result, Source, Table};
 /// The most stores that a scenario gives one writer.
 const MOST_STORES: u64 = 31;
 
+/// The most devices of a scenario.
+const MOST_DEVICES: usize = 64;
+
 /// Where a writer's stores are logged, in the words of scenarios.
 pub(super) const LOGS: [(&str, WriterLog); 4] = [
     ("right", WriterLog::Right),
@@ -45,6 +48,13 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
     writers.pending_save = read_tables(source, table.get("pending_save"), "pending_save", parts)?;
     writers.its_restore = read_tables(source, table.get("its_restore"), "its_restore", parts)?;
     for node in table.list("devices")?.unwrap_or_default() {
+        if writers.devices.len() == MOST_DEVICES {
+            return source.error(
+                &node.span,
+                format!("more than {MOST_DEVICES} devices"),
+                format!("a scenario has at most {MOST_DEVICES} devices"),
+            );
+        }
         let (name, config) = read_device(source, node, writers.devices.len(), parts)?;
         writers.devices.push(name);
         parts.machine.devices.push(config);

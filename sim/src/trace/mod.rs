@@ -25,8 +25,8 @@ mod words;
 mod writer;
 
 pub use error::{Complaint, Problem, TraceError};
-pub(crate) use header::brief;
 pub use header::{Arch, CheckConfig, Expect, FORMAT, Header, Kind, Machine, VERSION};
+#[cfg(feature = "import")]
 pub(crate) use lines::object_into;
 pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
 pub use names::{Cap, Errno, Exit};
