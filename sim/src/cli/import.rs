@@ -128,13 +128,16 @@ impl Log {
     #[cfg(target_os = "linux")]
     fn wait(&self) {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::io::Errno;
         let timeout = Timespec {
             tv_sec: 0,
             tv_nsec: 100_000_000,
         };
         let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
-        // What cannot be polled can be read.
-        while !interrupted() && poll(&mut polled, Some(&timeout)) == Ok(0) {}
+        // The signal itself ends the wait before anybody has noted it. What cannot be polled can be read.
+        while !interrupted()
+            && matches!(poll(&mut polled, Some(&timeout)), Ok(0) | Err(Errno::INTR))
+        {}
     }
 
     #[cfg(not(target_os = "linux"))]

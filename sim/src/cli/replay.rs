@@ -13,7 +13,7 @@ use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::first;
 use crate::mutated::{Acted, acted_in};
 use crate::observed::search::{self, Ended, Outcome, SearchReport, Shape};
-use crate::observed::{CheckConfig, CheckReport, Weight, check_and_shape};
+use crate::observed::{Answer, CheckConfig, CheckReport, Weight, answer, check_and_shape};
 use crate::replay::calls::{self, ReplayOptions, ReplayOutcome};
 use crate::replay::steps::{self, StepReplay};
 use crate::trace::observed::ObservedEvent;
@@ -468,30 +468,16 @@ fn search_again(
 
 /// The verdict on a log: some run of the model gives it, and the kernel and the VMM kept the ring's contract, as far as
 /// the log tells.
-///
-/// A defect violates it. Where no run was found, nothing could be compared, or what was seen may be the log's own fault,
-/// the answer is open: inconclusive.
 fn observed_subject(
     name: &str,
     header: &Header,
     checked: &CheckReport,
     searched: &SearchReport,
 ) -> Subject {
-    let defects = checked.has(Weight::Defect);
-    let limit = if checked.has(Weight::Doubt) || checked.compared == 0 {
-        Some("what the log tells".to_owned())
-    } else {
-        match &searched.outcome {
-            Outcome::Consistent => None,
-            Outcome::NoRunFound => Some("no run of the model was found".to_owned()),
-            Outcome::Limit { limit } => Some(limit.clone()),
-            Outcome::NotSearched { why } => Some(format!("not searched: {why}")),
-        }
-    };
-    let verdict = match (defects, &limit) {
-        (true, _) => Verdict::Violated,
-        (false, Some(_)) => Verdict::Inconclusive,
-        (false, None) => Verdict::Holds,
+    let (verdict, limit) = match answer(checked, searched) {
+        Answer::Broken => (Verdict::Violated, None),
+        Answer::Open(limit) => (Verdict::Inconclusive, Some(limit)),
+        Answer::Consistent => (Verdict::Holds, None),
     };
     let (expected, as_expected) = match &header.expect {
         None | Some(Expect::Holds) => ("holds", verdict == Verdict::Holds),
@@ -503,10 +489,10 @@ fn observed_subject(
     json.insert("verdict".into(), verdict.name().into());
     json.insert("expected".into(), expected.into());
     json.insert("as_expected".into(), as_expected.into());
-    if defects {
+    if verdict == Verdict::Violated {
         json.insert("invariant".into(), "agrees_with_recording".into());
     }
-    if let Some(limit) = limit.filter(|_| verdict == Verdict::Inconclusive) {
+    if let Some(limit) = limit {
         json.insert("limit".into(), limit.into());
     }
     json.insert("compared".into(), checked.compared.into());

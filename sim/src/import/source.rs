@@ -297,6 +297,7 @@ impl Reader {
                 self.stats.own_lines += 1;
                 if let Some(events) = ftrace::overwritten(text) {
                     self.stats.overwritten_events += events;
+                    self.gap(line, GapReason::Overwritten, Some(events), None);
                 }
             }
         }

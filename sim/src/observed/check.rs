@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use dirtysim_model::machine::{Arch, Constants, EXIT_DIRTY_RING_FULL};
 
 use super::harvest::Harvest;
+use super::losses::Losses;
 use super::report::{CheckReport, Claim, Finding, SoftLimit, Unknown, Weight};
 use super::ring::{RING_ENTRIES_MAX, Ring};
 use crate::trace::CheckConfig;
@@ -49,6 +50,11 @@ pub struct Checker {
     unknowns: [u64; Unknown::ALL.len()],
     /// Findings that are kept, by claim and weight.
     kept: [[u32; Weight::ALL.len()]; Claim::ALL.len()],
+    /// How many defects were found, whatever became of them.
+    defects: u64,
+    /// The number of each kept defect; of other findings, none.
+    numbers: Vec<Option<u64>>,
+    losses: Losses,
     file: u32,
     line: u64,
     t_ns: Option<u64>,
@@ -79,6 +85,9 @@ impl Checker {
             comparisons: [0; Claim::ALL.len()],
             unknowns: [0; Unknown::ALL.len()],
             kept: [[0; Weight::ALL.len()]; Claim::ALL.len()],
+            defects: 0,
+            numbers: Vec::new(),
+            losses: Losses::default(),
             file: 0,
             line: 0,
             t_ns: None,
@@ -105,6 +114,21 @@ impl Checker {
         {
             self.report.unknown.insert(*reason, n);
         }
+        // What lost events can explain is no defect.
+        for (finding, number) in self.report.findings.iter_mut().zip(self.numbers) {
+            if number.is_some_and(|number| self.losses.explain(number)) {
+                finding.weight = Weight::Doubt;
+            }
+        }
+        let explained = self.losses.explained();
+        for (weight, n) in [
+            (Weight::Defect, self.defects - explained),
+            (Weight::Doubt, explained),
+        ] {
+            if n > 0 {
+                *self.report.weights.entry(weight).or_default() += n;
+            }
+        }
         self.report.findings.sort_by_key(|finding| finding.weight);
         self.report
     }
@@ -115,7 +139,10 @@ impl Checker {
         (self.compared, self.unable) = (false, false);
         match event.what {
             Observed::Thread { .. } => return,
-            Observed::Gap { .. } => return self.gap(),
+            Observed::Gap { reason, .. } => {
+                self.losses.gap(event, reason, self.defects);
+                return self.gap();
+            }
             Observed::RingPush {
                 ring,
                 dirty_index,
@@ -172,6 +199,7 @@ impl Checker {
             Observed::ProbeRearm { .. } => self.arming += 1,
             _ => {}
         }
+        self.losses.event(event, self.defects);
         if self.compared {
             self.report.compared += 1;
         } else if self.unable {
@@ -195,7 +223,11 @@ impl Checker {
             return;
         }
         *self.report.counts.entry(claim).or_default() += 1;
-        *self.report.weights.entry(weight).or_default() += 1;
+        let number = (weight == Weight::Defect).then_some(self.defects);
+        match number {
+            Some(_) => self.defects += 1,
+            None => *self.report.weights.entry(weight).or_default() += 1,
+        }
         // Of each claim and weight apart, so that a thousand notes do not hide one defect.
         let kept = &mut self.kept[claim as usize][weight as usize];
         if *kept < CheckReport::KEPT_OF_EACH {
@@ -208,6 +240,7 @@ impl Checker {
                 text: text(),
             };
             self.report.findings.push(finding);
+            self.numbers.push(number);
         }
     }
 
@@ -314,6 +347,7 @@ impl Checker {
             });
         }
         ring.dirty = Some(dirty);
+        ring.used_at_own = behind.then(|| dirty.wrapping_sub(reset));
         if let Some(pushes) = &mut ring.pushes_since_exit {
             *pushes += 1;
         }
@@ -387,13 +421,14 @@ impl Checker {
             return;
         };
         self.exit_is_due(vcpu, &ring);
+        ring.used_at_own = ring.used();
         ring.exit_pending = true;
         ring.pushes_since_exit = None;
         self.rings.insert(vcpu, ring);
     }
 
     fn exit_is_due(&mut self, vcpu: u32, ring: &Ring) {
-        let Some(used) = ring.used() else {
+        let Some(used) = ring.used_at_own else {
             return self.unknown(Unknown::RingIndices);
         };
         let near_reset = match (self.t_ns, ring.reset_at_ns) {
@@ -466,6 +501,7 @@ impl Checker {
         if reason == Some(EXIT_DIRTY_RING_FULL) {
             ring.pushes_since_exit = None;
         }
+        ring.used_at_own = ring.used();
         self.rings.insert(name, ring);
     }
 
