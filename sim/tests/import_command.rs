@@ -112,13 +112,8 @@ fn interrupted(dir: &Path, kind: &str, text: &[u8]) -> Output {
 fn an_interrupt_ends_an_import_that_waits_and_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = fs::read(examples().join("ftrace.log")).expect("a log");
-    let row = b"{\"scenario\":\"a\",\"n\":0,\"vm\":null,\"op\":\"SCENARIO\",\"title\":\"\"}\n";
-    for (kind, text) in [("ftrace", &log[..]), ("kvm-jsonl", row)] {
-        let text = if kind == "ftrace" {
-            text.to_vec()
-        } else {
-            vec![b' '; 1000]
-        };
+    // Lines that go on, as far as anybody can tell.
+    for (kind, text) in [("ftrace", log), ("kvm-jsonl", vec![b' '; 1000])] {
         let output = interrupted(dir.path(), kind, &text);
         assert_eq!(output.status.code(), Some(3), "{output:?}");
         let document: Value = serde_json::from_slice(&output.stdout).expect("a document");

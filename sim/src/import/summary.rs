@@ -168,7 +168,7 @@ impl fmt::Display for LogSummary {
         }
         let total = check.total();
         match check.weights_in_words() {
-            none if none.is_empty() => writeln!(f, "findings: none")?,
+            none if none.is_empty() => writeln!(f, "findings: 0")?,
             words => writeln!(f, "findings: {words}")?,
         }
         let mut shown = 0;

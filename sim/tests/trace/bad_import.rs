@@ -99,7 +99,7 @@ fn words_that_are_not_known_are_left_out_and_all_are_told() {
     let expected = [
         r#"{"vm":1,"call":"KVM_CREATE_VM","result":{"ret":0}}"#,
         r#"{"vm":1,"unknown":"READ_MSR"}"#,
-        r#"{"vm":1,"unknown":"CLOSE_VM.time, CLOSE_VM.host"}"#,
+        r#"{"vm":1,"unknown":"CLOSE_VM.host, CLOSE_VM.time"}"#,
         r#"{"vm":1,"unknown":"RUN.nop"}"#,
         r#"{"vm":1,"unknown":"READ_PAGE.u8"}"#,
         r#"{"vm":1,"unknown":"capability OF_TOMORROW"}"#,
