@@ -32,6 +32,7 @@ pub mod replay;
 pub mod reproduce;
 pub mod run;
 pub mod scenario;
+pub mod scheduler;
 pub mod search;
 pub mod shrink;
 pub mod sometimes;

@@ -2,7 +2,7 @@
 
 use dirtysim::run::{self, Scheduler};
 use dirtysim::scenario::Scenario;
-use dirtysim::search::{self, Options, Reductions, Verdict};
+use dirtysim::search::{self, Options, Reductions, Verdict, liveness};
 use dirtysim_model::oracle::Invariant;
 
 fn read(name: &str, text: &str) -> Result<Scenario, String> {
@@ -123,6 +123,11 @@ fn an_end_that_is_never_reached_is_no_verdict() {
     ] {
         let scenario = read(name, text).expect("it says itself that it never ends");
         assert_eq!(check(&scenario).verdict, Verdict::Inconclusive, "{name}");
+        let options = Options::default();
+        let report = liveness::liveness(&scenario, &options, &|_| true).expect("it is small");
+        assert!(report.broken.has(Invariant::ProtocolEnds), "{name}");
+        let lasso = report.lasso.expect("a schedule shows it");
+        assert!(lasso.cycle > 0, "{name}");
     }
 }
 
