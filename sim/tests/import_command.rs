@@ -122,32 +122,3 @@ fn an_interrupt_ends_an_import_that_waits_and_leaves_nothing() {
         assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), 0);
     }
 }
-
-#[test]
-fn a_terminal_gets_no_control_characters_of_a_logs() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let place = |name: &str| dir.path().join(name);
-    let row = |fields: &str| format!("{{\"scenario\":\"a\",\"n\":0,\"vm\":null,{fields}}}\n");
-    let host = "{\"scenario\":\"a\",\"n\":1,\"vm\":null,\"op\":\"HOST\",\"arch\":\"arm64\",\"kernel\":\"6.12.1\",\
-                \"page_size\":4096,\"ring_page_offset\":64}\n";
-    let begun = row("\"op\":\"SCENARIO\",\"title\":\"t\"") + host;
-    for (name, text) in [
-        ("no-log", "\u{1b}]0;x\u{7} and \u{9b}31m, \u{202e}backwards\n".to_owned()),
-        ("key", row("\"op\":\"END\",\"\\u001b[31m\":1,\"\\u009b31m\":2")),
-        ("op", begun.clone() + &row("\"op\":\"\\u001b\\u009b\"").replace("\"n\":0", "\"n\":2")),
-        (
-            "cap",
-            begun
-                + &row("\"op\":\"CHECK_EXTENSION\",\"cap\":\"\\u001b[31m\\u009b\",\"cap_number\":3,\"ret\":0")
-                    .replace("\"n\":0", "\"n\":2"),
-        ),
-    ] {
-        fs::write(place(name), text).expect("it can be written");
-        let output = dirtysim(dir.path(), &["import", name, "-o", "out"]);
-        for stream in [&output.stdout, &output.stderr] {
-            let said = String::from_utf8_lossy(stream).into_owned();
-            let obeyed = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
-            assert!(!said.contains(obeyed), "{name}: {said:?}");
-        }
-    }
-}
