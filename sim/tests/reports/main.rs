@@ -4,7 +4,6 @@ use std::process::Command;
 
 use dirtysim::run::{self, Scheduler};
 use dirtysim::scenario::Scenario;
-use dirtysim::search::{self, Options, Reductions, Verdict};
 use dirtysim::search::{self, Options, Reductions, Verdict, liveness};
 use dirtysim_model::op::Op;
 use dirtysim_model::oracle::Invariant;
