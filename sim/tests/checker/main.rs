@@ -137,6 +137,14 @@ const FOUND: &[(&str, &str)] = &[
         "answer-of-the-step-before",
         include_str!("found/answer-of-the-step-before.toml"),
     ),
+    (
+        "pre-fault-after-a-fault",
+        include_str!("found/pre-fault-after-a-fault.toml"),
+    ),
+    (
+        "all-of-a-short-word",
+        include_str!("found/all-of-a-short-word.toml"),
+    ),
 ];
 
 #[test]
