@@ -90,7 +90,7 @@ fn a_new_scenario_is_right_and_stays_where_one_is() {
         assert!(output.status.success(), "{}", said(&output));
         let text = std::fs::read_to_string(dir.path().join("mine.toml")).expect("it is written");
         assert!(
-            text.contains("#   enable-logging") && text.contains("name = \"mine\""),
+            text.contains("#   pause-vcpus") && text.contains("name = \"mine\""),
             "{text}"
         );
         let output = dirtysim(dir.path(), &["new", "mine"]);
@@ -197,7 +197,7 @@ pages = 1
 [writers]
 vcpu = { stores = 1 }
 [protocol]
-steps = ["pause-vcpus", "copy-all", "finish"]
+steps = ["enable-logging", "copy-all", "pause-vcpus", "get-dirty-log", "clear-dirty-log", "copy", "finish"]
 "#;
     std::fs::write(dir.path().join("vacuous.toml"), vacuous).expect("written");
     let check = |more: &[&str]| {

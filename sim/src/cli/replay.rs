@@ -242,7 +242,7 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay, steps_taken: &
         grouped(steps),
         block_words(replay.blocks)
     ));
-    if let Some((cycle, confirmed)) = &replay.cycle {
+    if let Some((cycle, _, confirmed)) = &replay.cycle {
         json.insert("cycle".into(), (*cycle).into());
         text.push_str(&match confirmed {
             Ok(()) => format!("  the last {cycle} steps can go on for ever\n"),

@@ -36,7 +36,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "A..B", default_value = "0..20000", value_parser = parse_seeds)]
     seeds: Range<u64>,
     /// How the next step is chosen
-    #[arg(long, value_enum, default_value_t = SchedulerArg::Random)]
+    #[arg(long, value_enum, default_value_t = SchedulerArg::Mix)]
     scheduler: SchedulerArg,
     /// Ordering constraints that PCT reckons with
     #[arg(long, value_name = "D", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -57,6 +57,10 @@ enum SchedulerArg {
     Random,
     /// Random priorities with a few random changes of them
     Pct,
+    /// One actor at a time, interrupted most readily within the kernel, and then held
+    Interrupt,
+    /// The others in turn, by the seed
+    Mix,
 }
 
 pub(super) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
@@ -125,6 +129,8 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
         SchedulerArg::Pct => Scheduler::Pct {
             depth: args.pct_depth,
         },
+        SchedulerArg::Interrupt => Scheduler::Interrupt,
+        SchedulerArg::Mix => Scheduler::Mix,
     };
     let mut report = Report {
         command: "run",
@@ -217,6 +223,8 @@ fn subject(
             failure.invariant.name(),
             failure.seed
         ));
+        let by = options.scheduler.of(failure.seed);
+        json.insert("found_by".into(), by.to_string().into());
     }
     let limit_words = limit.map_or(String::new(), |limit| format!(", cut by {limit}"));
     text.push_str(&format!(
@@ -224,11 +232,16 @@ fn subject(
         expected_words(as_expected),
         scenario.sentence,
         grouped(outcome.schedules),
-        options.scheduler.name(),
+        options.scheduler,
         options.seeds.start,
         options.seeds.end,
         grouped(outcome.steps),
     ));
+    if verdict == Verdict::Holds {
+        let not_tried = options.scheduler.not_tried();
+        text.push_str(&format!("  not every order was tried: {not_tried}\n"));
+        json.insert("not_tried".into(), not_tried.into());
+    }
     text.push_str(&unclaimed(
         scenario,
         outcome.seen,
@@ -278,7 +291,7 @@ fn failed(
         .join(format!("{}.trace.jsonl", scenario.name));
     let found_by = format!(
         "{}, seed {}; shrunk",
-        options.scheduler.name(),
+        options.scheduler.of(failure.seed),
         failure.seed
     );
     // What is shown is short first: a schedule of hundreds of steps tells nobody anything.

@@ -81,6 +81,18 @@ const LIVENESS: &[(&str, &str)] = &[
         "ring-full-pause",
         include_str!("../../scenarios/liveness/ring-full-pause.toml"),
     ),
+    (
+        "sync-for-ever",
+        include_str!("../../scenarios/liveness/sync-for-ever.toml"),
+    ),
+    (
+        "until-clean",
+        include_str!("../../scenarios/liveness/until-clean.toml"),
+    ),
+    (
+        "until-clean-clear-floor",
+        include_str!("../../scenarios/liveness/until-clean-clear-floor.toml"),
+    ),
 ];
 
 /// What follows the last `/` of a path.

@@ -66,8 +66,8 @@ pub struct Scenario {
     pub origin: String,
     /// The verdict that it states; none is `holds`, but the document says which.
     pub expect: Option<Expect>,
-    /// What a search for cycles without progress should find, where it states that: `migration_makes_progress` broken,
-    /// or not.
+    /// What a search for what goes on for ever should find, where it states that: `migration_makes_progress` stands for
+    /// whatever that search looks for.
     pub liveness: Option<Expect>,
     /// Whether `no_spurious_dirty_page` is checked.
     pub checks_spurious: bool,
@@ -91,6 +91,7 @@ impl Scenario {
     }
 
     /// As [`Scenario::from_toml`], of a text that the program made, over machines on some of which a mutation can do nothing.
+    #[cfg(feature = "debate")]
     pub(crate) fn from_expansion(file: &str, text: &str) -> Result<Self> {
         Self::from_text(file, text, Written::ByTheProgram)
     }
@@ -330,8 +331,8 @@ impl Scenario {
         self.expect.unwrap_or(Expect::Holds)
     }
 
-    /// The verdict on `migration_makes_progress` that counts for a search for cycles: the one stated; else that it is
-    /// broken, where `expect` says so; else that it holds.
+    /// The verdict that counts for a search for what goes on for ever: the one stated; else that something does, where
+    /// `expect` says that `migration_makes_progress` is broken; else that nothing does.
     #[must_use]
     pub fn expected_liveness(&self) -> Expect {
         self.liveness.unwrap_or(match self.expected() {
@@ -449,6 +450,13 @@ fn read_expect(source: Source<'_>, node: &node::Node) -> Result<Expect> {
         return source.error(&node.span, "`expect` has no `violated`", HELP);
     };
     let invariant = reader::pick(source, violated, "invariant", &known)?;
+    if invariant == Invariant::ProtocolEnds {
+        return source.error(
+            &violated.span,
+            "no single schedule breaks `protocol_ends`",
+            "write liveness = \"violated\" in place of expect: `check --liveness` looks for it",
+        );
+    }
     table.finish()?;
     Ok(Expect::Violated(invariant))
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use dirtysim::run::{self, Scheduler};
 use dirtysim::scenario::Scenario;
-use dirtysim::search::{self, Options, Reductions, Verdict};
+use dirtysim::search::{self, Options, Reductions, Verdict, liveness};
 use dirtysim_model::op::Op;
 use dirtysim_model::oracle::Invariant;
 use serde_json::Value;
@@ -41,7 +41,7 @@ fn all_say(name: &str, text: &str, broken: Option<Invariant>) {
     }
     let options = run::Options {
         seeds: 0..2_000,
-        scheduler: Scheduler::Random,
+        scheduler: Scheduler::Mix,
         keep_going: false,
     };
     let failure = run::run(&scenario, &options, &|_| true).failure;
@@ -200,6 +200,11 @@ fn an_end_that_is_never_reached_is_no_verdict() {
     ] {
         let scenario = read(name, text).expect("it says itself that it never ends");
         assert_eq!(check(&scenario).verdict, Verdict::Inconclusive, "{name}");
+        let options = Options::default();
+        let report = liveness::liveness(&scenario, &options, &|_| true).expect("it is small");
+        assert!(report.broken.has(Invariant::ProtocolEnds), "{name}");
+        let lasso = report.lasso.expect("a schedule shows it");
+        assert!(lasso.cycle > 0, "{name}");
     }
 }
 
