@@ -41,7 +41,7 @@ fn all_say(name: &str, text: &str, broken: Option<Invariant>) {
     }
     let options = run::Options {
         seeds: 0..2_000,
-        scheduler: Scheduler::Random,
+        scheduler: Scheduler::Mix,
         keep_going: false,
     };
     let failure = run::run(&scenario, &options, &|_| true).failure;
