@@ -68,7 +68,7 @@ pub(crate) fn scenario(numbers: &[u32]) -> String {
 
 /// A number below `n`, the lower the lower `number` is.
 fn scaled(number: u32, n: u32) -> u32 {
-    (u64::from(number) * u64::from(n) >> 32) as u32
+    ((u64::from(number) * u64::from(n)) >> 32) as u32
 }
 
 fn quoted(word: &str) -> String {
@@ -211,7 +211,7 @@ impl World {
         }
         if draw.chance(10) {
             let claim = draw.pick(Invariant::ALL).name();
-            top.push_str(&draw.pick(&[
+            top.push_str(draw.pick(&[
                 format!("expect = {{ violated = \"{claim}\" }}\n").as_str(),
                 "expect = \"holds\"\n",
             ]));
@@ -683,15 +683,16 @@ impl World {
         let keys = row.unwrap_or_else(|| panic!("`{word}` is no word")).1;
         let mut arguments = Vec::new();
         for &key in keys {
-            let must = match (word, key) {
-                ("remove-slot" | "move-slot", "slot") => true,
-                ("join-thread", "thread") | ("vmm-write" | "host-age", "page") => true,
-                (
-                    "pre-fault" | "drop-free" | "mark-queues" | "end-free" | "kernel-write",
-                    "pages",
-                ) => true,
-                _ => false,
-            };
+            let must = matches!(
+                (word, key),
+                ("remove-slot" | "move-slot", "slot")
+                    | ("join-thread", "thread")
+                    | ("vmm-write" | "host-age", "page")
+                    | (
+                        "pre-fault" | "drop-free" | "mark-queues" | "end-free" | "kernel-write",
+                        "pages",
+                    )
+            );
             if must || draw.chance(50) {
                 arguments.push(format!("{key} = {}", self.value(draw, word, key, own)));
             }

@@ -2,7 +2,7 @@
 
 use dirtysim::scenario::Scenario;
 
-/// A scenario that has every table, each by the name that [`Words`](crate::tally::Words) gives it.
+/// A scenario that has every table, each by the name that [`Words`](crate::words::Words) gives it.
 pub(crate) const TABLES: &[(&str, &str)] = &[
     ("", "name = \"all\""),
     (

@@ -7,6 +7,7 @@ mod generate;
 mod known;
 mod naive;
 mod tally;
+mod words;
 
 use dirtysim::scenario::Scenario;
 use dirtysim::scenario::vocabulary::VOCABULARY;
@@ -18,7 +19,8 @@ use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use compare::{Effort, Outcome, compare};
 use generate::{NUMBERS, scenario};
 use known::{TABLES, instead_of};
-use tally::{Tally, Words};
+use tally::Tally;
+use words::Words;
 
 /// Lists of numbers, the same in every run.
 fn numbers() -> (TestRunner, impl Strategy<Value = Vec<u32>>) {
