@@ -29,6 +29,7 @@ mod plain;
 #[cfg(feature = "debate")]
 pub mod plot;
 pub mod random;
+pub mod refused;
 pub mod replay;
 pub mod reproduce;
 pub mod run;

@@ -1,5 +1,6 @@
 //! Seeded schedules: the model driven by a random scheduler, every claim checked after every step.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use dirtysim_model::machine::Machine;
@@ -12,6 +13,7 @@ use rayon::prelude::*;
 use crate::first;
 use crate::ladder::{Any, on_any};
 use crate::random::Choices;
+use crate::refused::{Call, Refused};
 use crate::scenario::{Expect, Scenario};
 pub use crate::scheduler::Scheduler;
 use crate::sometimes::Seen;
@@ -61,6 +63,8 @@ pub struct Outcome {
     pub broken: Invariants,
     /// What happened in some schedule.
     pub seen: Seen,
+    /// Ioctls that were refused in some schedule.
+    pub refused: BTreeSet<Refused>,
     /// Schedules that were cut at [`MOST_STEPS`].
     pub cut: u64,
 }
@@ -102,6 +106,7 @@ struct Schedule {
     failure: Option<Invariant>,
     broken: Invariants,
     seen: Seen,
+    refused: BTreeSet<Refused>,
     cut: bool,
 }
 
@@ -121,6 +126,7 @@ fn run_in<L: Layout>(
         failure: None,
         broken: Invariants::NONE,
         seen: Seen::default(),
+        refused: BTreeSet::new(),
         cut: 0,
     };
     let mut failing = None;
@@ -167,6 +173,7 @@ fn run_in<L: Layout>(
                 outcome.longest = outcome.longest.max(schedule.steps);
                 outcome.broken.union(schedule.broken);
                 outcome.seen.union(schedule.seen);
+                outcome.refused.extend(schedule.refused);
                 outcome.cut += u64::from(schedule.cut);
                 if let Some(invariant) = schedule.failure {
                     failing.get_or_insert((seed, invariant));
@@ -252,6 +259,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             failure: None,
             broken: Invariants::NONE,
             seen: Seen::default(),
+            refused: BTreeSet::new(),
             cut: false,
         };
         schedule.broken.union(self.at_first);
@@ -263,7 +271,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             self.possible.clear();
             for_each_step(machine, &state, |step| self.possible.push(step));
             if self.possible.is_empty() {
-                if is_stuck(machine, &state) {
+                if breaks_progress(machine, &state) {
                     let mut broken = Invariants::NONE;
                     broken.insert(Invariant::MigrationMakesProgress);
                     schedule.broken.union(broken);
@@ -277,8 +285,12 @@ impl<'a, L: Layout> Runner<'a, L> {
             }
             let step = pick.pick(&state, &mut self.possible, schedule.steps, &mut choices);
             schedule.seen.note(machine, &state, step);
+            let call = Call::of(machine, &state, step);
             let effect = apply(machine, &mut state, step);
             schedule.steps += 1;
+            schedule
+                .refused
+                .extend(call.and_then(|call| call.refused(&state)));
             if let Some(steps) = record.as_deref_mut() {
                 steps.push(step);
             }
@@ -299,6 +311,11 @@ impl<'a, L: Layout> Runner<'a, L> {
 #[must_use]
 pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
     !state.finished && !state.crashed && has_work(machine, state)
+}
+
+/// Whether it breaks the claim of progress, by which not every scenario is judged.
+pub(crate) fn breaks_progress<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    machine.claims.has(Invariant::MigrationMakesProgress) && is_stuck(machine, state)
 }
 
 /// Whether a program has not come to its end.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::kind::{self, Wanted};
 use super::report::{
     Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
-    unclaimed,
+    refused, unclaimed,
 };
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
@@ -257,6 +257,7 @@ fn subject(
     let failing = outcome.failure.as_ref();
     let acted = acted(scenario, failing.map(|failure| failure.steps.as_slice()));
     text.push_str(&mutated(scenario, &acted, &mut json));
+    text.push_str(&refused(scenario, &outcome.refused, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()

@@ -44,6 +44,9 @@ pub(super) struct SlotState {
     pub(super) logging: bool,
     pub(super) readonly: bool,
     pub(super) place: usize,
+    /// Whether the text does not tell if it is there, or where; and whether it logs.
+    pub(super) life_open: bool,
+    pub(super) log_open: bool,
 }
 
 impl Parts {
@@ -440,6 +443,8 @@ fn read_slots(
                 logging: false,
                 readonly: false,
                 place: 0,
+                life_open: false,
+                log_open: false,
             },
             span: parts.machine_span.clone(),
         }),
@@ -612,6 +617,8 @@ fn read_slot(source: Source<'_>, node: &Node, before: &[SlotRow]) -> Result<Slot
         logging: table.boolean("logging")?.unwrap_or(false),
         readonly: table.boolean("readonly")?.unwrap_or(false),
         place: 0,
+        life_open: false,
+        log_open: false,
     };
     table.finish()?;
     Ok(SlotRow {

@@ -20,7 +20,7 @@ const TOLD: [&str; 7] = [
     "clear-after-copy",
     "two-slots-one-get-missed",
     "reset-signal",
-    "x86-pml-enabled-late",
+    "pml-not-waited",
 ];
 
 fn failure(scenario: &Scenario) -> run::Failure {
