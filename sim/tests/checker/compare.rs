@@ -43,10 +43,12 @@ pub(crate) struct Judged {
     pub(crate) mutated: bool,
 }
 
-const SCHEDULERS: [Scheduler; 3] = [
+const SCHEDULERS: [Scheduler; 5] = [
     Scheduler::Random,
     Scheduler::Pct { depth: 2 },
     Scheduler::Pct { depth: 4 },
+    Scheduler::Interrupt,
+    Scheduler::Mix,
 ];
 
 static POOLS: LazyLock<[ThreadPool; 2]> = LazyLock::new(|| {

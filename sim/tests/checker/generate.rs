@@ -24,6 +24,7 @@ pub(crate) const WAYS: &[&str] = &[
     "one-too-many",
 ];
 pub(crate) const INTO: &[&str] = &["pending", "hand", "vmm-log", "nowhere"];
+const SIGNALS: &[&str] = &["asked", "answered"];
 pub(crate) const LOGS: &[&str] = &["right", "early", "none", "wrong-space"];
 
 /// Words that many mutations are about.
@@ -40,6 +41,9 @@ const MUTABLE: &[&str] = &[
     "take-always-dirty",
     "add-slot",
 ];
+
+/// Words that say something of another thread.
+const BETWEEN_THREADS: &[&str] = &["join-thread", "signal", "wait"];
 
 /// The scenario that is made of some numbers: the text of a file.
 pub(crate) fn scenario(numbers: &[u32]) -> String {
@@ -166,7 +170,7 @@ impl World {
             bitmap,
             manual: arch.manual_protect_mask() != 0 && draw.chance(35),
             devices: u32::from(device),
-            threads: u32::from(extras.contains(&"join-thread")),
+            threads: u32::from(extras.iter().any(|word| BETWEEN_THREADS.contains(word))),
             extras,
             starts_logging: draw.chance(60),
             joins: false,
@@ -206,21 +210,24 @@ impl World {
         let writers = self.writers(draw);
         let protocol = self.protocol(draw);
         let mut top = String::new();
+        let mut claim = || quoted(draw.pick(Invariant::ALL).name());
+        let claims = [claim(), claim()];
         if draw.chance(12) {
-            top.push_str("check_spurious = true\n");
-        }
-        if draw.chance(10) {
-            let claim = draw.pick(Invariant::ALL).name();
-            top.push_str(draw.pick(&[
-                format!("expect = {{ violated = \"{claim}\" }}\n").as_str(),
-                "expect = \"holds\"\n",
-            ]));
-        }
-        if draw.chance(4) {
-            top.push_str(&format!(
-                "liveness = \"{}\"\n",
-                draw.pick(&["violated", "holds"])
-            ));
+            // What it is about is among the claims by which it is judged, so that it says nothing of that.
+            top.push_str(&format!("claims = {}\n", list(&claims)));
+        } else {
+            if draw.chance(12) {
+                top.push_str("check_spurious = true\n");
+            }
+            if draw.chance(10) {
+                let violated = format!("{{ violated = {} }}", claims[0]);
+                let expect = draw.pick(&[violated.as_str(), "\"holds\""]);
+                top.push_str(&format!("expect = {expect}\n"));
+            }
+            if draw.chance(4) {
+                let liveness = draw.pick(&["violated", "holds"]);
+                top.push_str(&format!("liveness = \"{liveness}\"\n"));
+            }
         }
         if draw.chance(2) {
             top.push_str("sentence = \"Drawn.\"\norigin = \"nowhere\"\n");
@@ -480,18 +487,42 @@ impl World {
                 draw.pick(&["wait", "reenter"])
             ));
         }
-        text.push_str(&format!(
-            "steps = [\n  {},\n]\n",
-            self.main(draw).join(",\n  ")
-        ));
+        let mut programs = vec![self.main(draw)];
         for thread in 1..=self.threads {
+            programs.push(self.other(draw, thread));
+        }
+        self.answer(draw, &mut programs);
+        text.push_str(&format!("steps = [\n  {},\n]\n", programs[0].join(",\n  ")));
+        for (thread, steps) in programs.iter().enumerate().skip(1) {
             text.push_str("[[protocol.threads]]\n");
             if draw.chance(30) {
                 text.push_str(&format!("name = \"other{thread}\"\n"));
             }
-            text.push_str(&format!("steps = {}\n", list(&self.other(draw, thread))));
+            text.push_str(&format!("steps = {}\n", list(steps)));
         }
         text
+    }
+
+    /// Whoever waits is signalled, and whoever signals is waited for.
+    fn answer(&self, draw: &mut Draw, programs: &mut [Vec<String>]) {
+        let text = programs.concat().concat();
+        for name in SIGNALS {
+            let has = |word: &str| text.contains(&format!("\"{word}\", name = \"{name}\""));
+            let answer = match (has("signal"), has("wait")) {
+                (true, false) => "wait",
+                (false, true) => "signal",
+                (true, true) | (false, false) => continue,
+            };
+            let to = draw.below(programs.len() as u32) as usize;
+            let at = draw.below(programs[to].len() as u32) as usize;
+            let answer = draw
+                .pick(&[
+                    format!("{{ {answer} = \"{name}\" }}").as_str(),
+                    format!("{{ step = \"{answer}\", name = \"{name}\" }}").as_str(),
+                ])
+                .to_owned();
+            programs[to].insert(at, answer);
+        }
     }
 
     /// What collects what was written; `last`: nobody writes any more.
@@ -687,6 +718,7 @@ impl World {
                 (word, key),
                 ("remove-slot" | "move-slot", "slot")
                     | ("join-thread", "thread")
+                    | ("signal" | "wait", "name")
                     | ("vmm-write" | "host-age", "page")
                     | (
                         "pre-fault" | "drop-free" | "mark-queues" | "end-free" | "kernel-write",
@@ -736,6 +768,7 @@ impl World {
             (_, "into") => quoted(draw.pick(INTO)),
             (_, "log") => quoted(draw.pick(LOGS)),
             (_, "fails_after") => draw.below(3).to_string(),
+            (_, "name") => quoted(draw.pick(SIGNALS)),
             (_, "device") => format!("\"device{}\"", draw.below(self.devices.max(1))),
             (_, "thread") => {
                 let thread = draw.below(self.threads.max(1));

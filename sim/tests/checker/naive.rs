@@ -39,8 +39,7 @@ pub(crate) fn explore<L: Layout>(scenario: &Scenario, most: usize) -> Option<Exp
             let mut steps = Vec::new();
             for_each_step(machine, &state, |step| steps.push(step));
             if steps.is_empty() && is_stuck(machine, &state) {
-                let stuck = Invariant::MigrationMakesProgress;
-                explored.broken.entry(stuck).or_insert(depth);
+                explored.note(machine, Invariant::MigrationMakesProgress, depth);
             }
             for step in steps {
                 let mut after = State::clone(&state);
@@ -65,6 +64,12 @@ impl<L: Layout> Explored<L> {
     fn judge(&mut self, machine: &Machine, state: &State<L>, effect: Effect, depth: usize) {
         self.claimed |= matches!(effect, Effect::Claim { .. });
         for claim in oracle::check(machine, state, effect).iter() {
+            self.note(machine, claim, depth);
+        }
+    }
+
+    fn note(&mut self, machine: &Machine, claim: Invariant, depth: usize) {
+        if machine.claims.has(claim) {
             self.broken.entry(claim).or_insert(depth);
         }
     }
