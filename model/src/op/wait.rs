@@ -26,7 +26,7 @@ impl Single for WaitStopped {
         // Whether the guest is retired depends on the other threads.
         let alone = machine.programs.len() == 1;
         Row::OWN
-            .reads(Fields::PC)
+            .reads(Fields::PC | Fields::GUEST_RUNS)
             .writes(Fields::LEAVES.and(Fields::VCPU))
             .reach(if alone {
                 Reach::Gate
@@ -38,7 +38,8 @@ impl Single for WaitStopped {
         Waits::Stopped.unless(at.state.vcpus_stopped())
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
-        if !resumes_elsewhere(&act) {
+        // Where nobody has stopped it, the guest only happens to be outside.
+        if !act.state.guest_runs && !resumes_elsewhere(&act) {
             retire_guest(&mut act);
         }
         act.next_op()

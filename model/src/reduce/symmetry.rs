@@ -444,7 +444,13 @@ fn first_without(machine: &Machine, orders: impl Fn(&Facts) -> bool) -> Vec<usiz
                 };
             }
             let stops = |index: usize| {
-                alone && facts[index].waits_stopped && !machine.ahead(thread, index + 1).resume
+                // Without a stop before it, a wait only sees every vCPU outside for once.
+                let mut before = facts[..index].iter().rev();
+                let stopped = before.find(|facts| facts.stops || facts.resumes);
+                alone
+                    && facts[index].waits_stopped
+                    && stopped.is_some_and(|facts| facts.stops)
+                    && !machine.ahead(thread, index + 1).resume
             };
             let end = (0..ops.len())
                 .find(|index| stops(*index))

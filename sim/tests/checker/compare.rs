@@ -217,6 +217,13 @@ fn whole(
             (full.verdict, full.broken, full.coverage),
             "{reductions:?}, and nothing left out"
         );
+        if let Some(violation) = &report.violation
+            && (violation.depth as usize) < explored.broken[&violation.invariant]
+        {
+            return Err(format!(
+                "{reductions:?} breaks it in fewer steps than there can be"
+            ));
+        }
         if report.states > full.states {
             return Err(format!(
                 "{reductions:?} adds states: {} to {}",
