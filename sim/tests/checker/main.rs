@@ -3,7 +3,6 @@
 //! `cargo bench -p dirtysim --bench checker` judges many more of them.
 
 mod compare;
-mod debug;
 mod generate;
 mod known;
 mod naive;
@@ -196,7 +195,7 @@ fn the_rows_of_the_language_have_every_argument() {
         let mut known = instead_of(
             "step",
             &format!(
-                "step = \"{word}\"\npage = 0\npages = {pages}\nthread = 1\nslot = \"slot0\"\nnonsense = 1"
+                "step = \"{word}\"\npage = 0\npages = {pages}\nthread = 1\nslot = \"slot0\"\nname = \"asked\"\nnonsense = 1"
             ),
         );
         known.retain(|key| key != "step" && !around.contains(key));
