@@ -41,6 +41,7 @@ impl Operation for Harvest {
             names: self.vcpu.map_or(Names::Nothing, Names::Vcpu),
             visits_vcpus: true,
             abuses: self.way != HarvestWay::Right,
+            revives: self.way == HarvestWay::OneTooMany,
             counts: if self.max == u32::MAX {
                 Counts::Never
             } else {

@@ -151,7 +151,7 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
     fn entry(&mut self, entry: &L::Entry, filling: Option<u8>) {
         // A free entry's payload is dead, unless a push has begun to fill it or a mutation reads it all the same; after its first
         // write the offset is still the last round's.
-        let free = entry.flags() == 0 && !self.widths.mutated;
+        let free = entry.flags() == 0 && !self.widths.revive;
         let dead = free && !matches!(filling, Some(1..=3));
         let dead_offset = free && !matches!(filling, Some(2..=3));
         let slot = if dead { 0 } else { entry.slot() };

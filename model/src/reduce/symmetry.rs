@@ -12,6 +12,7 @@
 //!   write-protects what lies between: pages are exchanged only in states from which no re-arming can follow while a
 //!   leaf is left, that is, after the last such operation before the guest stops for good. From there on nothing
 //!   reads an order any more, so that the exchanged state behaves alike;
+//! - ring entries that nobody filled and that are reset all the same, which name a slot's first page;
 //! - a RESET batch narrower than a slot, huge mappings, memory behind two slots, mutations: no symmetry at all.
 //!
 //! The order of copies is free in the model. vCPUs are interchangeable when their writers are alike, and only in states
@@ -26,6 +27,7 @@
 
 use alloc::vec::Vec;
 
+use super::widths::entries_revive;
 use crate::machine::{Machine, WriterLog};
 use crate::state::fields::{
     Change, Look, Size, change_thread, change_vcpu, change_vm, look_thread, look_vcpu, look_vm,
@@ -481,6 +483,7 @@ fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<u32>> {
     let huge = machine.slots.iter().any(|slot| slot.huge);
     if device_orders
         || narrow
+        || entries_revive(machine)
         || huge
         || machine.aliased()
         || machine.frames() as usize > MOST_FRAMES

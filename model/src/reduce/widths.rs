@@ -16,6 +16,8 @@ pub(super) struct Widths {
     of: [u32; Measure::COUNT],
     /// A mutation may read what is dead otherwise, and count where counts are equal otherwise.
     pub(super) mutated: bool,
+    /// What free ring entries named is kept.
+    pub(super) revive: bool,
     /// Reports are judged, so that an access which nobody will make any more is read.
     pub(super) ghost: bool,
     /// Somebody reads why a vCPU left.
@@ -36,7 +38,21 @@ fn indices_keep_together(machine: &Machine) -> bool {
     machine.mutations.is_empty()
         && ring_cannot_overflow(machine)
         && !ops.any(|op| op.facts(machine).abuses)
-        && locks::exclude_each_other(machine, |op| op.touches(machine).1.has(Fields::FETCH_INDEX))
+        && harvests_exclude_each_other(machine)
+}
+
+/// Whether no two threads can harvest at once.
+fn harvests_exclude_each_other(machine: &Machine) -> bool {
+    locks::exclude_each_other(machine, |op| op.touches(machine).1.has(Fields::FETCH_INDEX))
+}
+
+/// Whether what a free ring entry named, or the first page in one that was never filled, can come to be reset: by a mutation, by a
+/// harvest that takes an entry too many, or by two of which one gives back what the other has passed.
+pub(super) fn entries_revive(machine: &Machine) -> bool {
+    let mut ops = machine.programs.iter().flatten();
+    !machine.mutations.is_empty()
+        || ops.any(|op| op.facts(machine).revives)
+        || !harvests_exclude_each_other(machine)
 }
 
 impl Widths {
@@ -154,6 +170,7 @@ impl Widths {
         Self {
             of,
             mutated,
+            revive: entries_revive(machine),
             ghost: machine.track_spurious,
             exits: reads.has(Fields::EXIT),
             answers: reads.has(Fields::ANSWER),

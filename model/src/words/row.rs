@@ -189,6 +189,8 @@ pub struct Facts {
     pub watches_guest: bool,
     /// It breaks the ring's contract.
     pub abuses: bool,
+    /// It may give back an entry of a ring that nobody has filled, so that what was there before is reset.
+    pub revives: bool,
     /// A signal may end it early.
     pub signal: bool,
     /// It goes elsewhere in the program.
@@ -211,6 +213,7 @@ impl Facts {
         waits_stopped: false,
         watches_guest: false,
         abuses: false,
+        revives: false,
         signal: false,
         jump: None,
         counts: Counts::Never,
@@ -224,6 +227,7 @@ impl Facts {
         resumes: true,
         watches_guest: true,
         abuses: true,
+        revives: true,
         signal: true,
         counts: Counts::Exactly,
         ..Self::NOTHING
