@@ -307,7 +307,7 @@ fn small() -> Vec<Scenario> {
 
 /// Protocols of two threads, of which some never end: what the first does, what the second does, and whether an end that is
 /// waited for stays away.
-const ENDS: [(&str, &str, &str, bool); 13] = [
+const ENDS: [(&str, &str, &str, bool); 14] = [
     (
         "1",
         "\"finish\"",
@@ -379,6 +379,13 @@ const ENDS: [(&str, &str, &str, bool); 13] = [
         "1",
         "{ lock = \"a\", steps = [\"copy\"] }, { wait = \"b\" }, \"finish\"",
         "{ forever = [{ lock = \"a\", steps = [\"get-dirty-log\"] }] }, { signal = \"b\" }",
+        true,
+    ),
+    // Who holds the lock may hold it for ever, and may as well give it back each time.
+    (
+        "1",
+        "{ lock = \"a\", steps = [\"copy\"] }, \"finish\"",
+        "{ forever = [{ lock = \"a\", steps = [{ until_clean = [\"copy\"] }] }] }]\n[[protocol.threads]]\nname = \"third\"\nsteps = [{ forever = [\"take-all\"] }",
         true,
     ),
 ];

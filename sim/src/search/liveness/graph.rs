@@ -258,8 +258,8 @@ impl Graph {
                 * 4
             + (self.enabled.capacity() + self.actors.capacity()) * 2
             + self.queued.capacity();
-        // And what the search for components will take: a number each, and its stacks.
-        lists as u64 + self.prints.len() as u64 * 6
+        // And what the search for components will take: a number each, its stacks, and the states of a component.
+        lists as u64 + self.prints.len() as u64 * 10
     }
 }
 
