@@ -84,17 +84,11 @@ pub(super) fn read(
     let mut signals = Vec::new();
     let mut lists = vec![(node.span.clone(), table.list("steps")?)];
     parts.names.threads.push(None);
-    let mut names: Vec<String> = Vec::new();
     for thread in table.list("threads")?.unwrap_or_default() {
         let mut thread_table = Table::new(source, thread, "a thread")?;
-        // Thread 0 is the one of `steps`.
-        let usual = format!("thread{}", names.len() + 1);
-        let name = thread_table.name("thread", usual.clone(), names.iter().map(String::as_str))?;
-        parts
-            .names
-            .threads
-            .push((name != usual).then(|| name.clone()));
-        names.push(name);
+        let taken = parts.names.threads.iter().flatten().map(String::as_str);
+        let name = thread_table.name("thread", String::new(), taken)?;
+        parts.names.threads.push((!name.is_empty()).then_some(name));
         lists.push((thread.span.clone(), thread_table.list("steps")?));
         thread_table.finish()?;
     }
@@ -413,6 +407,10 @@ impl Writer<'_> {
     }
 
     fn lock(&mut self, node: &Node, name: &str) -> Result<u8> {
+        if let Err(rule) = super::check_name(name) {
+            let problem = format!("the lock `{name}`");
+            return self.source.error(&node.span, problem, rule);
+        }
         let locks = &mut self.parts.names.locks;
         if let Some(index) = locks.iter().position(|lock| lock == name) {
             return Ok(index as u8);
@@ -430,7 +428,7 @@ impl Writer<'_> {
 
     /// A signal, or a wait for one.
     fn signal(&mut self, word: Word, node: &Node) -> Result<()> {
-        let name = reader::text(self.source, node, "name")?;
+        let name = reader::name(self.source, node, "signal")?;
         let known = self.signals.iter().position(|signal| signal.name == name);
         let index = known.unwrap_or(self.signals.len());
         if index == 8 {
