@@ -166,7 +166,11 @@ impl World {
             bitmap,
             manual: arch.manual_protect_mask() != 0 && draw.chance(35),
             devices: u32::from(device),
-            threads: u32::from(extras.contains(&"join-thread")),
+            threads: u32::from(
+                ["join-thread", "signal", "wait"]
+                    .iter()
+                    .any(|word| extras.contains(word)),
+            ),
             extras,
             starts_logging: draw.chance(60),
             joins: false,
@@ -489,7 +493,15 @@ impl World {
             if draw.chance(30) {
                 text.push_str(&format!("name = \"other{thread}\"\n"));
             }
-            text.push_str(&format!("steps = {}\n", list(&self.other(draw, thread))));
+            let mut steps = self.other(draw, thread);
+            // What one thread signals the other waits for, and the other way round.
+            for (word, answer) in [("signal", "wait"), ("wait", "signal")] {
+                if thread == 1 && self.has(word) {
+                    let at = draw.below(steps.len() as u32 + 1) as usize;
+                    steps.insert(at, self.step(draw, answer, thread));
+                }
+            }
+            text.push_str(&format!("steps = {}\n", list(&steps)));
         }
         text
     }
@@ -686,6 +698,7 @@ impl World {
             let must = matches!(
                 (word, key),
                 ("remove-slot" | "move-slot", "slot")
+                    | ("signal" | "wait", "name")
                     | ("join-thread", "thread")
                     | ("vmm-write" | "host-age", "page")
                     | (
@@ -737,6 +750,8 @@ impl World {
             (_, "log") => quoted(draw.pick(LOGS)),
             (_, "fails_after") => draw.below(3).to_string(),
             (_, "device") => format!("\"device{}\"", draw.below(self.devices.max(1))),
+            // A name that is only signalled, or only waited for, is refused: `protocol` adds the other.
+            ("signal" | "wait", "name") => quoted("asked"),
             (_, "thread") => {
                 let thread = draw.below(self.threads.max(1));
                 (if thread >= own { thread + 1 } else { thread }).to_string()
