@@ -220,6 +220,10 @@ impl World {
                 "expect = \"holds\"\n",
             ]));
         }
+        if draw.chance(10) {
+            let claim = draw.pick(Invariant::ALL).name();
+            top.push_str(&format!("claims = [\"no_dirty_page_lost\", \"{claim}\"]\n"));
+        }
         if draw.chance(4) {
             top.push_str(&format!(
                 "liveness = \"{}\"\n",
