@@ -160,8 +160,8 @@ fn write(
             }
         }
     }
-    // Some logs come by mail.
-    if choices.below(4) == 0 && told.is_empty() {
+    // Some logs come by mail. A kernel's line that is broken behind its front is not always put together again.
+    if matches!(tool, Tool::Qemu(_)) && choices.below(4) == 0 && told.is_empty() {
         kernel = mailed(&kernel);
     }
     let mut logs = vec![("log".to_owned(), kernel), ("beside".to_owned(), beside)];
@@ -508,7 +508,7 @@ const EDITS: u32 = 11;
 #[test]
 fn an_edit_that_breaks_the_contract_is_never_called_consistent() {
     let mut answers: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for seed in 0..logs().max(u64::from(EDITS) * 4) {
+    for seed in 0..logs().max(u64::from(EDITS) * 12) {
         let mut choices = Choices::new(seed, 12);
         let (scenario, config) = machine(&mut choices, false);
         let log = Log { reaps: true, ..ALL };
