@@ -25,9 +25,11 @@ pub mod mutated;
 #[cfg(feature = "import")]
 pub mod observed;
 pub mod orders;
+mod plain;
 #[cfg(feature = "debate")]
 pub mod plot;
 pub mod random;
+pub mod refused;
 pub mod replay;
 pub mod reproduce;
 pub mod run;

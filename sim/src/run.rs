@@ -1,5 +1,6 @@
 //! Seeded schedules: the model driven by a random scheduler, every claim checked after every step.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use dirtysim_model::machine::Machine;
@@ -12,6 +13,7 @@ use rayon::prelude::*;
 use crate::first;
 use crate::ladder::{Any, on_any};
 use crate::random::Choices;
+use crate::refused::{Call, Refused};
 use crate::scenario::{Expect, Scenario};
 pub use crate::scheduler::Scheduler;
 use crate::sometimes::Seen;
@@ -21,6 +23,8 @@ pub const MOST_STEPS: u64 = 50_000;
 
 /// Seeds that one task takes at a time.
 const BLOCK: u64 = 64;
+/// Steps after which a thread asks whether to go on.
+const PATIENCE: u64 = 1 << 17;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -59,6 +63,8 @@ pub struct Outcome {
     pub broken: Invariants,
     /// What happened in some schedule.
     pub seen: Seen,
+    /// Ioctls that were refused in some schedule.
+    pub refused: BTreeSet<Refused>,
     /// Schedules that were cut at [`MOST_STEPS`].
     pub cut: u64,
 }
@@ -100,6 +106,7 @@ struct Schedule {
     failure: Option<Invariant>,
     broken: Invariants,
     seen: Seen,
+    refused: BTreeSet<Refused>,
     cut: bool,
 }
 
@@ -119,6 +126,7 @@ fn run_in<L: Layout>(
         failure: None,
         broken: Invariants::NONE,
         seen: Seen::default(),
+        refused: BTreeSet::new(),
         cut: 0,
     };
     let mut failing = None;
@@ -129,14 +137,24 @@ fn run_in<L: Layout>(
             .saturating_add(BLOCK * blocks_at_once)
             .min(options.seeds.end);
         let blocks: Vec<u64> = (at..end).step_by(BLOCK as usize).collect();
+        let before = outcome.schedules;
         let done: Vec<Vec<Schedule>> = blocks
             .into_par_iter()
             .map(|first| {
                 let last = first.saturating_add(BLOCK).min(end);
                 let mut runner = Runner::new(machine, start, options.scheduler, target, length);
                 let mut schedules = Vec::with_capacity((last - first) as usize);
+                let mut steps = 0;
                 for seed in first..last {
+                    // Schedules without an end of their own are long.
+                    if steps > PATIENCE {
+                        steps = 0;
+                        if !progress(before) {
+                            break;
+                        }
+                    }
                     let schedule = runner.run(seed, None);
+                    steps += schedule.steps;
                     let failed = schedule.failure.is_some();
                     schedules.push(schedule);
                     if failed && !options.keep_going {
@@ -155,6 +173,7 @@ fn run_in<L: Layout>(
                 outcome.longest = outcome.longest.max(schedule.steps);
                 outcome.broken.union(schedule.broken);
                 outcome.seen.union(schedule.seen);
+                outcome.refused.extend(schedule.refused);
                 outcome.cut += u64::from(schedule.cut);
                 if let Some(invariant) = schedule.failure {
                     failing.get_or_insert((seed, invariant));
@@ -240,6 +259,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             failure: None,
             broken: Invariants::NONE,
             seen: Seen::default(),
+            refused: BTreeSet::new(),
             cut: false,
         };
         schedule.broken.union(self.at_first);
@@ -251,7 +271,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             self.possible.clear();
             for_each_step(machine, &state, |step| self.possible.push(step));
             if self.possible.is_empty() {
-                if is_stuck(machine, &state) {
+                if breaks_progress(machine, &state) {
                     let mut broken = Invariants::NONE;
                     broken.insert(Invariant::MigrationMakesProgress);
                     schedule.broken.union(broken);
@@ -265,8 +285,12 @@ impl<'a, L: Layout> Runner<'a, L> {
             }
             let step = pick.pick(&state, &mut self.possible, schedule.steps, &mut choices);
             schedule.seen.note(machine, &state, step);
+            let call = Call::of(machine, &state, step);
             let effect = apply(machine, &mut state, step);
             schedule.steps += 1;
+            schedule
+                .refused
+                .extend(call.and_then(|call| call.refused(&state)));
             if let Some(steps) = record.as_deref_mut() {
                 steps.push(step);
             }
@@ -287,6 +311,11 @@ impl<'a, L: Layout> Runner<'a, L> {
 #[must_use]
 pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
     !state.finished && !state.crashed && has_work(machine, state)
+}
+
+/// Whether it breaks the claim of progress, by which not every scenario is judged.
+pub(crate) fn breaks_progress<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    machine.claims.has(Invariant::MigrationMakesProgress) && is_stuck(machine, state)
 }
 
 /// Whether a program has not come to its end.

@@ -273,6 +273,7 @@ fn small() -> Vec<Scenario> {
     for name in [
         "reset-signal",
         "x86-pml-enabled-late",
+        "pml-not-waited",
         "s390-mark-during-get",
         "c03",
         "k08",

@@ -67,6 +67,7 @@ fn a_word_takes_the_keys_of_its_row_and_no_other() {
             | "mark-queues" => "pages = [0],",
             "join-thread" => "thread = 1,",
             "signal" | "wait" => "name = \"asked\",",
+            "remove-slot" | "move-slot" => "slot = \"ram\",",
             _ => "",
         };
         let text = format!(

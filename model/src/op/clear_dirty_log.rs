@@ -226,7 +226,7 @@ impl ClearDirtyLog {
         act.state.scratch.clear();
         for word in 0..self.num_pages.div_ceil(bits) {
             let frame = first + word * bits;
-            let given = self.given(machine, act.state, from(frame));
+            let given = self.given(machine, act.state, slot, from(frame));
             act.state.scratch.set_word(frame, given);
         }
         act.thread().index = 0;
@@ -234,10 +234,20 @@ impl ClearDirtyLog {
     }
 
     /// The word of user space's mask for the pages from `frame` on.
-    fn given<L: Layout>(&self, machine: &Machine, state: &State<L>, frame: Frame) -> u64 {
+    fn given<L: Layout>(
+        &self,
+        machine: &Machine,
+        state: &State<L>,
+        slot: usize,
+        frame: Frame,
+    ) -> u64 {
         let bits = machine.constants.word_bits;
         match self.mask {
-            ClearMask::All => low_bits(bits),
+            ClearMask::All => {
+                // Behind the slot's last page there is nothing to clear.
+                let slot = &machine.slots[slot];
+                low_bits(bits.min((slot.frame + slot.npages).saturating_sub(frame)))
+            }
             ClearMask::Seen => state.seen.word(frame, bits),
             ClearMask::List(list) => {
                 // The list is in ascending order, so that a large one costs a search a word.

@@ -74,6 +74,7 @@ impl Single for MarkOwn {
     fn facts(&self) -> Facts {
         Facts {
             names: Names::Frames(self.frames),
+            declares: true,
             ..Facts::NOTHING
         }
     }

@@ -139,6 +139,9 @@ impl PreFault {
         };
         v.pc = Pc::PreFault;
         v.push = 0;
+        // What the vCPU's last fault left behind, where it came to nothing, is not this one's.
+        v.fast = false;
+        v.was_absent = false;
         act.go(LOOK)
     }
 

@@ -52,6 +52,7 @@ macro_rules! rows {
             MayFail: unit sync_file::MayFail;
             OnError: arguments OnError;
             Again: arguments Again;
+            PassUnless: arguments PassUnless;
             Cancel: unit cancel::Cancel;
             PutBack: unit cancel::PutBack;
             Discard: unit cancel::Discard;

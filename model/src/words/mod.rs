@@ -3,6 +3,7 @@
 //! Nothing here knows a machine or a state.
 
 pub mod arch;
+pub mod claims;
 pub mod constants;
 pub mod errno;
 pub mod fault;
@@ -17,6 +18,7 @@ pub mod waits;
 pub mod word;
 
 pub use arch::{Arch, Mmu};
+pub use claims::{Invariant, Invariants};
 pub use errno::Errno;
 pub use fields::{Fields, Reach};
 pub use kernel::Kernel;

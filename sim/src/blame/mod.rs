@@ -82,6 +82,8 @@ pub struct Blame {
     pub unchanged: Candidate,
     /// The candidates, the likeliest first: by difference, then by name; `unchanged` is not among them.
     pub candidates: Vec<Candidate>,
+    /// The schedules under which each was tried.
+    pub schedules: u64,
 }
 
 impl Blame {
@@ -93,12 +95,18 @@ impl Blame {
     }
 }
 
-/// Ranks what could have lost the host pages `given`, under the schedule `steps`.
+/// Ranks what could have lost the host pages `given`, under the schedule `steps`. `go_on` is asked now and then; none
+/// where it said no, as then not every cause was tried.
 #[must_use]
-pub fn blame(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blame {
+pub fn blame(
+    scenario: &Scenario,
+    steps: &[Step],
+    given: &BTreeSet<u32>,
+    go_on: &dyn Fn() -> bool,
+) -> Option<Blame> {
     let judge = |cause: Cause, name: String, unchanged: &BTreeSet<u32>| {
-        let lost = lost_by(scenario, steps, cause, given);
-        Candidate {
+        let lost = lost_by(scenario, steps, cause, given, go_on)?;
+        Some(Candidate {
             cause,
             name,
             extra: lost.difference(given).count() as u64,
@@ -106,10 +114,10 @@ pub fn blame(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blam
             matters: lost != *unchanged,
             seed: None,
             lost,
-        }
+        })
     };
     let name = "the scenario as it is, without mutations".to_owned();
-    let mut unchanged = judge(Cause::Nothing, name, &BTreeSet::new());
+    let mut unchanged = judge(Cause::Nothing, name, &BTreeSet::new())?;
     unchanged.matters = true;
     let machine = &scenario.machine;
     // What needs hardware or a step that is not there is no candidate.
@@ -140,12 +148,13 @@ pub fn blame(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blam
     let mut candidates: Vec<Candidate> = mutations
         .chain(swaps)
         .map(|(cause, name)| judge(cause, name, &unchanged.lost))
-        .collect();
+        .collect::<Option<_>>()?;
     rank(&mut candidates);
-    Blame {
+    Some(Blame {
         unchanged,
         candidates,
-    }
+        schedules: 1,
+    })
 }
 
 fn rank(candidates: &mut [Candidate]) {
@@ -157,17 +166,23 @@ fn rank(candidates: &mut [Candidate]) {
 }
 
 /// The same where no schedule is known: of the schedules of `seeds`, each candidate is judged by the one under which it
-/// comes nearest. `go_on` is told how many are done, and answers whether to.
+/// comes nearest. `go_on` is told how many are done, now and then, and answers whether to; a schedule under which not
+/// every cause was tried does not count.
 #[must_use]
 pub fn blame_seeds(
     scenario: &Scenario,
     seeds: std::ops::Range<u64>,
     given: &BTreeSet<u32>,
-    go_on: &mut dyn FnMut(u64) -> bool,
+    go_on: &dyn Fn(u64) -> bool,
 ) -> Option<Blame> {
     let mut best: Option<(Candidate, BTreeMap<String, Candidate>)> = None;
-    for (done, seed) in (1..).zip(seeds) {
-        let mut found = blame(scenario, &random_schedule(scenario, seed), given);
+    let mut schedules = 0;
+    for seed in seeds {
+        let schedule = random_schedule(scenario, seed);
+        let Some(mut found) = blame(scenario, &schedule, given, &|| go_on(schedules)) else {
+            break;
+        };
+        schedules += 1;
         for candidate in &mut found.candidates {
             candidate.seed = Some(seed);
         }
@@ -187,9 +202,6 @@ pub fn blame_seeds(
                 }
             }
         }
-        if !go_on(done) {
-            break;
-        }
     }
     let (unchanged, known) = best?;
     let mut candidates: Vec<Candidate> = known.into_values().collect();
@@ -197,6 +209,7 @@ pub fn blame_seeds(
     Some(Blame {
         unchanged,
         candidates,
+        schedules,
     })
 }
 
@@ -247,18 +260,19 @@ fn can_swap(first: &Op, second: &Op) -> bool {
         (Op::Kick(_), Op::WaitStopped | Op::WaitKicked)
     );
     // What is gone to by number does not move.
-    let jumps = |op: &Op| matches!(op, Op::OnError(_) | Op::Again(_));
+    let jumps = |op: &Op| matches!(op, Op::OnError(_) | Op::Again(_) | Op::PassUnless(_));
     !one && !jumps(first) && !jumps(second) && first != second
 }
 
 /// The pages that the schedule loses with `cause` applied. Of the two ways of replaying what no longer fits, the one
-/// that comes nearer to the pages given counts.
+/// that comes nearer to the pages given counts. None: `go_on` said that it is enough.
 fn lost_by(
     scenario: &Scenario,
     steps: &[Step],
     cause: Cause,
     given: &BTreeSet<u32>,
-) -> BTreeSet<u32> {
+    go_on: &dyn Fn() -> bool,
+) -> Option<BTreeSet<u32>> {
     let mut changed = scenario.clone();
     dirtysim_model::mutated::set(&mut changed.machine, Mutations::default());
     match cause {
@@ -270,9 +284,29 @@ fn lost_by(
     }
     dirtysim_model::op::ahead::look_ahead(&mut changed.machine);
     on_any!(Any::start(scenario), |start| nearest(
-        scenario, start, &changed, steps, cause, given
+        scenario, start, &changed, steps, cause, given, go_on
     ))
-    .unwrap_or_default()
+}
+
+/// The schedule that comes of `steps` with every mutation off: each step is found again by what it was, an actor that is behind
+/// catches up, and at the end the threads go on. It is one of [`Scenario::without_mutations`]; none where that does not fit the layout.
+#[must_use]
+pub fn without_mutations(scenario: &Scenario, steps: &[Step]) -> Option<Vec<Step>> {
+    let right = scenario.clone().without_mutations();
+    on_any!(Any::start(scenario), |start| instead(
+        scenario, start, &right, steps
+    ))
+}
+
+fn instead<L: Layout>(
+    scenario: &Scenario,
+    start: State<L>,
+    right: &Scenario,
+    steps: &[Step],
+) -> Option<Vec<Step>> {
+    let recorded = (&scenario.machine, start);
+    let changed = (&right.machine, right.start::<L>().ok()?);
+    replay::steps_instead(&recorded, &changed, steps)
 }
 
 /// None where the changed machine does not fit the layout; it has the sizes of the recorded one.
@@ -283,11 +317,18 @@ fn nearest<L: Layout>(
     steps: &[Step],
     cause: Cause,
     given: &BTreeSet<u32>,
+    go_on: &dyn Fn() -> bool,
 ) -> Option<BTreeSet<u32>> {
     let recorded = (&scenario.machine, start);
-    let changed = (&changed.machine, changed.start::<L>().ok()?);
-    replay::ALL
+    // It has the sizes of the recorded one, so that it fits the layout.
+    let Ok(start) = changed.start::<L>() else {
+        return Some(BTreeSet::new());
+    };
+    let changed = (&changed.machine, start);
+    let lost = replay::ALL
         .into_iter()
-        .map(|matching| lost_pages(&recorded, &changed, steps, cause, matching))
+        .map(|matching| lost_pages(&recorded, &changed, steps, cause, matching, go_on))
+        .collect::<Option<Vec<_>>>()?;
+    lost.into_iter()
         .min_by_key(|lost| lost.symmetric_difference(given).count())
 }

@@ -25,26 +25,55 @@ pub(super) enum Matching {
 /// Both ways, the first the one that counts where they come to the same.
 pub(super) const ALL: [Matching; 2] = [Matching::Name, Matching::Choice];
 
+/// Steps of the schedule after which is asked whether to go on.
+const PATIENCE: usize = 64;
+
 /// Steps that an actor may take to catch up, and the threads at the end.
 const MOST_EXTRA: usize = 4096;
 
 /// The host pages that `steps`, made for `recorded`, lose under `changed` (machines with their starts): those that are
-/// stale where the protocol claims that none is.
+/// stale where the protocol claims that none is. None: `go_on` said that it is enough.
 pub(super) fn lost_pages<L: Layout>(
     recorded: &(&Machine, State<L>),
     changed: &(&Machine, State<L>),
     steps: &[Step],
     cause: Cause,
     matching: Matching,
-) -> BTreeSet<u32> {
+    go_on: &dyn Fn() -> bool,
+) -> Option<BTreeSet<u32>> {
+    Some(follow(recorded, changed, steps, cause, matching, go_on)?.lost)
+}
+
+/// The steps that the changed machine takes in place of `steps`, found by what they were.
+pub(super) fn steps_instead<L: Layout>(
+    recorded: &(&Machine, State<L>),
+    changed: &(&Machine, State<L>),
+    steps: &[Step],
+) -> Option<Vec<Step>> {
+    let cause = Cause::Nothing;
+    Some(follow(recorded, changed, steps, cause, Matching::Name, &|| true)?.taken)
+}
+
+fn follow<'m, L: Layout>(
+    recorded: &(&Machine, State<L>),
+    changed: &(&'m Machine, State<L>),
+    steps: &[Step],
+    cause: Cause,
+    matching: Matching,
+    go_on: &dyn Fn() -> bool,
+) -> Option<Run<'m, L>> {
     let (recorded, mut original) = recorded.clone();
     let (changed, start) = changed.clone();
     let mut run = Run {
         machine: changed,
         state: start,
         lost: BTreeSet::new(),
+        taken: Vec::new(),
     };
-    for &step in steps {
+    for (at, &step) in steps.iter().enumerate() {
+        if at % PATIENCE == 0 && !go_on() {
+            return None;
+        }
         let name = describe(recorded, &original, step).name();
         let op = moved(cause, step.actor, op_of(&original, step.actor));
         match matching {
@@ -60,7 +89,7 @@ pub(super) fn lost_pages<L: Layout>(
         }
     }
     run.finish();
-    run.lost
+    Some(run)
 }
 
 fn op_of<L: Layout>(state: &State<L>, actor: Actor) -> u16 {
@@ -91,10 +120,12 @@ struct Run<'a, L: Layout> {
     machine: &'a Machine,
     state: State<L>,
     lost: BTreeSet<u32>,
+    taken: Vec<Step>,
 }
 
 impl<L: Layout> Run<'_, L> {
     fn take(&mut self, step: Step) {
+        self.taken.push(step);
         let effect = apply(self.machine, &mut self.state, step);
         if let Effect::Claim { postcopy } = effect {
             let lost = oracle::lost(self.machine, &self.state, postcopy);
@@ -140,6 +171,7 @@ impl<L: Layout> Run<'_, L> {
             machine: self.machine,
             state: self.state.clone(),
             lost: BTreeSet::new(),
+            taken: Vec::new(),
         };
         for _ in 0..64 {
             let resting = match step.actor {
@@ -163,6 +195,7 @@ impl<L: Layout> Run<'_, L> {
                 ahead.take(step);
                 self.state = ahead.state;
                 self.lost.append(&mut ahead.lost);
+                self.taken.append(&mut ahead.taken);
                 return;
             }
         }

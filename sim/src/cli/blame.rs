@@ -77,7 +77,7 @@ impl Subject {
         if is_scenario {
             return Ok(Self::Scenario(Box::new(Scenario::find(&name)?)));
         }
-        let schedule = Schedule::load(&args.trace, "blame")?;
+        let schedule = Schedule::load(&args.trace, None, "blame")?;
         Ok(Self::Schedule(Box::new(schedule)))
     }
 
@@ -88,12 +88,12 @@ impl Subject {
         }
     }
 
-    fn words(&self, args: &BlameArgs) -> String {
+    fn words(&self, tried: &Range<u64>) -> String {
         match self {
             Self::Schedule(_) => "the schedule".to_owned(),
             Self::Scenario(_) => format!(
                 "no schedule of seeds {}..{} comes nearer than one that",
-                args.seeds.start, args.seeds.end
+                tried.start, tried.end
             ),
         }
     }
@@ -101,12 +101,13 @@ impl Subject {
     fn blame(&self, args: &BlameArgs, given: &BTreeSet<u32>) -> Option<Blame> {
         let scenario = match self {
             Self::Schedule(schedule) => {
-                return Some(blame(&schedule.replay.scenario, &schedule.steps, given));
+                let scenario = &schedule.replay.scenario;
+                return blame(scenario, &schedule.steps, given, &|| !interrupted());
             }
             Self::Scenario(scenario) => scenario,
         };
         let bar = super::progress_bar(args.seeds.end - args.seeds.start, "schedules");
-        let found = blame_seeds(scenario, args.seeds.clone(), given, &mut |done| {
+        let found = blame_seeds(scenario, args.seeds.clone(), given, &|done| {
             bar.set_position(done);
             !interrupted()
         });
@@ -123,8 +124,11 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
         .map_err(|error| CliError(format!("{file}: cannot read: {error}")))?;
     let given = read_pages(BufReader::new(input), &file, scenario)?;
     let Some(found) = subject.blame(args, &given) else {
-        return Err(CliError("no seed was tried".to_owned()));
+        return Ok(untried(args, scenario));
     };
+    let seeds = args.seeds.clone();
+    let tried = seeds.start..seeds.start + found.schedules;
+    let cut = matches!(subject, Subject::Scenario(_)) && tried != seeds;
     let exact: Vec<&Candidate> = found.exact().collect();
     let mut text = format!(
         "{}: which single cause loses exactly {}?\n",
@@ -133,7 +137,7 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
     );
     text.push_str(&format!(
         "  without mutations and in the scenario's own order {} loses {}\n",
-        subject.words(args),
+        subject.words(&tried),
         list(&names(scenario, &found.unchanged.lost))
     ));
     match exact.as_slice() {
@@ -178,6 +182,17 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
     }
     let mut extra = Map::new();
     extra.insert("scenario".into(), scenario.name.clone().into());
+    if cut {
+        text.push_str(&format!(
+            "  interrupted: seeds {}..{} were not tried\n",
+            tried.end, seeds.end
+        ));
+        extra.insert("limit".into(), "interrupt".into());
+        extra.insert(
+            "seeds".into(),
+            format!("{}..{}", tried.start, tried.end).into(),
+        );
+    }
     text.push_str(&caveats(scenario, &mut extra));
     let answer: Value = exact
         .first()
@@ -204,6 +219,25 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
         command: "blame",
         extra,
         tail: text,
+        cut,
         ..Report::default()
     })
+}
+
+/// What is said where an interrupt came before every cause was tried once.
+fn untried(args: &BlameArgs, scenario: &Scenario) -> Report {
+    let mut extra = Map::new();
+    extra.insert("scenario".into(), scenario.name.clone().into());
+    extra.insert("trace".into(), args.trace.display().to_string().into());
+    extra.insert("limit".into(), "interrupt".into());
+    Report {
+        command: "blame",
+        extra,
+        tail: format!(
+            "{}: interrupted before every cause was tried: no answer\n",
+            args.trace.display()
+        ),
+        cut: true,
+        ..Report::default()
+    }
 }

@@ -5,10 +5,8 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::report::{block_words, caveats, grouped, mutated};
-use super::{
-    CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
-};
+use super::report::{block_words, caveats, grouped, kept, mutated, not_begun};
+use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, progress_bar};
 use crate::bugs::{BUGS, Bug, Reproduction};
 use crate::mutated::{Acted, acted_in};
 use crate::reproduce::{
@@ -64,7 +62,6 @@ fn selected(ids: &[String]) -> Result<Vec<&'static Bug>, CliError> {
 
 pub(super) fn run(args: &BugsArgs, global: &Global) -> CliResult {
     let bugs = selected(&args.ids)?;
-    make_dir(&global.trace_dir)?;
     let mut report = Report {
         command: "bugs",
         many: true,
@@ -76,7 +73,12 @@ pub(super) fn run(args: &BugsArgs, global: &Global) -> CliResult {
     let mut not_expressible = Vec::new();
     for bug in &bugs {
         if interrupted() {
-            break;
+            let left = bug.scenarios();
+            expressible += u32::from(!left.is_empty());
+            report
+                .subjects
+                .extend(left.iter().map(|s| not_begun("scenario", &s.name)));
+            continue;
         }
         bar.set_message(bug.id);
         match bug.how {
@@ -156,7 +158,8 @@ fn one(
                 .trace_dir
                 .join(format!("{}.trace.jsonl", scenario.name));
             let by = format!("{}, seed {}, shrunk", found.scheduler.name(), found.seed);
-            super::run::write_trace(&path, scenario, &found.steps, found.invariant, &by)?;
+            let written =
+                super::run::write_trace(&path, scenario, &found.steps, found.invariant, &by);
             json.insert("invariant".into(), found.invariant.name().into());
             json.insert("scheduler".into(), found.scheduler.name().into());
             json.insert("seed".into(), found.seed.into());
@@ -164,7 +167,7 @@ fn one(
             json.insert("minimal_blocks".into(), found.blocks.into());
             json.insert("steps".into(), found.steps.len().into());
             json.insert("shortest".into(), found.shortest.into());
-            json.insert("trace".into(), path.display().to_string().into());
+            kept(&path, written, &mut json);
             text.push_str(&format!(
                 "{}, after {} schedules ({}), {}{}\n",
                 found.invariant.name(),

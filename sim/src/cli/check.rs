@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};
 use super::report::{
-    Judged, block_words, caveats, expected_words, grouped, happened, mutated, unclaimed,
+    Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
+    refused, unclaimed,
 };
 use super::run::{find_scenarios, write_trace};
 use super::spinner::Spinner;
@@ -125,6 +126,16 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         if args.scenarios.is_empty() && args.mutate.is_empty() {
             scenarios.extend(about_liveness());
         }
+        for scenario in &scenarios {
+            let mut claims = liveness::CLAIMS.iter();
+            if let Some(claim) = claims.find(|claim| !scenario.machine.claims.has(**claim)) {
+                return Err(CliError(format!(
+                    "{}: --liveness looks for what breaks `{}`, which its `claims` leaves out\nhelp: add it to `claims`",
+                    scenario.name,
+                    claim.name()
+                )));
+            }
+        }
         return liveness::run(&scenarios, &options, global);
     }
     let mut report = Report {
@@ -134,7 +145,8 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
     };
     for scenario in &scenarios {
         if interrupted() {
-            break;
+            report.subjects.push(not_begun("scenario", &scenario.name));
+            continue;
         }
         let begun = Instant::now();
         let spinner = Spinner::new(&scenario.name, begun, &options);
@@ -156,7 +168,9 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         report.subjects.push(judged);
     }
     report.count();
-    args.ci.apply(&mut report, &scenarios, global)?;
+    if let Err(error) = args.ci.apply(&mut report, &scenarios, global) {
+        report.errors.push(error);
+    }
     Ok(report)
 }
 
@@ -228,6 +242,7 @@ fn subject(
     let shown = minimal.map(|minimal| minimal.steps.as_slice());
     let acted = acted(scenario, shown);
     text.push_str(&mutated(scenario, &acted, &mut json));
+    text.push_str(&refused(scenario, &outcome.refused, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()
@@ -240,7 +255,7 @@ fn subject(
         json.insert("also_broken".into(), also.into());
     }
     if let Some(violation) = &outcome.violation {
-        text.push_str(&violated(scenario, violation, minimal, global, &mut json)?);
+        text.push_str(&violated(scenario, violation, minimal, global, &mut json));
     }
     text.push_str(&happened(scenario, outcome.seen, verdict, &mut json));
     json.insert("elapsed_s".into(), elapsed_s.into());
@@ -268,21 +283,21 @@ fn violated(
     minimal: Option<&Minimal>,
     global: &Global,
     json: &mut Map<String, Value>,
-) -> Result<String, CliError> {
+) -> String {
     json.insert("invariant".into(), violation.invariant.name().into());
     let sentence = violation.invariant.sentence();
     let Some(minimal) = minimal else {
         json.insert("shortest".into(), false.into());
         json.insert("violation_depth".into(), violation.depth.into());
-        return Ok(format!(
+        return format!(
             "  {sentence}\n  broken after {} steps; a limit came before a counterexample\n",
             violation.depth
-        ));
+        );
     };
     let path = global
         .trace_dir
         .join(format!("{}.check.trace.jsonl", scenario.name));
-    let length = keep_minimal(&path, scenario, violation, minimal, json)?;
+    let (length, trace) = keep_minimal(&path, scenario, violation, minimal, json);
     let why = match first::no_full_copy(scenario, violation.invariant) {
         Some(why) => {
             json.insert("help".into(), why.into());
@@ -290,27 +305,24 @@ fn violated(
         }
         None => String::new(),
     };
-    Ok(format!(
-        "  {sentence}\n  {length}\n{why}  trace: {}\n",
-        path.display()
-    ))
+    format!("  {sentence}\n  {length}\n{why}  {trace}\n")
 }
 
-/// Writes a counterexample as a trace, and says how long it is and whether others are shorter.
+/// Writes a counterexample as a trace; says how long it is and whether others are shorter, and where the trace is.
 pub(super) fn keep_minimal(
     path: &Path,
     scenario: &Scenario,
     violation: &Violation,
     minimal: &Minimal,
     json: &mut Map<String, Value>,
-) -> Result<String, CliError> {
-    write_trace(
+) -> (String, String) {
+    let written = write_trace(
         path,
         scenario,
         &minimal.steps,
         violation.invariant,
         "exhaustive search",
-    )?;
+    );
     let (steps, blocks) = (minimal.steps.len(), minimal.blocks());
     json.insert("shortest".into(), minimal.fewest_blocks.into());
     json.insert("steps".into(), steps.into());
@@ -318,9 +330,10 @@ pub(super) fn keep_minimal(
     if let Some(fewest) = minimal.fewest_steps {
         json.insert("fewest_steps".into(), fewest.into());
     }
-    json.insert("trace".into(), path.display().to_string().into());
+    let trace = kept(path, written, json);
     if steps == 0 {
-        return Ok("it is broken in the first state, before anybody acts (0 steps)".to_owned());
+        let first = "it is broken in the first state, before anybody acts (0 steps)";
+        return (first.to_owned(), trace);
     }
     let block_words = block_words(blocks as u64);
     let fewest_steps = match minimal.fewest_steps {
@@ -338,5 +351,6 @@ pub(super) fn keep_minimal(
         }
         (false, true) => "; a limit came before it was as short as it can be made",
     };
-    Ok(format!("{block_words} ({steps} steps){how}{fewest_steps}"))
+    let length = format!("{block_words} ({steps} steps){how}{fewest_steps}");
+    (length, trace)
 }

@@ -1,6 +1,6 @@
 //! `dirtysim debate`: every claim of the debate, with its verdict and its evidence.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -66,25 +66,28 @@ pub(super) fn run(args: &DebateArgs, _global: &Global) -> CliResult {
         plots: Vec::new(),
         bounds: Vec::new(),
     };
-    let mut tail = String::new();
-    if let Some(place) = &args.output
-        && !interrupted()
-    {
-        bar.set_message("plots");
-        debate.bounds = figures::bounds(&|| !interrupted()).map_err(CliError)?;
-        debate.plots = figures::plots(&debate.bounds).map_err(CliError)?;
-        let files = directory::write(&debate, place).map_err(CliError)?;
-        tail = format!(
-            "{}: {files} files; begin with index.html\n",
-            place.display()
-        );
-    }
-    bar.finish_and_clear();
     let mut report = Report {
         command: "debate",
         many: true,
         ..Report::default()
     };
+    let mut tail = String::new();
+    if let Some(place) = &args.output {
+        bar.set_message("plots");
+        match page(&mut debate, place) {
+            Ok(Some(files)) => {
+                let place = place.display();
+                tail = format!("{place}: {files} files; begin with index.html\n");
+            }
+            // A page of claims that nobody decided, or without its plots, would be read as the whole.
+            Ok(None) => {
+                report.cut = true;
+                tail = format!("{}: not written: interrupted\n", place.display());
+            }
+            Err(error) => report.errors.push(error),
+        }
+    }
+    bar.finish_and_clear();
     report.subjects = debate.judgements.iter().map(subject).collect();
     let unexpected = debate
         .judgements
@@ -95,6 +98,13 @@ pub(super) fn run(args: &DebateArgs, _global: &Global) -> CliResult {
         0 => "each as expected".to_owned(),
         _ => format!("{unexpected} NOT as expected"),
     };
+    if interrupted() {
+        let open = debate.judgements.iter().filter(|j| j.is_inconclusive());
+        tail.push_str(&format!(
+            "interrupted: {} claims were not decided\n",
+            open.count()
+        ));
+    }
     report.head = report::terminal(&debate);
     report.tail = format!(
         "{} claims, {expected}; {} scenarios, {} states\n{tail}",
@@ -106,6 +116,17 @@ pub(super) fn run(args: &DebateArgs, _global: &Global) -> CliResult {
         .extra
         .insert("elapsed_s".into(), begun.elapsed().as_secs_f64().into());
     Ok(report)
+}
+
+/// Writes the page with its plots, and answers with the number of files; none where an interrupt came first.
+fn page(debate: &mut Debate, place: &Path) -> Result<Option<usize>, CliError> {
+    let bounds = figures::bounds(&|| !interrupted());
+    if interrupted() {
+        return Ok(None);
+    }
+    debate.bounds = bounds.map_err(CliError)?;
+    debate.plots = figures::plots(&debate.bounds).map_err(CliError)?;
+    directory::write(debate, place).map(Some).map_err(CliError)
 }
 
 fn subject(judgement: &Judgement) -> Subject {

@@ -54,7 +54,7 @@ impl FormatArg {
 
 pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
     let name = args.trace.display().to_string();
-    let schedule = Schedule::load(&args.trace, "explain")?;
+    let schedule = Schedule::load(&args.trace, args.output.as_deref(), "explain")?;
     let replay = &schedule.replay;
     if args.format == FormatArg::Html && schedule.steps.len() > MOST_HTML_STEPS {
         return Err(CliError(format!(
@@ -84,7 +84,8 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
         story.conclusion.extend(sentences);
     }
     let text = args.format.format().tell(&story);
-    let mut tail = deliver(text.as_bytes(), args.output.as_deref(), global, "the story")?;
+    let file = deliver(text.as_bytes(), args.output.as_deref(), global, "the story")?;
+    let mut tail = String::new();
     let mut extra = Map::new();
     // The story tells them too, in each of its formats.
     caveats(&replay.scenario, &mut extra);
@@ -120,6 +121,7 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
         command: "explain",
         extra,
         tail,
+        file,
         ..Report::default()
     })
 }

@@ -8,7 +8,9 @@ use dirtysim_model::transition::{Step, apply};
 use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};
-use super::report::{Judged, block_words, caveats, expected_words, grouped, mutated};
+use super::report::{
+    Judged, block_words, caveats, expected_words, grouped, kept, mutated, not_begun, refused,
+};
 use super::run::write_whole;
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
@@ -22,7 +24,8 @@ use crate::shrink::blocks;
 use crate::trace::step::row;
 
 /// The claims that this is about.
-const CLAIMS: [Invariant; 2] = [Invariant::MigrationMakesProgress, Invariant::ProtocolEnds];
+pub(super) const CLAIMS: [Invariant; 2] =
+    [Invariant::MigrationMakesProgress, Invariant::ProtocolEnds];
 
 pub(super) fn run(scenarios: &[Scenario], options: &Options, global: &Global) -> CliResult {
     let mut report = Report {
@@ -32,7 +35,8 @@ pub(super) fn run(scenarios: &[Scenario], options: &Options, global: &Global) ->
     };
     for scenario in scenarios {
         if interrupted() {
-            break;
+            report.subjects.push(not_begun("scenario", &scenario.name));
+            continue;
         }
         let begun = Instant::now();
         let outcome = {
@@ -107,13 +111,14 @@ fn subject(
     text.push_str(&caveats(scenario, &mut json));
     let cycle = outcome.lasso.as_ref().map(|lasso| lasso.steps.as_slice());
     text.push_str(&mutated(scenario, &acted(scenario, cycle), &mut json));
+    text.push_str(&refused(scenario, &outcome.refused, &mut json));
     let also: Vec<&str> = broken.collect();
     if !also.is_empty() {
         text.push_str(&format!("  also broken: {}\n", also.join(", ")));
         json.insert("also_broken".into(), also.into());
     }
     match &outcome.lasso {
-        Some(lasso) => text.push_str(&shown(scenario, lasso, global, &mut json)?),
+        Some(lasso) => text.push_str(&shown(scenario, lasso, global, &mut json)),
         None if verdict == Verdict::Violated => {
             text.push_str("  no schedule that shows it could be put together\n");
         }
@@ -157,7 +162,7 @@ fn shown(
     lasso: &Lasso,
     global: &Global,
     json: &mut Map<String, Value>,
-) -> Result<String, CliError> {
+) -> String {
     let (stem, cycle) = lasso.steps.split_at(lasso.stem());
     json.insert("invariant".into(), lasso.kind.invariant().name().into());
     json.insert("steps".into(), lasso.steps.len().into());
@@ -167,10 +172,10 @@ fn shown(
     let path = global
         .trace_dir
         .join(format!("{}.liveness.trace.jsonl", scenario.name));
-    write_whole(&path, |file| {
+    let written = write_whole(&path, |file| {
         steps::write_lasso(file, scenario, lasso, "search for cycles")
-    })?;
-    json.insert("trace".into(), path.display().to_string().into());
+    });
+    let trace = kept(&path, written, json);
     let but = match lasso.kind {
         Endless::WithoutProgress => "",
         Endless::WithoutEnd => " and brings nobody to the end that is waited for",
@@ -206,8 +211,8 @@ fn shown(
     if !waiting.is_empty() {
         json.insert("waiting".into(), waiting.into());
     }
-    text.push_str(&format!("  trace: {}\n", path.display()));
-    Ok(text)
+    text.push_str(&format!("  {trace}\n"));
+    text
 }
 
 /// The steps of a cycle, one line a block.

@@ -1,7 +1,7 @@
 //! What only the binary needs: arguments in, text and documents out, exit codes.
 //!
 //! A command is a file: its arguments, and a function from them to a report. Exit codes: 0 as expected, 1 not as
-//! expected, 2 usage or bad input, 3 inconclusive.
+//! expected, 2 usage, bad input, or something that could not be written, 3 inconclusive.
 
 mod blame;
 mod bugs;
@@ -112,7 +112,7 @@ enum Command {
 }
 
 /// Why a command did not come to a verdict: usage, or bad input. The message says what to do instead.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct CliError(pub(crate) String);
 
 impl<E: std::error::Error> From<E> for CliError {
@@ -143,14 +143,14 @@ pub fn main() -> ExitCode {
         }
     });
     if let Err(error) = handler {
-        eprintln!("warning: Ctrl-C will not be noticed: {error}");
+        report::say(&format!("warning: Ctrl-C will not be noticed: {error}"));
     }
     if let Some(threads) = cli.global.threads {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(usize::from(threads))
             .build_global();
         if let Err(error) = pool {
-            eprintln!("warning: --threads has no effect: {error}");
+            report::say(&format!("warning: --threads has no effect: {error}"));
         }
     }
     let global = &cli.global;
@@ -175,7 +175,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(report) => report.print(global.json),
         Err(CliError(message)) => {
-            eprintln!("error: {message}");
+            report::say(&format!("error: {message}"));
             ExitCode::from(2)
         }
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::check::{keep_minimal, parse_bytes, parse_seconds, shrink_budget};
-use super::report::{caveats, grouped};
+use super::report::{TRACE_ERROR, caveats, grouped};
 use super::run::find_scenarios;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, progress_bar};
 use crate::orders::{self, Constraint, Exactness, Orders, OrdersError, Part};
@@ -129,6 +129,7 @@ fn subject(
         found.steps.join(", ")
     );
     let mut constraints = Vec::new();
+    let mut json = Map::new();
     for (index, (constraint, example)) in found
         .constraints
         .iter()
@@ -160,13 +161,14 @@ fn subject(
                 };
                 let path = global.trace_dir.join(format!("{prefix}.trace.jsonl"));
                 let (scenario, violation) = (&example.scenario, &example.violation);
-                let length = keep_minimal(&path, scenario, violation, minimal, &mut entry)?;
-                text.push_str(&format!(
-                    "\n      {length}\n      trace: {}",
-                    path.display()
-                ));
+                let (length, trace) = keep_minimal(&path, scenario, violation, minimal, &mut entry);
+                text.push_str(&format!("\n      {length}\n      {trace}"));
             }
             text.push('\n');
+        }
+        // The verdict stands, and the command says at its end what it could not keep.
+        if let Some(error) = entry.get(TRACE_ERROR) {
+            json.insert(TRACE_ERROR.into(), error.clone());
         }
         constraints.push(Value::Object(entry));
     }
@@ -176,7 +178,6 @@ fn subject(
     for sentence in &sentences {
         text.push_str(&format!("  {sentence}\n"));
     }
-    let mut json = Map::new();
     json.insert("scenario".into(), name.clone().into());
     json.insert("verdict".into(), Verdict::Holds.name().into());
     json.insert("coverage".into(), "exhausted".into());

@@ -1,14 +1,20 @@
 //! What a command says: subjects with verdicts, as text or as one JSON document, and the exit code that follows.
 
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use dirtysim_model::words::mutation::Mutation;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::CliError;
+use crate::explain;
 use crate::fidelity;
 use crate::mutated::Acted;
+use crate::plain::printable;
 pub(crate) use crate::plot::grouped;
+use crate::refused::Refused;
 use crate::scenario::{Expect, Scenario};
 use crate::search;
 use crate::sometimes::{Seen, Sometimes, no_claim};
@@ -55,6 +61,56 @@ pub(crate) struct Subject {
     pub(crate) text: String,
 }
 
+impl Subject {
+    /// Why its trace could not be kept; the verdict stands all the same.
+    fn unwritten(&self) -> Option<&str> {
+        self.json.get(TRACE_ERROR).and_then(Value::as_str)
+    }
+}
+
+/// What is said of a subject that nobody came to, because the command was interrupted before.
+pub(crate) fn not_begun(kind: &str, name: &str) -> Subject {
+    let mut json = Map::new();
+    json.insert(kind.into(), name.into());
+    json.insert("verdict".into(), Verdict::Inconclusive.name().into());
+    json.insert("as_expected".into(), false.into());
+    json.insert("coverage".into(), "truncated".into());
+    json.insert("limit".into(), "interrupt".into());
+    Subject {
+        verdict: Verdict::Inconclusive,
+        as_expected: false,
+        json,
+        text: format!("{name}: inconclusive\n  not begun: interrupted\n"),
+    }
+}
+
+/// The key that says why a trace could not be kept.
+pub(crate) const TRACE_ERROR: &str = "trace_error";
+
+/// Notes where the trace of a verdict is, or why it could not be kept, and says that in a line.
+pub(crate) fn kept(
+    path: &Path,
+    written: Result<(), CliError>,
+    json: &mut Map<String, Value>,
+) -> String {
+    match written {
+        Ok(()) => {
+            json.insert("trace".into(), path.display().to_string().into());
+            format!("trace: {}", path.display())
+        }
+        Err(CliError(error)) => {
+            let line = format!("no trace: {error}");
+            json.insert(TRACE_ERROR.into(), error.into());
+            line
+        }
+    }
+}
+
+/// Tells whoever sits at standard error; where that cannot be written, there is nobody to tell.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(text));
+}
+
 /// A command's output.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
@@ -68,6 +124,12 @@ pub(crate) struct Report {
     pub(crate) many: bool,
     /// Text after the subjects.
     pub(crate) tail: String,
+    /// A file that was asked for on standard output, which is printed as it is.
+    pub(crate) file: String,
+    /// Whether an interrupt came before all that was asked for.
+    pub(crate) cut: bool,
+    /// What could not be judged beside what could: told at the end.
+    pub(crate) errors: Vec<CliError>,
 }
 
 impl Report {
@@ -80,16 +142,18 @@ impl Report {
             .unwrap_or(Verdict::Holds)
     }
 
-    /// 1 if a subject has a definite verdict that was not expected, else 3 if one is inconclusive, else 0.
+    /// 1 if a subject has a definite verdict that was not expected, else 3 if one is inconclusive or not all was done,
+    /// else 0.
     fn exit_code(&self) -> u8 {
         let unexpected =
             |subject: &Subject| subject.verdict != Verdict::Inconclusive && !subject.as_expected;
         if self.subjects.iter().any(unexpected) {
             1
-        } else if self
-            .subjects
-            .iter()
-            .any(|subject| subject.verdict == Verdict::Inconclusive)
+        } else if self.cut
+            || self
+                .subjects
+                .iter()
+                .any(|subject| subject.verdict == Verdict::Inconclusive)
         {
             3
         } else {
@@ -135,21 +199,32 @@ impl Report {
         if json {
             text = format!("{}\n", self.document());
         } else {
-            text.push_str(&self.head);
+            text.push_str(&printable(&self.head));
             for subject in &self.subjects {
-                text.push_str(&subject.text);
+                text.push_str(&printable(&subject.text));
             }
-            text.push_str(&self.tail);
+            text.push_str(&printable(&self.tail));
+            text.push_str(&self.file);
         }
         let mut out = std::io::stdout().lock();
         let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         if let Err(error) = written
             && error.kind() != std::io::ErrorKind::BrokenPipe
         {
-            eprintln!("error: standard output: {error}");
+            say(&format!("error: standard output: {error}"));
             return ExitCode::from(2);
         }
-        ExitCode::from(self.exit_code())
+        let errors = self.errors.iter().map(|CliError(error)| error.as_str());
+        let unwritten = self.subjects.iter().filter_map(Subject::unwritten);
+        let errors: Vec<&str> = errors.chain(unwritten).collect();
+        for error in &errors {
+            say(&format!("error: {error}"));
+        }
+        ExitCode::from(if errors.is_empty() {
+            self.exit_code()
+        } else {
+            2
+        })
     }
 }
 
@@ -204,10 +279,14 @@ pub(crate) fn block_words(blocks: u64) -> String {
     }
 }
 
-/// What a verdict on a scenario must not be read without: constants that differ from the architecture's, and what of its
-/// machine no kernel was seen doing.
+/// What a verdict on a scenario must not be read without: the claims that it chose to be judged by, constants that differ
+/// from the architecture's, and what of its machine no kernel was seen doing.
 pub(crate) fn caveats(scenario: &Scenario, json: &mut Map<String, Value>) -> String {
     let mut text = String::new();
+    if let Some(claims) = scenario.chosen_claims() {
+        text.push_str(&format!("  judged by: {}\n", claims.join(", ")));
+        json.insert("claims".into(), claims.into());
+    }
     if !scenario.scaled.is_empty() {
         json.insert("scaled".into(), scenario.scaled.clone().into());
         text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));
@@ -264,6 +343,37 @@ pub(crate) fn mutated(scenario: &Scenario, acted: &Acted, json: &mut Map<String,
         ));
         json.insert("never_acted".into(), never.into());
         json.insert("never_acted_in".into(), acted.schedules.into());
+    }
+    text
+}
+
+/// The ioctls that were refused in some schedule, each with its place in the programs.
+pub(crate) fn refused(
+    scenario: &Scenario,
+    refused: &BTreeSet<Refused>,
+    json: &mut Map<String, Value>,
+) -> String {
+    let mut text = String::new();
+    let mut list = Vec::new();
+    for Refused { call, errno } in refused {
+        let (thread, op) = (call.thread, call.op);
+        let program = &scenario.machine.programs[usize::from(thread)];
+        let ioctl = explain::op_words(scenario, &program[usize::from(op)]);
+        text.push_str(&format!(
+            "  refused in some schedule: {ioctl}: {} (thread{thread}, step {} of {})\n",
+            errno.name(),
+            op + 1,
+            program.len()
+        ));
+        list.push(json!({
+            "ioctl": ioctl,
+            "errno": errno.name(),
+            "thread": thread,
+            "operation": op,
+        }));
+    }
+    if !list.is_empty() {
+        json.insert("refused".into(), list.into());
     }
     text
 }

@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 
 use super::kind::{self, Wanted};
 use super::report::{
-    Judged, block_words, caveats, expected_words, grouped, happened, mutated, unclaimed,
+    Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
+    refused, unclaimed,
 };
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
@@ -139,7 +140,8 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
     };
     for scenario in &scenarios {
         if interrupted() {
-            break;
+            report.subjects.push(not_begun("scenario", &scenario.name));
+            continue;
         }
         let options = Options {
             seeds: args.seeds.clone(),
@@ -163,7 +165,9 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
         )?);
     }
     report.count();
-    args.ci.apply(&mut report, &scenarios, global)?;
+    if let Err(error) = args.ci.apply(&mut report, &scenarios, global) {
+        report.errors.push(error);
+    }
     Ok(report)
 }
 
@@ -253,6 +257,7 @@ fn subject(
     let failing = outcome.failure.as_ref();
     let acted = acted(scenario, failing.map(|failure| failure.steps.as_slice()));
     text.push_str(&mutated(scenario, &acted, &mut json));
+    text.push_str(&refused(scenario, &outcome.refused, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()
@@ -263,7 +268,7 @@ fn subject(
         json.insert("also_broken".into(), also.into());
     }
     if let Some(failure) = &outcome.failure {
-        text.push_str(&failed(scenario, options, failure, global, &mut json)?);
+        text.push_str(&failed(scenario, options, failure, global, &mut json));
     }
     text.push_str(&happened(scenario, outcome.seen, verdict, &mut json));
     json.insert("elapsed_s".into(), elapsed_s.into());
@@ -282,7 +287,7 @@ fn failed(
     failure: &run::Failure,
     global: &Global,
     json: &mut Map<String, Value>,
-) -> Result<String, CliError> {
+) -> String {
     json.insert("invariant".into(), failure.invariant.name().into());
     json.insert("seed".into(), failure.seed.into());
     let path = global
@@ -304,10 +309,10 @@ fn failed(
     let steps = shrunk
         .as_ref()
         .map_or(&failure.steps, |shrunk| &shrunk.steps);
-    write_trace(&path, scenario, steps, failure.invariant, &found_by)?;
+    let written = write_trace(&path, scenario, steps, failure.invariant, &found_by);
     let blocks = crate::shrink::blocks(steps);
     json.insert("blocks".into(), blocks.into());
-    json.insert("trace".into(), path.display().to_string().into());
+    let trace = kept(&path, written, json);
     let mut text = format!("  {}\n", failure.invariant.sentence());
     if let Ok(story) = Story::new(scenario, steps, Some(failure.invariant), String::new()) {
         if let Some(page) = story.pages.first() {
@@ -319,12 +324,11 @@ fn failed(
         }
     }
     text.push_str(&format!(
-        "  trace: {} ({} steps in {})\n",
-        path.display(),
+        "  {trace} ({} steps in {})\n",
         steps.len(),
         block_words(blocks as u64)
     ));
-    Ok(text)
+    text
 }
 
 /// What shrinking may cost before a failure is shown; `dirtysim shrink` takes longer.

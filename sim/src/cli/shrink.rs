@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::Map;
 
-use super::report::{block_words, caveats, grouped, mutated};
+use super::report::{block_words, caveats, grouped, mutated, say};
 use super::schedule::{Schedule, deliver};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::mutated::acted_in;
@@ -33,7 +33,7 @@ pub(crate) struct ShrinkArgs {
 pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     let begun = Instant::now();
     let name = args.trace.display().to_string();
-    let schedule = Schedule::load(&args.trace, "shrink")?;
+    let schedule = Schedule::load(&args.trace, args.output.as_deref(), "shrink")?;
     let replay = &schedule.replay;
     if replay.cycle.is_some() {
         return Err(CliError(format!(
@@ -89,7 +89,8 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
         Some(target),
         &found_by,
     )?;
-    let mut tail = deliver(&text, args.output.as_deref(), global, "the trace")?;
+    let file = deliver(&text, args.output.as_deref(), global, "the trace")?;
+    let mut tail = String::new();
     let blocks = shrunk.blocks();
     let mut json = Map::new();
     json.insert("scenario".into(), replay.scenario.name.clone().into());
@@ -127,7 +128,7 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
         );
     } else {
         // The trace goes to standard output, and is nothing but a trace.
-        eprint!("{caveats}");
+        say(caveats.trim_end());
     }
     json.insert("elapsed_s".into(), begun.elapsed().as_secs_f64().into());
     Ok(Report {
@@ -138,6 +139,7 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
             json,
             text: tail,
         }],
+        file,
         ..Report::default()
     })
 }

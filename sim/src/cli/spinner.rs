@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::report::{block_words, grouped};
+use super::report::{block_words, grouped, say};
 use crate::search::estimate::Forecast;
 use crate::search::{Options, Progress, memory};
 use crate::shrink;
@@ -38,14 +38,14 @@ impl Spinner {
         let (shown, forecast) = &mut *guard;
         if let Some(forecast) = forecast.hear(progress, self.limit_bytes) {
             self.bar.suspend(|| {
-                eprintln!(
+                say(&format!(
                     "note: {}: {} states so far, about {} in all by the growth of its levels: some {} MiB, and the limit is {} MiB; it will probably end without a verdict: scale the scenario down, or give it more with --max-memory",
                     self.name,
                     grouped(progress.states),
                     about(forecast.states),
                     about(forecast.bytes >> 20),
                     self.limit_bytes >> 20,
-                );
+                ));
             });
         }
         if shown.elapsed() < Duration::from_millis(200) {

@@ -14,7 +14,7 @@ use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_
 use crate::ladder::{Packed, on_packed};
 use crate::run::{hit, target};
 use crate::scenario::Scenario;
-use crate::search::{self, Options};
+use crate::search::{self, Limit, Options};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,16 @@ pub fn decide(
     along: &[String],
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Decision, String> {
+    if !go_on() {
+        return Ok(Decision {
+            found: Found::Inconclusive {
+                limit: Limit::Interrupt.name(),
+            },
+            states: 0,
+            transitions: 0,
+            depth: 0,
+        });
+    }
     if !along.is_empty() {
         return witness(scenario, along, go_on);
     }
@@ -182,9 +192,14 @@ fn witness_in<L: Layout>(
             level_end = nodes.len();
             decision.depth += 1;
         }
-        if nodes.len() as u64 > STATES_MAX || (at % 4096 == 0 && !go_on()) {
+        let limit = if nodes.len() as u64 > STATES_MAX {
+            Some(Limit::States)
+        } else {
+            (at % 4096 == 0 && !go_on()).then_some(Limit::Interrupt)
+        };
+        if let Some(limit) = limit {
             decision.found = Found::Inconclusive {
-                limit: "max-states",
+                limit: limit.name(),
             };
             break;
         }

@@ -1,7 +1,8 @@
 //! The story for a mailing list: plain ASCII, at most 72 columns, the schedule as the columns of a race diagram.
 
 use super::story::Story;
-use super::text::{headline, legend, mark, paragraph, size, wrap};
+use super::text::{headline, legend, mark, size};
+use crate::plain::{paragraph, wrapping};
 
 /// The width of a mail.
 const COLUMNS: usize = 72;
@@ -21,6 +22,9 @@ pub(super) fn tell(story: &Story) -> String {
         paragraph(&mut out, text, &first, &" ".repeat(14), COLUMNS);
     };
     field("machine:", &story.machine);
+    if let Some(claims) = &story.judged_by {
+        field("judged by:", &claims.join(", "));
+    }
     for scaled in &story.scaled {
         field("scaled:", scaled);
     }
@@ -58,7 +62,10 @@ pub(super) fn tell(story: &Story) -> String {
         paragraph(&mut out, &legend, "  ", "  ", COLUMNS);
     }
     if !story.path.is_empty() {
-        out.push_str(&format!("\nThe record of {}:\n\n", story.pages[0]));
+        out.push('\n');
+        let head = format!("The record of {}:", story.pages[0]);
+        paragraph(&mut out, &head, "", "", COLUMNS);
+        out.push('\n');
         for &step in &story.path {
             let note = &story.notes[step - 1];
             let who = format!("{}: {}", story.who(note), note.words);
@@ -84,12 +91,17 @@ pub(super) fn tell(story: &Story) -> String {
 
 /// A command on lines of its own, carried over with a backslash where it is long.
 fn command(out: &mut String, command: &str) {
-    let lines = wrap(command, COLUMNS - 2, 2, 6);
-    let last = lines.len().saturating_sub(1);
-    for (index, line) in lines.iter().enumerate() {
-        let lead = if index == 0 { "  " } else { "      " };
-        let carry = if index == last { "" } else { " \\" };
-        out.push_str(&format!("{lead}{line}{carry}\n"));
+    let options = wrapping(COLUMNS - 2, "  ", "      ").break_words(false);
+    let carried = textwrap::wrap(command, options).join(" \\\n");
+    for line in carried.lines() {
+        // A word that is longer than a line goes on at the margin: a blank there would end it.
+        let mut line: Vec<char> = line.chars().collect();
+        while line.len() > COLUMNS {
+            out.extend(line.drain(..COLUMNS - 1));
+            out.push_str("\\\n");
+        }
+        out.extend(line);
+        out.push('\n');
     }
 }
 

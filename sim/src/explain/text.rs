@@ -2,6 +2,7 @@
 
 use super::story::Story;
 use crate::fidelity;
+use crate::plain::{paragraph, printable};
 
 /// The width that is written for.
 const COLUMNS: usize = 100;
@@ -27,7 +28,7 @@ pub(super) fn tell(story: &Story) -> String {
         record(story, &mut out);
     }
     out.push_str(&format!("\nTo see it again: {}\n", story.reproduce));
-    out
+    printable(&out).into_owned()
 }
 
 /// What is broken, in a line.
@@ -51,6 +52,9 @@ pub(super) fn head(story: &Story) -> Vec<String> {
         lines.push(story.sentence.clone());
     }
     lines.push(story.machine.clone());
+    if let Some(claims) = &story.judged_by {
+        lines.push(format!("judged by: {}", claims.join(", ")));
+    }
     for scaled in &story.scaled {
         lines.push(format!("scaled: {scaled}"));
     }
@@ -147,7 +151,9 @@ fn lanes(story: &Story, out: &mut String) {
         }
         line.push(' ');
         let rest = " ".repeat(margin);
-        paragraph(out, &row.text(), &line, &rest, COLUMNS);
+        // Many lanes leave no room beside them.
+        let columns = COLUMNS.max(margin + 40);
+        paragraph(out, &row.text(), &line, &rest, columns);
     }
     if let Some(legend) = legend(story) {
         out.push_str(&format!("  {legend}\n"));
@@ -178,52 +184,4 @@ fn record(story: &Story, out: &mut String) {
             );
         }
     }
-}
-
-/// Adds `text`, wrapped to `columns`; its first line begins with `first`, the others with `rest`.
-pub(super) fn paragraph(out: &mut String, text: &str, first: &str, rest: &str, columns: usize) {
-    let mut lead = first;
-    for line in wrap(text, columns, first.chars().count(), rest.chars().count()) {
-        let whole = format!("{lead}{line}");
-        out.push_str(whole.trim_end());
-        out.push('\n');
-        lead = rest;
-    }
-}
-
-/// `text` in lines that fit `columns` less the margins; a word that does not fit is broken.
-pub(super) fn wrap(text: &str, columns: usize, first: usize, rest: usize) -> Vec<String> {
-    let room = |line: usize| {
-        columns
-            .saturating_sub(if line == 0 { first } else { rest })
-            .max(8)
-    };
-    let mut lines: Vec<String> = vec![String::new()];
-    let mut used = 0;
-    for word in text.split_whitespace() {
-        let mut word: Vec<char> = word.chars().collect();
-        let fits = used + usize::from(used > 0) + word.len() <= room(lines.len() - 1);
-        if !fits && used > 0 {
-            lines.push(String::new());
-            used = 0;
-        }
-        while used == 0 && word.len() > room(lines.len() - 1) {
-            let cut = room(lines.len() - 1);
-            let head: String = word.drain(..cut).collect();
-            if let Some(line) = lines.last_mut() {
-                line.push_str(&head);
-            }
-            lines.push(String::new());
-        }
-        let Some(line) = lines.last_mut() else {
-            continue;
-        };
-        if used > 0 {
-            line.push(' ');
-            used += 1;
-        }
-        used += word.len();
-        line.extend(word);
-    }
-    lines
 }

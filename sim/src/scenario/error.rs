@@ -3,6 +3,13 @@
 use std::fmt;
 use std::ops::Range;
 
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use crate::plain::printable;
+
+/// Columns that an error is written for; of a longer line, the part that is meant is shown.
+const COLUMNS: usize = 100;
+
 /// A complaint about a scenario: the file, the place, the offending text, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScenarioError {
@@ -12,10 +19,10 @@ pub struct ScenarioError {
     pub line: usize,
     /// Column in characters, counted from 1; 0 where there is none.
     pub column: usize,
-    /// The line's text.
+    /// The line's text, without its end.
     pub text: String,
-    /// How many characters of the line are meant.
-    pub width: usize,
+    /// The part of the line that is meant, in bytes; empty where something is missing.
+    pub meant: Range<usize>,
     /// What is wrong.
     pub problem: String,
     /// What to write instead.
@@ -31,38 +38,29 @@ impl ScenarioError {
         problem: String,
         help: String,
     ) -> Box<Self> {
-        if source.is_empty() {
-            let file = file.to_owned();
-            return Box::new(Self {
-                file,
-                line: 0,
-                column: 0,
-                text: String::new(),
-                width: 0,
-                problem,
-                help,
-            });
-        }
-        let start = (0..=span.start.min(source.len()))
-            .rev()
-            .find(|&at| source.is_char_boundary(at))
-            .unwrap_or(0);
-        let before = &source[..start];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let text = source[line_start..].lines().next().unwrap_or_default();
-        let end = span.end.clamp(start, line_start + text.len()).max(start);
-        let width = source
-            .get(start..end)
-            .map_or(1, |meant| meant.chars().count().max(1));
-        Box::new(Self {
+        let mut error = Box::new(Self {
             file: file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: source[line_start..start].chars().count() + 1,
-            text: text.to_owned(),
-            width,
+            line: 0,
+            column: 0,
+            text: String::new(),
+            meant: 0..0,
             problem,
             help,
-        })
+        });
+        if source.is_empty() {
+            return error;
+        }
+        // A span may lie in the end of its line, or behind the text.
+        let place = floor(source, span.start);
+        let begin = source[..place].rfind('\n').map_or(0, |at| at + 1);
+        let line = source[begin..].lines().next().unwrap_or_default();
+        let start = (place - begin).min(line.len());
+        let end = floor(line, span.end.saturating_sub(begin));
+        error.line = source[..begin].matches('\n').count() + 1;
+        error.column = line[..start].chars().count() + 1;
+        error.text = line.to_owned();
+        error.meant = start..end.max(start);
+        error
     }
 
     /// An error without a place.
@@ -76,49 +74,39 @@ impl fmt::Display for ScenarioError {
         if self.line == 0 {
             return write!(f, "{}: {}\nhelp: {}", self.file, self.problem, self.help);
         }
-        writeln!(
-            f,
-            "{}:{}:{}: {}",
-            self.file, self.line, self.column, self.problem
-        )?;
-        // A line of megabytes is somebody's claim, not something to print.
-        if self.text.chars().count() <= 200 {
-            writeln!(f, "  | {}", self.text)?;
-            writeln!(
-                f,
-                "  | {}{}",
-                " ".repeat(self.column - 1),
-                "^".repeat(self.width.min(200))
-            )?;
-        }
-        write!(f, "help: {}", self.help)
+        let (problem, help) = (printable(&self.problem), printable(&self.help));
+        let place = Snippet::source(&self.text)
+            .path(&self.file)
+            .line_start(self.line)
+            .annotation(AnnotationKind::Primary.span(self.meant.clone()));
+        let report = [
+            Level::ERROR.no_name().primary_title(problem).element(place),
+            Group::with_title(Level::HELP.secondary_title(help)),
+        ];
+        let text = Renderer::plain().term_width(COLUMNS).render(&report);
+        f.write_str(&text)
     }
 }
 
 impl std::error::Error for ScenarioError {}
 
+/// The last place between characters that is not behind `at`.
+fn floor(text: &str, at: usize) -> usize {
+    let places = 0..=at.min(text.len());
+    places
+        .rev()
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or(0)
+}
+
 /// The word of `known` that is nearest to `word`, if one is near enough to have been meant.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    // A word of megabytes is nobody's slip.
+    let word = &word[..floor(word, 64)];
     known
         .iter()
-        .map(|candidate| (distance(word, candidate), *candidate))
+        .map(|candidate| (strsim::levenshtein(word, candidate), *candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
         .min()
         .map(|(_, candidate)| candidate)
-}
-
-/// Insertions, deletions and replacements between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().take(64).enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = corner + usize::from(ca != *cb);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.len()]
 }

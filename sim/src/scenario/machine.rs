@@ -44,6 +44,9 @@ pub(super) struct SlotState {
     pub(super) logging: bool,
     pub(super) readonly: bool,
     pub(super) place: usize,
+    /// Whether the text does not tell if it is there, or where; and whether it logs.
+    pub(super) life_open: bool,
+    pub(super) log_open: bool,
 }
 
 impl Parts {
@@ -413,7 +416,17 @@ fn read_slots(
         }
         (Some(nodes), None) => {
             for node in nodes {
-                rows.push(read_slot(source, node, rows.len())?);
+                // Each has a page at least.
+                if rows.len() as u64 == MOST_PAGES {
+                    return source.error(
+                        &node.span,
+                        format!("{} slots", nodes.len()),
+                        format!(
+                            "a scenario has at most {MOST_PAGES} pages, and a slot one at least"
+                        ),
+                    );
+                }
+                rows.push(read_slot(source, node, &rows)?);
             }
         }
         (None, Some(pages)) => rows.push(SlotRow {
@@ -430,6 +443,8 @@ fn read_slots(
                 logging: false,
                 readonly: false,
                 place: 0,
+                life_open: false,
+                log_open: false,
             },
             span: parts.machine_span.clone(),
         }),
@@ -554,15 +569,15 @@ struct SlotRow {
     span: Range<usize>,
 }
 
-fn read_slot(source: Source<'_>, node: &Node, index: usize) -> Result<SlotRow> {
+/// The slot that a table describes; `before` are those above it.
+fn read_slot(source: Source<'_>, node: &Node, before: &[SlotRow]) -> Result<SlotRow> {
     let mut table = Table::new(source, node, "a slot")?;
-    let name = table
-        .text("name")?
-        .map_or_else(|| format!("slot{index}"), str::to_owned);
+    let taken = before.iter().map(|row| row.name.as_str());
+    let name = table.name("slot", format!("slot{}", before.len()), taken)?;
     let Some(pages) = table.integer("pages", 1..=MOST_PAGES)? else {
         return source.error(&node.span, "a slot without `pages`", "write pages = 4");
     };
-    let id = table.integer("id", 0..=14)?.unwrap_or(index as u64) as u32;
+    let id = table.integer("id", 0..=14)?.unwrap_or(before.len() as u64) as u32;
     let as_id = table.integer("as_id", 0..=1)?.unwrap_or(0) as u32;
     let gfn = table.integer("gfn", 0..=1 << 36)?;
     let mut gfns = vec![gfn];
@@ -602,6 +617,8 @@ fn read_slot(source: Source<'_>, node: &Node, index: usize) -> Result<SlotRow> {
         logging: table.boolean("logging")?.unwrap_or(false),
         readonly: table.boolean("readonly")?.unwrap_or(false),
         place: 0,
+        life_open: false,
+        log_open: false,
     };
     table.finish()?;
     Ok(SlotRow {

@@ -10,15 +10,17 @@ mod node;
 mod reach;
 mod reader;
 mod settings;
+mod slots;
 mod steps;
 pub mod vocabulary;
 mod writers;
 
+use std::io::Read;
 use std::path::Path;
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
-use dirtysim_model::oracle::Invariant;
+use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::state::layout::{Array, Large, Layout};
 use dirtysim_model::state::thread::{Answer, Thread};
 use dirtysim_model::state::{Part, State};
@@ -144,22 +146,23 @@ impl Scenario {
         let file = path.display().to_string();
         let whole =
             |problem: String, help: &str| ScenarioError::whole(&file, problem, help.to_owned());
-        let size = std::fs::metadata(path)
-            .map_err(|error| {
-                whole(
-                    format!("cannot read: {error}"),
-                    "give a file, or a name that `dirtysim list scenarios` shows",
-                )
-            })?
-            .len();
-        if size > MOST_BYTES {
+        let unreadable = |error: std::io::Error| {
+            whole(
+                format!("cannot read: {error}"),
+                "give a readable file, or a name that `dirtysim list scenarios` shows",
+            )
+        };
+        // What is no regular file has no size that could be asked for.
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|input| input.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(unreadable)?;
+        if bytes.len() as u64 > MOST_BYTES {
             return Err(whole(
-                format!("{size} bytes"),
+                format!("more than {MOST_BYTES} bytes"),
                 "a scenario has at most 1 MiB",
             ));
         }
-        let bytes = std::fs::read(path)
-            .map_err(|error| whole(format!("cannot read: {error}"), "give a readable file"))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             whole(
                 format!("invalid UTF-8 at byte {}", error.utf8_error().valid_up_to()),
@@ -201,11 +204,15 @@ impl Scenario {
 
     fn from_tree(source: Source<'_>, tree: &node::Node, written: Written) -> Result<Self> {
         let mut top = Table::new(source, tree, "the scenario")?;
-        let name = top.text("name")?.map(str::to_owned);
-        let sentence = top.text("sentence")?.unwrap_or_default().to_owned();
-        let origin = top.text("origin")?.unwrap_or_default().to_owned();
+        let name = top
+            .get("name")
+            .map(|node| reader::name(source, node, "scenario"))
+            .transpose()?
+            .map(str::to_owned);
+        let sentence = one_line(top.text("sentence")?.unwrap_or_default());
+        let origin = one_line(top.text("origin")?.unwrap_or_default());
         let expect = top.get("expect");
-        let stated = expect.map_or(0, |node| node.span.start);
+        let place = expect.map_or(0, |node| node.span.start);
         let expect = expect.map(|node| read_expect(source, node)).transpose()?;
         let liveness = top
             .get("liveness")
@@ -216,14 +223,17 @@ impl Scenario {
             })
             .transpose()?;
         let checks_spurious = top.boolean("check_spurious")?.unwrap_or(false);
+        let stated = Stated { expect, liveness };
+        let claims = read_claims(source, &mut top, stated, checks_spurious)?;
         let (mutations, mutation_spans) = read_mutations(source, &mut top)?;
         let mut parts = machine::read(source, &mut top)?;
+        parts.machine.claims = claims;
         dirtysim_model::mutated::set(&mut parts.machine, mutations);
         parts.machine.track_spurious = checks_spurious;
         let writers = writers::read(source, &mut top, &mut parts)?;
         steps::read(source, &mut top, &mut parts, &writers)?;
         if written == Written::ByHand {
-            reach::check(source, &parts, Stated { expect, liveness })?;
+            reach::check(source, &parts, stated)?;
             settings::check(source, tree, &parts)?;
         }
         let span = top.span.clone();
@@ -235,14 +245,11 @@ impl Scenario {
                 "write name = \"what-it-shows\"",
             );
         };
-        if let Err(rule) = check_name(&name) {
-            return source.error(&span, format!("the name `{name}`"), rule);
-        }
         dirtysim_model::op::ahead::look_ahead(&mut parts.machine);
         let scenario = Self {
             name,
             file: source.file.to_owned(),
-            line: match source.text.get(..stated) {
+            line: match source.text.get(..place) {
                 Some(before) if !source.text.is_empty() => before.matches('\n').count() + 1,
                 _ => 0,
             },
@@ -338,6 +345,13 @@ impl Scenario {
             .unwrap_or(0)
     }
 
+    /// The names of the claims by which it is judged, where it chooses them; else it is judged by all.
+    #[must_use]
+    pub fn chosen_claims(&self) -> Option<Vec<&'static str>> {
+        let claims = self.machine.claims;
+        (claims != Invariants::ALL).then(|| claims.iter().map(Invariant::name).collect())
+    }
+
     /// The verdict that counts: the one stated, or `holds`.
     #[must_use]
     pub fn expected(&self) -> Expect {
@@ -408,6 +422,11 @@ impl Scenario {
     }
 }
 
+/// A text in one line, as a verdict has it.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Runs thread 0 through the operation of the set-up that it is at.
 fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) -> Answer {
     finish_op(machine, state, 0, |_| ()).expect("in set-up nobody holds what a step could wait for")
@@ -419,11 +438,16 @@ fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) -> Answer {
 /// The rule, where it is not kept.
 pub fn check_name(name: &str) -> std::result::Result<(), &'static str> {
     let right = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    if name.is_empty() || !name.chars().all(right) {
-        return Err("a name has letters, digits, - and _ only: files are named after it");
+    if !(1..=MOST_NAME).contains(&name.len()) || !name.chars().all(right) {
+        return Err(
+            "a name has 1 to 100 letters, digits, - and _ only: files, steps and pages are named by it",
+        );
     }
     Ok(())
 }
+
+/// The longest name, in characters.
+const MOST_NAME: usize = 100;
 
 /// Whether a file reads like a scenario, right or wrong: its first lines are TOML's and have keys of one.
 #[must_use]
@@ -472,6 +496,56 @@ fn read_expect(source: Source<'_>, node: &node::Node) -> Result<Expect> {
     }
     table.finish()?;
     Ok(Expect::Violated(invariant))
+}
+
+/// The claims by which the scenario is judged: those that it names, and always that of the end.
+fn read_claims(
+    source: Source<'_>,
+    top: &mut Table<'_>,
+    stated: Stated,
+    checks_spurious: bool,
+) -> Result<Invariants> {
+    let Some(node) = top.get("claims") else {
+        return Ok(Invariants::ALL);
+    };
+    let known: Vec<(&'static str, Invariant)> =
+        Invariant::ALL.iter().map(|i| (i.name(), *i)).collect();
+    let mut claims = Invariants::NONE;
+    claims.insert(Invariant::NoDirtyPageLost);
+    for named in reader::list(source, node, "claims")? {
+        claims.insert(reader::pick(source, named, "claim", &known)?);
+    }
+    // What the scenario says elsewhere that it is about, it is judged by.
+    let spurious = Invariant::NoSpuriousDirtyPage;
+    let mut needs = Vec::new();
+    if let Some(Expect::Violated(invariant)) = stated.expect {
+        needs.push(("expect", invariant));
+    }
+    if stated.liveness.is_some() {
+        needs.push(("liveness", Invariant::MigrationMakesProgress));
+        needs.push(("liveness", Invariant::ProtocolEnds));
+    }
+    if checks_spurious {
+        needs.push(("check_spurious", spurious));
+    }
+    if let Some((key, claim)) = needs.into_iter().find(|(_, claim)| !claims.has(*claim)) {
+        return source.error(
+            &node.span,
+            format!(
+                "`{key}` is about `{}`, which `claims` leaves out",
+                claim.name()
+            ),
+            format!("add it to `claims`, or leave `{key}` away"),
+        );
+    }
+    if claims.has(spurious) && !checks_spurious {
+        return source.error(
+            &node.span,
+            format!("`claims` names `{}`, which is not checked", spurious.name()),
+            "write check_spurious = true too",
+        );
+    }
+    Ok(claims)
 }
 
 /// The mutations, and where each is named.

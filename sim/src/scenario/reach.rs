@@ -128,7 +128,7 @@ fn reached_in(program: &[Op], programs: &[Vec<Op>], known: &[Vec<bool>]) -> Vec<
                     open.push(at + 1);
                 }
             }
-            Some(Op::OnError(op::OnError { to })) => {
+            Some(Op::OnError(op::OnError { to }) | Op::PassUnless(op::PassUnless { to, .. })) => {
                 open.extend([usize::from(*to).min(program.len()), at + 1])
             }
             Some(_) => open.push(at + 1),

@@ -101,6 +101,28 @@ impl<'a> Table<'a> {
             .transpose()
     }
 
+    /// The name of what the table describes, or `usual`; `taken` are those of its kind that come before.
+    pub(super) fn name<'t>(
+        &mut self,
+        what: &str,
+        usual: String,
+        mut taken: impl Iterator<Item = &'t str>,
+    ) -> Result<String> {
+        let source = self.source;
+        let (name, span) = match self.get("name") {
+            Some(node) => (name(source, node, what)?.to_owned(), node.span.clone()),
+            None => (usual, self.span.clone()),
+        };
+        if taken.any(|other| other == name) {
+            return source.error(
+                &span,
+                format!("a second {what} `{name}`"),
+                "write name = \"…\" with another name: steps and pages are found by it",
+            );
+        }
+        Ok(name)
+    }
+
     pub(super) fn boolean(&mut self, key: &'static str) -> Result<Option<bool>> {
         let Some(node) = self.get(key) else {
             return Ok(None);
@@ -177,6 +199,15 @@ pub(super) fn list<'a>(source: Source<'_>, node: &'a Node, key: &str) -> Result<
             "write an array: [ …, … ]",
         ),
     }
+}
+
+/// A name that a scenario gives: stories, traces, pages and files are made of it.
+pub(super) fn name<'a>(source: Source<'_>, node: &'a Node, what: &str) -> Result<&'a str> {
+    let name = text(source, node, "name")?;
+    if let Err(rule) = super::check_name(name) {
+        return source.error(&node.span, format!("the {what} `{name}`"), rule);
+    }
+    Ok(name)
 }
 
 /// The entry of `known` that `word` names.

@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use dirtysim_model::machine::{Arch, Mmu, OnRingFull, WriterLog};
-use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, Until};
+use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, SlotIs, Until};
 
 use super::error::nearest;
 use super::machine::{Parts, SlotState};
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
+use super::slots::{Changed, Lives};
 use super::vocabulary::Word;
 use super::writers::{LOGS, Writers};
 
@@ -24,6 +25,14 @@ const WAYS: [(&str, HarvestWay); 5] = [
     ("one-too-many", HarvestWay::OneTooMany),
 ];
 
+/// The memslots that a step is about where it names none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    There,
+    Absent,
+    Logging,
+}
+
 /// The writer of one program.
 struct Writer<'a> {
     source: Source<'a>,
@@ -31,6 +40,9 @@ struct Writer<'a> {
     writers: &'a Writers,
     slots: Vec<SlotState>,
     signals: &'a mut Vec<Signal>,
+    lives: &'a Lives,
+    /// What other threads may change of memslots.
+    others: Changed,
     program: Vec<Op>,
     /// Where the text asks for each operation; none for what the repetition around it adds.
     origins: Vec<Option<Range<usize>>>,
@@ -74,8 +86,9 @@ pub(super) fn read(
     parts.names.threads.push(None);
     for thread in table.list("threads")?.unwrap_or_default() {
         let mut thread_table = Table::new(source, thread, "a thread")?;
-        let name = thread_table.text("name")?.map(str::to_owned);
-        parts.names.threads.push(name);
+        let taken = parts.names.threads.iter().flatten().map(String::as_str);
+        let name = thread_table.name("thread", String::new(), taken)?;
+        parts.names.threads.push((!name.is_empty()).then_some(name));
         lists.push((thread.span.clone(), thread_table.list("steps")?));
         thread_table.finish()?;
     }
@@ -87,12 +100,19 @@ pub(super) fn read(
             "a scenario has at most 4 threads of the VMM",
         );
     }
+    let texts: Vec<&[Node]> = lists.iter().filter_map(|(_, steps)| *steps).collect();
+    let lives = Lives::new(parts, &texts);
     let slots = parts.slots.clone();
     let threads = lists.len() as u64;
-    for (span, steps) in lists {
+    for (thread, (span, steps)) in lists.iter().enumerate() {
+        let others = lists.iter().enumerate();
+        let others = others.filter(|(other, _)| *other != thread);
+        let others = others.fold(Changed::default(), |all, (_, (_, steps))| {
+            all.and(lives.changed(steps.unwrap_or_default()))
+        });
         let Some(steps) = steps else {
             return source.error(
-                &span,
+                span,
                 "no `steps`",
                 "write steps = [ \"enable-logging\", … , \"finish\" ]",
             );
@@ -103,13 +123,17 @@ pub(super) fn read(
             writers,
             slots: slots.clone(),
             signals: &mut signals,
+            lives: &lives,
+            others,
             program: Vec::new(),
             origins: Vec::new(),
             chunk: None,
             tried: None,
             threads,
         };
+        writer.open(others);
         writer.steps(steps)?;
+        writer.check_size(span)?;
         writer.note_origin(None);
         let (mut program, origins) = (writer.program, writer.origins);
         let end = program.len() as u16;
@@ -117,13 +141,6 @@ pub(super) fn read(
             if let Op::Again(op::Again { to, .. }) = op {
                 *to = (*to).min(end);
             }
-        }
-        if program.len() > MOST_OPS {
-            return source.error(
-                &span,
-                format!("{} operations with repetitions written out", program.len()),
-                format!("a program has at most {MOST_OPS}"),
-            );
         }
         parts.machine.programs.push(program);
         parts.origins.push(origins);
@@ -172,12 +189,22 @@ fn check_signals(source: Source<'_>, signals: &[Signal]) -> Result<()> {
 impl Writer<'_> {
     fn steps(&mut self, nodes: &[Node]) -> Result<()> {
         for node in nodes {
-            if self.program.len() > MOST_OPS {
-                break;
-            }
             self.step(node)?;
+            self.check_size(&node.span)?;
         }
         Ok(())
+    }
+
+    /// Refuses a program that has become too long by what stands there.
+    fn check_size(&self, span: &Range<usize>) -> Result<()> {
+        if self.program.len() <= MOST_OPS {
+            return Ok(());
+        }
+        self.source.error(
+            span,
+            format!("more than {MOST_OPS} operations with repetitions written out"),
+            format!("a program has at most {MOST_OPS}"),
+        )
     }
 
     fn step(&mut self, node: &Node) -> Result<()> {
@@ -212,7 +239,15 @@ impl Writer<'_> {
                 );
             };
             for _ in 0..count {
+                let begin = self.program.len();
                 self.steps(steps)?;
+                if self.program.len() == begin {
+                    return source.error(
+                        &node.span,
+                        "`repeat` of steps that do nothing",
+                        "write steps that do something, or leave it away",
+                    );
+                }
             }
             return Ok(());
         }
@@ -262,17 +297,19 @@ impl Writer<'_> {
         let begin = self.program.len();
         if let Some(steps) = table.list("forever")? {
             table.finish()?;
+            self.open(self.lives.changed(steps));
             self.steps(steps)?;
             return self.again(node, begin, Until::Never);
         }
         if let Some(steps) = table.list("until_clean")? {
             table.finish()?;
+            self.open(self.lives.changed(steps));
             self.steps(steps)?;
             return self.again(node, begin, Until::NothingPending);
         }
         if let Some(steps) = table.list("each_chunk")? {
             let pages = table.integer("pages", 1..=64)?;
-            let slots = self.slots(&mut table, |slot| slot.present && slot.logging)?;
+            let slot = self.named_slot(&mut table)?;
             table.finish()?;
             let Some(pages) = pages else {
                 return source.error(
@@ -290,13 +327,14 @@ impl Writer<'_> {
                     "CLEAR takes whole words: write a multiple, or scale word_bits down",
                 );
             }
-            for slot in slots {
-                let npages = self.parts.machine.slots[slot].npages;
+            self.each_slot(slot, Wanted::Logging, &node.span, &mut |writer, slot| {
+                let npages = writer.parts.machine.slots[slot].npages;
                 for first in (0..npages).step_by(pages as usize) {
-                    self.chunk = Some((slot, first, pages.min(npages - first)));
-                    self.steps(steps)?;
+                    writer.chunk = Some((slot, first, pages.min(npages - first)));
+                    writer.steps(steps)?;
                 }
-            }
+                Ok(())
+            })?;
             self.chunk = None;
             return Ok(());
         }
@@ -324,11 +362,16 @@ impl Writer<'_> {
         let jump = self.program.len();
         self.again(node, jump, Until::Never)?;
         let errors = self.program.len();
-        // What is done on an error finds the slots as they were when the attempt began, logging included.
+        // What is done on an error finds the slots as they were when the attempt began, or as it has changed them.
         let after = std::mem::replace(&mut self.slots, slots);
+        let changed = self.lives.changed(steps);
+        self.open(changed);
         self.steps(on_error)?;
         self.slots = after;
-        let to = self.target(node)?;
+        if !matches!(self.program.last(), Some(Op::Again(op)) if op.to == u16::MAX) {
+            self.open(changed.and(self.lives.changed(on_error)));
+        }
+        let to = self.target(&node.span)?;
         self.program[jump] = Op::Again(op::Again {
             to,
             until: Until::Never,
@@ -341,7 +384,7 @@ impl Writer<'_> {
     }
 
     fn again(&mut self, node: &Node, to: usize, until: Until) -> Result<()> {
-        self.target(node)?;
+        self.target(&node.span)?;
         let to = to as u16;
         self.program.push(Op::Again(op::Again { to, until }));
         self.note_origin(None);
@@ -349,18 +392,9 @@ impl Writer<'_> {
     }
 
     /// The next operation's number, which is small enough for a jump.
-    fn target(&self, node: &Node) -> Result<u16> {
-        match u16::try_from(self.program.len()) {
-            Ok(to) if usize::from(to) <= MOST_OPS => Ok(to),
-            _ => self.source.error(
-                &node.span,
-                format!(
-                    "{} operations with repetitions written out",
-                    self.program.len()
-                ),
-                format!("a program has at most {MOST_OPS}"),
-            ),
-        }
+    fn target(&self, span: &Range<usize>) -> Result<u16> {
+        self.check_size(span)?;
+        Ok(self.program.len() as u16)
     }
 
     /// An operation that can fail; inside a `try` its error leads elsewhere.
@@ -373,6 +407,10 @@ impl Writer<'_> {
     }
 
     fn lock(&mut self, node: &Node, name: &str) -> Result<u8> {
+        if let Err(rule) = super::check_name(name) {
+            let problem = format!("the lock `{name}`");
+            return self.source.error(&node.span, problem, rule);
+        }
         let locks = &mut self.parts.names.locks;
         if let Some(index) = locks.iter().position(|lock| lock == name) {
             return Ok(index as u8);
@@ -390,7 +428,7 @@ impl Writer<'_> {
 
     /// A signal, or a wait for one.
     fn signal(&mut self, word: Word, node: &Node) -> Result<()> {
-        let name = reader::text(self.source, node, "name")?;
+        let name = reader::name(self.source, node, "signal")?;
         let known = self.signals.iter().position(|signal| signal.name == name);
         let index = known.unwrap_or(self.signals.len());
         if index == 8 {
@@ -416,16 +454,10 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The slots that a step is about: the one it names, or all that `wanted` says.
-    fn slots(
-        &mut self,
-        table: &mut Table<'_>,
-        wanted: impl Fn(&SlotState) -> bool,
-    ) -> Result<Vec<usize>> {
+    /// The slot that a step names, if it names one.
+    fn named_slot(&self, table: &mut Table<'_>) -> Result<Option<usize>> {
         let Some(node) = table.get("slot") else {
-            return Ok((0..self.slots.len())
-                .filter(|&slot| wanted(&self.slots[slot]))
-                .collect());
+            return Ok(None);
         };
         let names: Vec<&str> = self
             .parts
@@ -436,7 +468,7 @@ impl Writer<'_> {
             .collect();
         let word = reader::text(self.source, node, "slot")?;
         match names.iter().position(|name| *name == word) {
-            Some(slot) => Ok(vec![slot]),
+            Some(slot) => Ok(Some(slot)),
             None => self.source.error(
                 &node.span,
                 format!("unknown slot `{word}`"),
@@ -445,13 +477,108 @@ impl Writer<'_> {
         }
     }
 
+    /// The slot that a step must name.
+    fn the_slot(&self, word: Word, table: &mut Table<'_>) -> Result<usize> {
+        match self.named_slot(table)? {
+            Some(slot) => Ok(slot),
+            None => self.source.error(
+                &table.span,
+                format!("`{}` without `slot`", word.text()),
+                format!("write {{ step = \"{}\", slot = \"ram\" }}", word.text()),
+            ),
+        }
+    }
+
+    /// The text no longer tells what these slots are.
+    fn open(&mut self, changed: Changed) {
+        for (slot, state) in self.slots.iter_mut().enumerate() {
+            state.life_open |= changed.life.has(slot);
+            state.log_open |= changed.log.has(slot);
+        }
+    }
+
+    /// Writes what a step does to each slot that it is about: the one that it names, or all that are `wanted`. Where only the time at
+    /// which it runs tells whether one is, the program looks then.
+    fn each_slot(
+        &mut self,
+        named: Option<usize>,
+        wanted: Wanted,
+        span: &Range<usize>,
+        write: &mut dyn FnMut(&mut Self, usize) -> Result<()>,
+    ) -> Result<()> {
+        let slots = named.map_or(0..self.slots.len(), |slot| slot..slot + 1);
+        for slot in slots {
+            let state = &self.slots[slot];
+            let (there, life_open) = (state.present || state.life_open, state.life_open);
+            let (is, open) = match wanted {
+                Wanted::There => (state.present, life_open),
+                Wanted::Absent => (!state.present, life_open),
+                Wanted::Logging => (
+                    state.present && state.logging,
+                    there && (life_open || state.log_open),
+                ),
+            };
+            match (wanted, named) {
+                // Whoever asks the kernel of a slot by its number is answered, whatever the slot is.
+                (Wanted::Absent | Wanted::Logging, Some(_)) => write(self, slot)?,
+                (Wanted::There, Some(_)) if !open => write(self, slot)?,
+                (Wanted::There, _) if open => {
+                    for place in 0..self.parts.machine.slots[slot].places.len() {
+                        self.slots[slot].present = true;
+                        self.slots[slot].place = place;
+                        self.if_so(slot, SlotIs::At(place as u8), span, write)?;
+                    }
+                }
+                (Wanted::Absent, None) if open => self.if_so(slot, SlotIs::Absent, span, write)?,
+                (Wanted::Logging, None) if open => {
+                    self.if_so(slot, SlotIs::Logging, span, write)?
+                }
+                _ if is => write(self, slot)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is done to a slot if it is of a kind when the program comes there.
+    fn if_so(
+        &mut self,
+        slot: usize,
+        is: SlotIs,
+        span: &Range<usize>,
+        write: &mut dyn FnMut(&mut Self, usize) -> Result<()>,
+    ) -> Result<()> {
+        let SlotState {
+            life_open,
+            log_open,
+            ..
+        } = self.slots[slot];
+        let at = self.program.len();
+        let mut look = op::PassUnless {
+            template: slot as u16,
+            is,
+            to: 0,
+        };
+        self.program.push(Op::PassUnless(look));
+        self.note_origin(None);
+        write(self, slot)?;
+        look.to = self.target(span)?;
+        self.program[at] = Op::PassUnless(look);
+        let state = &mut self.slots[slot];
+        state.life_open |= life_open;
+        state.log_open |= log_open;
+        Ok(())
+    }
+
     /// Changes what the text has led a memslot to, and has the program make the same change by its ioctl.
     fn change_slot(&mut self, slot: usize, change: impl Fn(&mut SlotState)) {
         let mut state = self.slots[slot].clone();
         change(&mut state);
         let op = self.parts.region(slot, &state);
+        state.life_open = self.others.life.has(slot);
+        state.log_open = self.others.log.has(slot);
         self.slots[slot] = state;
-        self.program.push(op);
+        self.push_fallible(op);
     }
 
     fn into(&mut self, table: &mut Table<'_>) -> Result<Into> {
@@ -508,7 +635,7 @@ impl Writer<'_> {
             );
         };
         let frames = self.parts.keep_list(self.source, &table.span, frames)?;
-        self.program.push(Op::KernelWrite(op::KernelWrite {
+        self.push_fallible(Op::KernelWrite(op::KernelWrite {
             writer,
             frames,
             fails_after,
@@ -521,37 +648,41 @@ impl Writer<'_> {
         let writers = self.writers;
         match word {
             Word::EnableLogging => {
-                for slot in self.slots(&mut table, |slot| slot.present)? {
-                    self.change_slot(slot, |slot| slot.logging = true);
-                }
+                let slot = self.named_slot(&mut table)?;
+                self.each_slot(slot, Wanted::There, &table.span, &mut |writer, slot| {
+                    writer.change_slot(slot, |slot| slot.logging = true);
+                    Ok(())
+                })?;
             }
             Word::DisableLogging => {
-                for slot in self.slots(&mut table, |slot| slot.present)? {
-                    self.change_slot(slot, |slot| slot.logging = false);
-                }
+                let slot = self.named_slot(&mut table)?;
+                self.each_slot(slot, Wanted::There, &table.span, &mut |writer, slot| {
+                    writer.change_slot(slot, |slot| slot.logging = false);
+                    Ok(())
+                })?;
             }
             Word::AddSlot => {
                 let logging = table.boolean("logging")?.unwrap_or(false);
-                for slot in self.slots(&mut table, |slot| !slot.present)? {
-                    self.change_slot(slot, |slot| {
+                let slot = self.named_slot(&mut table)?;
+                self.each_slot(slot, Wanted::Absent, &table.span, &mut |writer, slot| {
+                    writer.change_slot(slot, |slot| {
                         slot.present = true;
                         slot.logging = logging;
                     });
-                }
+                    Ok(())
+                })?;
             }
             Word::RemoveSlot => {
-                for slot in self.slots(&mut table, |_| false)? {
-                    self.change_slot(slot, |slot| {
-                        slot.present = false;
-                        slot.logging = false;
-                    });
-                }
+                let slot = self.the_slot(word, &mut table)?;
+                self.change_slot(slot, |slot| {
+                    slot.present = false;
+                    slot.logging = false;
+                });
             }
             Word::MoveSlot => {
-                for slot in self.slots(&mut table, |_| false)? {
-                    let places = self.parts.machine.slots[slot].places.len();
-                    self.change_slot(slot, |slot| slot.place = (slot.place + 1) % places);
-                }
+                let slot = self.the_slot(word, &mut table)?;
+                let places = self.parts.machine.slots[slot].places.len();
+                self.change_slot(slot, |slot| slot.place = (slot.place + 1) % places);
             }
             Word::CopyAll => self.push_fallible(Op::CopyAll),
             Word::Copy => {
@@ -627,31 +758,29 @@ impl Writer<'_> {
             }
             Word::Reset => {
                 let signal = table.boolean("signal")?.unwrap_or(false);
-                self.program.push(Op::ResetRings(op::ResetRings { signal }));
+                self.push_fallible(Op::ResetRings(op::ResetRings { signal }));
             }
             Word::Get => {
                 let into = self.into(&mut table)?;
                 let bad_pointer = table.boolean("efault")?.unwrap_or(false);
-                for slot in self.slots(&mut table, |slot| slot.present && slot.logging)? {
-                    let slot = self.parts.machine.slots[slot].number();
-                    self.push_fallible(Op::GetDirtyLog(op::GetDirtyLog {
+                let slot = self.named_slot(&mut table)?;
+                self.each_slot(slot, Wanted::Logging, &table.span, &mut |writer, slot| {
+                    let slot = writer.parts.machine.slots[slot].number();
+                    writer.push_fallible(Op::GetDirtyLog(op::GetDirtyLog {
                         slot,
                         into,
                         bad_pointer,
                     }));
-                }
+                    Ok(())
+                })?;
             }
             Word::Clear => self.clear(&mut table)?,
-            Word::Publish => match table.get("slot") {
-                None => self.program.push(Op::Publish),
-                Some(_) => {
-                    for slot in self.slots(&mut table, |_| false)? {
-                        let template = slot as u16;
-                        self.program
-                            .push(Op::PublishSlot(op::PublishSlot { template }));
-                    }
-                }
-            },
+            Word::Publish => self.program.push(match self.named_slot(&mut table)? {
+                None => Op::Publish,
+                Some(slot) => Op::PublishSlot(op::PublishSlot {
+                    template: slot as u16,
+                }),
+            }),
             Word::Kick => self
                 .program
                 .extend([Op::Kick(op::Kick { stop: false }), Op::WaitKicked]),
@@ -836,14 +965,16 @@ impl Writer<'_> {
             }));
             return Ok(());
         }
-        for slot in self.slots(table, |slot| slot.present && slot.logging)? {
-            let template = &self.parts.machine.slots[slot];
+        let slot = self.named_slot(table)?;
+        let span = table.span.clone();
+        self.each_slot(slot, Wanted::Logging, &span, &mut |writer, slot| {
+            let template = &writer.parts.machine.slots[slot];
             let (number, npages) = (template.number(), u64::from(template.npages));
             let mut at = first.unwrap_or(0);
             let end = pages.map_or(npages.max(at), |pages| at + pages);
             loop {
                 let step = chunk.unwrap_or(end - at).min(end - at);
-                self.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
+                writer.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
                     slot: number,
                     first_page: at,
                     num_pages: step as u32,
@@ -852,10 +983,10 @@ impl Writer<'_> {
                 }));
                 at += step;
                 if at >= end {
-                    break;
+                    return Ok(());
                 }
+                writer.check_size(&span)?;
             }
-        }
-        Ok(())
+        })
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
                 format!("a scenario has at most {MOST_DEVICES} devices"),
             );
         }
-        let (name, config) = read_device(source, node, writers.devices.len(), parts)?;
+        let (name, config) = read_device(source, node, &writers.devices, parts)?;
         writers.devices.push(name);
         parts.machine.devices.push(config);
     }
@@ -202,13 +202,12 @@ fn read_tables(
 fn read_device(
     source: Source<'_>,
     node: &Node,
-    index: usize,
+    before: &[String],
     parts: &Parts,
 ) -> Result<(String, DeviceConfig)> {
     let mut table = Table::new(source, node, "a device")?;
-    let name = table
-        .text("name")?
-        .map_or_else(|| format!("device{index}"), str::to_owned);
+    let taken = before.iter().map(String::as_str);
+    let name = table.name("device", format!("device{}", before.len()), taken)?;
     let Some(transfers) = table.integer("transfers", 1..=MOST_STORES)? else {
         return source.error(
             &node.span,

@@ -1,5 +1,7 @@
 //! What a search knows while it goes on, and what a pass of it came to.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use dirtysim_model::machine::Machine;
@@ -14,6 +16,7 @@ use super::block::RecordLayout;
 use super::sections::Sections;
 use super::source::Source;
 use super::{Limit, Options, Progress, Watch, memory};
+use crate::refused::Refused;
 use crate::sometimes::Seen;
 
 /// The violation of the shallowest state or transition, among those of one level.
@@ -34,6 +37,7 @@ pub(super) struct Search<'a, L: Layout> {
     pub(super) limit_bytes: u64,
     pub(super) deadline: Option<Instant>,
     pub(super) watch: Watch<'a>,
+    refused: Mutex<BTreeSet<Refused>>,
 }
 
 impl<'a, L: Layout> Search<'a, L> {
@@ -59,7 +63,14 @@ impl<'a, L: Layout> Search<'a, L> {
                 .unwrap_or_else(memory::default_limit_bytes),
             deadline: options.max_time.map(|time| Instant::now() + time),
             watch,
+            refused: Mutex::default(),
         }
+    }
+
+    /// The ioctls that were refused so far.
+    pub(super) fn refused(&self) -> BTreeSet<Refused> {
+        let refused = self.refused.lock();
+        refused.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The transition function, for states as words.
@@ -69,6 +80,7 @@ impl<'a, L: Layout> Search<'a, L> {
             sections: &self.sections,
             rules: &self.rules,
             start: self.start,
+            refused: &self.refused,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dirtysim::blame::{Cause, blame, blame_seeds, read_pages};
+use dirtysim::blame::{Blame, Cause, blame, blame_seeds, read_pages};
 use dirtysim::random::Choices;
 use dirtysim::run::{self, Options, Scheduler};
 use dirtysim::scenario::{self, Expect, Scenario};
@@ -14,6 +14,11 @@ use dirtysim_model::words::mutation::{Mutation, Mutations};
 
 fn builtin(name: &str) -> Scenario {
     scenario::builtin(name).unwrap_or_else(|| panic!("{name} is built in"))
+}
+
+/// Every cause, tried to its end.
+fn all(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blame {
+    blame(scenario, steps, given, &|| true).expect("nobody interrupts it")
 }
 
 /// A schedule that loses pages with `mutation` switched on, and those pages.
@@ -50,7 +55,7 @@ fn the_mutation_that_a_schedule_was_made_with_is_an_exact_answer() {
     ] {
         let mutation = Mutations::by_name(mutation).expect("it exists");
         let (scenario, steps, lost) = lossy(scenario, mutation);
-        let found = blame(&scenario, &steps, &lost);
+        let found = all(&scenario, &steps, &lost);
         assert!(found.unchanged.lost.is_empty(), "{}", mutation.name());
         let exact: Vec<&str> = found
             .exact()
@@ -68,7 +73,7 @@ fn the_mutation_that_a_schedule_was_made_with_is_an_exact_answer() {
             .map(|candidate| (candidate.difference(), candidate.name.as_str()))
             .collect();
         assert!(order.is_sorted());
-        assert_eq!(found, blame(&scenario, &steps, &lost));
+        assert_eq!(found, all(&scenario, &steps, &lost));
     }
 }
 
@@ -111,7 +116,7 @@ steps = [
     let scenario = Scenario::from_toml("right-order.toml", text).expect("it is a scenario");
     let given = BTreeSet::from([0]);
     let swaps = (0..400).any(|seed| {
-        let found = blame(&scenario, &schedule(&scenario, seed), &given);
+        let found = all(&scenario, &schedule(&scenario, seed), &given);
         assert!(found.unchanged.lost.is_empty());
         found.exact().any(|candidate| {
             matches!(candidate.cause, Cause::Swap { .. })
@@ -125,7 +130,7 @@ steps = [
 fn an_order_that_loses_the_pages_by_itself_is_its_own_cause() {
     let scenario = builtin("ring-only-its-save");
     let steps = schedule(&scenario, 5);
-    let found = blame(&scenario, &steps, &BTreeSet::from([3]));
+    let found = all(&scenario, &steps, &BTreeSet::from([3]));
     let first = found.exact().next().expect("the order itself");
     assert_eq!(first.cause, Cause::Nothing);
     // What changes nothing explains nothing.
@@ -142,7 +147,7 @@ fn none_is_an_answer() {
     let scenario = builtin("kernel-docs");
     let steps = schedule(&scenario, 5);
     // Nobody ever stores to all of these at once.
-    let found = blame(&scenario, &steps, &BTreeSet::from([0, 1, 2, 3]));
+    let found = all(&scenario, &steps, &BTreeSet::from([0, 1, 2, 3]));
     assert_eq!(found.exact().count(), 0);
     let nearest = &found.candidates[0];
     assert_eq!(nearest.difference(), nearest.missing + nearest.extra);
@@ -194,14 +199,14 @@ fn what_is_no_page_is_refused_with_its_line() {
 fn a_scenario_is_blamed_by_the_schedule_that_comes_nearest() {
     let scenario = builtin("kernel-docs");
     let given = BTreeSet::from([0]);
-    let found = blame_seeds(&scenario, 0..40, &given, &mut |_| true).expect("schedules");
+    let found = blame_seeds(&scenario, 0..40, &given, &|_| true).expect("schedules");
     assert!(found.unchanged.lost.is_empty());
     let exact: Vec<_> = found.exact().collect();
     assert!(!exact.is_empty());
     for candidate in exact {
         // The schedule of that seed alone says the same.
         let seed = candidate.seed.expect("a seed");
-        let alone = blame_seeds(&scenario, seed..seed + 1, &given, &mut |_| true);
+        let alone = blame_seeds(&scenario, seed..seed + 1, &given, &|_| true);
         let alone = alone.expect("a schedule");
         assert!(
             alone.exact().any(|other| other == candidate),
@@ -209,13 +214,11 @@ fn a_scenario_is_blamed_by_the_schedule_that_comes_nearest() {
             candidate.name
         );
     }
-    // It is asked whether to go on after each.
-    let mut asked = Vec::new();
-    let _ = blame_seeds(&scenario, 0..40, &given, &mut |done| {
-        asked.push(done);
-        done < 3
-    });
-    assert_eq!(asked, [1, 2, 3]);
-    let none = blame_seeds(&scenario, 0..0, &given, &mut |_| true);
+    // Seeds that were not tried with every cause are not claimed.
+    let cut = blame_seeds(&scenario, 0..40, &given, &|done| done < 3).expect("schedules");
+    assert_eq!(cut.schedules, 3);
+    assert_eq!(Some(cut), blame_seeds(&scenario, 0..3, &given, &|_| true));
+    assert!(blame_seeds(&scenario, 0..40, &given, &|_| false).is_none());
+    let none = blame_seeds(&scenario, 0..0, &given, &|_| true);
     assert!(none.is_none());
 }

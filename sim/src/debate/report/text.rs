@@ -3,6 +3,7 @@
 use super::{Debate, bounds, by_case, caveat, coverage};
 use crate::debate::claim::{Outcome, Verdict};
 use crate::debate::judge::{Evidence, Judgement};
+use crate::plain::paragraph;
 use crate::plot::grouped;
 
 /// Columns of a line.
@@ -10,37 +11,7 @@ const COLUMNS: usize = 72;
 
 /// Adds `text`, wrapped; the first line begins with `first`, the others with `rest`.
 fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
-    let mut line = first.to_owned();
-    let mut empty = true;
-    for word in text.split_whitespace() {
-        if !empty && line.chars().count() + 1 + word.chars().count() > COLUMNS {
-            out.push_str(line.trim_end());
-            out.push('\n');
-            line = rest.to_owned();
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        let mut word = word;
-        // A word that is longer than a line is cut: nothing else of that length occurs but a path.
-        while line.chars().count() + word.chars().count() > COLUMNS {
-            let room = COLUMNS - line.chars().count();
-            let at = word
-                .char_indices()
-                .nth(room)
-                .map_or(word.len(), |(at, _)| at);
-            out.push_str(&line);
-            out.push_str(&word[..at]);
-            out.push('\n');
-            line = rest.to_owned();
-            word = &word[at..];
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    out.push_str(line.trim_end());
-    out.push('\n');
+    paragraph(out, text, first, rest, COLUMNS);
 }
 
 /// The report for a mailing list.

@@ -35,6 +35,7 @@ mod component;
 mod graph;
 mod lasso;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use dirtysim_model::machine::Machine;
@@ -51,6 +52,7 @@ use dirtysim_model::words::Waits;
 use super::table::collision_probability;
 use super::{Coverage, Limit, Options, Reduced, TooLarge, Verdict, Watch, memory};
 use crate::ladder::{Packed, on_packed};
+use crate::refused::Refused;
 use crate::scenario::Scenario;
 
 pub use lasso::{NotALasso, confirm};
@@ -109,6 +111,8 @@ pub struct Report {
     pub cycles: u64,
     /// An upper bound of the probability that two states shared a fingerprint.
     pub collision_probability: f64,
+    /// Ioctls that were refused in some schedule.
+    pub refused: BTreeSet<Refused>,
     /// The reductions that were made: pages only.
     pub reduced: Reduced,
     /// Bits of a packed state.
@@ -329,6 +333,7 @@ fn liveness_in<L: Layout>(
         components,
         cycles,
         collision_probability: collision_probability(graph.states() as u64),
+        refused: graph.refused.clone(),
         reduced: builder.reduced(),
         state_bits: builder.state_bits(),
         peak_bytes: builder.peak_bytes(),
