@@ -44,6 +44,9 @@ impl Part<'_> {
     }
 }
 
+/// What is done with the states of a component, and with whether a state is among them.
+type OnComponent<'a> = &'a mut dyn FnMut(&[u32], &dyn Fn(u32) -> bool);
+
 /// Where the search is at a state.
 struct Frame {
     place: u32,
@@ -80,14 +83,13 @@ fn keep_nearest(known: &mut Option<Vec<u32>>, other: Vec<u32>) {
     }
 }
 
-/// Calls `found` with the states of each component of a part, and with whether a state is among them: by Tarjan's algorithm
-/// with a stack of its own (SIAM J. Comput. 1(2), 1972).
+/// Calls `found` with each component of a part: by Tarjan's algorithm with a stack of its own (SIAM J. Comput. 1(2), 1972).
 fn each(
     graph: &Graph,
     kind: Endless,
     part: Part<'_>,
     go_on: &dyn Fn() -> bool,
-    found: &mut dyn FnMut(&[u32], &dyn Fn(u32) -> bool),
+    found: OnComponent<'_>,
 ) -> Option<()> {
     // By place: 0, or the order in which it was met; NONE: its component is done.
     let mut order = vec![0_u32; part.len()];
