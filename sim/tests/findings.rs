@@ -197,6 +197,9 @@ fn every_recorded_loss_is_a_finding_that_speaks_to_a_claim() {
     assert!(losses >= 4, "{losses}");
 }
 
+/// Sections in which user space writes flags that it has no right to, so that RESET's index passes the producer's: no ring is full there.
+const ABUSES: [&str; 1] = ["s3_order"];
+
 #[test]
 fn every_recorded_overflow_is_a_finding_that_refutes_that_no_ring_overflows() {
     let findings = findings();
@@ -217,7 +220,11 @@ fn every_recorded_overflow_is_a_finding_that_refutes_that_no_ring_overflows() {
             "the model does what the kernel did"
         );
         if let Some((_, line)) = outcome.violations.get("ring_never_overflows") {
-            let finding = naming(&findings, &path, &section_of(&text, *line));
+            let section = section_of(&text, *line);
+            if ABUSES.contains(&section.as_str()) {
+                continue;
+            }
+            let finding = naming(&findings, &path, &section);
             let refutes = (Relation::Refutes, "P17b".to_owned());
             assert!(finding.speaks_to.contains(&refutes), "{}", finding.name);
             overflows += 1;

@@ -205,47 +205,6 @@ fn a_log_that_was_quoted_and_broken_by_a_mail_is_read() {
 }
 
 #[test]
-fn a_kernels_log_that_was_quoted_and_broken_by_a_mail_is_the_same_log() {
-    for log in ["ftrace", "trace-cmd", "perf-pid"] {
-        let text = fs::read_to_string(directory().join(format!("{log}.log"))).unwrap();
-        let mut mail = "On Friday a reader wrote:\n".to_owned();
-        for line in text.lines() {
-            // As a mail program breaks a line: at the last space before its column 72.
-            let mut rest = line;
-            while let Some(at) = rest.get(..72).and_then(|first| first.rfind(' ')) {
-                if rest[..at].trim().is_empty() {
-                    break;
-                }
-                mail.push_str(&format!("> {}\n", &rest[..at]));
-                rest = &rest[at + 1..];
-            }
-            mail.push_str(&format!("> {rest}\n"));
-        }
-        let of = |text: &str| {
-            let mut trace = Vec::new();
-            let logs = vec![(log.to_owned(), text.as_bytes())];
-            let summary = import_logs(logs, &mut trace, &LogOptions::default()).expect(log);
-            let rows = TraceReader::new(trace.as_slice(), log)
-                .unwrap()
-                .rows::<ObservedEvent>()
-                .unwrap();
-            let rows: Vec<ObservedEvent> = rows
-                .map(|row| ObservedEvent {
-                    line: 0,
-                    ..row.unwrap().row
-                })
-                .collect();
-            (rows, summary.logs[0].joined_lines)
-        };
-        let (plain, joined) = of(&text);
-        assert_eq!(joined, 0, "{log}");
-        let (mailed, joined) = of(&mail);
-        assert!(joined > 10, "{log}: {joined}\n{mail}");
-        assert_eq!(mailed, plain, "{log}\n{mail}");
-    }
-}
-
-#[test]
 fn logs_of_two_clocks_are_refused_with_both_ranges() {
     let kernel = fs::read_to_string(directory().join("ftrace.log")).unwrap();
     let qemu = fs::read_to_string(directory().join("qemu-7.2-timestamp.log")).unwrap();

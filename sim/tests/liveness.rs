@@ -13,8 +13,8 @@ use dirtysim::search::{self, Coverage, Limit, Options, Reductions, Verdict};
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::Small;
-use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
+use dirtysim_model::state::layout::Medium;
+use dirtysim_model::transition::{Actor, Step, apply, blocked, for_each_step};
 use dirtysim_model::words::mutation::Mutation;
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ fn shows_it(scenario: &Scenario, report: &Report) {
         );
         return;
     }
-    let mut state = scenario.start::<Small>().expect("it fits");
+    let mut state = scenario.start::<Medium>().expect("it fits");
     for &step in &lasso.steps {
         apply(&scenario.machine, &mut state, step);
     }
@@ -67,6 +67,8 @@ fn shows_it(scenario: &Scenario, report: &Report) {
 /// One state of a graph that is small enough to be looked at as a whole.
 struct Node {
     edges: Vec<Edge>,
+    /// Who waits for what is had in turn.
+    queued: Vec<Actor>,
     stuck: bool,
     idle: bool,
     awaited: bool,
@@ -109,9 +111,9 @@ impl Node {
 
 fn whole_graph(scenario: &Scenario) -> Vec<Node> {
     let machine = &scenario.machine;
-    let start = scenario.start::<Small>().expect("it fits");
+    let start = scenario.start::<Medium>().expect("it fits");
     let packing = Packing::new(machine, &start);
-    let pack = |state: &State<Small>| {
+    let pack = |state: &State<Medium>| {
         let mut words = vec![0; packing.words()];
         packing.pack(machine, &mut state.clone(), &mut words);
         words
@@ -139,8 +141,18 @@ fn whole_graph(scenario: &Scenario) -> Vec<Node> {
                 at_leisure: is_at_leisure(&state, step),
             });
         }
+        let everybody = (0..4).flat_map(|index| [Actor::Vcpu(index), Actor::Thread(index)]);
+        let there = everybody.filter(|actor| match actor {
+            Actor::Vcpu(index) => usize::from(*index) < state.vcpus.len(),
+            Actor::Thread(index) => usize::from(*index) < state.threads.len(),
+            Actor::Device(_) => false,
+        });
+        let in_turn = |actor: &Actor| {
+            blocked(machine, &state, *actor).is_some_and(|waits| waits.is_in_turn())
+        };
         nodes.push(Node {
             edges,
+            queued: there.filter(in_turn).collect(),
             stuck: steps.is_empty() && is_stuck(machine, &state),
             idle: state
                 .threads
@@ -153,9 +165,7 @@ fn whole_graph(scenario: &Scenario) -> Vec<Node> {
     nodes
 }
 
-/// The claims that are broken: some state begins a fair path of that kind, or is a deadlock. The former are the greatest
-/// set from each state of which, for each actor, a path of at least a step inside the set serves it (Emerson and Lei, LICS
-/// 1986).
+/// The claims that are broken: some state begins a fair path of that kind, or is a deadlock.
 fn broken(nodes: &[Node]) -> Invariants {
     let mut broken = Invariants::NONE;
     for kind in [Endless::WithoutProgress, Endless::WithoutEnd] {
@@ -169,23 +179,76 @@ fn broken(nodes: &[Node]) -> Invariants {
     broken
 }
 
+/// How a path is fair to an actor from some state on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fair {
+    /// It acts again and again.
+    Acts,
+    /// It is unable to act again and again, or acts; and it is in no queue.
+    Weakly,
+    /// It is never able to act.
+    Never,
+}
+
+/// Whether there is a path that is fair to everybody: each in one of the ways that there are, and every combination of them
+/// is looked at.
 fn goes_on_for_ever(nodes: &[Node], kind: Endless) -> bool {
     let enabled: Vec<BTreeSet<Actor>> = nodes.iter().map(|node| node.enabled(kind)).collect();
     let actors: BTreeSet<Actor> = enabled.iter().flatten().copied().collect();
-    // Somebody is served by each step, also where nobody need be.
-    let actors: Vec<Option<Actor>> = actors.into_iter().map(Some).chain([None]).collect();
-    let mut fair: Vec<bool> = nodes.iter().map(|node| node.may_go_on(kind)).collect();
+    let mut ways: Vec<Vec<(Actor, Fair)>> = vec![Vec::new()];
+    for actor in actors {
+        let queues = nodes.iter().any(|node| node.queued.contains(&actor));
+        let fair: &[Fair] = if queues {
+            &[Fair::Acts, Fair::Weakly, Fair::Never]
+        } else {
+            &[Fair::Weakly]
+        };
+        ways = ways
+            .iter()
+            .flat_map(|way| {
+                fair.iter()
+                    .map(|fair| [&way[..], &[(actor, *fair)]].concat())
+            })
+            .collect();
+    }
+    ways.iter().any(|way| goes_on(nodes, kind, &enabled, way))
+}
+
+/// Whether some state begins such a path: the greatest set from each state of which, for each actor, a path of at least a
+/// step inside the set serves it (Emerson and Lei, LICS 1986).
+fn goes_on(
+    nodes: &[Node],
+    kind: Endless,
+    enabled: &[BTreeSet<Actor>],
+    way: &[(Actor, Fair)],
+) -> bool {
+    let mut fair: Vec<bool> = nodes
+        .iter()
+        .zip(enabled)
+        .map(|(node, enabled)| {
+            node.may_go_on(kind)
+                && way.iter().all(|(actor, fair)| match fair {
+                    Fair::Acts => true,
+                    Fair::Weakly => !node.queued.contains(actor),
+                    Fair::Never => !enabled.contains(actor),
+                })
+        })
+        .collect();
+    // Somebody acts, also where nobody need.
+    let goals: Vec<Option<(Actor, Fair)>> = way.iter().copied().map(Some).chain([None]).collect();
     loop {
         let before = fair.clone();
-        for &actor in &actors {
+        for goal in &goals {
             // States from which a step inside the set serves the actor, or leads on to one that does.
             let mut serves = vec![false; nodes.len()];
             loop {
                 let mut changed = false;
                 for (at, node) in nodes.iter().enumerate().filter(|(at, _)| fair[*at]) {
-                    let idle = actor.is_none_or(|actor| !enabled[at].contains(&actor));
                     let now = node.edges(kind).any(|edge| {
-                        let served = idle || Some(edge.who) == actor;
+                        let served = goal.is_none_or(|(actor, fair)| {
+                            edge.who == actor
+                                || (fair != Fair::Acts && !enabled[at].contains(&actor))
+                        });
                         fair[edge.to] && (served || serves[edge.to])
                     });
                     changed |= now && !serves[at];
@@ -245,7 +308,7 @@ fn small() -> Vec<Scenario> {
 
 /// Protocols of two threads, of which some never end: what the first does, what the second does, and whether an end that is
 /// waited for stays away.
-const ENDS: [(&str, &str, &str, bool); 11] = [
+const ENDS: [(&str, &str, &str, bool); 14] = [
     (
         "1",
         "\"finish\"",
@@ -305,6 +368,25 @@ const ENDS: [(&str, &str, &str, bool); 11] = [
         "1",
         "{ lock = \"a\", steps = [\"copy\"] }, \"finish\"",
         "{ forever = [{ lock = \"a\", steps = [\"get-dirty-log\"] }] }",
+        false,
+    ),
+    (
+        "1",
+        "{ lock = \"a\", steps = [\"copy\"] }, \"finish\"",
+        "{ lock = \"a\", steps = [{ forever = [\"get-dirty-log\"] }] }",
+        true,
+    ),
+    (
+        "1",
+        "{ lock = \"a\", steps = [\"copy\"] }, { wait = \"b\" }, \"finish\"",
+        "{ forever = [{ lock = \"a\", steps = [\"get-dirty-log\"] }] }, { signal = \"b\" }",
+        true,
+    ),
+    // Who holds the lock may hold it for ever, and may as well give it back each time.
+    (
+        "1",
+        "{ lock = \"a\", steps = [\"copy\"] }, \"finish\"",
+        "{ forever = [{ lock = \"a\", steps = [{ until_clean = [\"copy\"] }] }] }]\n[[protocol.threads]]\nname = \"third\"\nsteps = [{ forever = [\"take-all\"] }",
         true,
     ),
 ];

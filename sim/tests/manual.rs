@@ -99,7 +99,7 @@ fn a_new_scenario_is_right_and_stays_where_one_is() {
     }
     let output = dirtysim(dir.path(), &["new", "a b"]);
     assert!(
-        said(&output).contains("a name has letters"),
+        said(&output).contains("a name has 1 to 100 letters"),
         "{}",
         said(&output)
     );

@@ -79,6 +79,9 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
             "Steps {} to {last} lead back to where they began, and {but}: they can go on for ever, and nobody who can act throughout is left out.",
             last - cycle + 1
         ));
+        let throughout = story.waiting.iter().filter(|w| w.since <= last - cycle);
+        let sentences: Vec<String> = throughout.map(|w| w.sentence.clone()).collect();
+        story.conclusion.extend(sentences);
     }
     let text = args.format.format().tell(&story);
     let file = deliver(text.as_bytes(), args.output.as_deref(), global, "the story")?;

@@ -14,6 +14,7 @@ use super::report::{
 use super::run::write_whole;
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
+use crate::explain::at_the_end;
 use crate::mutated::acted;
 use crate::replay::steps;
 use crate::scenario::{Expect, Scenario};
@@ -197,6 +198,18 @@ fn shown(
     }
     if !lines.is_empty() {
         json.insert("cycle_blocks".into(), lines.into());
+    }
+    // Who acts in the cycle waits for nothing for long.
+    let waiting = at_the_end(scenario, &lasso.steps).into_iter();
+    let waiting: Vec<String> = waiting
+        .filter(|waiting| cycle.is_empty() || waiting.since <= stem.len())
+        .map(|waiting| waiting.sentence)
+        .collect();
+    for sentence in &waiting {
+        text.push_str(&format!("  {sentence}\n"));
+    }
+    if !waiting.is_empty() {
+        json.insert("waiting".into(), waiting.into());
     }
     text.push_str(&format!("  {trace}\n"));
     text

@@ -12,6 +12,7 @@ mod rows;
 mod story;
 mod text;
 mod view;
+mod waits;
 mod words;
 
 use crate::scenario::{Scenario, builtin};
@@ -20,6 +21,8 @@ pub use facts::Facts;
 pub use rows::{Phrase, Row};
 pub use story::{Lane, LaneKind, Note, Story, StoryError};
 pub use view::View;
+pub use waits::Waiting;
+pub(crate) use waits::at_the_end;
 pub(crate) use words::of_op as op_words;
 
 /// How a story is told.

@@ -6,14 +6,16 @@ use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::pages::PageSet;
-use dirtysim_model::transition::{Actor, Effect, Step, apply, describe};
+use dirtysim_model::transition::{Actor, Effect, Step, apply, describe, for_each_step};
 
 use super::facts::Facts;
 use super::rows::{Row, RowWriter};
 use super::view::View;
+use super::waits::{Waiting, Watch};
 use crate::fidelity::never_seen;
 use crate::first;
 use crate::ladder::{Any, on_any};
+use crate::run::is_stuck;
 use crate::scenario::Scenario;
 use crate::shrink::{blocks, is_possible};
 use crate::trace::step::{actor_name, page_name};
@@ -120,6 +122,8 @@ pub struct Story {
     pub dropped: Option<usize>,
     /// The steps, from 1 on, that belong to the page's record, from where it was last clean and armed.
     pub path: Vec<usize>,
+    /// Who has no step after the last one though it still has something to do, and for what it waits.
+    pub waiting: Vec<Waiting>,
     /// What happened, in a few sentences.
     pub conclusion: Vec<String>,
     /// The command that shows it again.
@@ -275,7 +279,9 @@ fn build<L: Layout>(
     let first_facts = facts.clone();
     let mut block = 0;
     let mut last_actor = None;
+    let mut watch = Watch::default();
     for &step in steps {
+        watch.note(machine, &state, step);
         if last_actor != Some(step.actor) {
             block += 1;
             last_actor = Some(step.actor);
@@ -347,6 +353,7 @@ fn build<L: Layout>(
         written: None,
         dropped: None,
         path: Vec::new(),
+        waiting: watch.tell(scenario, &state, "VMM"),
         conclusion: Vec::new(),
         reproduce,
     };
@@ -354,6 +361,13 @@ fn build<L: Layout>(
         follow(&mut story, &first_facts);
     }
     story.conclusion = conclude(&story, &first_facts);
+    let mut anybody = false;
+    for_each_step(machine, &state, |_| anybody = true);
+    if !anybody && is_stuck(machine, &state) {
+        let waiting = story.waiting.iter().map(|waiting| waiting.sentence.clone());
+        story.conclusion.push("Nobody can act any more.".to_owned());
+        story.conclusion.extend(waiting);
+    }
     if let Some(invariant) = story.invariant {
         if story.notes.is_empty() {
             let already = "It is broken in the first state, before anybody acts.".to_owned();

@@ -430,8 +430,11 @@ fn read_line<'a>(kind: LogKind, text: &'a [u8], ring_events: &Finder<'_>) -> Rea
                 Body::Damaged => Reading::Damaged,
                 // A line of another event with one of interest in it: two lines in one.
                 Body::Other if ring_events.find(prefix.body).is_some() => Reading::Damaged,
-                // A front with nothing behind it: the rest may be on the next line.
-                Body::Other if prefix.event.is_empty() && prefix.body.trim_ascii().is_empty() => {
+                // A front, or a marker, with nothing behind it: the rest may be on the next line.
+                Body::Other
+                    if prefix.body.trim_ascii().is_empty()
+                        && (prefix.event.is_empty() || tracepoint::is_marker(prefix.event)) =>
+                {
                     Reading::Foreign
                 }
                 Body::Other if prefix.event.is_empty() => Reading::Own,

@@ -29,8 +29,7 @@ pub fn parse(name: &[u8], body: &[u8]) -> Body {
         b"dirtysim_ioctl" => probe_ioctl,
         b"dirtysim_mark" => probe_mark,
         b"dirtysim_rearm" => probe_rearm,
-        // QEMU's `ftrace` trace backend writes its events into the same buffer, as a marker.
-        b"tracing_mark_write" | b"print" => return marker(body),
+        name if is_marker(name) => return marker(body),
         _ => return Body::Other,
     };
     let mut cursor = Cursor::new(body);
@@ -39,6 +38,11 @@ pub fn parse(name: &[u8], body: &[u8]) -> Body {
         Some(event) if cursor.end().is_some() => Body::Event(event),
         _ => Body::Damaged,
     }
+}
+
+/// Whether an event is a text that user space wrote into the kernel's buffer, as QEMU's `ftrace` trace backend does.
+pub(super) fn is_marker(name: &[u8]) -> bool {
+    matches!(name, b"tracing_mark_write" | b"print")
 }
 
 fn marker(body: &[u8]) -> Body {

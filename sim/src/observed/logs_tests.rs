@@ -160,8 +160,8 @@ fn write(
             }
         }
     }
-    // Some logs come by mail.
-    if choices.below(4) == 0 {
+    // Some logs come by mail. A kernel's line that is broken behind its front is not always put together again.
+    if matches!(tool, Tool::Qemu(_)) && choices.below(4) == 0 && told.is_empty() {
         kernel = mailed(&kernel);
     }
     let mut logs = vec![("log".to_owned(), kernel), ("beside".to_owned(), beside)];
@@ -216,7 +216,7 @@ fn judge(logs: &[(String, String)], check: CheckConfig) -> Option<(Answer, Check
 /// One of the machines, and what is told of it.
 fn machine(choices: &mut Choices, signal: bool) -> (Scenario, CheckConfig) {
     let reset = if signal {
-        "{ \"reset-rings\" = { signal = true } }"
+        "{ step = \"reset-rings\", signal = true }"
     } else {
         "\"reset-rings\""
     };
@@ -246,6 +246,9 @@ fn a_log_of_the_model_is_never_called_inconsistent() {
         };
         let mut events = log_of(&scenario, seed, 1500, log);
         place(&mut events, &mut choices);
+        // It may end anywhere.
+        let ends = choices.below(events.len() as u32 / 4 + 1) as usize;
+        events.truncate(events.len() - ends);
         let (mut told, mut overwritten) = (BTreeMap::new(), 0);
         let losses = choices.below(3);
         if !matches!(tool, Tool::Qemu(_)) && losses > 0 {
@@ -260,9 +263,7 @@ fn a_log_of_the_model_is_never_called_inconsistent() {
             events.retain(|event| event.line >= begins[event.cpu.unwrap_or(0) as usize]);
             overwritten = (before - events.len()) as u64;
         }
-        // It may begin and end anywhere.
-        let ends = choices.below(events.len() as u32 / 4 + 1) as usize;
-        events.truncate(events.len() - ends);
+        // It may begin anywhere.
         events.drain(..choices.below(events.len() as u32 / 4 + 1) as usize);
         let config = match choices.below(3) {
             0 => CheckConfig::default(),
@@ -507,7 +508,7 @@ const EDITS: u32 = 11;
 #[test]
 fn an_edit_that_breaks_the_contract_is_never_called_consistent() {
     let mut answers: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for seed in 0..logs().max(u64::from(EDITS) * 4) {
+    for seed in 0..logs().max(u64::from(EDITS) * 12) {
         let mut choices = Choices::new(seed, 12);
         let (scenario, config) = machine(&mut choices, false);
         let log = Log { reaps: true, ..ALL };

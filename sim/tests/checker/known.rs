@@ -10,7 +10,7 @@ pub(crate) const TABLES: &[(&str, &str)] = &[
         "[machine]\narch = \"x86\"\nmmu = \"two-dimensional\"",
     ),
     (".machine.ring", "[machine.ring]\nentries = 4\nreserved = 2"),
-    (".slots", "[[slots]]\npages = 1"),
+    (".slots", "[[slots]]\nname = \"ram\"\npages = 1"),
     (
         ".writers",
         "[writers]\nsend_failures = 1\nalways_dirty = [0]",

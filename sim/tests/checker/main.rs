@@ -209,7 +209,7 @@ fn the_rows_of_the_language_have_every_argument() {
         let mut known = instead_of(
             "step",
             &format!(
-                "step = \"{word}\"\npage = 0\npages = {pages}\nthread = 1\nslot = \"slot0\"\nname = \"asked\"\nnonsense = 1"
+                "step = \"{word}\"\npage = 0\npages = {pages}\nthread = 1\nslot = \"ram\"\nname = \"asked\"\nnonsense = 1"
             ),
         );
         known.retain(|key| key != "step" && !around.contains(key));

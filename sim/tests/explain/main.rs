@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use dirtysim::explain::{Format, Story, reproduce};
 use dirtysim::run::{self, Options, Scheduler};
-use dirtysim::scenario::{self, Expect, Scenario};
-use dirtysim::search;
+use dirtysim::scenario::{self, Expect, Scenario, about_liveness};
+use dirtysim::search::{self, liveness::liveness};
 use dirtysim::shrink::{self, Budget};
 use dirtysim_model::oracle::Invariant;
 use serde_json::Value;
@@ -313,4 +313,140 @@ steps = ["enable-logging", "copy-all", "pause-vcpus", "finish"]
     );
     assert!(mapped < open, "open at step {open}, mapped at {mapped}");
     assert_eq!(story.notes[open].name, "retry-store");
+}
+
+/// A scenario about what goes on for ever, and a story of its deadlock.
+fn deadlock_story(scenario: &Scenario) -> Story {
+    let report = liveness(scenario, &search::Options::default(), &|_| true).expect("it is small");
+    let lasso = report.lasso.expect("something goes on for ever");
+    assert_eq!(lasso.cycle, 0, "{}", scenario.name);
+    let target = Some(Invariant::MigrationMakesProgress);
+    Story::new(scenario, &lasso.steps, target, String::new()).expect("they are possible")
+}
+
+#[test]
+fn a_deadlock_says_who_waits_for_what() {
+    let builtin = |name: &str| {
+        let mut all = about_liveness().into_iter();
+        all.find(|scenario| scenario.name == name)
+            .unwrap_or_else(|| panic!("{name} is built in"))
+    };
+    let story = deadlock_story(&builtin("reply-under-lock"));
+    assert_eq!(
+        story.conclusion[1..],
+        [
+            "Nobody can act any more.",
+            "vcpu0 is in the guest and has nothing left to do.",
+            "VMM0 waits for the signal `done`, which VMM1 (migration) has still to give.",
+            "VMM1 (migration) waits for the lock `bql`, which VMM0 holds.",
+        ]
+        .map(str::to_owned)
+    );
+    for format in [Format::Text, Format::Lkml, Format::Html] {
+        let told = format.tell(&story);
+        let told: Vec<&str> = told.split_whitespace().collect();
+        let told = told.join(" ");
+        assert!(told.contains("which VMM0 holds."), "{told}");
+    }
+    let story = deadlock_story(&builtin("ring-full-no-ack"));
+    assert_eq!(
+        story.conclusion[1..],
+        [
+            "Nobody can act any more.",
+            "vcpu0 has left for its full ring (exit 31) and waits for the VMM's `ack-ring-full`.",
+            "The VMM waits until a vCPU is in KVM_RUN.",
+        ]
+        .map(str::to_owned)
+    );
+}
+
+/// What the last of the VMM's threads waits for in each kind of waiting that a protocol can have.
+#[test]
+fn each_kind_of_waiting_has_its_words() {
+    let lock = r#"{ lock = "a", steps = [{ lock = "a", steps = ["copy"] }] }"#;
+    for (first, second, says) in [
+        (
+            lock,
+            "\"copy\"",
+            "VMM0 waits for the lock `a`, which it holds itself.",
+        ),
+        (
+            r#"{ step = "join-thread", thread = 1 }"#,
+            r#"{ step = "join-thread", thread = 0 }"#,
+            "VMM0 waits for the end of VMM1 (second).",
+        ),
+        (
+            r#"{ wait = "a" }"#,
+            r#"{ wait = "a" }, { signal = "a" }"#,
+            "VMM1 (second) waits for the signal `a`, which VMM1 (second) has still to give.",
+        ),
+        (
+            r#"{ signal = "a" }, { wait = "a" }"#,
+            r#"{ wait = "a" }"#,
+            "waits for the signal `a`, which nobody gives any more.",
+        ),
+        (
+            r#""wait-ring-full""#,
+            "\"copy\"",
+            "VMM0 waits until a vCPU leaves for a full ring (exit 31).",
+        ),
+        (
+            r#"{ step = "signal-vcpus", stop = true }, "wait-vcpus-stopped", "wait-guest-runs""#,
+            "\"copy\"",
+            "vcpu0 is outside KVM_RUN and waits until the VMM lets it run.",
+        ),
+    ] {
+        let text = format!(
+            r#"
+name = "waits"
+expect = {{ violated = "migration_makes_progress" }}
+[machine]
+arch = "x86"
+vcpus = 1
+pages = 1
+ring = {{ entries = 4, reserved = 1 }}
+[protocol]
+steps = ["enable-logging", "copy-all", {first}, "finish"]
+[[protocol.threads]]
+name = "second"
+steps = [{second}]
+"#
+        );
+        let scenario = Scenario::from_toml("waits.toml", &text)
+            .unwrap_or_else(|error| panic!("{first} / {second}: {error}"));
+        let story = deadlock_story(&scenario);
+        let told = story.conclusion.join("\n");
+        assert!(told.contains(says), "{first} / {second}: {told}");
+    }
+}
+
+#[test]
+fn a_cycle_says_who_waits_throughout() {
+    let place = tempfile::tempdir().expect("a directory");
+    let dirtysim = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+            .args(args)
+            .current_dir(place.path())
+            .output()
+            .expect("the binary runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let checked = dirtysim(&["check", "--liveness", "sync-for-ever", "--trace-dir", "t"]);
+    assert!(
+        checked.contains("  thread0 waits for the end of thread1 (migration).\n"),
+        "{checked}"
+    );
+    let trace = "t/sync-for-ever.liveness.trace.jsonl";
+    let told = dirtysim(&["explain", trace]);
+    let words: Vec<&str> = told.split_whitespace().collect();
+    let told = words.join(" ");
+    for says in [
+        "bring nobody to the end that is waited for",
+        "VMM0 waits for the end of VMM1 (migration).",
+    ] {
+        assert!(told.contains(says), "{told}");
+    }
+    assert!(!told.contains("Nobody can act"), "{told}");
+    let replayed = dirtysim(&["replay", trace]);
+    assert!(replayed.contains("violated (protocol_ends)"), "{replayed}");
 }

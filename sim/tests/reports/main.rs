@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use dirtysim::run::{self, Scheduler};
-use dirtysim::scenario::Scenario;
+use dirtysim::scenario::{Scenario, builtin_text, builtins};
 use dirtysim::search::{self, Options, Reductions, Verdict, liveness};
 use dirtysim_model::op::Op;
 use dirtysim_model::oracle::Invariant;
@@ -180,6 +180,47 @@ fn a_program_without_a_claim_is_refused_at_its_steps() {
         "{error}"
     );
     assert!(error.contains("no-finish.toml:"), "{error}");
+}
+
+/// The words by which a protocol claims something.
+const CLAIMING: [&str; 3] = ["\"finish\"", "\"switch-over\"", "\"checkpoint\""];
+
+#[test]
+fn no_built_in_scenario_says_anything_without_the_words_that_claim() {
+    let mut still_claim = Vec::new();
+    for scenario in builtins() {
+        let name = scenario.name;
+        let text = builtin_text(&name).expect("it is built in");
+        let none = CLAIMING.iter().fold(text.to_owned(), |text, word| {
+            text.replace(&format!("{word},"), "").replace(word, "")
+        });
+        let error = read(&name, &none).expect_err(&name);
+        assert!(
+            error.contains("without a claim") || error.contains("no steps"),
+            "{name}: {error}"
+        );
+        // Without the last of several it is judged by what it still claims.
+        let last = CLAIMING
+            .iter()
+            .filter_map(|word| Some((text.rfind(word)?, word)));
+        let (at, word) = last.max().expect("it claims something");
+        let rest = &text[at + word.len()..];
+        let fewer = format!("{}{}", &text[..at], rest.strip_prefix(',').unwrap_or(rest));
+        if read(&name, &fewer).is_ok() {
+            still_claim.push(name);
+        }
+    }
+    assert!(
+        still_claim.iter().all(|name| {
+            let text = builtin_text(name).expect("it is built in");
+            CLAIMING
+                .iter()
+                .map(|word| text.matches(word).count())
+                .sum::<usize>()
+                > 1
+        }),
+        "{still_claim:?}"
+    );
 }
 
 #[test]

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use super::super::sections::section_hash;
 use super::super::{Limit, Progress, Reduced, Watch, memory};
-use super::{Actors, Endless, is_at_leisure, is_awaited, is_progress, is_unquiet};
+use super::{Actors, Endless, is_at_leisure, is_awaited, is_progress, is_unquiet, queued};
 use crate::refused::{Call, Refused};
 use crate::run::{has_work, is_stuck};
 
@@ -76,6 +76,8 @@ pub(super) struct Graph {
     parents: Vec<u32>,
     /// By state that was expanded: who can act, and whose acting nobody may count on.
     enabled: Vec<u16>,
+    /// By state that was expanded: who is in a queue.
+    queued: Vec<u8>,
     /// By state that was expanded: where its edges end in the lists below.
     ends: Vec<u32>,
     targets: Vec<u32>,
@@ -119,6 +121,11 @@ impl Graph {
             Endless::WithoutProgress => actors,
             Endless::WithoutEnd => actors.without(Actors(marks >> LEISURE_SHIFT)),
         }
+    }
+
+    /// Who waits for what is had in turn.
+    pub(super) fn queued(&self, state: u32) -> Actors {
+        Actors(u16::from(self.queued[state as usize]))
     }
 
     /// Whether nobody waits for anything any more.
@@ -253,9 +260,10 @@ impl Graph {
                 + self.idle.capacity()
                 + self.ended.capacity())
                 * 4
-            + (self.enabled.capacity() + self.actors.capacity()) * 2;
-        // And what the search for components will take: a number each, and its stacks.
-        lists as u64 + self.prints.len() as u64 * 6
+            + (self.enabled.capacity() + self.actors.capacity()) * 2
+            + self.queued.capacity();
+        // And what the search for components will take: a number each, its stacks, and the states of a component.
+        lists as u64 + self.prints.len() as u64 * 10
     }
 }
 
@@ -283,6 +291,7 @@ struct Found {
 struct Expanded {
     /// Who can act, and whose acting nobody may count on.
     enabled: u16,
+    queued: Actors,
     transitions: u32,
     /// Every program has come to its end though somebody can act.
     idle: bool,
@@ -475,6 +484,7 @@ impl<'a, L: Layout> Builder<'a, L> {
             let somebody = !steps.is_empty();
             found.states.push(Expanded {
                 enabled: enabled.0 | enabled.without(counted_on).0 << LEISURE_SHIFT,
+                queued: queued(self.machine, &state),
                 transitions: steps.len() as u32,
                 idle: somebody && !has_work(self.machine, &state),
                 ended: somebody && !is_awaited(self.machine, &state),
@@ -516,6 +526,8 @@ impl<'a, L: Layout> Builder<'a, L> {
             }
             graph.transitions += u64::from(state.transitions);
             push(&mut graph.enabled, state.enabled);
+            // vCPUs and threads have the low bits, and a device waits for nothing.
+            push(&mut graph.queued, state.queued.0 as u8);
             push(&mut graph.ends, graph.targets.len() as u32);
             *number += 1;
         }

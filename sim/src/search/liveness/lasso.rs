@@ -9,7 +9,7 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
 
 use super::graph::{Builder, Graph};
-use super::{Actors, Endless, Lasso, is_at_leisure, is_awaited, is_progress, is_unquiet};
+use super::{Actors, Endless, Lasso, is_at_leisure, is_awaited, is_progress, is_unquiet, queued};
 use crate::ladder::{Packed, on_packed};
 use crate::run::has_work;
 use crate::scenario::Scenario;
@@ -88,7 +88,7 @@ fn step_to<L: Layout>(
 }
 
 /// A fair cycle from `first` back to it: who acts, and to which state. Always on to the nearest state or edge that
-/// serves an actor which was not served yet, then back.
+/// serves an actor which was not served yet, then back. Who is in a queue somewhere and can act is served by acting alone.
 fn cycle(
     graph: &Graph,
     kind: Endless,
@@ -100,15 +100,24 @@ fn cycle(
     let everybody = component.iter().fold(Actors::default(), |all, state| {
         Actors(all.0 | enabled(*state))
     });
-    let mut unserved = Actors(everybody.0 & enabled(first));
+    let (mut acting, mut in_queue) = (Actors::default(), Actors::default());
+    for &state in component {
+        in_queue.0 |= graph.queued(state).0;
+        let edges = graph.edges_of(state, kind);
+        let inside = edges.filter(|edge| inside.contains(&edge.to));
+        inside.for_each(|edge| acting.0 |= edge.actor.0);
+    }
+    let must_act = acting.0 & in_queue.0;
+    let served = |by: Actors, to: u32| by.0 | (!enabled(to) & !must_act);
+    let mut unserved = Actors(everybody.0 & enabled(first) | must_act);
     let mut cycle = Vec::new();
     let mut at = first;
     while !unserved.is_empty() {
         let way = nearest(graph, kind, &inside, at, |edge_actor, to| {
-            !Actors(unserved.0 & (edge_actor.0 | !enabled(to))).is_empty()
+            unserved.0 & served(edge_actor, to) != 0
         })?;
         for &(actor, to) in &way {
-            unserved.0 &= !(actor.0 | !enabled(to));
+            unserved.0 &= !served(actor, to);
             at = to;
         }
         cycle.extend(way);
@@ -165,7 +174,7 @@ pub enum NotALasso {
     Progress,
     /// A step of the cycle is one of a guest that is not quiet.
     Unquiet,
-    /// An actor that can act in every state of the cycle does not.
+    /// An actor that can act in every state of the cycle, or is in a queue for what it could have in some, does not.
     Unfair,
     /// Every program has come to its end: nothing is missed.
     Idle,
@@ -181,7 +190,9 @@ impl std::fmt::Display for NotALasso {
             Self::Impossible => "a step is not possible where it stands",
             Self::Open => "the last steps do not lead back to where they began",
             Self::Progress => "one of the last steps brings the migration on",
-            Self::Unfair => "an actor that can act throughout never does",
+            Self::Unfair => {
+                "an actor that can act throughout, or is in a queue for what it could have, never does"
+            }
             Self::Unquiet => "in one of the last steps the guest is not quiet",
             Self::Ended => "every end that is waited for has come by then",
             Self::Idle => "every program has come to its end by then",
@@ -253,6 +264,7 @@ fn confirm_in<L: Layout>(
     let mut begin = bits(&state);
     let mut acting = Actors::default();
     let mut always = Actors(u16::MAX);
+    let (mut sometimes, mut in_queue) = (Actors::default(), Actors::default());
     for (at, &step) in steps.iter().enumerate() {
         if at == stem {
             begin = bits(&state);
@@ -266,14 +278,18 @@ fn confirm_in<L: Layout>(
         apply(machine, &mut state, step);
         if at >= stem {
             check_step(kind, &before, step, &state)?;
-            always.0 &= enabled(&before).0;
+            let enabled = enabled(&before).0;
+            always.0 &= enabled;
+            sometimes.0 |= enabled;
+            in_queue.0 |= queued(machine, &before).0;
             acting.add(step.actor);
         }
     }
     if cycle == 0 || bits(&state) != begin {
         return Err(NotALasso::Open);
     }
-    if !always.without(acting).is_empty() {
+    let passed_over = Actors(always.0 | in_queue.0 & sometimes.0);
+    if !passed_over.without(acting).is_empty() {
         return Err(NotALasso::Unfair);
     }
     match kind {

@@ -5,10 +5,14 @@
 //! edges that are no progress, which is what [`is_progress`] says: a page is copied, a store retires, a step of a protocol
 //! completes. For `protocol_ends` all edges count but those of a guest that is not quiet ([`is_unquiet`]).
 //!
-//! Going round counts only if it is fair, weakly: an actor that could act in every state of the cycle does act in it. A
-//! component is therefore a violation exactly if each actor is at some state of it unable to act, or has an edge inside
-//! it: then a cycle through all of the component is fair, and else no cycle in it is, because a smaller cycle has fewer
-//! states and fewer edges. And somebody must be waiting: where every program has come to its end, nothing is missed, and
+//! Going round counts only if it is fair. Weakly: an actor that could act in every state of the cycle does act in it. And
+//! in turn: an actor that waits for a lock, or for something else that is handed out in turn, and could have it in some state
+//! of the cycle, does act in it ([`Waits::is_in_turn`]): locks are queues, and a thread that takes one again and again
+//! does not keep another from it. For the weak kind a component is a violation exactly if each actor is at some state of it
+//! unable to act, or has an edge inside it: then a cycle through all of the component is fair, and else no cycle in it is,
+//! because a smaller cycle has fewer states and fewer edges. Where somebody in a queue has no edge inside, a fair cycle is
+//! only among the states in which there is nothing to have; their components are looked at in the same way (which is how
+//! Streett's condition is checked). And somebody must be waiting: where every program has come to its end, nothing is missed, and
 //! where no end is awaited ([`is_awaited`]), none stays away. Both are so in each state of a component or in none, since an
 //! end is never left again. A deadlock is a violation of the first claim, and comes first where it is as near.
 //!
@@ -24,8 +28,8 @@
 //! same actor and kind, an enabled actor to the same enabled actor, and each thread to the same place in its program; and a
 //! cycle of representatives, gone often enough for the exchanges to cancel out, is a cycle of states.
 //!
-//! Not here: strong fairness (a thread that is passed over at a lock again and again is in a fair cycle); cycles that need a
-//! guest that never stops; a proof that the cycle which is shown is the shortest one.
+//! Not here: strong fairness of anything else (who looks only now and then need not see what comes and goes); cycles that
+//! need a guest that never stops; a proof that the cycle which is shown is the shortest one.
 
 mod component;
 mod graph;
@@ -42,7 +46,8 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::{NO_FRAME, UNLIMITED};
-use dirtysim_model::transition::{Actor, Choice, Step};
+use dirtysim_model::transition::{Actor, Choice, Step, blocked};
+use dirtysim_model::words::Waits;
 
 use super::table::collision_probability;
 use super::{Coverage, Limit, Options, Reduced, TooLarge, Verdict, Watch, memory};
@@ -185,6 +190,19 @@ pub fn is_unquiet<L: Layout>(before: &State<L>, step: Step, after: &State<L>) ->
         || opened(&before.writable, &after.writable)
         || opened(&before.dirty_bit, &after.dirty_bit)
         || opened(&tlb(before), &tlb(after))
+}
+
+/// Who waits for what is had in turn.
+fn queued<L: Layout>(machine: &Machine, state: &State<L>) -> Actors {
+    let vcpus = (0..state.vcpus.len()).map(|index| Actor::Vcpu(index as u8));
+    let threads = (0..state.threads.len()).map(|index| Actor::Thread(index as u8));
+    let mut queued = Actors::default();
+    for actor in vcpus.chain(threads) {
+        if blocked(machine, state, actor).is_some_and(Waits::is_in_turn) {
+            queued.add(actor);
+        }
+    }
+    queued
 }
 
 /// Whether an end is waited for that has not come: that of the first thread, of a thread that ends the protocol, or of one
