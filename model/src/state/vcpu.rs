@@ -78,6 +78,24 @@ impl Exit {
     ];
 }
 
+/// Where a vCPU is with the kernel's record in guest memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum Record {
+    /// Nothing is to be written.
+    #[default]
+    Settled = 0,
+    /// KVM_RUN was called, and has not come to it yet.
+    Due = 1,
+    /// It was written on the way in, and will be once more on the way out.
+    Written = 2,
+}
+
+impl Record {
+    /// Every value, by number.
+    pub const ALL: [Self; 3] = [Self::Settled, Self::Due, Self::Written];
+}
+
 /// A vCPU.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Vcpu<L: Parts> {
@@ -109,6 +127,8 @@ pub struct Vcpu<L: Parts> {
     pub loads: u8,
     /// Updates of the kernel's record left.
     pub steal: u8,
+    /// Whether such an update is due.
+    pub record: Record,
     /// Why KVM_RUN returned last.
     pub exit: Exit,
     /// KVM_REQ_DIRTY_RING_SOFT_FULL is raised.
@@ -146,6 +166,7 @@ impl<L: Parts> Default for Vcpu<L> {
             stores: 0,
             loads: 0,
             steal: 0,
+            record: Record::Settled,
             exit: Exit::None,
             request: false,
             kicked: false,

@@ -1,9 +1,10 @@
 //! Into the guest and out of KVM_RUN: the request checks, in the architecture's order.
 
+use super::steal;
 use crate::kernel::soft_limit;
 use crate::machine::{Machine, OnRingFull};
 use crate::state::layout::Layout;
-use crate::state::vcpu::{Exit, Pc};
+use crate::state::vcpu::{Exit, Pc, Record};
 use crate::state::{State, Vcpu};
 use crate::words::word::{loud, quiet};
 use crate::words::{Arch, Word};
@@ -47,7 +48,11 @@ pub(crate) fn stage<L: Layout>(machine: &Machine, v: &Vcpu<L>) -> EntryStage {
 
 /// KVM_RUN is called.
 pub(crate) fn run<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
-    state.vcpus[vcpu].exit = Exit::None;
+    let v = &mut state.vcpus[vcpu];
+    v.exit = Exit::None;
+    if v.steal > 0 {
+        v.record = Record::Due;
+    }
     go(machine, state, vcpu, 0);
 }
 
@@ -58,8 +63,10 @@ pub(crate) fn go<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize
     let mut stage = stage;
     loop {
         let idle = match stages[usize::from(stage)] {
+            // What is compared each time is looked at in a step of its own.
+            EntryStage::SoftFull if machine.kernel.soft_full_is_compared() => v.ring.size() == 0,
             EntryStage::SoftFull => !v.request,
-            EntryStage::Steal => v.steal == 0,
+            EntryStage::Steal => !steal::is_due(machine, v, vcpu, Record::Due),
             EntryStage::Enter => false,
         };
         if !idle {
@@ -71,6 +78,16 @@ pub(crate) fn go<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize
     v.stage = stage;
     v.push = 0;
     v.old_slots = false;
+}
+
+/// The record is marked: on with the checks. What that has raised is seen before the guest is entered, where requests are looked at
+/// once more. Source: arch/x86/kvm/x86.c, kvm_vcpu_exit_request().
+pub(crate) fn recorded<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
+    let v = &state.vcpus[vcpu];
+    let checked = stages(machine.arch)[0] == EntryStage::SoftFull;
+    let again = checked && v.request && machine.kernel.entry_looks_again();
+    let next = if again { 0 } else { v.stage + 1 };
+    go(machine, state, vcpu, next);
 }
 
 /// A request check, or the way into the guest.
@@ -90,7 +107,10 @@ pub(crate) fn step<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usi
                 go(machine, state, vcpu, next);
             }
         }
-        EntryStage::Steal => go(machine, state, vcpu, next),
+        EntryStage::Steal => {
+            v.record = Record::Settled;
+            go(machine, state, vcpu, next);
+        }
         EntryStage::Enter => {
             if v.kicked {
                 v.exit = Exit::Interrupted;
@@ -110,12 +130,16 @@ pub(crate) fn to_exit<L: Layout>(v: &mut Vcpu<L>) {
     v.pc = Pc::Exit;
     v.stage = 0;
     v.push = 0;
+    if v.record == Record::Due {
+        v.record = Record::Settled;
+    }
 }
 
 /// KVM_RUN returns.
 pub(crate) fn leave_to_user<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
     let v = &mut state.vcpus[vcpu];
     v.pc = Pc::User;
+    v.record = Record::Settled;
     v.kicked = false;
     v.resched = false;
     v.waits = v.exit == Exit::DirtyRingFull && machine.on_ring_full == OnRingFull::Wait;

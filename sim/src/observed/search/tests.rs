@@ -653,7 +653,10 @@ fn in_the_model(arch: ModelArch, pml: bool) -> (machine::Machine, u32, bool) {
         huge: false,
         name: String::new(),
     });
-    machine.vcpus = vec![machine::VcpuConfig::default()];
+    machine.vcpus = vec![machine::VcpuConfig {
+        own_stores: true,
+        ..machine::VcpuConfig::default()
+    }];
     let mut state = State::<Large>::new(&machine);
     state.caps.ring_entries = machine.constants.ring_min_entries;
     state.slots[0].life = Life::Live;
