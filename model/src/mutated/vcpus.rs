@@ -106,7 +106,7 @@ fn take<L: Layout>(
             } else {
                 Pc::ExitMark
             };
-            steal::updated(machine, state, vcpu, then);
+            steal::updated(state, vcpu, then);
         }
         Pc::StealMark | Pc::ExitMark => {
             let marks = !has(Mutation::KernelRecordNoLog);

@@ -3,7 +3,7 @@
 use super::{Act, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::vcpu::{Exit, Record};
+use crate::state::vcpu::Exit;
 use crate::words::word::{loud, quiet};
 use crate::words::{Effect, Facts, Fields, NO_FRAME, Names, Reach, Row, Waits, Word};
 
@@ -149,7 +149,7 @@ fn retire_guest<L: Layout>(act: &mut Act<'_, L>) {
         v.stores = 0;
         v.loads = 0;
         v.steal = 0;
-        v.record = Record::Settled;
+        v.record_due = false;
         v.request = false;
         v.kicked = false;
         v.resched = false;

@@ -9,7 +9,7 @@ use super::device::Device;
 use super::layout::Layout;
 use super::ring::Ring;
 use super::slot::{Life, Slot};
-use super::vcpu::{Exit, Pc, Record};
+use super::vcpu::{Exit, Pc};
 use super::{Answer, Batch, State, Thread, Vcpu};
 use crate::words::{Errno, Fields, Frame};
 
@@ -173,7 +173,6 @@ macro_rules! numbered {
 numbered! {
     Pc: Pc::ALL;
     Exit: Exit::ALL;
-    Record: Record::ALL;
     Life: [Life::Absent, Life::Live, Life::Invalid];
 }
 
@@ -326,7 +325,7 @@ macro_rules! walks {
             v.number(Fields::ACCESS, Bits(1), &$($mut)? u.old_slots);
             v.number(Fields::ACCESS, Of(Budget), &$($mut)? u.stores);
             v.number(Fields::ACCESS, Of(Steal), &$($mut)? u.steal);
-            v.number(Fields::ACCESS, Of(RecordDue), &$($mut)? u.record);
+            v.number(Fields::ACCESS, Of(RecordDue), &$($mut)? u.record_due);
             v.number(Fields::EXIT, Bits(2), &$($mut)? u.exit);
             v.number(Fields::REQUEST, Bits(1), &$($mut)? u.request);
             v.number(Fields::KICKED, Bits(1), &$($mut)? u.kicked);

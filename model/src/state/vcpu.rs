@@ -78,24 +78,6 @@ impl Exit {
     ];
 }
 
-/// Where a vCPU is with the kernel's record in guest memory.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[repr(u8)]
-pub enum Record {
-    /// Nothing is to be written.
-    #[default]
-    Settled = 0,
-    /// KVM_RUN was called, and has not come to it yet.
-    Due = 1,
-    /// It was written on the way in, and will be once more on the way out.
-    Written = 2,
-}
-
-impl Record {
-    /// Every value, by number.
-    pub const ALL: [Self; 3] = [Self::Settled, Self::Due, Self::Written];
-}
-
 /// A vCPU.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Vcpu<L: Parts> {
@@ -127,8 +109,8 @@ pub struct Vcpu<L: Parts> {
     pub loads: u8,
     /// Updates of the kernel's record left.
     pub steal: u8,
-    /// Whether such an update is due.
-    pub record: Record,
+    /// Such an update is due: KVM_RUN was called, and has not come to it yet.
+    pub record_due: bool,
     /// Why KVM_RUN returned last.
     pub exit: Exit,
     /// KVM_REQ_DIRTY_RING_SOFT_FULL is raised.
@@ -166,7 +148,7 @@ impl<L: Parts> Default for Vcpu<L> {
             stores: 0,
             loads: 0,
             steal: 0,
-            record: Record::Settled,
+            record_due: false,
             exit: Exit::None,
             request: false,
             kicked: false,

@@ -4,7 +4,7 @@ use super::steal;
 use crate::kernel::soft_limit;
 use crate::machine::{Machine, OnRingFull};
 use crate::state::layout::Layout;
-use crate::state::vcpu::{Exit, Pc, Record};
+use crate::state::vcpu::{Exit, Pc};
 use crate::state::{State, Vcpu};
 use crate::words::word::{loud, quiet};
 use crate::words::{Arch, Word};
@@ -50,9 +50,7 @@ pub(crate) fn stage<L: Layout>(machine: &Machine, v: &Vcpu<L>) -> EntryStage {
 pub(crate) fn run<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
     let v = &mut state.vcpus[vcpu];
     v.exit = Exit::None;
-    if v.steal > 0 {
-        v.record = Record::Due;
-    }
+    v.record_due = v.steal > 0;
     go(machine, state, vcpu, 0);
 }
 
@@ -66,7 +64,7 @@ pub(crate) fn go<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize
             // What is compared each time is looked at in a step of its own.
             EntryStage::SoftFull if machine.kernel.soft_full_is_compared() => v.ring.size() == 0,
             EntryStage::SoftFull => !v.request,
-            EntryStage::Steal => !steal::is_due(machine, v, vcpu, Record::Due),
+            EntryStage::Steal => !steal::is_due(machine, v, vcpu),
             EntryStage::Enter => false,
         };
         if !idle {
@@ -108,7 +106,7 @@ pub(crate) fn step<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usi
             }
         }
         EntryStage::Steal => {
-            v.record = Record::Settled;
+            v.record_due = false;
             go(machine, state, vcpu, next);
         }
         EntryStage::Enter => {
@@ -130,16 +128,13 @@ pub(crate) fn to_exit<L: Layout>(v: &mut Vcpu<L>) {
     v.pc = Pc::Exit;
     v.stage = 0;
     v.push = 0;
-    if v.record == Record::Due {
-        v.record = Record::Settled;
-    }
+    v.record_due = false;
 }
 
 /// KVM_RUN returns.
 pub(crate) fn leave_to_user<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
     let v = &mut state.vcpus[vcpu];
     v.pc = Pc::User;
-    v.record = Record::Settled;
     v.kicked = false;
     v.resched = false;
     v.waits = v.exit == Exit::DirtyRingFull && machine.on_ring_full == OnRingFull::Wait;

@@ -10,7 +10,7 @@ use crate::kernel::mark;
 use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::vcpu::{NO_FRAME, Pc, Record};
+use crate::state::vcpu::{NO_FRAME, Pc};
 use crate::words::fault::FaultStage;
 use crate::words::word::{loud, quiet};
 use crate::words::{Choice, Found, Frame, Waits, Word};
@@ -89,9 +89,7 @@ pub(crate) fn choices<L: Layout>(
     match v.pc {
         Pc::Entry => {
             found(Choice::Advance);
-            if entry::stage(machine, v) == EntryStage::Steal
-                && steal::is_due(machine, v, vcpu, Record::Due)
-            {
+            if entry::stage(machine, v) == EntryStage::Steal && steal::is_due(machine, v, vcpu) {
                 found(Choice::Steal);
             }
         }
@@ -103,7 +101,7 @@ pub(crate) fn choices<L: Layout>(
         }
         Pc::Exit => {
             found(Choice::Advance);
-            if steal::is_due(machine, v, vcpu, Record::Written) {
+            if v.steal > 0 && machine.vcpus[vcpu].own_stores {
                 found(Choice::Steal);
             }
         }

@@ -77,7 +77,7 @@ impl Naive {
             return;
         };
         for page in low..=high {
-            if self.setup.arch != Arch::X86 || pages.contains(&page) {
+            if !matches!(self.setup.arch, Arch::X86 | Arch::Loongarch) || pages.contains(&page) {
                 self.slots[slot].writable[page] = false;
             }
         }

@@ -729,7 +729,7 @@ impl World {
                 ("remove-slot" | "move-slot", "slot")
                     | ("join-thread", "thread")
                     | ("signal" | "wait", "name")
-                    | ("vmm-write" | "host-age", "page")
+                    | ("vmm-write" | "host-age" | "host-unmap", "page")
                     | (
                         "pre-fault" | "drop-free" | "mark-queues" | "end-free" | "kernel-write",
                         "pages",
