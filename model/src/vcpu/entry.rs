@@ -78,16 +78,6 @@ pub(crate) fn go<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize
     v.old_slots = false;
 }
 
-/// The record is marked: on with the checks. What that has raised is seen before the guest is entered, where requests are looked at
-/// once more. Source: arch/x86/kvm/x86.c, kvm_vcpu_exit_request().
-pub(crate) fn recorded<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
-    let v = &state.vcpus[vcpu];
-    let checked = stages(machine.arch)[0] == EntryStage::SoftFull;
-    let again = checked && v.request && machine.kernel.entry_looks_again();
-    let next = if again { 0 } else { v.stage + 1 };
-    go(machine, state, vcpu, next);
-}
-
 /// A request check, or the way into the guest.
 pub(crate) fn step<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
     let logs = state.any_logs();

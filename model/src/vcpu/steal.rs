@@ -40,10 +40,11 @@ pub(crate) fn mark<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usi
     if !primitive::mark(machine, state, vcpu, frame, logging) {
         return;
     }
-    if state.vcpus[vcpu].pc == Pc::StealMark {
-        return entry::recorded(machine, state, vcpu);
-    }
     let v = &mut state.vcpus[vcpu];
+    if v.pc == Pc::StealMark {
+        let next = v.stage + 1;
+        return entry::go(machine, state, vcpu, next);
+    }
     v.pc = Pc::Exit;
     v.old_slots = false;
 }

@@ -34,13 +34,6 @@ impl Kernel {
         }
     }
 
-    /// `entry_looks_again`: requests that the entry itself raises are looked at before the guest is entered (6.2: the soft-full exit is a
-    /// request since cf87ac739e48).
-    #[must_use]
-    pub fn entry_looks_again(self) -> bool {
-        !self.soft_full_is_compared()
-    }
-
     /// `soft_full_is_compared`: whether the ring is soft-full is worked out at each entry; there is no request (until cf87ac739e48, 6.2).
     #[must_use]
     pub fn soft_full_is_compared(self) -> bool {

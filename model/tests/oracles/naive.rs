@@ -71,7 +71,7 @@ impl Naive {
         naive
     }
 
-    /// Re-arming a set of pages: x86 takes exactly those, the others all from the lowest to the highest.
+    /// Re-arming a set of pages: x86 and LoongArch take exactly those, the others all from the lowest to the highest.
     fn rearm(&mut self, slot: usize, pages: &[usize]) {
         let (Some(&low), Some(&high)) = (pages.iter().min(), pages.iter().max()) else {
             return;
