@@ -67,11 +67,9 @@ const VM_HASH: usize = HEAD + 2;
 const NEXT: usize = 1;
 const SET: usize = 2;
 
-// The body of a response: what the vCPU's section adds to the fingerprint; the section's number, counted from 1, once
-// somebody asked; the section.
+// The body of a response: what the vCPU's section adds to the fingerprint; the section.
 const DIFFERENCE: usize = 0;
-const RESPONSE_NUMBER: usize = 1;
-const RESPONSE: usize = 2;
+const RESPONSE: usize = 1;
 
 /// What an entry is about.
 #[derive(Clone, Copy)]
@@ -327,35 +325,6 @@ impl Memo {
         found
     }
 
-    /// The entry for what an actor does in the state of `words`, which may be one of `near`; 0: none.
-    #[inline(always)]
-    pub(super) fn entry_of<L: Layout, const N: usize>(
-        &mut self,
-        source: &Source<'_, L>,
-        words: &[u64],
-        actor: usize,
-        near: [EntryAt; 2],
-    ) -> EntryAt {
-        for near in near {
-            if near != 0 && self.is_for::<N>(near, source.sections, words, actor) {
-                return near;
-            }
-        }
-        self.entry(source, words, actor)
-    }
-
-    /// What [`Self::set_number`] wrote last; 0: nothing.
-    #[inline(always)]
-    pub(super) fn number(&self, successor: Successor) -> u32 {
-        self.arena[successor.at as usize + NEXT] as u32
-    }
-
-    /// Writes a number to a successor, for a search that does not ask for [`Self::next`].
-    #[inline(always)]
-    pub(super) fn set_number(&mut self, successor: Successor, number: u32) {
-        self.arena[successor.at as usize + NEXT] = u64::from(number);
-    }
-
     /// Whether an entry is the one for an actor in the state of `words`.
     #[inline(always)]
     fn is_for<const N: usize>(
@@ -439,48 +408,13 @@ impl Memo {
         entry: EntryAt,
         vcpu: usize,
     ) -> (u64, &[u64]) {
-        let at = self.response_at::<L, N>(source, words, actor, entry, vcpu);
-        let body = &self.arena[at as usize + 1..];
-        let len = source.sections.own::<N>(vcpu).len();
-        (body[DIFFERENCE], &body[RESPONSE..RESPONSE + len])
-    }
-
-    /// The number of that section, which `number` knows if nobody asked before.
-    #[inline]
-    pub(super) fn response_number<L: Layout, const N: usize>(
-        &mut self,
-        source: &Source<'_, L>,
-        words: &[u64],
-        actor: usize,
-        entry: EntryAt,
-        vcpu: usize,
-        number: impl FnOnce(&[u64]) -> u32,
-    ) -> u32 {
-        let at = self.response_at::<L, N>(source, words, actor, entry, vcpu);
-        let len = source.sections.own::<N>(vcpu).len();
-        let body = &mut self.arena[at as usize + 1..];
-        if body[RESPONSE_NUMBER] == 0 {
-            body[RESPONSE_NUMBER] = u64::from(number(&body[RESPONSE..RESPONSE + len])) + 1;
-        }
-        (body[RESPONSE_NUMBER] - 1) as u32
-    }
-
-    #[inline]
-    fn response_at<L: Layout, const N: usize>(
-        &mut self,
-        source: &Source<'_, L>,
-        words: &[u64],
-        actor: usize,
-        entry: EntryAt,
-        vcpu: usize,
-    ) -> EntryAt {
         let sections = source.sections;
         let section = sections.own::<N>(vcpu);
         self.key.clear();
         self.key.push(u64::from(entry) << 32 | vcpu as u64);
         self.key.push(sections.context(words));
         self.key.extend_from_slice(&words[section.clone()]);
-        self.find(
+        let at = self.find(
             Kind::Response,
             |entry| {
                 let state = source.unpack(words);
@@ -492,14 +426,13 @@ impl Memo {
                 let difference = sections
                     .hash(&after, section.clone())
                     .wrapping_sub(sections.hash(words, section.clone()));
-                entry.extend([difference, 0]);
+                entry.push(difference);
                 entry.extend_from_slice(&after[section.clone()]);
             },
-            |old, new| {
-                let known = 1 + RESPONSE_NUMBER;
-                old[..known] == new[..known] && old[known + 1..].starts_with(&new[known + 1..])
-            },
-        )
+            |old, new| old.starts_with(new),
+        );
+        let body = &self.arena[at as usize + 1..];
+        (body[DIFFERENCE], &body[RESPONSE..RESPONSE + section.len()])
     }
 
     /// Brings an entry into the cache; answers something that depends on it, so that the load is made.
