@@ -55,14 +55,14 @@ const HEAD: usize = 5;
 // those of the actor's steps, and from this bit on the halves that it contributes to others' steps.
 const CONTEXT: u32 = 48;
 const FACTS: usize = HEAD;
-/// The entry that came last in the place of this one, where something that is in the key had changed.
+/// The two entries that came last in the place of this one, where something that is in the key had changed.
 const OTHER: usize = HEAD + 1;
 const MASK: usize = HEAD + 2;
 /// In the entry of the VM-wide section: its hash.
 const VM_HASH: usize = HEAD + 2;
 
-// A successor: what its own section, and a vCPU's that it changes with it, add to the fingerprint; the entry of the actor
-// that was found last in a state after it; bits of the VM-wide section that are set, and those that are kept; the
+// A successor: what its own section, and a vCPU's that it changes with it, add to the fingerprint; the two entries of the
+// actor that were found last in a state after it; bits of the VM-wide section that are set, and those that are kept; the
 // own section; the vCPU's.
 const NEXT: usize = 1;
 const SET: usize = 2;
@@ -272,15 +272,13 @@ impl Memo {
         words: &[u64],
         other: EntryAt,
     ) -> EntryAt {
-        let place = other as usize + OTHER;
-        let near = self.arena[place] as usize;
         let vm = source.sections.vm::<N>();
-        if near != 0 && self.arena[near - vm.len()..near] == words[vm] {
-            return near as EntryAt;
-        }
-        let found = self.vm_entry::<L, N>(source, words);
-        self.arena[place] = u64::from(found);
-        found
+        let is_it = |memo: &Self, near: EntryAt| {
+            let near = near as usize;
+            memo.arena[near - vm.len()..near] == words[vm.clone()]
+        };
+        let find = |memo: &mut Self| memo.vm_entry::<L, N>(source, words);
+        self.near(other as usize + OTHER, is_it, find)
     }
 
     /// The entry for what an actor does in the state of `words`, where `other` was it before another's step.
@@ -316,12 +314,31 @@ impl Memo {
         actor: usize,
         place: usize,
     ) -> EntryAt {
-        let near = self.arena[place] as EntryAt;
-        if near != 0 && self.is_for::<N>(near, source.sections, words, actor) {
-            return near;
+        let is_it = |memo: &Self, near| memo.is_for::<N>(near, source.sections, words, actor);
+        let find = |memo: &mut Self| memo.entry(source, words, actor);
+        self.near(place, is_it, find)
+    }
+
+    /// One of the two entries at `place`, which are those that were found last, the later one first; or the one that `find`
+    /// finds, which is put there.
+    #[inline(always)]
+    fn near(
+        &mut self,
+        place: usize,
+        is_it: impl Fn(&Self, EntryAt) -> bool,
+        find: impl FnOnce(&mut Self) -> EntryAt,
+    ) -> EntryAt {
+        let near = self.arena[place];
+        let (last, before) = (near as EntryAt, (near >> 32) as EntryAt);
+        if last != 0 && is_it(self, last) {
+            return last;
         }
-        let found = self.entry(source, words, actor);
-        self.arena[place] = u64::from(found);
+        let found = if before != 0 && is_it(self, before) {
+            before
+        } else {
+            find(self)
+        };
+        self.arena[place] = u64::from(last) << 32 | u64::from(found);
         found
     }
 

@@ -14,9 +14,9 @@ const LINE: usize = 8;
 /// Slots of the smallest table: 2 MiB.
 pub(crate) const LEAST_SLOTS: usize = 1 << 18;
 /// A table grows when more than this many of 100 slots are taken.
-const FULL_PERCENT: usize = 72;
+const FULL_PERCENT: usize = 80;
 /// By how much it grows, in tenths.
-const GROWTH_TENTHS: usize = 17;
+const GROWTH_TENTHS: usize = 25;
 
 /// A line of the cache.
 #[derive(Default)]
