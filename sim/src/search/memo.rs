@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 
+use dirtysim_model::mutated;
 use dirtysim_model::oracle::parts::{Claimed, Part};
 use dirtysim_model::reduce::footprint::undeclared;
 use dirtysim_model::state::layout::Layout;
@@ -663,7 +664,7 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
     let actor = sections.actor(actor);
     let local = source.choices(&state, actor, &mut choices).is_some();
     let by_hand = reach == Reach::Everything
-        || !machine.mutations().is_empty()
+        || mutated::may_change(machine, &state, actor)
         || (each && choices.len() > 1);
     if by_hand {
         entry[0] |= BY_HAND;
