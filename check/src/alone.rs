@@ -8,7 +8,7 @@ use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice};
 
 /// Why an operation does not come to its end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unfinished {
+pub enum Unfinished {
     /// The kernel or the VMM has crashed.
     Crashed,
     /// Its next step waits for somebody else.
@@ -19,7 +19,7 @@ pub(crate) enum Unfinished {
 ///
 /// # Errors
 /// It does not come to its end; the state is as far as it came.
-pub(crate) fn finish_op<L: Layout>(
+pub fn finish_op<L: Layout>(
     machine: &Machine,
     state: &mut State<L>,
     thread: usize,

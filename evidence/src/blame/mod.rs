@@ -18,7 +18,7 @@ use dirtysim_model::transition::{Step, apply, for_each_step};
 use dirtysim_model::words::mutation::{Mutation, Mutations};
 
 use crate::explain::op_words;
-use crate::ladder::{Any, on_any};
+use crate::ladder::large;
 use crate::mutated::lacks;
 use crate::random::Choices;
 use crate::run::MOST_STEPS;
@@ -230,9 +230,7 @@ fn take_nearer(before: &mut Candidate, other: Candidate) {
 /// A schedule of the scenario without mutations, every possible step as likely as another.
 fn random_schedule(scenario: &Scenario, seed: u64) -> Vec<Step> {
     let scenario = scenario.clone().without_mutations();
-    on_any!(Any::start(&scenario), |start| random_in(
-        &scenario, start, seed
-    ))
+    random_in(&scenario, large(&scenario), seed)
 }
 
 fn random_in<L: Layout>(scenario: &Scenario, mut state: State<L>, seed: u64) -> Vec<Step> {
@@ -283,9 +281,15 @@ fn lost_by(
         Cause::Swap { thread, op } => changed.machine.programs[thread].swap(op, op + 1),
     }
     dirtysim_model::op::ahead::look_ahead(&mut changed.machine);
-    on_any!(Any::start(scenario), |start| nearest(
-        scenario, start, &changed, steps, cause, given, go_on
-    ))
+    nearest(
+        scenario,
+        large(scenario),
+        &changed,
+        steps,
+        cause,
+        given,
+        go_on,
+    )
 }
 
 /// The schedule that comes of `steps` with every mutation off: each step is found again by what it was, an actor that is behind
@@ -293,9 +297,7 @@ fn lost_by(
 #[must_use]
 pub fn without_mutations(scenario: &Scenario, steps: &[Step]) -> Option<Vec<Step>> {
     let right = scenario.clone().without_mutations();
-    on_any!(Any::start(scenario), |start| instead(
-        scenario, start, &right, steps
-    ))
+    instead(scenario, large(scenario), &right, steps)
 }
 
 fn instead<L: Layout>(

@@ -10,7 +10,7 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice, for_each_step};
 
 use crate::first;
-use crate::ladder::{Any, on_any};
+use crate::ladder::large;
 use crate::run::breaks_progress;
 use crate::scenario::{Scenario, ScenarioError};
 use crate::search::liveness::{Endless, Lasso, NotALasso, confirm};
@@ -108,9 +108,8 @@ pub fn replay<R: BufRead>(
     scenario: Scenario,
     each: impl FnMut(Step),
 ) -> Result<StepReplay, ReplayError> {
-    on_any!(Any::start(&scenario), |start| replay_in(
-        reader, file, scenario, start, each
-    ))
+    let start = large(&scenario);
+    replay_in(reader, file, scenario, start, each)
 }
 
 fn replay_in<L: Layout, R: BufRead>(
@@ -309,9 +308,7 @@ fn write_rows(
     header: &Header,
     steps: &[Step],
 ) -> Result<(), WriteError> {
-    on_any!(Any::start(scenario), |start| write_in(
-        out, scenario, header, start, steps
-    ))
+    write_in(out, scenario, header, large(scenario), steps)
 }
 
 fn write_in<L: Layout>(

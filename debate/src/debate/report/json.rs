@@ -80,7 +80,7 @@ pub fn evidence_rows(judgement: &Judgement, with_paths: bool) -> Vec<Value> {
 }
 
 /// A claim's object.
-pub(crate) fn claim(judgement: &Judgement, with_paths: bool) -> Map<String, Value> {
+pub fn claim(judgement: &Judgement, with_paths: bool) -> Map<String, Value> {
     let claim = &judgement.claim;
     let mut row = Map::new();
     row.insert("claim".into(), claim.id.clone().into());

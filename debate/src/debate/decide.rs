@@ -7,11 +7,10 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::layout::{Layout, Medium};
 use dirtysim_model::state::vcpu::{NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_step};
 
-use crate::ladder::{Packed, on_packed};
 use crate::run::{hit, target};
 use crate::scenario::Scenario;
 use crate::search::{self, Limit, Options};
@@ -110,10 +109,10 @@ fn witness(
     along: &[String],
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Decision, String> {
-    let start = Packed::start(scenario).map_err(|error| error.to_string())?;
-    Ok(on_packed!(start, |start| witness_in(
-        scenario, &start, along, go_on
-    )))
+    let start = scenario
+        .start::<Medium>()
+        .map_err(|error| error.to_string())?;
+    Ok(witness_in(scenario, &start, along, go_on))
 }
 
 /// Whether `step` lets a store of the guest change memory.

@@ -105,8 +105,10 @@ impl Scenario {
     }
 
     /// As [`Scenario::from_toml`], of a text that the program made, over machines on some of which a mutation can do nothing.
-    #[cfg(feature = "debate")]
-    pub(crate) fn from_expansion(file: &str, text: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn from_expansion(file: &str, text: &str) -> Result<Self> {
         Self::from_text(file, text, Written::ByTheProgram)
     }
 

@@ -7,9 +7,7 @@ mod table;
 mod text;
 
 pub use html::page;
-#[cfg(feature = "cli")]
-pub(crate) use json::claim as claim_row;
-pub use json::{document, evidence_rows};
+pub use json::{claim as claim_row, document, evidence_rows};
 pub use table::{markdown, terminal};
 pub use text::mail;
 

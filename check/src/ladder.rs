@@ -56,13 +56,20 @@ impl Any {
     pub fn start(scenario: &Scenario) -> Self {
         match Packed::start(scenario) {
             Ok(start) => Self::Packed(start),
-            Err(_) => Self::Large(
-                scenario
-                    .start()
-                    .expect("the large layout has room for every scenario"),
-            ),
+            Err(_) => Self::Large(large(scenario)),
         }
     }
+}
+
+/// The first state of a scenario on the last rung, for what takes a few schedules and is written for one layout.
+///
+/// # Panics
+/// Never: the last rung has room for every scenario.
+#[must_use]
+pub fn large(scenario: &Scenario) -> State<Large> {
+    scenario
+        .start()
+        .expect("the large layout has room for every scenario")
 }
 
 /// Does something with a `Packed`, whatever its layout.

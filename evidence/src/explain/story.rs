@@ -14,7 +14,7 @@ use super::view::View;
 use super::waits::{Waiting, Watch};
 use crate::fidelity::never_seen;
 use crate::first;
-use crate::ladder::{Any, on_any};
+use crate::ladder::large;
 use crate::run::is_stuck;
 use crate::scenario::Scenario;
 use crate::shrink::{blocks, is_possible};
@@ -141,9 +141,7 @@ impl Story {
         target: Option<Invariant>,
         reproduce: String,
     ) -> Result<Self, StoryError> {
-        on_any!(Any::start(scenario), |start| build(
-            scenario, &start, steps, target, reproduce
-        ))
+        build(scenario, &large(scenario), steps, target, reproduce)
     }
 
     /// The name of the lane of a step.

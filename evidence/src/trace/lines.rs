@@ -265,7 +265,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
 }
 
 /// Turns an object into a `T`, which must name every field of it.
-pub(crate) fn object_into<'de, T: Deserialize<'de>>(
+pub fn object_into<'de, T: Deserialize<'de>>(
     object: Map<String, Value>,
 ) -> Result<T, serde_json::Error> {
     T::deserialize(Value::Object(object))

@@ -26,9 +26,7 @@ mod writer;
 
 pub use error::{Complaint, Problem, TraceError};
 pub use header::{Arch, CheckConfig, Expect, FORMAT, Header, Kind, Machine, VERSION};
-#[cfg(feature = "import")]
-pub(crate) use lines::object_into;
-pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
+pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines, object_into};
 pub use names::{Cap, Errno, Exit};
 pub use problems::{CallProblem, FieldProblem, HeaderProblem, RowProblem};
 pub use reader::{Located, Rows, TraceReader, TraceRow};

@@ -9,7 +9,7 @@ const LEAST_COLUMNS: usize = 8;
 
 /// `text` without what a terminal would obey: control characters but line feeds and tabs, and characters that turn the
 /// direction of writing, are shown as `\u{1b}`.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+pub fn printable(text: &str) -> Cow<'_, str> {
     let obeyed = |c: char| {
         c.is_control() && !matches!(c, '\n' | '\t')
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -29,7 +29,7 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
 }
 
 /// How a paragraph of so many columns is wrapped, its margins included: between words, which are not taken apart.
-pub(crate) fn wrapping<'a>(columns: usize, first: &'a str, rest: &'a str) -> Options<'a> {
+pub fn wrapping<'a>(columns: usize, first: &'a str, rest: &'a str) -> Options<'a> {
     Options::new(columns)
         .initial_indent(first)
         .subsequent_indent(rest)
@@ -39,7 +39,7 @@ pub(crate) fn wrapping<'a>(columns: usize, first: &'a str, rest: &'a str) -> Opt
 
 /// Adds `text` as a paragraph of so many columns; its first line begins with `first`, the others with `rest`. A word that
 /// is longer than a line is broken.
-pub(crate) fn paragraph(out: &mut String, text: &str, first: &str, rest: &str, columns: usize) {
+pub fn paragraph(out: &mut String, text: &str, first: &str, rest: &str, columns: usize) {
     let words: Vec<&str> = text.split_whitespace().collect();
     let margin = textwrap::core::display_width(first).max(textwrap::core::display_width(rest));
     let options = wrapping(columns.max(margin + LEAST_COLUMNS), first, rest);
