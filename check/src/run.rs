@@ -314,6 +314,7 @@ pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
 }
 
 /// Whether it breaks the claim of progress, by which not every scenario is judged.
+#[must_use]
 pub fn breaks_progress<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
     machine.claims.has(Invariant::MigrationMakesProgress) && is_stuck(machine, state)
 }

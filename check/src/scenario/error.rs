@@ -100,7 +100,7 @@ fn floor(text: &str, at: usize) -> usize {
 }
 
 /// The word of `known` that is nearest to `word`, if one is near enough to have been meant.
-pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     // A word of megabytes is nobody's slip.
     let word = &word[..floor(word, 64)];
     known

@@ -31,7 +31,7 @@ use crate::alone::finish_op;
 pub use builtin::{about_liveness, builtin, builtin_text, builtins, mutation_scenarios};
 pub use dirtysim_model::state::NoRoom;
 pub use error::ScenarioError;
-pub(crate) use error::nearest;
+pub use error::nearest;
 use reach::Stated;
 use reader::{Result, Source, Table};
 

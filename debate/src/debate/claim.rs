@@ -1,4 +1,4 @@
-//! The claims as data: a file each under `sim/claims`.
+//! The claims as data: a file each under `debate/claims`.
 //!
 //! A claim says something about orders of calls. A *case* is such an order, with the machines on which it is checked
 //! and what the claim, as it is worded, says of it. The claim's verdict follows from what the search finds; it is

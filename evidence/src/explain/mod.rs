@@ -21,9 +21,8 @@ pub use facts::Facts;
 pub use rows::{Phrase, Row};
 pub use story::{Lane, LaneKind, Note, Story, StoryError};
 pub use view::View;
-pub use waits::Waiting;
-pub(crate) use waits::at_the_end;
-pub(crate) use words::of_op as op_words;
+pub use waits::{Waiting, at_the_end};
+pub use words::of_op as op_words;
 
 /// How a story is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

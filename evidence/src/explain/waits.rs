@@ -73,7 +73,7 @@ impl Watch {
 }
 
 /// Who waits for what at the end of a schedule, with threads by their names in traces.
-pub(crate) fn at_the_end(scenario: &Scenario, steps: &[Step]) -> Vec<Waiting> {
+pub fn at_the_end(scenario: &Scenario, steps: &[Step]) -> Vec<Waiting> {
     let mut watch = Watch::default();
     let Ok(mut state) = scenario.start::<Large>() else {
         return Vec::new();

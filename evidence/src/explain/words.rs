@@ -14,7 +14,7 @@ fn slot_name(machine: &Machine, number: u32) -> String {
 }
 
 /// An operation of the VMM, in words.
-pub(crate) fn of_op(scenario: &Scenario, op: &Op) -> String {
+pub fn of_op(scenario: &Scenario, op: &Op) -> String {
     let machine = &scenario.machine;
     let says = op.says();
     match op.facts(machine).names {

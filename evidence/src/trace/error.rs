@@ -151,7 +151,8 @@ impl Problem {
     }
 
     /// A field of a row.
-    pub(crate) fn row_field(problem: FieldProblem) -> Self {
+    #[must_use]
+    pub fn row_field(problem: FieldProblem) -> Self {
         Self::Row(RowProblem::Field(problem))
     }
 }
@@ -225,7 +226,8 @@ impl Complaint {
     }
 
     /// What serde says about an object's fields, cut into a problem and what was expected.
-    pub(crate) fn from_serde(error: &serde_json::Error, wrap: fn(FieldProblem) -> Problem) -> Self {
+    #[must_use]
+    pub fn from_serde(error: &serde_json::Error, wrap: fn(FieldProblem) -> Problem) -> Self {
         let text = error.to_string();
         if let Some((problem, help)) = text.split_once(HELP_FOLLOWS) {
             return Self {

@@ -9,17 +9,24 @@ use serde::de::{Deserializer, Error, Visitor};
 use serde::ser::Serializer;
 
 /// Writes `value` as `"0x…"` without leading zeros.
-pub(crate) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{value:#x}"))
 }
 
 /// Reads `"0x…"` (up to 16 digits, either case) or a number.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+///
+/// # Errors
+/// It is neither.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     deserializer.deserialize_any(HexVisitor)
 }
 
-/// Reads the text `0x…`, as it stands between the quotes.
-pub(crate) fn parse(text: &str) -> Option<u64> {
+/// Reads the text `0x…`, as it stands between the quotes; none where it is none.
+#[must_use]
+pub fn parse(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("0x")?;
     // from_str_radix would take a sign.
     if digits.starts_with(['+', '-']) || digits.len() > 16 {

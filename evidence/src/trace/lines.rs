@@ -265,6 +265,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
 }
 
 /// Turns an object into a `T`, which must name every field of it.
+///
+/// # Errors
+/// What serde says of its fields.
 pub fn object_into<'de, T: Deserialize<'de>>(
     object: Map<String, Value>,
 ) -> Result<T, serde_json::Error> {

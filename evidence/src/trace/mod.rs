@@ -12,7 +12,7 @@ pub mod call_result;
 mod call_row;
 mod error;
 mod header;
-pub(crate) mod hex;
+pub mod hex;
 mod kvm_ioctl;
 mod lines;
 mod names;

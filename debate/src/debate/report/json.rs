@@ -80,6 +80,7 @@ pub fn evidence_rows(judgement: &Judgement, with_paths: bool) -> Vec<Value> {
 }
 
 /// A claim's object.
+#[must_use]
 pub fn claim(judgement: &Judgement, with_paths: bool) -> Map<String, Value> {
     let claim = &judgement.claim;
     let mut row = Map::new();
