@@ -26,9 +26,9 @@ pub fn never_seen(machine: &Machine) -> Vec<&'static str> {
     match (machine.arch, machine.mmu) {
         (Arch::Arm64, _) if matches!(kernel, Kernel::V6_12 | Kernel::V7_3) => {}
         (Arch::Arm64, _) => parts.push(at_linux!(kernel, "KVM on arm64", "6.12, 7.3")),
-        (Arch::X86, Mmu::TwoDimensional) if kernel == Kernel::V6_12 => {}
+        (Arch::X86, Mmu::TwoDimensional) if matches!(kernel, Kernel::V6_12 | Kernel::V7_3) => {}
         (Arch::X86, Mmu::TwoDimensional) => {
-            parts.push(at_linux!(kernel, "x86's two-dimensional MMU", "6.12"));
+            parts.push(at_linux!(kernel, "x86's two-dimensional MMU", "6.12, 7.3"));
         }
         (Arch::X86, Mmu::Shadow) if kernel == Kernel::V6_18 => {}
         (Arch::X86, Mmu::Shadow) => {
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(
             never_seen(&x86),
             [
-                "x86's two-dimensional MMU at Linux 6.1 (seen: 6.12)",
+                "x86's two-dimensional MMU at Linux 6.1 (seen: 6.12, 7.3)",
                 "the page-modification log (PML)",
             ]
         );

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 const SENTENCE: &str = "never seen on a kernel: x86's two-dimensional MMU";
-const PART: &str = "x86's two-dimensional MMU at Linux 7.2 (seen: 6.12)";
+const PART: &str = "x86's two-dimensional MMU at Linux 7.2 (seen: 6.12, 7.3)";
 
 fn dirtysim(directory: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dirtysim"))
