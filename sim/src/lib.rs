@@ -25,6 +25,7 @@ pub mod mutated;
 #[cfg(feature = "import")]
 pub mod observed;
 pub mod orders;
+pub mod page;
 mod plain;
 #[cfg(feature = "debate")]
 pub mod plot;

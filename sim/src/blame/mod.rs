@@ -23,7 +23,8 @@ use crate::mutated::lacks;
 use crate::random::Choices;
 use crate::run::MOST_STEPS;
 use crate::scenario::Scenario;
-pub use pages::{PagesError, read_pages};
+pub use crate::page::names::PagesError;
+pub use pages::{page_of, read_pages};
 use replay::lost_pages;
 
 /// A way of going wrong.

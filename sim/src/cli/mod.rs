@@ -18,6 +18,7 @@ mod list;
 mod liveness;
 mod new;
 mod orders;
+mod page;
 mod replay;
 mod report;
 mod run;
@@ -89,6 +90,8 @@ enum Command {
     Shrink(shrink::ShrinkArgs),
     /// Tell the story of the lost page
     Explain(explain::ExplainArgs),
+    /// Every event of a page, in a log or a trace, and what became of it
+    Page(page::PageArgs),
     /// Rank what could have lost exactly these pages
     Blame(blame::BlameArgs),
     /// Turn other tools' logs into traces
@@ -161,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
         Command::Explain(args) => explain::run(args, global),
+        Command::Page(args) => page::run(args, global),
         Command::Blame(args) => blame::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),

@@ -142,7 +142,25 @@ impl Story {
         reproduce: String,
     ) -> Result<Self, StoryError> {
         on_any!(Any::start(scenario), |start| build(
-            scenario, &start, steps, target, reproduce
+            scenario,
+            &start,
+            steps,
+            Follow::Claim(target),
+            reproduce
+        ))
+    }
+
+    /// Replays `steps` and follows a host page, whatever becomes of it.
+    ///
+    /// # Errors
+    /// A step that is not possible.
+    pub fn of_page(scenario: &Scenario, steps: &[Step], host: u32) -> Result<Self, StoryError> {
+        on_any!(Any::start(scenario), |start| build(
+            scenario,
+            &start,
+            steps,
+            Follow::Page(host),
+            String::new()
         ))
     }
 
@@ -151,6 +169,15 @@ impl Story {
     pub fn who(&self, note: &Note) -> &str {
         &self.lanes[note.lane].name
     }
+}
+
+/// What a story is about.
+#[derive(Clone, Copy)]
+enum Follow {
+    /// The page that this claim is about when it breaks; none: nothing.
+    Claim(Option<Invariant>),
+    /// A host page.
+    Page(u32),
 }
 
 /// The pages that a broken claim is about.
@@ -177,8 +204,12 @@ fn find_end<L: Layout>(
     machine: &Machine,
     start: &State<L>,
     steps: &[Step],
-    target: Option<Invariant>,
+    follow: Follow,
 ) -> Result<(usize, Option<Invariant>, Vec<u32>), StoryError> {
+    let target = match follow {
+        Follow::Claim(target) => target,
+        Follow::Page(_) => None,
+    };
     let mut state = start.clone();
     if let Some(invariant) = target
         && first::broken(machine, &state).has(invariant)
@@ -205,7 +236,11 @@ fn find_end<L: Layout>(
             Invariant::MigrationMakesProgress | Invariant::ProtocolEnds
         )
     });
-    Ok((steps.len(), endless, Vec::new()))
+    let pages = match follow {
+        Follow::Claim(_) => Vec::new(),
+        Follow::Page(host) => vec![host],
+    };
+    Ok((steps.len(), endless, pages))
 }
 
 /// The lanes of a machine, with those that stay empty.
@@ -260,11 +295,11 @@ fn build<L: Layout>(
     scenario: &Scenario,
     start: &State<L>,
     steps: &[Step],
-    target: Option<Invariant>,
+    about: Follow,
     reproduce: String,
 ) -> Result<Story, StoryError> {
     let machine = &scenario.machine;
-    let (end, invariant, hosts) = find_end(machine, start, steps, target)?;
+    let (end, invariant, hosts) = find_end(machine, start, steps, about)?;
     let steps = &steps[..end];
     let followed = hosts.first().copied();
     let facts_of = |state: &State<L>| {
