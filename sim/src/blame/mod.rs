@@ -20,10 +20,10 @@ use dirtysim_model::words::mutation::{Mutation, Mutations};
 use crate::explain::op_words;
 use crate::ladder::{Any, on_any};
 use crate::mutated::lacks;
+pub use crate::page::names::PagesError;
 use crate::random::Choices;
 use crate::run::MOST_STEPS;
 use crate::scenario::Scenario;
-pub use crate::page::names::PagesError;
 pub use pages::{page_of, read_pages};
 use replay::lost_pages;
 

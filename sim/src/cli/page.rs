@@ -238,7 +238,10 @@ fn recorded<R: BufRead>(
                 (None, None) => (Fate::Unseen, "no call names it".to_owned()),
                 (None, Some(event)) => (
                     Fate::Unknown,
-                    format!("named last on line {}: {}; memory is not compared in this recording", event.line, event.what),
+                    format!(
+                        "named last on line {}: {}; memory is not compared in this recording",
+                        event.line, event.what
+                    ),
                 ),
             };
             let list: Vec<Value> = page.events.iter().map(|event| json!(event)).collect();
@@ -281,9 +284,9 @@ fn scheduled(args: &PageArgs, path: &Path) -> Result<Found, CliError> {
 fn of_schedule(schedule: &Schedule, host: u32) -> Result<Told, CliError> {
     let story = Story::of_page(&schedule.replay.scenario, &schedule.steps, host)?;
     let end = story.notes.last().map_or(&story.start, |note| &note.facts);
-    let written = story
-        .written
-        .map_or(String::new(), |step| format!("written last in step {step}; "));
+    let written = story.written.map_or(String::new(), |step| {
+        format!("written last in step {step}; ")
+    });
     let (fate, sentence) = match (end.stale, end.is_forgotten()) {
         (true, true) => (
             Fate::Lost,
@@ -301,10 +304,7 @@ fn of_schedule(schedule: &Schedule, host: u32) -> Result<Told, CliError> {
                 end.records()
             ),
         ),
-        (false, _) => (
-            Fate::Read,
-            "at the end it is equal to the copy".to_owned(),
-        ),
+        (false, _) => (Fate::Read, "at the end it is equal to the copy".to_owned()),
     };
     let mut events = Vec::new();
     let mut list = Vec::new();

@@ -101,7 +101,9 @@ fn slots_page(
     slot: u32,
 ) -> Option<u64> {
     match name {
-        Named::At { slot: text, offset } => (number(text) == Some(u64::from(slot))).then_some(*offset),
+        Named::At { slot: text, offset } => {
+            (number(text) == Some(u64::from(slot))).then_some(*offset)
+        }
         Named::Gfn(gfn) => {
             let (first, pages) = slots.get(&(vm, slot))?;
             gfn.checked_sub(*first).filter(|offset| offset < pages)

@@ -153,7 +153,12 @@ impl Follower {
 
     /// The followed pages that an entry of a memslot may be.
     fn at(&mut self, slot: u32, offset: u64) -> Vec<usize> {
-        let mut found: Vec<usize> = self.by_place.get(&(slot, offset)).copied().into_iter().collect();
+        let mut found: Vec<usize> = self
+            .by_place
+            .get(&(slot, offset))
+            .copied()
+            .into_iter()
+            .collect();
         let gfn = match self.slots.get(&slot) {
             Some(known) => (offset < known.pages).then(|| known.first_gfn + offset),
             // The log does not say where the memslot is: as if it began at address 0, and that is told.
@@ -188,8 +193,10 @@ impl Follower {
                 Named::At { slot: text, offset } => {
                     (slot_number(text) == Some(slot)).then_some(*offset)
                 }
-                Named::Gfn(gfn) => known
-                    .and_then(|known| gfn.checked_sub(known.first_gfn).filter(|n| *n < known.pages)),
+                Named::Gfn(gfn) => known.and_then(|known| {
+                    gfn.checked_sub(known.first_gfn)
+                        .filter(|n| *n < known.pages)
+                }),
             };
             offset.is_some_and(|offset| (start..end).contains(&offset))
         };
@@ -249,7 +256,9 @@ impl Follower {
                 self.note(
                     event,
                     &pages,
-                    &format!("pushed as entry {index} of ring {ring}, slot {slot} offset {offset:#x}"),
+                    &format!(
+                        "pushed as entry {index} of ring {ring}, slot {slot} offset {offset:#x}"
+                    ),
                 );
                 for page in pages {
                     let standing = Standing {
@@ -400,7 +409,8 @@ impl Follower {
         let Some(standing) = self.standing.get_mut(&ring) else {
             return;
         };
-        let is_reset = |index: u32| reset_index.wrapping_sub(index).wrapping_sub(1) <= i32::MAX as u32;
+        let is_reset =
+            |index: u32| reset_index.wrapping_sub(index).wrapping_sub(1) <= i32::MAX as u32;
         let gone: Vec<Standing> = standing
             .extract_if(.., |entry| is_reset(entry.index))
             .collect();
@@ -492,9 +502,7 @@ impl Follower {
             let page = &mut self.pages[page];
             page.harvests += 1;
             page.last_harvest = Some(place);
-            if placed
-                && let Some(last) = page.last.as_mut().filter(|last| last.index == fetch)
-            {
+            if placed && let Some(last) = page.last.as_mut().filter(|last| last.index == fetch) {
                 last.harvested = Some(place);
             }
         }
@@ -527,7 +535,9 @@ impl Follower {
             unknown.push("no harvest is in this log (QEMU's kvm_dirty_ring_page): what was read is not known");
         }
         if self.pushes > 0 && self.resets == 0 {
-            unknown.push("no kvm_dirty_ring_reset is in this log: resets are known from later pushes only");
+            unknown.push(
+                "no kvm_dirty_ring_reset is in this log: resets are known from later pushes only",
+            );
         }
         if self.guessed {
             unknown.push("the log does not say where its memslots are (QEMU's kvm_set_user_memory): frame numbers are taken as offsets, as of a memslot at address 0");
@@ -582,24 +592,28 @@ impl Follower {
                 _ => Fate::Read,
             };
             let rest = match fate {
-                Fate::NotArmed => ": what is stored from then on leaves no record before the next reset",
+                Fate::NotArmed => {
+                    ": what is stored from then on leaves no record before the next reset"
+                }
                 _ => "",
             };
             let sentence = format!("{pushed}; read on {}; {reset}{rest}", line(place));
             return (fate, sentence);
         }
-        let bitmap = page
-            .bitmap_read
-            .map_or(String::new(), |place| {
-                format!(" (its memslot's bitmap was read on {}; no log says what it held)", line(place))
-            });
+        let bitmap = page.bitmap_read.map_or(String::new(), |place| {
+            format!(
+                " (its memslot's bitmap was read on {}; no log says what it held)",
+                line(place)
+            )
+        });
         if self.harvests == 0 || last.gap {
             let why = if last.gap {
                 "events are missing after that"
             } else {
                 "this log has no harvest"
             };
-            let sentence = format!("{pushed}; {reset}; whether it was read is not known: {why}{bitmap}");
+            let sentence =
+                format!("{pushed}; {reset}; whether it was read is not known: {why}{bitmap}");
             let fate = if last.overwritten.is_some() {
                 Fate::Lost
             } else {
@@ -626,7 +640,9 @@ fn unseen(page: &Followed) -> String {
             "never pushed; the last that is known of it, on line {}: {}",
             event.line, event.what
         ),
-        None => "no event names it: if it was stored to, that left no record in this log".to_owned(),
+        None => {
+            "no event names it: if it was stored to, that left no record in this log".to_owned()
+        }
     }
 }
 
