@@ -21,6 +21,8 @@ pub mod first;
 #[cfg(feature = "import")]
 pub mod import;
 pub mod ladder;
+#[cfg(feature = "cli")]
+pub mod letter;
 pub mod mutated;
 #[cfg(feature = "import")]
 pub mod observed;

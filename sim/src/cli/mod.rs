@@ -14,6 +14,7 @@ mod explain;
 pub mod help;
 mod import;
 mod kind;
+mod letter;
 mod list;
 mod liveness;
 mod new;
@@ -94,6 +95,8 @@ enum Command {
     Page(page::PageArgs),
     /// Rank what could have lost exactly these pages
     Blame(blame::BlameArgs),
+    /// One text with question, verdict, story and the scenario itself, that a reader can check
+    Report(letter::LetterArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
@@ -166,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(args, global),
         Command::Page(args) => page::run(args, global),
         Command::Blame(args) => blame::run(args, global),
+        Command::Report(args) => letter::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
         Command::Debate(args) => debate::run(args, global),

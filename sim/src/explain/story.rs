@@ -128,6 +128,8 @@ pub struct Story {
     pub conclusion: Vec<String>,
     /// The command that shows it again.
     pub reproduce: String,
+    /// Scenario and schedule as a mail carries them, where it should.
+    pub enclosed: Option<String>,
 }
 
 impl Story {
@@ -391,6 +393,7 @@ fn build<L: Layout>(
         waiting: watch.tell(scenario, &state, "VMM"),
         conclusion: Vec::new(),
         reproduce,
+        enclosed: None,
     };
     if followed.is_some() {
         follow(&mut story, &first_facts);

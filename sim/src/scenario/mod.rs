@@ -137,7 +137,7 @@ impl Scenario {
         Self::from_tree(source, &node::from_json(value), Written::ByTheProgram)
     }
 
-    /// Reads a file, of at most 1 MiB.
+    /// Reads a file, of at most 1 MiB; of a text that carries a scenario, that.
     ///
     /// # Errors
     /// What is wrong, where, and what to write instead.
@@ -175,6 +175,8 @@ impl Scenario {
                 "docs/scenarios.md has examples",
             ));
         }
+        // A mail that carries one.
+        let text = crate::trace::enclosed::scenario(&text).unwrap_or(text);
         Self::from_toml(&file, &text)
     }
 
