@@ -35,6 +35,7 @@ pub mod random;
 pub mod refused;
 pub mod replay;
 pub mod reproduce;
+pub mod reproducer;
 pub mod run;
 pub mod scenario;
 pub mod scheduler;

@@ -54,10 +54,7 @@ fn every_scenario_goes_through_a_mail_unchanged() {
 #[test]
 fn a_report_on_a_loss_is_checked_with_nothing_but_the_mail() {
     let dir = tempfile::tempdir().expect("a directory");
-    let output = dirtysim(
-        dir.path(),
-        &["report", "bitmap-before-its-save", "-o", "mail.txt"],
-    );
+    let output = dirtysim(dir.path(), &["report", "reset-signal", "-o", "mail.txt"]);
     assert!(output.status.success(), "{}", said(&output));
     let mail = std::fs::read_to_string(dir.path().join("mail.txt")).expect("written");
     assert!(
@@ -93,17 +90,17 @@ fn a_report_on_a_loss_is_checked_with_nothing_but_the_mail() {
 #[test]
 fn what_holds_is_reported_too_and_in_every_form() {
     let dir = tempfile::tempdir().expect("a directory");
-    let output = dirtysim(dir.path(), &["report", "x86-bitmap-fast-path"]);
+    let output = dirtysim(dir.path(), &["report", "x86-pml-enabled-late"]);
     let text = said(&output);
     assert!(output.status.success(), "{text}");
     assert!(
-        text.starts_with("x86-bitmap-fast-path: holds, as expected\n====="),
+        text.starts_with("x86-pml-enabled-late: holds, as expected\n====="),
         "{text}"
     );
     assert!(text.contains("never seen on a kernel"), "{text}");
     let output = dirtysim(
         dir.path(),
-        &["report", "x86-bitmap-fast-path", "--format", "md"],
+        &["report", "x86-pml-enabled-late", "--format", "md"],
     );
     assert!(
         said(&output).contains("## To check this"),
@@ -112,7 +109,7 @@ fn what_holds_is_reported_too_and_in_every_form() {
     );
     let output = dirtysim(
         dir.path(),
-        &["report", "x86-bitmap-fast-path", "--format", "html"],
+        &["report", "x86-pml-enabled-late", "--format", "html"],
     );
     assert!(
         said(&output).contains("<h2>To check this</h2>"),
@@ -174,7 +171,7 @@ fn a_log_is_reported_with_what_is_not_known() {
     for wanted in [
         "defect-unread-entry.log: the ring's contract was broken",
         "What is not known",
-        "pushed on line 18",
+        "pushed on line 20",
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }

@@ -36,16 +36,16 @@ fn a_page_of_a_log_is_followed_from_its_push_to_its_loss() {
         told(&[LOG, "gfn 0x122"]),
         "\
 gfn 0x122
-  line 18  CPU 1/KVM (4243)       pushed as entry 1 of ring 1, slot 1 offset 0x22
-  line 22  live_migration (4250)  reset: entry 1 of ring 1
-gfn 0x122: pushed last on line 18 as entry 1 of ring 1, slot 1 offset 0x22; reset on line 22; never harvested: lost unless read otherwise
+  line 20  CPU 1/KVM (4243)       pushed as entry 1 of ring 1, slot 1 offset 0x22
+  line 24  live_migration (4250)  reset: entry 1 of ring 1
+gfn 0x122: pushed last on line 20 as entry 1 of ring 1, slot 1 offset 0x22; reset on line 24; never harvested: lost unless read otherwise
   unknown: the ring's size is not known (--ring-entries): an entry that was overwritten is not seen
 "
     );
     let text = told(&[LOG, "0x123", "--ring-entries", "512"]);
     assert!(text.contains("faulted, for a write"), "{text}");
     assert!(
-        text.ends_with("read on line 26; reset on line 27\n"),
+        text.ends_with("read on line 28; reset on line 29\n"),
         "{text}"
     );
 }
@@ -80,7 +80,7 @@ fn pages_of_a_list_stand_in_a_table_the_worst_first() {
     let output = page(&[LOG, "--pages", list, "--json"]);
     let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
     assert_eq!(document["pages"][0]["fate"], "lost");
-    assert_eq!(document["pages"][0]["event_list"][1]["line"], 22);
+    assert_eq!(document["pages"][0]["event_list"][1]["line"], 24);
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod cost;
 mod coverage;
 mod debate;
 mod explain;
+mod export;
 pub mod help;
 mod import;
 mod kind;
@@ -97,6 +98,8 @@ enum Command {
     Blame(blame::BlameArgs),
     /// One text with question, verdict, story and the scenario itself, that a reader can check
     Report(letter::LetterArgs),
+    /// A recording as one C file that makes the same calls on the reader's kernel
+    Export(export::ExportArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
@@ -170,6 +173,7 @@ pub fn main() -> ExitCode {
         Command::Page(args) => page::run(args, global),
         Command::Blame(args) => blame::run(args, global),
         Command::Report(args) => letter::run(args, global),
+        Command::Export(args) => export::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
         Command::Debate(args) => debate::run(args, global),

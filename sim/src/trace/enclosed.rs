@@ -270,8 +270,8 @@ fn key_of(key: &str) -> String {
 /// Adds a value; `column` is where it begins, `indent` where the line does.
 fn put(out: &mut String, value: &Value, indent: usize, column: usize) {
     let flat = inline(value);
-    // A comma may follow.
-    if column + flat.len() < COLUMNS {
+    // Brackets and commas of what it stands in may follow.
+    if column + flat.len() + 8 <= COLUMNS {
         return out.push_str(&flat);
     }
     let deeper = indent + 2;
