@@ -171,7 +171,7 @@ fn a_log_is_reported_with_what_is_not_known() {
     for wanted in [
         "defect-unread-entry.log: the ring's contract was broken",
         "What is not known",
-        "pushed on line 20",
+        "pushed on line 21",
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }

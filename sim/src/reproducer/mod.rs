@@ -16,7 +16,7 @@ use crate::trace::{Arch, Header, Located, PageRuns, RingEntries, TraceError, Wor
 const RUNTIME: &str = include_str!("runtime.c");
 
 /// What `runtime.c` has room for.
-const MOST_VMS: usize = 4;
+const MOST_VMS: usize = 64;
 const MOST_VCPUS: u32 = 8;
 const MOST_NAMES: usize = 16;
 const MOST_RUNS: usize = 256;
@@ -357,6 +357,9 @@ impl Section {
                 cap.number(),
                 ret(result)
             ),
+            Call::CreateVcpu { vcpu } if matches!(result.returned, Some(Returned::Error(_))) => {
+                format!("create_vcpu({line}, {vm}, {vcpu}, {})", ret(result))
+            }
             Call::CreateVcpu { vcpu } => {
                 format!(
                     "create_vcpu({line}, {vm}, {}, {})",
@@ -487,13 +490,14 @@ impl Section {
             Call::GetDirtyLog {
                 slot,
                 as_id,
-                bad_pointer: false,
+                bad_pointer,
             } => {
                 let number = u32::from(*as_id) << 16 | u32::from(*slot);
                 let runs = result.words.as_ref().map_or(&[][..], |words| words.runs());
                 format!(
-                    "get_log({line}, {vm}, {number}, {}, {})",
+                    "get_log({line}, {vm}, {number}, {}, {}, {})",
                     words(runs),
+                    u8::from(*bad_pointer),
                     ret(result)
                 )
             }
@@ -503,13 +507,14 @@ impl Section {
                 first_page,
                 num_pages,
                 words: bits,
-                bad_pointer: false,
+                bad_pointer,
                 ..
             } => {
                 let number = u32::from(*as_id) << 16 | u32::from(*slot);
                 format!(
-                    "clear_log({line}, {vm}, {number}, {first_page}ull, {num_pages}u, {}, {})",
+                    "clear_log({line}, {vm}, {number}, {first_page}ull, {num_pages}u, {}, {}, {})",
                     words(bits.runs()),
+                    u8::from(*bad_pointer),
                     ret(result)
                 )
             }

@@ -19,11 +19,13 @@
 #define PAGE 4096ull
 /* Host memory that each name stands for: address space only, until it is touched. */
 #define RESERVED (16ull << 30)
-#define MOST_VMS 4
+#define MOST_VMS 64
 #define MOST_VCPUS 8
 #define MOST_SLOTS 64
 #define MOST_NAMES 16
 #define DIRTY 1u
+/* An address at which nothing is mapped. */
+#define NOWHERE ((void *)8)
 #define UNUSED __attribute__((unused))
 
 /* A run of pages, of ring entries, of words of a bitmap, of a guest program's stores. */
@@ -587,12 +589,12 @@ static uint64_t word_of(const struct words *words, uint64_t runs, uint64_t index
 	return 0;
 }
 
-UNUSED static void get_log(int line, int n, uint32_t number, const struct words *wanted, uint64_t runs, long long ret)
+UNUSED static void get_log(int line, int n, uint32_t number, const struct words *wanted, uint64_t runs, int bad, long long ret)
 {
 	struct slot *slot = slot_of(&vms[n], number);
 	uint64_t length = slot ? (slot->pages + 63) / 64 : 1;
 	uint64_t *bitmap = calloc(length + 1, 8);
-	struct kvm_dirty_log log = { .slot = number, .dirty_bitmap = bitmap };
+	struct kvm_dirty_log log = { .slot = number, .dirty_bitmap = bad ? NOWHERE : bitmap };
 	int got = ioctl(vms[n].fd, KVM_GET_DIRTY_LOG, &log);
 
 	expect(line, "KVM_GET_DIRTY_LOG", got, ret);
@@ -608,11 +610,12 @@ UNUSED static void get_log(int line, int n, uint32_t number, const struct words 
 }
 
 UNUSED static void clear_log(int line, int n, uint32_t number, uint64_t first, uint32_t count,
-			     const struct words *words, uint64_t runs, long long ret)
+			     const struct words *words, uint64_t runs, int bad, long long ret)
 {
 	uint64_t length = ((uint64_t)count + 63) / 64;
 	uint64_t *bitmap = calloc(length + 1, 8);
-	struct kvm_clear_dirty_log log = { .slot = number, .num_pages = count, .first_page = first, .dirty_bitmap = bitmap };
+	struct kvm_clear_dirty_log log = { .slot = number, .num_pages = count, .first_page = first,
+					   .dirty_bitmap = bad ? NOWHERE : bitmap };
 
 	for (uint64_t i = 0; i < length; i++)
 		bitmap[i] = word_of(words, runs, i);
