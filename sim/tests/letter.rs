@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use dirtysim::scenario::{Scenario, about_liveness, builtins, mutation_scenarios};
-use dirtysim::trace::enclosed;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -36,7 +35,7 @@ fn every_scenario_goes_through_a_mail_unchanged() {
         .chain(about_liveness())
         .chain(mutation_scenarios());
     for scenario in all {
-        let text = enclosed::write_scenario(&scenario.source, None);
+        let text = dirtysim::scenario::enclosed::write_scenario(&scenario.source, None);
         for line in text.lines() {
             assert!(
                 line.len() <= 72 && line.is_ascii(),
@@ -44,7 +43,7 @@ fn every_scenario_goes_through_a_mail_unchanged() {
                 scenario.name
             );
         }
-        let found = enclosed::scenario(&text).expect("it is there");
+        let found = dirtysim::scenario::enclosed::scenario(&text).expect("it is there");
         let again = Scenario::from_toml("mail.txt", &found)
             .unwrap_or_else(|error| panic!("{}: {error}\n{found}", scenario.name));
         assert_eq!(again.source, scenario.source, "{}", scenario.name);

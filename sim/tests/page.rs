@@ -113,7 +113,7 @@ fn what_is_no_page_or_no_trace_is_refused_with_what_to_write_instead() {
         (&["README.md", "0x1"], "README.md"),
         (&["nowhere.log", "0x1"], "nowhere.log"),
         (
-            &["sim/scenarios/kernel-docs.toml", "0x1"],
+            &["check/scenarios/kernel-docs.toml", "0x1"],
             "a scenario, not a trace",
         ),
         (

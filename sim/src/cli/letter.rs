@@ -267,12 +267,14 @@ fn of_scenario(
         // A mail that carries a scenario is no scenario itself.
         std::fs::read_to_string(name)
             .ok()
-            .filter(|text| enclosed::scenario(text).is_none())
+            .filter(|text| crate::scenario::enclosed::scenario(text).is_none())
     });
-    letter.parts.push(Part::Verbatim(enclosed::write_scenario(
-        &scenario.source,
-        toml.as_deref(),
-    )));
+    letter
+        .parts
+        .push(Part::Verbatim(crate::scenario::enclosed::write_scenario(
+            &scenario.source,
+            toml.as_deref(),
+        )));
     if let (Some(found), false) = (&outcome.violation, steps.is_empty()) {
         let mut header = Header::new(Kind::Step);
         header.expect = Some(Expect::Violated(found.invariant.name().to_owned()));

@@ -61,7 +61,7 @@ impl Schedule {
     pub(super) fn enclosed(&self, toml: Option<&str>) -> Result<String, CliError> {
         let scenario = &self.replay.scenario;
         let rows = steps::rows(scenario, &self.steps)?;
-        let source = enclosed::write_scenario(&scenario.source, toml);
+        let source = crate::scenario::enclosed::write_scenario(&scenario.source, toml);
         let schedule = enclosed::write_schedule(&self.header, &rows);
         Ok(format!("{source}\n{schedule}"))
     }
