@@ -288,10 +288,8 @@ impl Follower {
                 self.resets += 1;
                 self.reset_to(event, *ring, *reset_index);
             }
-            Observed::QemuCreateVcpu { cpu_index, vcpu } => {
-                if self.vcpu_of_index.len() < KEPT_MAX {
-                    self.vcpu_of_index.insert(*cpu_index, *vcpu);
-                }
+            Observed::QemuCreateVcpu { cpu_index, vcpu } if self.vcpu_of_index.len() < KEPT_MAX => {
+                self.vcpu_of_index.insert(*cpu_index, *vcpu);
             }
             Observed::QemuPage {
                 cpu_index,

@@ -195,10 +195,10 @@ pub fn parse(text: &str, memory: Memory) -> Result<Named, Complaint> {
         let slot = slot.trim().to_owned();
         return Ok(Named::At { slot, offset });
     }
-    if text.starts_with("0x") || text.starts_with("0X") {
-        if let Some(gfn) = number(text) {
-            return Ok(Named::Gfn(gfn));
-        }
+    if (text.starts_with("0x") || text.starts_with("0X"))
+        && let Some(gfn) = number(text)
+    {
+        return Ok(Named::Gfn(gfn));
     }
     wrong("names no page")
 }

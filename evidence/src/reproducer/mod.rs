@@ -67,7 +67,7 @@ struct Section {
     title: String,
     body: String,
     /// Pages that a comparison shows to differ: line, memslot, runs.
-    lost: Vec<(u64, u16, Vec<(u64, u64)>)>,
+    lost: Vec<(u64, u16, PageRuns)>,
     /// The first call that has no C, where there is one.
     wordless: Option<(u64, String)>,
     vms: BTreeMap<u32, usize>,
@@ -209,6 +209,7 @@ fn comment(header: &Header, file: &str, sections: &[&Section]) -> String {
         add(&format!("{}: {}.", section.name, section.title));
         for (line, slot, runs) in &section.lost {
             let pages: Vec<String> = runs
+                .runs()
                 .iter()
                 .map(|(first, count)| match count {
                     1 => first.to_string(),
@@ -535,7 +536,7 @@ impl Section {
                 let none = PageRuns::default();
                 let differs = result.differs.as_ref().unwrap_or(&none);
                 if !differs.runs().is_empty() {
-                    self.lost.push((line, *slot, differs.runs().to_vec()));
+                    self.lost.push((line, *slot, differs.clone()));
                 }
                 format!("compare({line}, {vm}, {slot}, {})", pages(differs))
             }
