@@ -154,9 +154,10 @@ impl Distiller {
         if round.is_empty() {
             return;
         }
+        let known = self.rounds.len();
         match self.rounds.iter_mut().find(|(known, _)| *known == round) {
             Some((_, n)) => *n += 1,
-            None if self.rounds.len() < KEPT_ROUNDS => self.rounds.push((round.clone(), 1)),
+            None if known < KEPT_ROUNDS => self.rounds.push((round.clone(), 1)),
             None => {}
         }
         self.last = round;
