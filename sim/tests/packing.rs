@@ -87,7 +87,7 @@ fn so_it_does_in_bugs_with_mutations_and_in_reports() {
     ];
     let reports = reports.map(|text| Scenario::from_toml("report", text).expect("a scenario"));
     for scenario in all.chain(reports) {
-        follow_any(&scenario, [10, 10]);
+        follow_any(&scenario, [3, 3]);
     }
 }
 
