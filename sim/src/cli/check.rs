@@ -184,7 +184,7 @@ pub(super) fn shrink_budget(options: &Options) -> Budget {
     }
 }
 
-fn subject(
+pub(super) fn subject(
     scenario: &Scenario,
     outcome: &search::Report,
     minimal: Option<&Minimal>,
