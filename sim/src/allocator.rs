@@ -1,5 +1,5 @@
-//! The allocator of the binary with the feature `jemalloc`. The threads of a search grow and free what others of them allocated, for which the
-//! system's allocator may make them wait for each other: on two threads it does not, beyond that it was not measured.
+//! The allocator of the binary with the feature `jemalloc`. The threads of a search grow and free what others of them
+//! allocated, for which the system's allocator may make them wait for each other. On two cores nothing came of that.
 
 use tikv_jemallocator::Jemalloc;
 
