@@ -8,7 +8,8 @@ use std::path::Path;
 
 use dirtysim::bugs::BUGS;
 use dirtysim::run::{Options, Scheduler, run};
-use dirtysim::scenario::{Expect, Scenario, mutation_scenarios};
+use dirtysim::scenario::{Expect, Scenario, about_liveness, mutation_scenarios};
+use dirtysim::search::{self, liveness::liveness};
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::words::mutation::Mutation;
 
@@ -64,6 +65,20 @@ fn matrix() -> BTreeMap<Mutation, Invariants> {
         for mutation in scenario.machine.mutations().iter() {
             if let Some(row) = rows.get_mut(&mutation) {
                 row.union(seen);
+            }
+        }
+    }
+    // What goes on for ever is seen by no schedule.
+    for scenario in about_liveness() {
+        let mutations: Vec<Mutation> = scenario.machine.mutations().iter().collect();
+        if mutations.is_empty() {
+            continue;
+        }
+        let report = liveness(&scenario, &search::Options::default(), &|_| true);
+        let broken = report.expect("it can be searched").broken;
+        for mutation in mutations {
+            if let Some(row) = rows.get_mut(&mutation) {
+                row.union(broken);
             }
         }
     }

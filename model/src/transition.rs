@@ -4,7 +4,7 @@ use crate::machine::Machine;
 use crate::op::{Act, View};
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::words::{Duty, Frame, NO_FRAME, Word};
+use crate::words::{Duty, Found, Frame, NO_FRAME, Word};
 use crate::{device, mutated, vcpu};
 
 pub use crate::words::step::{Actor, Choice, Effect, ResetCount, Step};
@@ -17,20 +17,20 @@ pub fn for_each_step<L: Layout>(machine: &Machine, state: &State<L>, mut found: 
     }
     for vcpu in 0..state.vcpus.len() {
         let actor = Actor::Vcpu(vcpu as u8);
-        choices(machine, state, actor, |choice| {
-            found(Step { actor, choice })
+        choices(machine, state, actor, &mut |choice| {
+            found(Step { actor, choice });
         });
     }
     for thread in 0..state.threads.len() {
         let actor = Actor::Thread(thread as u8);
-        choices(machine, state, actor, |choice| {
-            found(Step { actor, choice })
+        choices(machine, state, actor, &mut |choice| {
+            found(Step { actor, choice });
         });
     }
     for device in 0..state.devices.len() {
         let actor = Actor::Device(device as u8);
-        choices(machine, state, actor, |choice| {
-            found(Step { actor, choice })
+        choices(machine, state, actor, &mut |choice| {
+            found(Step { actor, choice });
         });
     }
 }
@@ -41,22 +41,16 @@ pub fn for_each_choice<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     actor: Actor,
-    found: impl FnMut(Choice),
+    mut found: impl FnMut(Choice),
 ) {
     if !state.finished && !state.crashed {
-        choices(machine, state, actor, found);
+        choices(machine, state, actor, &mut found);
     }
 }
 
 /// The choices of an actor while not all is over.
-#[inline(always)]
-fn choices<L: Layout>(
-    machine: &Machine,
-    state: &State<L>,
-    actor: Actor,
-    mut found: impl FnMut(Choice),
-) {
-    if !machine.mutations.is_empty() && mutated::choices(machine, state, actor, &mut found) {
+fn choices<L: Layout>(machine: &Machine, state: &State<L>, actor: Actor, found: Found<'_>) {
+    if !machine.mutations.is_empty() && mutated::choices(machine, state, actor, found) {
         return;
     }
     match actor {

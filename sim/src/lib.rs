@@ -11,17 +11,22 @@ pub mod blame;
 pub mod bugs;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "debate")]
 pub mod cost;
+#[cfg(feature = "debate")]
 pub mod debate;
 pub mod explain;
 pub mod fidelity;
 pub mod first;
+#[cfg(feature = "import")]
 pub mod import;
 pub mod ladder;
 pub mod mutated;
+#[cfg(feature = "import")]
 pub mod observed;
 pub mod orders;
 mod plain;
+#[cfg(feature = "debate")]
 pub mod plot;
 pub mod random;
 pub mod replay;

@@ -45,6 +45,8 @@ pub const MOST_STEPS: u64 = 50_000;
 
 /// Seeds that one task takes at a time.
 const BLOCK: u64 = 64;
+/// Steps after which a thread asks whether to go on.
+const PATIENCE: u64 = 1 << 17;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -153,14 +155,24 @@ fn run_in<L: Layout>(
             .saturating_add(BLOCK * blocks_at_once)
             .min(options.seeds.end);
         let blocks: Vec<u64> = (at..end).step_by(BLOCK as usize).collect();
+        let before = outcome.schedules;
         let done: Vec<Vec<Schedule>> = blocks
             .into_par_iter()
             .map(|first| {
                 let last = first.saturating_add(BLOCK).min(end);
                 let mut runner = Runner::new(machine, start, options.scheduler, target, length);
                 let mut schedules = Vec::with_capacity((last - first) as usize);
+                let mut steps = 0;
                 for seed in first..last {
+                    // Schedules without an end of their own are long.
+                    if steps > PATIENCE {
+                        steps = 0;
+                        if !progress(before) {
+                            break;
+                        }
+                    }
                     let schedule = runner.run(seed, None);
+                    steps += schedule.steps;
                     let failed = schedule.failure.is_some();
                     schedules.push(schedule);
                     if failed && !options.keep_going {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use dirtysim::debate::claim::{Claim, Verdict, claims};
 use dirtysim::debate::judge::{Judgement, flipped, judge};
-use dirtysim::debate::report::{Debate, directory, mail, markdown, markdown_short, page, terminal};
+use dirtysim::debate::report::{Debate, directory, mail, markdown, page, terminal};
 use dirtysim::replay::steps;
 use dirtysim::trace::TraceReader;
 
@@ -66,11 +66,9 @@ fn the_terminals_table_is_the_expected_one() {
 }
 
 #[test]
-fn the_documentation_and_the_readme_are_the_reports_own_output() {
+fn the_documentation_is_the_reports_own_output() {
     let root = repository();
     dirtysim_expected::section(&root.join("docs/debate.md"), "debate", &markdown(debate()));
-    let short = markdown_short(debate());
-    dirtysim_expected::section(&root.join("README.md"), "debate", &short);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Packed states behave as the states that they stand for.
 
 use dirtysim::random::Choices;
-use dirtysim::scenario::{Scenario, builtins};
+use dirtysim::scenario::{Scenario, builtin, builtins};
 use dirtysim_model::oracle;
 use dirtysim_model::reduce::pack::{Packing, Touched};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::{Layout, Medium, Small};
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{Effect, apply, for_each_step};
 
 /// Follows random schedules, and beside each state the one that its bits stand for: at each step both can do the same,
@@ -73,4 +74,15 @@ fn a_packed_state_behaves_as_the_state_that_it_stands_for() {
             }
         }
     }
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic = "lost of it is {\"BITMAP\"}"]
+fn a_state_that_would_not_come_back_is_told() {
+    let scenario = builtin("kernel-docs").expect("it is built in");
+    let mut state: State<Small> = scenario.start().expect("there is room");
+    let packing = Packing::new(&scenario.machine, &state);
+    state.bitmap.insert(15);
+    packing.pack(&scenario.machine, &mut state, &mut vec![0; packing.words()]);
 }

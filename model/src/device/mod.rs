@@ -6,7 +6,7 @@ use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::state::slot::Life;
 use crate::words::word::loud;
-use crate::words::{Choice, Frame, Word};
+use crate::words::{Choice, Found, Frame, Word};
 
 /// The names of the steps: a transfer is submitted ([`Choice::Store`]), lands ([`Choice::Page`]), is logged ([`Choice::Load`]).
 pub(crate) const WORDS: [Word; 3] = [
@@ -20,7 +20,7 @@ pub(crate) fn choices<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     device: usize,
-    mut found: impl FnMut(Choice),
+    found: Found<'_>,
 ) {
     let d = &state.devices[device];
     if d.runs && d.budget > 0 {

@@ -29,6 +29,7 @@ pub fn soft_limit(machine: &Machine, size: u32) -> u32 {
 }
 
 /// A step of marking a frame of a slot that logs, or not, in the context of a vCPU; true when it is marked, or nothing was to be done.
+/// Whether the slot logs is asked once, of the memslot that is found: a push that has begun goes on whatever becomes of the slot.
 pub(crate) fn mark<L: Layout>(
     machine: &Machine,
     state: &mut State<L>,
@@ -36,7 +37,8 @@ pub(crate) fn mark<L: Layout>(
     frame: Frame,
     logging: bool,
 ) -> bool {
-    let Some(slot) = machine.slot_of_frame(frame).filter(|_| logging) else {
+    let goes_on = logging || state.vcpus[vcpu].push > 0;
+    let Some(slot) = machine.slot_of_frame(frame).filter(|_| goes_on) else {
         return true;
     };
     if state.caps.ring_entries != 0 {

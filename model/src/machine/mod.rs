@@ -205,6 +205,13 @@ impl Machine {
             .unwrap_or(0)
     }
 
+    /// Numbers that frames, padding included, and host pages have: one past the last of both.
+    #[must_use]
+    pub fn pages(&self) -> u32 {
+        let hosts = self.slots.iter().map(|slot| slot.host + slot.npages);
+        hosts.max().unwrap_or(0).max(self.frames())
+    }
+
     /// `npages` rounded up to whole words.
     #[must_use]
     pub fn padded(&self, npages: u32) -> u32 {

@@ -17,7 +17,7 @@ use crate::state::State;
 use crate::state::layout::Layout;
 use crate::words::fault::FaultStage;
 use crate::words::word::loud;
-use crate::words::{Actor, Choice, Duty, Effect, Mutation, Mutations, Step, Word};
+use crate::words::{Actor, Duty, Effect, Found, Mutation, Mutations, Step, Word};
 
 /// The step as it should be.
 type Faithful<L> = fn(&Machine, &mut State<L>, Step) -> Effect;
@@ -93,7 +93,7 @@ pub(crate) fn choices<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     actor: Actor,
-    found: &mut impl FnMut(Choice),
+    found: Found<'_>,
 ) -> bool {
     match actor {
         Actor::Vcpu(vcpu) => vcpus::choices(machine, state, usize::from(vcpu), found),

@@ -9,13 +9,13 @@ use crate::state::vcpu::Pc;
 use crate::vcpu::fault::{self, Access, Came};
 use crate::vcpu::{guest, pml, steal, subject};
 use crate::words::fault::FaultStage;
-use crate::words::{Choice, Frame, Mutation, Step};
+use crate::words::{Choice, Found, Frame, Mutation, Step};
 
 pub(super) fn choices<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     vcpu: usize,
-    found: &mut impl FnMut(Choice),
+    found: Found<'_>,
 ) -> bool {
     let v = &state.vcpus[vcpu];
     if v.pc != Pc::Fault || fault::stage(machine, v) != FaultStage::Map {

@@ -8,14 +8,14 @@ use crate::op::free_pages::drop_pending;
 use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
-use crate::words::{Choice, Effect, HostPage, Mutation};
+use crate::words::{Choice, Effect, Found, HostPage, Mutation};
 
 /// A snapshot's writer looks at what there is to copy before its first page.
 pub(super) fn choices<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     thread: usize,
-    found: &mut impl FnMut(Choice),
+    found: Found<'_>,
 ) -> bool {
     let begins = machine.mutations.has(Mutation::WriterTailSkipFalse)
         && state.threads[thread].stage == 0

@@ -7,7 +7,7 @@ use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Choice, Effect, Errno, Facts, Fields, Frame, HostPage, Names, Reach, Row, Rule, Word,
+    Choice, Effect, Errno, Facts, Fields, Found, Frame, HostPage, Names, Reach, Row, Rule, Word,
 };
 
 const ENTER: u8 = 0;
@@ -49,7 +49,7 @@ impl Operation for CopyPending {
         None
     }
     #[inline(always)]
-    fn choices<L: Layout>(&self, at: View<'_, L>, found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         choices(at, |_| true, found);
     }
     #[inline]
@@ -84,7 +84,7 @@ impl Operation for CopyAll {
         None
     }
     #[inline(always)]
-    fn choices<L: Layout>(&self, at: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         if at.stage() == ENTER {
             return found(Choice::Advance);
         }
@@ -129,7 +129,7 @@ impl Operation for CopyList {
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
         None
     }
-    fn choices<L: Layout>(&self, at: View<'_, L>, found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         let machine = at.machine;
         let list = &machine.frame_lists[usize::from(self.frames)];
         choices(
@@ -196,11 +196,7 @@ fn word(stage: u8, choice: Choice) -> Word {
 
 /// The copy of each pending page that is wanted, or its send's failure; or the end.
 #[inline(always)]
-fn choices<L: Layout>(
-    at: View<'_, L>,
-    wanted: impl Fn(HostPage) -> bool,
-    mut found: impl FnMut(Choice),
-) {
+fn choices<L: Layout>(at: View<'_, L>, wanted: impl Fn(HostPage) -> bool, found: Found<'_>) {
     let mut none = true;
     for page in at.state.pending.iter().filter(|page| wanted(*page)) {
         none = false;

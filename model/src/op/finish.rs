@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::loud;
-use crate::words::{Choice, Effect, Facts, Fields, Frame, Row, Rule, Word};
+use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Row, Rule, Word};
 
 /// A point at which the destination must equal memory, and after which the VM may run on.
 pub(crate) struct Checkpoint;
@@ -65,7 +65,7 @@ impl Operation for Finish {
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
         None
     }
-    fn choices<L: Layout>(&self, _: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>, _: Choice) -> Effect {

@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::loud;
-use crate::words::{Choice, Effect, Facts, Fields, Frame, Names, Row, Rule, Word};
+use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Names, Row, Rule, Word};
 
 impl Operation for DropFree {
     const STAGES: u8 = 2;
@@ -35,7 +35,7 @@ impl Operation for DropFree {
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
         None
     }
-    fn choices<L: Layout>(&self, _: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>, _: Choice) -> Effect {

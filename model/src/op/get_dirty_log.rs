@@ -7,7 +7,7 @@ use crate::state::layout::Layout;
 use crate::state::pages::{PageSet, low_bits};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Frame, Names, Reach, Row, Rule, Word,
+    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -97,7 +97,7 @@ impl Operation for GetDirtyLog {
     }
 
     #[inline(always)]
-    fn choices<L: Layout>(&self, at: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         let ready = match at.stage() {
             ENTER => at.state.slots_lock == 0,
             LOCK => at.state.mmu_lock_free(),

@@ -7,7 +7,8 @@ use crate::state::pages::PageSet;
 use crate::state::ring::{F_DIRTY, F_RESET, Ring, RingEntry};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Choice, Counts, Duty, Effect, Facts, Fields, Frame, HostPage, Names, Reach, Row, Rule, Word,
+    Choice, Counts, Duty, Effect, Facts, Fields, Found, Frame, HostPage, Names, Reach, Row, Rule,
+    Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -43,7 +44,7 @@ impl Operation for Harvest {
             counts: if self.max == u32::MAX {
                 Counts::Never
             } else {
-                Counts::Exactly
+                Counts::UpTo(self.max)
             },
             ..Facts::NOTHING
         }
@@ -82,7 +83,7 @@ impl Operation for Harvest {
     }
 
     #[inline(always)]
-    fn choices<L: Layout>(&self, _: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);
     }
 
@@ -97,12 +98,13 @@ impl Operation for Harvest {
         match stage {
             LOAD_FLAGS => {
                 let dirty = ring.entry(fetch).flags() == F_DIRTY;
-                let more = act.thread().count < self.max;
+                // Whoever has taken one too many of a ring takes no more of it.
+                let more = act.thread().count < self.max && !act.thread().any;
                 match self.way {
                     HarvestWay::Unread if dirty && more => act.go(STORE_FLAGS),
                     _ if dirty && more => act.go(READ_SLOT),
                     HarvestWay::OneTooMany if more => {
-                        act.thread().count = self.max;
+                        act.thread().any = true;
                         self::ring(&mut act).entry_mut(fetch).set_flags(F_RESET);
                         Effect::None
                     }
@@ -175,6 +177,7 @@ impl Harvest {
             }
         }
         act.thread().count = 0;
+        act.thread().any = false;
         act.go(LOAD_FLAGS)
     }
 

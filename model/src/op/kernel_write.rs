@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Choice, Duty, Effect, Errno, Facts, Fields, Frame, Names, Reach, Row, Rule, Word,
+    Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -83,7 +83,7 @@ impl Operation for KernelWrite {
     }
 
     #[inline(always)]
-    fn choices<L: Layout>(&self, _: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);
     }
 

@@ -4,7 +4,7 @@ use super::{Act, Kick, Operation, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::words::word::{loud, quiet};
-use crate::words::{Choice, Effect, Facts, Fields, Frame, Reach, Row, Rule, Word};
+use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Reach, Row, Rule, Word};
 
 impl Operation for Kick {
     const STAGES: u8 = 1;
@@ -39,7 +39,7 @@ impl Operation for Kick {
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
         None
     }
-    fn choices<L: Layout>(&self, _: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>, _: Choice) -> Effect {

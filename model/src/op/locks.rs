@@ -1,6 +1,6 @@
 //! Locks of user space, by number.
 
-use super::{Act, Single, View};
+use super::{Act, Op, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::words::word::quiet;
@@ -52,4 +52,27 @@ impl Single for Unlock {
         act.state.user_locks &= !(1 << self.0);
         act.next_op()
     }
+}
+
+/// Whether no two threads can be at wanted operations at once: one thread alone has them, or all have them under one lock.
+pub(crate) fn exclude_each_other(machine: &Machine, wanted: impl Fn(&Op) -> bool) -> bool {
+    let programs = || {
+        let programs = machine.programs.iter();
+        programs.filter(|program| program.iter().any(&wanted))
+    };
+    // Jumps lead into no lock's steps from outside, so that the text tells what is held.
+    let under = |lock: u8| {
+        programs().all(|program| {
+            let mut held = false;
+            program.iter().all(|op| {
+                match op {
+                    Op::Lock(taken) => held |= *taken == lock,
+                    Op::Unlock(dropped) => held &= *dropped != lock,
+                    _ => {}
+                }
+                held || !wanted(op)
+            })
+        })
+    };
+    programs().count() <= 1 || (0..8).any(under)
 }

@@ -5,7 +5,7 @@
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::{Answer, State, Thread};
-use crate::words::{Choice, Effect, Facts, Frame, Row, Rule, Word};
+use crate::words::{Choice, Effect, Facts, Found, Frame, Row, Rule, Word};
 
 pub mod ahead;
 pub(crate) mod table;
@@ -152,7 +152,7 @@ pub(crate) trait Operation {
     fn subject<L: Layout>(&self, at: View<'_, L>) -> Option<Frame>;
 
     /// Calls `found` with each choice that the thread has.
-    fn choices<L: Layout>(&self, at: View<'_, L>, found: impl FnMut(Choice));
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>);
 
     /// Takes a step that is possible.
     fn step<L: Layout>(&self, act: Act<'_, L>, choice: Choice) -> Effect;
@@ -202,7 +202,7 @@ impl<T: Single> Operation for T {
         None
     }
     #[inline(always)]
-    fn choices<L: Layout>(&self, at: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         if self.is_ready(at) {
             found(Choice::Advance);
         }

@@ -6,7 +6,7 @@ use crate::machine::WriterLog;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::loud;
-use crate::words::{Choice, Duty, Effect, Facts, Fields, Frame, Names, Row, Rule, Word};
+use crate::words::{Choice, Duty, Effect, Facts, Fields, Found, Frame, Names, Row, Rule, Word};
 
 impl Operation for UserWrite {
     const STAGES: u8 = 2;
@@ -38,7 +38,7 @@ impl Operation for UserWrite {
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
         Some(self.frame)
     }
-    fn choices<L: Layout>(&self, _: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>, _: Choice) -> Effect {

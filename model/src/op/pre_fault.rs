@@ -10,7 +10,7 @@ use crate::state::pages::PageSet;
 use crate::state::vcpu::Pc;
 use crate::vcpu::fault::{self, Access, Came};
 use crate::words::word::quiet;
-use crate::words::{Arch, Choice, Effect, Errno, Facts, Frame, Mmu, Names, Row, Rule, Word};
+use crate::words::{Arch, Choice, Effect, Errno, Facts, Found, Frame, Mmu, Names, Row, Rule, Word};
 
 const ENTER: u8 = 0;
 const LOOK: u8 = 1;
@@ -53,7 +53,7 @@ impl Operation for PreFault {
         matches!(at.stage(), LOOK | FAULT).then(|| self.frame(&at))
     }
 
-    fn choices<L: Layout>(&self, at: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         let vcpu = usize::from(self.vcpu);
         let ready = match at.stage() {
             ENTER => {

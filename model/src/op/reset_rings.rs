@@ -10,8 +10,8 @@ use crate::state::vcpu::Pc;
 use crate::state::{Batch, State, Vcpu};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Arch, Choice, Counts, Duty, Effect, Errno, Facts, Fields, Frame, NO_FRAME, Reach, ResetCount,
-    Row, Rule, Word,
+    Arch, Choice, Counts, Duty, Effect, Errno, Facts, Fields, Found, Frame, NO_FRAME, Reach,
+    ResetCount, Row, Rule, Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -103,7 +103,7 @@ impl Operation for ResetRings {
     }
 
     #[inline(always)]
-    fn choices<L: Layout>(&self, at: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         // The loop looks for a signal before every entry.
         if self.signal && at.stage() == LOAD_FLAGS && at.machine.kernel.reset_signal_exit() {
             found(Choice::Signal);

@@ -11,7 +11,7 @@ use crate::state::{Life, Slot, State};
 use crate::words::constants::{MEM_LOG_DIRTY_PAGES, MEM_MAX_PAGES, MEM_READONLY, MEM_SLOTS};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Frame, Names, Reach, Row, Rule, Word,
+    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -103,7 +103,7 @@ impl Operation for SetMemoryRegion {
         None
     }
 
-    fn choices<L: Layout>(&self, at: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         let (machine, state) = (at.machine, at.state);
         let ready = match at.stage() {
             ENTER => state.slots_lock == 0,

@@ -4,7 +4,7 @@ use super::{Act, Operation, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::words::word::loud;
-use crate::words::{Choice, Effect, Errno, Facts, Fields, Frame, Row, Rule, Word};
+use crate::words::{Choice, Effect, Errno, Facts, Fields, Found, Frame, Row, Rule, Word};
 
 /// It succeeds, or it fails and the program may look at that.
 pub(crate) struct MayFail;
@@ -31,7 +31,7 @@ impl Operation for MayFail {
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
         None
     }
-    fn choices<L: Layout>(&self, at: View<'_, L>, mut found: impl FnMut(Choice)) {
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         if at.state.send_failures > 0 {
             found(Choice::Fail);
         }

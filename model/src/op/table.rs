@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 use crate::machine::program::Op;
 use crate::op::*;
-use crate::words::{Duty, Fields};
+use crate::words::{Duty, Fields, Found};
 
 /// The rows: an operation's name, whether it has arguments, a number or nothing, and the type in whose file it is.
 macro_rules! rows {
@@ -153,7 +153,7 @@ impl Op {
     }
 
     #[inline(always)]
-    pub(crate) fn choices<L: Layout>(&self, at: View<'_, L>, found: impl FnMut(Choice)) {
+    pub(crate) fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         dispatch!(self, op => Operation::choices(op, at, found));
     }
 

@@ -96,6 +96,11 @@ claims! {
         "Until the end somebody can act, and no fair cycle goes on in which nothing gets done.",
         source "virt/kvm/dirty_ring.c, kvm_dirty_ring_check_request()",
         not_covered "time; cycles are looked for by `check --liveness` only";
+    /// Who is waited for comes to an end.
+    ProtocolEnds = "protocol_ends",
+        "Once the guest is quiet, no fair cycle keeps an end away that is waited for: that of the first thread, of a thread with `finish` or `switch-over`, of one that another joins.",
+        source "vfio's state_pending_exact() in QEMU: a stop-only state that counts as pending keeps the migration thread synchronising for ever",
+        not_covered "time; a guest that stores for ever; looked for by `check --liveness` only";
 }
 
 impl Invariant {

@@ -303,7 +303,7 @@ fn windows(machine: &Machine, ops: &[Op]) -> Vec<Window> {
 
 /// Whether the reserve holds all that can be pushed between a push that makes a ring soft-full and the next check: one
 /// fault, a PML buffer, and every update of steal time.
-fn ring_cannot_overflow(machine: &Machine) -> bool {
+pub(super) fn ring_cannot_overflow(machine: &Machine) -> bool {
     let steal = machine.vcpus.iter().map(|v| u32::from(v.steal)).max();
     let pml = if machine.pml {
         machine.constants.pml_entries

@@ -71,6 +71,9 @@ impl Touched {
 
 /// What a field of 0 bits, or a field's bits, are written to.
 trait Sink {
+    /// It is told what a field holds even where that is more than the field has bits for.
+    const WHOLE: bool = false;
+
     fn put(&mut self, kind: Fields, size: Size, width: u32, value: u64);
 }
 
@@ -100,7 +103,8 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
     #[inline(always)]
     fn pages(&mut self, kind: Fields, size: Size, pages: &L::Set) {
         let width = self.widths.size(size);
-        self.sink.put(kind, size, width, pages.word(0, width));
+        let bits = if S::WHOLE { u64::BITS } else { width };
+        self.sink.put(kind, size, width, pages.word(0, bits));
     }
     #[inline(always)]
     fn frame(&mut self, kind: Fields, frame: &Frame) {
@@ -113,15 +117,19 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
     }
     #[inline(always)]
     fn indices(&mut self, ring: &Ring<L>) {
-        // Whoever maps half of a ring takes entries by their place in memory.
-        let place = ring.reset_index & (ring.size() - 1);
-        self.of(Fields::RESET_INDEX, Measure::RingPlace, u64::from(place));
+        // Whoever maps half of a ring takes entries by their place in memory; to others it is all the same.
+        if self.widths.of(Measure::RingPlace) != 0 {
+            let place = ring.reset_index & (ring.size() - 1);
+            self.of(Fields::RESET_INDEX, Measure::RingPlace, u64::from(place));
+        }
         let width = self.widths.of(Measure::RingIndex);
-        // A ring that is several sizes past its end, by abuse or a mutation, counts as that far past it and no farther.
-        let half = 1_i32 << (width - 1);
         let distance = |index: u32| {
-            let signed = index.wrapping_sub(ring.reset_index) as i32;
-            u64::from(signed.clamp(-half, half - 1) as u32) & low_bits(width)
+            let distance = u64::from(index.wrapping_sub(ring.reset_index));
+            if S::WHOLE {
+                distance
+            } else {
+                distance & low_bits(width)
+            }
         };
         self.of(
             Fields::DIRTY_INDEX,
@@ -150,11 +158,16 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
     }
     #[inline(always)]
     fn buffer(&mut self, pml: &L::Pml, capacity: u32) {
-        if self.widths.of(Measure::PmlLen) == 0 {
+        if self.widths.of(Measure::PmlLen) == 0 && !S::WHOLE {
             return;
         }
         self.of(Fields::ACCESS, Measure::PmlLen, pml.len() as u64);
-        for place in 0..capacity as usize {
+        let capacity = if S::WHOLE {
+            pml.len()
+        } else {
+            capacity as usize
+        };
+        for place in 0..capacity {
             let frame = pml.get(place).copied().unwrap_or(0);
             self.of(Fields::ACCESS, Measure::PmlFrame, u64::from(frame));
         }
@@ -232,6 +245,38 @@ impl Sink for Encoder<'_> {
                 value >> (width - self.fill)
             };
         }
+    }
+}
+
+/// What the fields hold, each with its kind and its width.
+#[derive(Default)]
+struct Held(Vec<(Fields, u32, u64)>);
+
+impl Sink for Held {
+    const WHOLE: bool = true;
+
+    fn put(&mut self, kind: Fields, _: Size, width: u32, value: u64) {
+        self.0.push((kind, width, value));
+    }
+}
+
+impl Held {
+    /// The kinds of the fields that are others in `other`.
+    fn without(&self, other: &Self) -> Fields {
+        if self.0.len() != other.0.len() {
+            return Fields::ALL;
+        }
+        let pairs = self.0.iter().zip(&other.0);
+        let differ = pairs.filter(|(field, other)| field != other);
+        differ.fold(Fields::NONE, |kinds, (field, _)| kinds | field.0)
+    }
+
+    /// What the fields hold that have no bits, as one number; 0 where all of them hold 0.
+    fn left_out(&self) -> u64 {
+        let left_out = self.0.iter().filter(|(_, width, _)| *width == 0);
+        left_out.fold(0, |sum: u64, (_, _, value)| {
+            sum.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(*value)
+        })
     }
 }
 
@@ -408,6 +453,8 @@ pub struct Packing {
     vcpu_words: usize,
     thread_words: usize,
     words: usize,
+    /// What the VM-wide fields without bits hold in every state; those of vCPUs and threads hold 0.
+    left_out: u64,
 }
 
 /// Where a thread is.
@@ -454,6 +501,7 @@ impl Packing {
             vcpus,
             vcpu_words: in_words(vcpu),
             thread_words: in_words(thread),
+            left_out: held(&widths, |held| look_vm(template, held)).left_out(),
             words: in_words(vm) + in_words(vcpu) * vcpus + in_words(thread) * threads,
         }
     }
@@ -584,6 +632,10 @@ impl Packing {
     ) {
         let widths = &self.widths;
         let (vm, mut rest) = words.split_at_mut(self.vm_words);
+        if widths.of(Measure::SeenSet) == 0 {
+            // Nobody asks what GET has shown.
+            state.seen.clear();
+        }
         encode(widths, vm, |fielder| look_vm(state, fielder));
         for index in 0..state.vcpus.len() {
             let (section, after) = rest.split_at_mut(self.vcpu_words);
@@ -606,6 +658,36 @@ impl Packing {
                 encode(widths, section, |fielder| look_thread(t, fielder));
             }
         }
+        debug_assert!(
+            self.lost(machine, state, words).is_none(),
+            "a state is what it was when it is unpacked again: lost of it is {:?}",
+            self.lost(machine, state, words)
+        );
+    }
+
+    /// The kinds of the fields of `state`, packed in `words`, that would not come back; to be asked where assertions are on.
+    fn lost<L: Layout>(&self, machine: &Machine, state: &State<L>, words: &[u64]) -> Fields {
+        let widths = &self.widths;
+        let pml_entries = machine.constants.pml_entries;
+        let mut back = state.clone();
+        self.unpack(machine, words, &mut back);
+        let vm = |state| held(widths, |held| look_vm(state, held));
+        let vcpu = |v| held(widths, |held| look_vcpu(v, pml_entries, held));
+        let thread = |t| held(widths, |held| look_thread(t, held));
+        let now = vm(state);
+        let mut lost = now.without(&vm(&back));
+        let mut left_out = now.left_out() != self.left_out;
+        for (v, back) in state.vcpus.iter().zip(back.vcpus.iter()) {
+            let now = vcpu(v);
+            lost = lost | now.without(&vcpu(back));
+            left_out |= now.left_out() != 0;
+        }
+        for (t, back) in state.threads.iter().zip(back.threads.iter()) {
+            let now = thread(t);
+            lost = lost | now.without(&thread(back));
+            left_out |= now.left_out() != 0;
+        }
+        if left_out { Fields::ALL } else { lost }
     }
 
     /// Reads a state from `words`; `state` is a copy of the search's first one, which has all that the bits leave out.
@@ -631,14 +713,24 @@ impl Packing {
     }
 }
 
-/// The places of the fields that `walk` visits.
-fn places(widths: &Widths, walk: impl FnOnce(&mut Fielder<'_, Places>)) -> Places {
+/// What is told of the fields that `walk` visits.
+fn visited<S: Sink + Default>(widths: &Widths, walk: impl FnOnce(&mut Fielder<'_, S>)) -> S {
     let mut fielder = Fielder {
         widths,
-        sink: Places::default(),
+        sink: S::default(),
     };
     walk(&mut fielder);
     fielder.sink
+}
+
+/// The places of the fields that `walk` visits.
+fn places(widths: &Widths, walk: impl FnOnce(&mut Fielder<'_, Places>)) -> Places {
+    visited(widths, walk)
+}
+
+/// What the fields hold that `walk` visits.
+fn held(widths: &Widths, walk: impl FnOnce(&mut Fielder<'_, Held>)) -> Held {
+    visited(widths, walk)
 }
 
 fn vcpu_places<L: Layout>(machine: &Machine, widths: &Widths, v: &Vcpu<L>) -> Places {
@@ -724,16 +816,13 @@ fn normalise_thread<L: Layout>(
         .map_or(Counts::Exactly, |op| op.facts(machine).counts);
     let t = &mut state.threads[index];
     match counts {
-        Counts::Exactly => {}
+        Counts::Exactly | Counts::UpTo(_) => {}
         Counts::Never => t.count = 0,
         Counts::Whether => {
             t.count = t.count.min(1);
             t.freed = t.freed.min(1);
         }
     }
-    let most = low_bits(widths.of(Measure::Count)) as u32;
-    t.count = t.count.min(most);
-    t.freed = t.freed.min(most);
     // What an ioctl answered is read by nobody once it has returned.
     if t.stage == 0 && !widths.answers || t.answer.is_ok() {
         t.answer = Ok(0);

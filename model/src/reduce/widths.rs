@@ -2,11 +2,13 @@
 
 use alloc::vec::Vec;
 
+use super::independence::ring_cannot_overflow;
 use crate::machine::{Machine, SlotTemplate};
+use crate::op::locks;
 use crate::state::State;
 use crate::state::fields::{Measure, Size};
 use crate::state::layout::Layout;
-use crate::words::{Fields, Mutation};
+use crate::words::{Counts, Fields, Mutation};
 
 /// Bits by what they measure, and what a normal form has to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +29,16 @@ fn bits_for(max: u64) -> u32 {
     64 - max.leading_zeros()
 }
 
+/// Whether a ring's indices are never farther apart than its size: nobody breaks its contract, no two threads harvest it at
+/// once, and nothing is pushed to it when it is full. Else how far they run is told by nothing but how long they run.
+fn indices_keep_together(machine: &Machine) -> bool {
+    let mut ops = machine.programs.iter().flatten();
+    machine.mutations.is_empty()
+        && ring_cannot_overflow(machine)
+        && !ops.any(|op| op.facts(machine).abuses)
+        && locks::exclude_each_other(machine, |op| op.touches(machine).1.has(Fields::FETCH_INDEX))
+}
+
 impl Widths {
     /// Those of the states that are reachable from `template`, whose set-up is done.
     pub(super) fn new<L: Layout>(machine: &Machine, template: &State<L>) -> Self {
@@ -43,8 +55,8 @@ impl Widths {
         let npages = most(|slot| u64::from(slot.npages)).max(1);
         let words = npages.div_ceil(u64::from(machine.constants.word_bits));
         // Only a mutation can set a bit in the padding between a slot's last page and its last word's end.
-        let used = most(|slot| u64::from(slot.frame + slot.npages)) as u32;
-        let frames = if mutated { machine.frames() } else { used }.clamp(1, 64);
+        let used = most(|slot| u64::from(slot.frame.max(slot.host) + slot.npages)) as u32;
+        let frames = if mutated { machine.pages() } else { used }.clamp(1, 64);
         let budgets = machine
             .vcpus
             .iter()
@@ -57,7 +69,11 @@ impl Widths {
         let slot_space = bits_for(most(|slot| u64::from(slot.as_id)));
         let offset = bits_for(npages - 1);
         let vcpus = template.vcpus.len() as u64;
-        let ring_index = bits_for(ring_entries) + 2;
+        let ring_index = if indices_keep_together(machine) {
+            bits_for(ring_entries) + 2
+        } else {
+            u32::BITS
+        };
         let reset_batch = machine
             .constants
             .reset_batch_pages
@@ -67,6 +83,15 @@ impl Widths {
         let logs = touched(Fields::OWN_LOG) || machine.devices.iter().any(|device| device.vmm_log);
         let loads = machine.vcpus.iter().any(|vcpu| vcpu.loads > 0);
         let steals = machine.vcpus.iter().any(|vcpu| vcpu.steal > 0);
+        let ops = machine.programs.iter().flatten();
+        let counts = ops.map(|op| match op.facts(machine).counts {
+            // A mutation may ask for more than the right operation.
+            _ if mutated => u32::BITS,
+            Counts::Exactly => u32::BITS,
+            Counts::UpTo(most) => bits_for(u64::from(most)),
+            Counts::Whether | Counts::Never => 1,
+        });
+        let count = counts.max().unwrap_or(1).max(1);
         let (slots_change, sets_up) = (writes.has(Fields::SLOTS), writes.has(Fields::CAPS));
         let resets = writes.has(Fields::RESET_INDEX);
         let when = |yes: bool, width: u32| if yes { width } else { 0 };
@@ -107,11 +132,7 @@ impl Widths {
                     .max(machine.slots.len() as u64)
                     .max(vcpus),
             ),
-            // Without a mutation it matters only whether RESET has counted anything.
-            Measure::Count if mutated || reads.has(Fields::COUNT) => {
-                bits_for(ring_entries * vcpus * 4).max(4)
-            }
-            Measure::Count => 1,
+            Measure::Count => count,
             Measure::RingIndex => ring_index,
             Measure::RingPlace => when(machine.mutations.has(Mutation::RingMapShort), ring_index),
             Measure::BatchMask => when(resets, reset_batch),

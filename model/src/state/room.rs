@@ -70,7 +70,7 @@ impl<L: Layout> State<L> {
             0
         };
         let parts = [
-            (Part::Frames, u64::from(machine.frames()), L::Set::CAPACITY),
+            (Part::Frames, u64::from(machine.pages()), L::Set::CAPACITY),
             (
                 Part::Memslots,
                 count(machine.slots.len()),

@@ -7,14 +7,14 @@ use crate::state::layout::{Array, Layout};
 use crate::state::pages::PageSet;
 use crate::state::slot::Life;
 use crate::state::vcpu::{NO_FRAME, Pc, UNLIMITED};
-use crate::words::{Choice, Frame};
+use crate::words::{Choice, Found, Frame};
 
 #[inline]
 pub(crate) fn choices<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     vcpu: usize,
-    mut found: impl FnMut(Choice),
+    found: Found<'_>,
 ) {
     let v = &state.vcpus[vcpu];
     if v.kicked || v.resched {

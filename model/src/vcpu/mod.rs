@@ -13,7 +13,7 @@ use crate::state::layout::Layout;
 use crate::state::vcpu::{NO_FRAME, Pc};
 use crate::words::fault::FaultStage;
 use crate::words::word::{loud, quiet};
-use crate::words::{Choice, Frame, Word};
+use crate::words::{Choice, Found, Frame, Word};
 use entry::EntryStage;
 
 const RUN: Word = quiet("run", "calls KVM_RUN");
@@ -59,7 +59,7 @@ pub(crate) fn choices<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     vcpu: usize,
-    mut found: impl FnMut(Choice),
+    found: Found<'_>,
 ) {
     let v = &state.vcpus[vcpu];
     match v.pc {

@@ -23,7 +23,7 @@ pub use mutation::{Mutation, Mutations};
 pub use row::{Counts, Duty, Facts, Jump, Names, Row};
 pub use rule::Rule;
 pub use sizes::Constants;
-pub use step::{Actor, Choice, Effect, ResetCount, Step};
+pub use step::{Actor, Choice, Effect, Found, ResetCount, Step};
 pub use word::Word;
 
 /// A page as KVM's slots see it: the machine numbers the pages of all slots through, each slot from a multiple of the word size on.

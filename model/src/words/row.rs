@@ -143,8 +143,10 @@ pub enum Names {
 /// How an operation reads the count that its thread keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Counts {
-    /// Exactly; or it is not known.
+    /// Exactly, however far it goes; or it is not known.
     Exactly,
+    /// Exactly, and it goes no farther than this.
+    UpTo(u32),
     /// Whether it is 0.
     Whether,
     /// Not at all.
@@ -203,7 +205,7 @@ impl Facts {
         abuses: false,
         signal: false,
         jump: None,
-        counts: Counts::Exactly,
+        counts: Counts::Never,
     };
 
     /// Of an operation of which nothing is known: what a search could make use of is denied.
@@ -215,6 +217,7 @@ impl Facts {
         watches_guest: true,
         abuses: true,
         signal: true,
+        counts: Counts::Exactly,
         ..Self::NOTHING
     };
 }

@@ -38,6 +38,9 @@ pub enum Choice {
     Signal,
 }
 
+/// Who is told of each choice. Not a generic parameter: what is possible would be compiled once for each of those who ask.
+pub type Found<'a> = &'a mut dyn FnMut(Choice);
+
 /// One atomic step of one actor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Step {

@@ -54,12 +54,15 @@ pub(crate) struct CheckArgs {
     /// Go on after the first violation, and name every claim that breaks
     #[arg(long)]
     keep_going: bool,
-    /// Look for what goes on for ever in place of what breaks: deadlocks, and fair cycles without progress
+    /// Look for what goes on for ever in place of what breaks: deadlocks, fair cycles without progress, and such that keep
+    /// the protocol from its end
     #[arg(long, conflicts_with_all = ["keep_going", "no_vcpu_symmetry", "no_partial_order", "without_rule"])]
     liveness: bool,
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
+    #[command(flatten)]
+    ci: super::ci::CiArgs,
 }
 
 pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -155,6 +158,7 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         report.subjects.push(judged);
     }
     report.count();
+    args.ci.apply(&mut report, &scenarios, global)?;
     Ok(report)
 }
 

@@ -10,6 +10,7 @@ use super::schedule::{Schedule, deliver};
 use super::{CliError, CliResult, Global, Report};
 use crate::explain::{Format, Story, reproduce};
 use crate::mutated::acted_in;
+use crate::search::liveness::Endless;
 
 /// Steps that an HTML page can hold.
 const MOST_HTML_STEPS: usize = 5_000;
@@ -68,10 +69,14 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
         schedule.target(),
         reproduce(&replay.scenario, found_by, &name),
     )?;
-    if let Some((cycle, Ok(()))) = replay.cycle {
+    if let Some((cycle, kind, Ok(()))) = replay.cycle {
         let last = story.notes.len();
+        let but = match kind {
+            Endless::WithoutProgress => "bring nothing on",
+            Endless::WithoutEnd => "bring nobody to the end that is waited for",
+        };
         story.conclusion.push(format!(
-            "Steps {} to {last} lead back to where they began, and bring nothing on: they can go on for ever, and nobody who can act throughout is left out.",
+            "Steps {} to {last} lead back to where they began, and {but}: they can go on for ever, and nobody who can act throughout is left out.",
             last - cycle + 1
         ));
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::Map;
 
+use super::kind::{self, Wanted};
 use super::report::{grouped, say};
 use super::{CliError, CliResult, Global, Report};
 use crate::import::detect::{Detected, LogKind, detect_file};
@@ -67,6 +68,11 @@ impl From {
 }
 
 pub(super) fn run(args: &ImportArgs, global: &Global) -> CliResult {
+    if args.from.is_none() {
+        for log in &args.logs {
+            kind::check(log, Wanted::Log)?;
+        }
+    }
     let raw = match args.from {
         Some(from) => from == From::KvmJsonl,
         // A file that cannot be read is reported by whoever reads it whole.

@@ -18,9 +18,12 @@ use crate::mutated::acted;
 use crate::replay::steps;
 use crate::scenario::{Expect, Scenario};
 use crate::search::Options;
-use crate::search::liveness::{self, Lasso};
+use crate::search::liveness::{self, Endless, Lasso};
 use crate::shrink::blocks;
 use crate::trace::step::row;
+
+/// The claims that this is about.
+const CLAIMS: [Invariant; 2] = [Invariant::MigrationMakesProgress, Invariant::ProtocolEnds];
 
 pub(super) fn run(scenarios: &[Scenario], options: &Options, global: &Global) -> CliResult {
     let mut report = Report {
@@ -77,17 +80,22 @@ fn subject(
     json.insert("transitions".into(), outcome.transitions.into());
     json.insert("without_progress".into(), outcome.without_progress.into());
     json.insert("components".into(), outcome.components.into());
+    json.insert("cycles".into(), outcome.cycles.into());
     json.insert("depth".into(), outcome.depth.into());
     json.insert("state_bits".into(), outcome.state_bits.into());
     json.insert(
         "collision_probability".into(),
         outcome.collision_probability.into(),
     );
+    let mut broken = outcome.broken.iter().map(Invariant::name);
+    let judged = match broken.next() {
+        Some(first) => first.to_owned(),
+        None => format!("{}, {}", CLAIMS[0].name(), CLAIMS[1].name()),
+    };
     let mut text = format!(
-        "{}: {} ({}){}\n  {}\n  {coverage}{}: {} states, {} transitions, {} of them without progress, depth {}; chance of a missed state at most {:.1e}\n",
+        "{}: {} ({judged}){}\n  {}\n  {coverage}{}: {} states, {} transitions, {} of them without progress, depth {}; chance of a missed state at most {:.1e}\n",
         scenario.name,
         verdict.name(),
-        Invariant::MigrationMakesProgress.name(),
         expected_words(as_expected),
         scenario.sentence,
         limit.map_or(String::new(), |limit| format!(" by {limit}")),
@@ -101,19 +109,17 @@ fn subject(
     text.push_str(&caveats(scenario, &mut json));
     let cycle = outcome.lasso.as_ref().map(|lasso| lasso.steps.as_slice());
     text.push_str(&mutated(scenario, &acted(scenario, cycle), &mut json));
-    match (&outcome.lasso, outcome.components) {
-        (Some(lasso), _) => text.push_str(&shown(scenario, lasso, global, &mut json)),
-        (None, _) if verdict == Verdict::Violated => {
+    let also: Vec<&str> = broken.collect();
+    if !also.is_empty() {
+        text.push_str(&format!("  also broken: {}\n", also.join(", ")));
+        json.insert("also_broken".into(), also.into());
+    }
+    match &outcome.lasso {
+        Some(lasso) => text.push_str(&shown(scenario, lasso, global, &mut json)),
+        None if verdict == Verdict::Violated => {
             text.push_str("  no schedule that shows it could be put together\n");
         }
-        (None, 0) if verdict == Verdict::Inconclusive => {
-            text.push_str("  no cycle without progress was seen so far\n");
-        }
-        (None, 0) => text.push_str("  no cycle without progress at all\n"),
-        (None, cycles) => text.push_str(&format!(
-            "  {} sets of states can be gone round without progress, none of them fairly: somebody who can act throughout is left out\n",
-            grouped(cycles)
-        )),
+        None => text.push_str(&none_found(outcome, verdict)),
     }
     json.insert("elapsed_s".into(), elapsed_s.into());
     Ok(Subject {
@@ -124,6 +130,29 @@ fn subject(
     })
 }
 
+/// What there was of cycles where none breaks a claim.
+fn none_found(outcome: &liveness::Report, verdict: Verdict) -> String {
+    let so_far = match verdict {
+        Verdict::Inconclusive => " so far",
+        Verdict::Holds | Verdict::Violated => "",
+    };
+    let mut text = match outcome.components {
+        0 => format!("  no cycle without progress{so_far}\n"),
+        cycles => format!(
+            "  {} sets of states can be gone round without progress, none of them fairly: somebody who can act throughout is left out\n",
+            grouped(cycles)
+        ),
+    };
+    // A cycle without progress is a cycle, and has been told of.
+    if outcome.cycles > outcome.components {
+        text.push_str(&format!(
+            "  {} sets of states can be gone round with progress, none of them fairly while somebody waits for an end\n",
+            grouped(outcome.cycles - outcome.components)
+        ));
+    }
+    text
+}
+
 /// Keeps the schedule as a trace and shows its cycle, a line a block.
 fn shown(
     scenario: &Scenario,
@@ -132,10 +161,7 @@ fn shown(
     json: &mut Map<String, Value>,
 ) -> String {
     let (stem, cycle) = lasso.steps.split_at(lasso.stem());
-    json.insert(
-        "invariant".into(),
-        Invariant::MigrationMakesProgress.name().into(),
-    );
+    json.insert("invariant".into(), lasso.kind.invariant().name().into());
     json.insert("steps".into(), lasso.steps.len().into());
     json.insert("blocks".into(), blocks(&lasso.steps).into());
     json.insert("stem".into(), stem.len().into());
@@ -147,6 +173,10 @@ fn shown(
         steps::write_lasso(file, scenario, lasso, "search for cycles")
     });
     let trace = kept(&path, written, json);
+    let but = match lasso.kind {
+        Endless::WithoutProgress => "",
+        Endless::WithoutEnd => " and brings nobody to the end that is waited for",
+    };
     let mut text = match cycle.len() {
         0 => format!(
             "  a deadlock after {} steps ({}): nobody can act, and a program has not come to its end\n",
@@ -154,7 +184,7 @@ fn shown(
             block_words(blocks(stem) as u64)
         ),
         steps => format!(
-            "  after {} steps ({}), a cycle of {steps} steps that can go on for ever:\n",
+            "  after {} steps ({}), a cycle of {steps} steps that can go on for ever{but}:\n",
             stem.len(),
             block_words(blocks(stem) as u64)
         ),

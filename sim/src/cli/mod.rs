@@ -6,18 +6,23 @@
 mod blame;
 mod bugs;
 mod check;
+mod ci;
 pub mod cost;
 mod coverage;
 mod debate;
 mod explain;
+pub mod help;
 mod import;
+mod kind;
 mod list;
 mod liveness;
+mod new;
 mod orders;
 mod replay;
 mod report;
 mod run;
 mod schedule;
+mod shell;
 mod shrink;
 mod spinner;
 
@@ -35,6 +40,9 @@ pub(crate) use report::{Report, Subject, Verdict};
     name = "dirtysim",
     version,
     propagate_version = true,
+    disable_help_subcommand = true,
+    before_help = "Begin with `dirtysim check my.toml`; `dirtysim new my` writes a scenario to change.",
+    after_help = "Pages: `dirtysim help scenarios`, `bug-reports`, `traces`, `ci`. A lost page: `dirtysim run bitmap-before-its-save`.",
     max_term_width = 100
 )]
 struct Cli {
@@ -93,6 +101,14 @@ enum Command {
     Bugs(bugs::BugsArgs),
     /// List scenarios, mutations, invariants or claims
     List(list::ListArgs),
+    /// Write a scenario to begin with
+    New(new::NewArgs),
+    /// A command's help, or a page of the manual
+    Help(help::HelpArgs),
+    /// A shell's completions, on standard output
+    Completions(shell::CompletionsArgs),
+    /// The manual pages, as roff
+    Man(shell::ManArgs),
 }
 
 /// Why a command did not come to a verdict: usage, or bad input. The message says what to do instead.
@@ -151,6 +167,10 @@ pub fn main() -> ExitCode {
         Command::Debate(args) => debate::run(args, global),
         Command::Bugs(args) => bugs::run(args, global),
         Command::List(args) => list::run(args),
+        Command::New(args) => new::run(args, global),
+        Command::Help(args) => help::run(args),
+        Command::Completions(args) => shell::completions(args),
+        Command::Man(args) => shell::man(args, global),
     };
     match result {
         Ok(report) => report.print(global.json),

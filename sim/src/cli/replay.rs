@@ -7,6 +7,7 @@ use clap::Args;
 use dirtysim_model::transition::Step;
 use serde_json::{Map, Value};
 
+use super::kind::{self, Wanted};
 use super::report::{block_words, caveats, grouped, mutated, not_begun};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::first;
@@ -83,6 +84,7 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
 fn one(args: &ReplayArgs, path: &Path) -> Result<Subject, CliError> {
     let begun = Instant::now();
     let name = path.display().to_string();
+    kind::check(path, Wanted::Trace)?;
     let reader = TraceReader::open(path)?;
     let header = reader.header().clone();
     let mut subject = match header.kind {
@@ -261,7 +263,7 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay, steps_taken: &
         grouped(steps),
         block_words(replay.blocks)
     ));
-    if let Some((cycle, confirmed)) = &replay.cycle {
+    if let Some((cycle, _, confirmed)) = &replay.cycle {
         json.insert("cycle".into(), (*cycle).into());
         text.push_str(&match confirmed {
             Ok(()) => format!("  the last {cycle} steps can go on for ever\n"),

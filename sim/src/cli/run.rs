@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::ops::Range;
+use std::path::Path;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
@@ -9,6 +10,7 @@ use dirtysim_model::oracle::Invariant;
 use dirtysim_model::words::mutation::Mutation;
 use serde_json::{Map, Value};
 
+use super::kind::{self, Wanted};
 use super::report::{
     Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
     unclaimed,
@@ -46,6 +48,8 @@ pub(crate) struct RunArgs {
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
+    #[command(flatten)]
+    ci: super::ci::CiArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,8 +82,11 @@ pub(super) fn find_scenarios(
     } else {
         names
             .iter()
-            .map(|name| Scenario::find(name))
-            .collect::<Result<Vec<_>, _>>()?
+            .map(|name| {
+                kind::check(Path::new(name), Wanted::Scenario)?;
+                Ok(Scenario::find(name)?)
+            })
+            .collect::<Result<Vec<_>, CliError>>()?
     };
     for name in mutate {
         let mutation = super::list::find_mutation(name)?;
@@ -152,6 +159,7 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
         )?);
     }
     report.count();
+    args.ci.apply(&mut report, &scenarios, global)?;
     Ok(report)
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::transition::Step;
 
+use super::kind::{self, Wanted};
 use super::{CliError, Global};
 use crate::replay::steps::{self, StepReplay};
 use crate::trace::{Expect, Header, Kind, PendingFile, TraceReader};
@@ -21,6 +22,7 @@ impl Schedule {
     /// Reads and replays a trace; a complaint names `command` where the trace is of another kind.
     pub(super) fn load(path: &Path, command: &str) -> Result<Self, CliError> {
         let name = path.display().to_string();
+        kind::check(path, Wanted::Trace)?;
         let reader = TraceReader::open(path)?;
         let header = reader.header().clone();
         if header.kind != Kind::Step {

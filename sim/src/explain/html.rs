@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::facts::Facts;
 use super::story::Story;
 use super::text;
+use crate::plain::printable;
 
 const TEMPLATE: &str = include_str!("page.html");
 const CSS: &str = include_str!("page.css");
@@ -71,6 +72,7 @@ fn fill(template: &str, fields: &[(&str, String)]) -> String {
 
 /// Text for an element or an attribute.
 fn escape(text: &str) -> String {
+    let text = printable(text);
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

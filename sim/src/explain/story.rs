@@ -192,8 +192,14 @@ fn find_end<L: Layout>(
             return Ok((index + 1, Some(invariant), pages));
         }
     }
-    let stuck = target == Some(Invariant::MigrationMakesProgress);
-    Ok((steps.len(), target.filter(|_| stuck), Vec::new()))
+    // These are about what comes after the last step.
+    let endless = target.filter(|invariant| {
+        matches!(
+            invariant,
+            Invariant::MigrationMakesProgress | Invariant::ProtocolEnds
+        )
+    });
+    Ok((steps.len(), endless, Vec::new()))
 }
 
 /// The lanes of a machine, with those that stay empty.

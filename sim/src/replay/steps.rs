@@ -13,7 +13,7 @@ use crate::first;
 use crate::ladder::{Any, on_any};
 use crate::run::is_stuck;
 use crate::scenario::{Scenario, ScenarioError};
-use crate::search::liveness::{Lasso, NotALasso, confirm};
+use crate::search::liveness::{Endless, Lasso, NotALasso, confirm};
 use crate::trace::step::{StepLine, StepRow, find_step, note_broken, row};
 use crate::trace::{
     Complaint, Expect, Header, HeaderProblem, Kind, TraceError, TraceReader, TraceWriter,
@@ -33,8 +33,8 @@ pub struct StepReplay {
     pub broken: Invariants,
     /// The first claim that broke at the last step, and the pages that it is about.
     pub last: Option<(Invariant, Vec<String>)>,
-    /// Where the header says that the last steps are a cycle without progress: how many, and whether that is so.
-    pub cycle: Option<(usize, Result<(), NotALasso>)>,
+    /// Where the header says that the last steps are a cycle that can go on for ever: how many, how, and whether that is so.
+    pub cycle: Option<(usize, Endless, Result<(), NotALasso>)>,
     /// The first [`DIFFERENCES_MAX`] lines whose observations differ from what the model gives, with both sides.
     pub differences: Vec<(u64, String, String)>,
     /// How many such lines there were.
@@ -131,6 +131,10 @@ fn replay_in<L: Layout, R: BufRead>(
         differences_total: 0,
     };
     let cycle = reader.header().cycle;
+    let kind = Endless::breaking(match &reader.header().expect {
+        Some(Expect::Violated(name)) => Invariant::by_name(name),
+        Some(Expect::Holds) | None => None,
+    });
     // A cycle is confirmed from its steps, which are the only ones that are kept.
     let mut kept = Vec::new();
     let mut before = first::broken(&outcome.scenario.machine, &state);
@@ -185,13 +189,13 @@ fn replay_in<L: Layout, R: BufRead>(
     }
     if let Some(cycle) = cycle {
         let cycle = usize::try_from(cycle).unwrap_or(usize::MAX);
-        let confirmed = confirm(&outcome.scenario, &kept, cycle);
+        let confirmed = confirm(&outcome.scenario, kind, &kept, cycle);
         if confirmed.is_ok() {
-            let broken = Invariant::MigrationMakesProgress;
+            let broken = kind.invariant();
             outcome.broken.insert(broken);
             outcome.last.get_or_insert((broken, Vec::new()));
         }
-        outcome.cycle = Some((cycle, confirmed));
+        outcome.cycle = Some((cycle, kind, confirmed));
     }
     Ok(outcome)
 }
@@ -274,7 +278,7 @@ pub fn write(
     write_rows(out, scenario, &header, steps)
 }
 
-/// Writes a schedule that ends in a cycle without progress, or in a deadlock.
+/// Writes a schedule that ends in a cycle which can go on for ever, or in a deadlock.
 ///
 /// # Errors
 /// What the writer says.
@@ -285,7 +289,7 @@ pub fn write_lasso(
     found_by: &str,
 ) -> Result<(), WriteError> {
     let mut header = header(scenario, found_by);
-    let broken = Invariant::MigrationMakesProgress.name();
+    let broken = lasso.kind.invariant().name();
     header.expect = Some(Expect::Violated(broken.to_owned()));
     header.cycle = (lasso.cycle > 0).then_some(lasso.cycle as u64);
     write_rows(out, scenario, &header, &lasso.steps)

@@ -81,6 +81,18 @@ const LIVENESS: &[(&str, &str)] = &[
         "ring-full-pause",
         include_str!("../../scenarios/liveness/ring-full-pause.toml"),
     ),
+    (
+        "sync-for-ever",
+        include_str!("../../scenarios/liveness/sync-for-ever.toml"),
+    ),
+    (
+        "until-clean",
+        include_str!("../../scenarios/liveness/until-clean.toml"),
+    ),
+    (
+        "until-clean-clear-floor",
+        include_str!("../../scenarios/liveness/until-clean-clear-floor.toml"),
+    ),
 ];
 
 /// What follows the last `/` of a path.
@@ -110,16 +122,22 @@ fn parse(name: &str, text: &str) -> Scenario {
     }
 }
 
-/// The built-in scenario of that name, those of historical bugs and of mutations included.
+/// The text of the built-in scenario of that name, those of historical bugs and of mutations included.
 #[must_use]
-pub fn builtin(name: &str) -> Option<Scenario> {
+pub fn builtin_text(name: &str) -> Option<&'static str> {
     FILES
         .iter()
         .chain(LARGE)
         .chain(LIVENESS)
         .chain(scenario_files())
         .find(|(known, _)| *known == name)
-        .map(|(name, text)| parse(name, text))
+        .map(|(_, text)| *text)
+}
+
+/// The built-in scenario of that name, parsed.
+#[must_use]
+pub fn builtin(name: &str) -> Option<Scenario> {
+    builtin_text(name).map(|text| parse(name, text))
 }
 
 /// Every built-in scenario, in the order in which they are shown.

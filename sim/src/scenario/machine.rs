@@ -15,6 +15,8 @@ use super::reader::{self, Result, Source, Table};
 
 /// The most pages of a scenario that is searched or scheduled.
 const MOST_PAGES: u64 = 64;
+/// The most lists of pages that its steps name.
+const MOST_LISTS: usize = 1000;
 
 /// A machine in the making.
 #[derive(Debug)]
@@ -123,16 +125,27 @@ impl Parts {
         nodes.iter().map(|node| self.frame(source, node)).collect()
     }
 
-    /// Keeps a list of frames; operations name it by the index that is returned.
-    pub(super) fn keep_list(&mut self, frames: Vec<u32>) -> u16 {
+    /// Keeps a list of frames, asked for at `span`; operations name it by the index that is returned.
+    pub(super) fn keep_list(
+        &mut self,
+        source: Source<'_>,
+        span: &Range<usize>,
+        frames: Vec<u32>,
+    ) -> Result<u16> {
         let lists = &mut self.machine.frame_lists;
-        match lists.iter().position(|list| *list == frames) {
-            Some(index) => index as u16,
-            None => {
-                lists.push(frames);
-                (lists.len() - 1) as u16
-            }
+        let known = lists.iter().position(|list| *list == frames);
+        let index = known.unwrap_or(lists.len());
+        if index >= MOST_LISTS {
+            return source.error(
+                span,
+                "too many lists of pages",
+                format!("a scenario has at most {MOST_LISTS} different ones"),
+            );
         }
+        if known.is_none() {
+            lists.push(frames);
+        }
+        Ok(index as u16)
     }
 
     fn set_up(&mut self, op: Op, span: Range<usize>, rule: &'static str) {
@@ -475,7 +488,7 @@ fn read_slots(
                         "`shares` names a slot that comes earlier",
                     );
                 };
-                if offset.saturating_add(row.pages) > other.npages {
+                if u64::from(*offset) + u64::from(row.pages) > u64::from(other.npages) {
                     return source.error(
                         span,
                         format!("slot `{name}` has {} pages", other.npages),
@@ -486,6 +499,18 @@ fn read_slots(
             }
         };
         let host = row.host.unwrap_or(host);
+        let mut own = parts.machine.slots.iter();
+        let same = own.find(|slot| slot.host < host + row.pages && host < slot.host + slot.npages);
+        if let Some(other) = same.filter(|_| row.shares.is_none()) {
+            return source.error(
+                &row.span,
+                format!(
+                    "its pages in the VMM's bitmap are those of slot `{}`",
+                    other.name
+                ),
+                "write another `block`, or `shares` if both have the same memory",
+            );
+        }
         let page_bytes = parts.machine.constants.page_bytes;
         let template = SlotTemplate {
             as_id: row.as_id,

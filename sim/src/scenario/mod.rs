@@ -27,7 +27,7 @@ use dirtysim_model::words::mutation::{Mutation, Mutations};
 use serde_json::Value;
 
 use crate::alone::finish_op;
-pub use builtin::{about_liveness, builtin, builtins, mutation_scenarios};
+pub use builtin::{about_liveness, builtin, builtin_text, builtins, mutation_scenarios};
 pub use dirtysim_model::state::NoRoom;
 pub use error::ScenarioError;
 pub(crate) use error::nearest;
@@ -56,14 +56,18 @@ pub enum Expect {
 pub struct Scenario {
     /// Its name.
     pub name: String,
+    /// The file, or the name under which it was given.
+    pub file: String,
+    /// The line at which it states what is expected, or at which it begins; from 1, and 0 where there is no text.
+    pub line: usize,
     /// What it is about, in a sentence.
     pub sentence: String,
     /// Where the order comes from: repository, file, function, version; empty where it is the project's own.
     pub origin: String,
     /// The verdict that it states; none is `holds`, but the document says which.
     pub expect: Option<Expect>,
-    /// What a search for cycles without progress should find, where it states that: `migration_makes_progress` broken,
-    /// or not.
+    /// What a search for what goes on for ever should find, where it states that: `migration_makes_progress` stands for
+    /// whatever that search looks for.
     pub liveness: Option<Expect>,
     /// Whether `no_spurious_dirty_page` is checked.
     pub checks_spurious: bool,
@@ -87,6 +91,7 @@ impl Scenario {
     }
 
     /// As [`Scenario::from_toml`], of a text that the program made, over machines on some of which a mutation can do nothing.
+    #[cfg(feature = "debate")]
     pub(crate) fn from_expansion(file: &str, text: &str) -> Result<Self> {
         Self::from_text(file, text, Written::ByTheProgram)
     }
@@ -192,10 +197,9 @@ impl Scenario {
             .map(str::to_owned);
         let sentence = one_line(top.text("sentence")?.unwrap_or_default());
         let origin = one_line(top.text("origin")?.unwrap_or_default());
-        let expect = top
-            .get("expect")
-            .map(|node| read_expect(source, node))
-            .transpose()?;
+        let expect = top.get("expect");
+        let stated = expect.map_or(0, |node| node.span.start);
+        let expect = expect.map(|node| read_expect(source, node)).transpose()?;
         let liveness = top
             .get("liveness")
             .map(|node| {
@@ -227,6 +231,11 @@ impl Scenario {
         dirtysim_model::op::ahead::look_ahead(&mut parts.machine);
         let scenario = Self {
             name,
+            file: source.file.to_owned(),
+            line: match source.text.get(..stated) {
+                Some(before) if !source.text.is_empty() => before.matches('\n').count() + 1,
+                _ => 0,
+            },
             sentence,
             origin,
             expect,
@@ -324,8 +333,8 @@ impl Scenario {
         self.expect.unwrap_or(Expect::Holds)
     }
 
-    /// The verdict on `migration_makes_progress` that counts for a search for cycles: the one stated; else that it is
-    /// broken, where `expect` says so; else that it holds.
+    /// The verdict that counts for a search for what goes on for ever: the one stated; else that something does, where
+    /// `expect` says that `migration_makes_progress` is broken; else that nothing does.
     #[must_use]
     pub fn expected_liveness(&self) -> Expect {
         self.liveness.unwrap_or(match self.expected() {
@@ -398,6 +407,36 @@ fn run_op<L: Layout>(machine: &Machine, state: &mut State<L>) -> Answer {
     finish_op(machine, state, 0, |_| ()).expect("in set-up nobody holds what a step could wait for")
 }
 
+/// What a scenario's name is made of.
+///
+/// # Errors
+/// The rule, where it is not kept.
+pub fn check_name(name: &str) -> std::result::Result<(), &'static str> {
+    let right = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if !(1..=MOST_NAME).contains(&name.len()) || !name.chars().all(right) {
+        return Err(
+            "a name has 1 to 100 letters, digits, - and _ only: files, steps and pages are named by it",
+        );
+    }
+    Ok(())
+}
+
+/// The longest name, in characters.
+const MOST_NAME: usize = 100;
+
+/// Whether a file reads like a scenario, right or wrong: its first lines are TOML's and have keys of one.
+#[must_use]
+pub fn looks_like_one(path: &Path) -> bool {
+    use std::io::Read;
+    const HEAD_BYTES: u64 = 16 << 10;
+    let mut head = Vec::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
+    let text = String::from_utf8_lossy(&head);
+    let begins = |word: &str| text.lines().any(|line| line.trim_start().starts_with(word));
+    read.is_ok() && (begins("[machine]") || begins("[protocol]"))
+}
+
 /// Whether that capability enables rings.
 fn is_ring(cap: u32) -> bool {
     use dirtysim_model::machine::{CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL};
@@ -423,6 +462,13 @@ fn read_expect(source: Source<'_>, node: &node::Node) -> Result<Expect> {
         return source.error(&node.span, "`expect` has no `violated`", HELP);
     };
     let invariant = reader::pick(source, violated, "invariant", &known)?;
+    if invariant == Invariant::ProtocolEnds {
+        return source.error(
+            &violated.span,
+            "no single schedule breaks `protocol_ends`",
+            "write liveness = \"violated\" in place of expect: `check --liveness` looks for it",
+        );
+    }
     table.finish()?;
     Ok(Expect::Violated(invariant))
 }

@@ -5,9 +5,6 @@ use std::ops::Range;
 use super::error::{ScenarioError, nearest};
 use super::node::{Kind, Node};
 
-/// The longest name, in characters.
-const MOST_NAME: usize = 100;
-
 pub(super) type Result<T> = std::result::Result<T, Box<ScenarioError>>;
 
 /// The file that is being read.
@@ -207,13 +204,8 @@ pub(super) fn list<'a>(source: Source<'_>, node: &'a Node, key: &str) -> Result<
 /// A name that a scenario gives: stories, traces, pages and files are made of it.
 pub(super) fn name<'a>(source: Source<'_>, node: &'a Node, what: &str) -> Result<&'a str> {
     let name = text(source, node, "name")?;
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    if name.is_empty() || name.len() > MOST_NAME || !name.chars().all(fits) {
-        return source.error(
-            &node.span,
-            format!("the {what} `{name}`"),
-            format!("a name has 1 to {MOST_NAME} letters, digits, - and _, and nothing else"),
-        );
+    if let Err(rule) = super::check_name(name) {
+        return source.error(&node.span, format!("the {what} `{name}`"), rule);
     }
     Ok(name)
 }

@@ -437,7 +437,7 @@ impl Writer<'_> {
                 "write pages = [3] in the step, or the writer's tables in [writers]",
             );
         };
-        let frames = self.parts.keep_list(frames);
+        let frames = self.parts.keep_list(self.source, &table.span, frames)?;
         self.program.push(Op::KernelWrite(op::KernelWrite {
             writer,
             frames,
@@ -496,7 +496,7 @@ impl Writer<'_> {
                 };
                 match frames {
                     Some(frames) => {
-                        let frames = self.parts.keep_list(frames);
+                        let frames = self.parts.keep_list(source, &table.span, frames)?;
                         self.push_fallible(Op::CopyList(op::CopyList { frames }));
                     }
                     None => self.push_fallible(Op::Copy),
@@ -716,7 +716,7 @@ impl Writer<'_> {
             );
         };
         let frames = self.parts.frames(self.source, nodes)?;
-        Ok(self.parts.keep_list(frames))
+        self.parts.keep_list(self.source, &table.span, frames)
     }
 
     fn devices(&mut self, table: &mut Table<'_>, op: fn(u8) -> Op) -> Result<()> {
@@ -732,7 +732,7 @@ impl Writer<'_> {
             Some((Kind::List(nodes), _)) => {
                 let mut frames = self.parts.frames(self.source, nodes)?;
                 frames.sort_unstable();
-                ClearMask::List(self.parts.keep_list(frames))
+                ClearMask::List(self.parts.keep_list(self.source, &table.span, frames)?)
             }
             Some((_, node)) => reader::pick(
                 self.source,

@@ -12,7 +12,7 @@ use super::reader::{self, Result, Source, Table};
 const MOST_STORES: u64 = 31;
 
 /// The most devices of a scenario.
-const MOST_DEVICES: usize = 8;
+const MOST_DEVICES: usize = 64;
 
 /// Where a writer's stores are logged, in the words of scenarios.
 pub(super) const LOGS: [(&str, WriterLog); 4] = [
@@ -52,7 +52,7 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
             return source.error(
                 &node.span,
                 format!("more than {MOST_DEVICES} devices"),
-                format!("a scenario has at most {MOST_DEVICES}; a search has room for 3"),
+                format!("a scenario has at most {MOST_DEVICES} devices"),
             );
         }
         let (name, config) = read_device(source, node, &writers.devices, parts)?;

@@ -148,7 +148,7 @@ pub struct Header {
     /// Kind `step`: how the schedule was found, in words (`random, seed 17`, `check`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_by: Option<String>,
-    /// Kind `step`: how many of the last steps are a cycle that can be gone for ever without progress.
+    /// Kind `step`: how many of the last steps are a cycle that can be gone for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle: Option<u64>,
     /// Kind `step`: the scenario whose schedule this is, as its file has it.

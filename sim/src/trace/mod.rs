@@ -25,8 +25,10 @@ mod words;
 mod writer;
 
 pub use error::{Complaint, Problem, TraceError};
+#[cfg(feature = "import")]
 pub(crate) use header::brief;
 pub use header::{Arch, Expect, FORMAT, Header, Kind, Machine, VERSION};
+#[cfg(feature = "import")]
 pub(crate) use lines::object_into;
 pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
 pub use names::{Cap, Errno, Exit};

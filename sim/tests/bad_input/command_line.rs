@@ -125,13 +125,18 @@ fn a_verdict_is_told_though_its_trace_cannot_be_kept() {
     let dir = tempfile::tempdir().expect("a directory");
     let at = dir.path();
     fs::write(at.join("lossy.toml"), lossy("")).expect("written");
+    let orders = lossy("").replace(
+        "\"finish\"",
+        "\"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
+    );
+    fs::write(at.join("orders.toml"), orders).expect("written");
     fs::write(at.join("taken"), "").expect("written");
     for args in [
         &["check", "lossy.toml"][..],
         &["run", "lossy.toml", "--seeds", "0..100"],
         &["check", "--liveness", "ring-full-polled"],
-        &["bugs", "C1"],
-        &["orders", "kernel-docs"],
+        &["bugs", "C01"],
+        &["orders", "orders.toml"],
     ] {
         let mut args = args.to_vec();
         args.extend(["--trace-dir", "taken", "--json"]);
@@ -173,7 +178,7 @@ fn an_interrupt_claims_nothing_that_was_not_done() {
         &["blame", "kernel-docs", "--pages", "pages", "--seeds", seeds],
         &["run", "kernel-docs", "bitmap-last-clear", "--seeds", seeds],
         &["debate", "-o", "page"],
-        &["bugs", "--statistics"],
+        &["bugs"],
     ];
     for args in commands {
         let child = dirtysim(at, args)
@@ -191,7 +196,7 @@ fn an_interrupt_claims_nothing_that_was_not_done() {
         let begun = std::time::Instant::now();
         let output = child.wait_with_output().expect("it ends");
         assert!(
-            begun.elapsed().as_secs() < 20,
+            begun.elapsed().as_secs() < 60,
             "{args:?}: {:?}",
             begun.elapsed()
         );

@@ -89,7 +89,7 @@ fn sizes_are_refused_before_anything_is_made_of_them() {
         "name = \"it\"\n[machine]\narch = \"x86\"\npages = 2\n[writers]\nvcpu = {{ stores = 1 }}\ndevices = [{devices}]\n[protocol]\nsteps = [\"finish\"]\n"
     );
     let said = error(&text);
-    assert!(said.contains("more than 8 devices"), "{said}");
+    assert!(said.contains("more than 64 devices"), "{said}");
     let slots = "[[slots]]\npages = 1\n".repeat(20_000);
     let said = error(&with("\"finish\"", &slots));
     assert!(said.contains("20000 slots"), "{said}");

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Debate, bounds};
 use crate::debate::claim::Outcome;
+use crate::debate::decide::Found;
 use crate::debate::judge::Judgement;
 use crate::fidelity::never_seen;
 
@@ -32,6 +33,9 @@ pub fn evidence_rows(judgement: &Judgement, with_paths: bool) -> Vec<Value> {
             "truncated"
         };
         row.insert("coverage".into(), coverage.into());
+        if let Found::Inconclusive { limit } = evidence.decision.found {
+            row.insert("limit".into(), limit.into());
+        }
         row.insert("bounds".into(), bounds(evidence).into());
         if !evidence.scenario.scaled.is_empty() {
             row.insert("scaled".into(), evidence.scenario.scaled.clone().into());

@@ -10,7 +10,7 @@ pub use html::page;
 #[cfg(feature = "cli")]
 pub(crate) use json::claim as claim_row;
 pub use json::{document, evidence_rows};
-pub use table::{markdown, markdown_short, terminal};
+pub use table::{markdown, terminal};
 pub use text::mail;
 
 use super::figures::{Bound, Plot};

@@ -1,4 +1,4 @@
-//! The table of verdicts, for a terminal and for a README.
+//! The table of verdicts, for a terminal and for a page of documentation.
 
 use super::{Debate, caveat, coverage};
 
@@ -35,34 +35,6 @@ pub fn terminal(debate: &Debate) -> String {
 
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
-}
-
-/// The table for a README: claims and verdicts.
-#[must_use]
-pub fn markdown_short(debate: &Debate) -> String {
-    let mut out = String::from("| claim | | verdict |\n|---|---|---|\n");
-    for judgement in &debate.judgements {
-        let claim = &judgement.claim;
-        out.push_str(&format!(
-            "| {} | {} | {}{} |\n",
-            claim.id,
-            cell(&claim.title),
-            judgement.verdict.name(),
-            if caveat(judgement).is_some() {
-                " †"
-            } else {
-                ""
-            }
-        ));
-    }
-    if debate
-        .judgements
-        .iter()
-        .any(|judgement| caveat(judgement).is_some())
-    {
-        out.push_str("\n† on some of its machines, which were read in the source and never seen on a kernel; `docs/debate.md` names them\n");
-    }
-    out
 }
 
 /// The table for a page of documentation: claims, verdicts, conditions, and what was seen.

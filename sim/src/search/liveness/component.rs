@@ -1,7 +1,7 @@
 //! Strongly connected components, and which of them can be gone round fairly.
 
-use super::Actors;
 use super::graph::{Graph, NONE};
+use super::{Actors, Endless};
 
 /// States between two looks at the clock.
 const PATIENCE: u32 = 1 << 20;
@@ -23,10 +23,11 @@ struct Frame {
     low: u32,
 }
 
-/// Looks at every component, by Tarjan's algorithm with a stack of its own (SIAM J. Comput. 1(2), 1972).
+/// Looks at every component of the edges that are of that kind, by Tarjan's algorithm with a stack of its own (SIAM J.
+/// Comput. 1(2), 1972).
 ///
 /// None: `go_on` said that it is enough.
-pub(super) fn find(graph: &Graph, go_on: &dyn Fn() -> bool) -> Option<Found> {
+pub(super) fn find(graph: &Graph, kind: Endless, go_on: &dyn Fn() -> bool) -> Option<Found> {
     let states = graph.expanded();
     // By state: 0, or the order in which it was met; NONE: its component is done.
     let mut order = vec![0_u32; states];
@@ -59,9 +60,11 @@ pub(super) fn find(graph: &Graph, go_on: &dyn Fn() -> bool) -> Option<Found> {
             let Some(frame) = frames.last_mut() else {
                 break;
             };
-            let next = graph.edges_of(frame.state).nth(frame.edge as usize);
-            if let Some(edge) = next {
+            if let Some(edge) = graph.edge(frame.state, frame.edge) {
                 frame.edge += 1;
+                if !edge.is_of(kind) {
+                    continue;
+                }
                 // A state that a limit left unexpanded has no edges, and so is in no component.
                 match order.get(edge.to as usize) {
                     Some(0) => entered = Some(edge.to),
@@ -77,7 +80,7 @@ pub(super) fn find(graph: &Graph, go_on: &dyn Fn() -> bool) -> Option<Found> {
             }
             if low == order[state as usize] {
                 let first = stack.iter().rposition(|other| *other == state).unwrap_or(0);
-                judge(graph, &stack[first..], low, &order, &mut found);
+                judge(graph, kind, &stack[first..], low, &order, &mut found);
                 for done in stack.drain(first..) {
                     order[done as usize] = NONE;
                 }
@@ -88,7 +91,14 @@ pub(super) fn find(graph: &Graph, go_on: &dyn Fn() -> bool) -> Option<Found> {
 }
 
 /// Looks whether a component can be gone round, and fairly. Its states are those met at `first` or later and not done.
-fn judge(graph: &Graph, states: &[u32], first: u32, order: &[u32], found: &mut Found) {
+fn judge(
+    graph: &Graph,
+    kind: Endless,
+    states: &[u32],
+    first: u32,
+    order: &[u32],
+    found: &mut Found,
+) {
     let inside = |state: u32| {
         order
             .get(state as usize)
@@ -98,8 +108,8 @@ fn judge(graph: &Graph, states: &[u32], first: u32, order: &[u32], found: &mut F
     let mut always = Actors(u16::MAX);
     let mut edges = 0_u64;
     for &state in states {
-        always.0 &= graph.enabled(state).0;
-        for edge in graph.edges_of(state).filter(|edge| inside(edge.to)) {
+        always.0 &= graph.enabled(state, kind).0;
+        for edge in graph.edges_of(state, kind).filter(|edge| inside(edge.to)) {
             acting.0 |= edge.actor.0;
             edges += 1;
         }
@@ -108,7 +118,7 @@ fn judge(graph: &Graph, states: &[u32], first: u32, order: &[u32], found: &mut F
         return;
     }
     found.components += 1;
-    let fair = always.without(acting).is_empty() && !graph.is_idle(states[0]);
+    let fair = always.without(acting).is_empty() && !graph.is_over(states[0], kind);
     let nearest = states.iter().min();
     let known = found.fair.as_ref().and_then(|fair| fair.first());
     if fair && (known.is_none() || nearest < known) {

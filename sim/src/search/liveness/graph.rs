@@ -1,8 +1,9 @@
-//! Every state and the edges between them that are no progress.
+//! Every state and the edges between them that a cycle may have.
 //!
 //! States are numbered in the order of a breadth-first search that goes through each level in order, so that numbers, and
 //! all that follows from them, do not depend on threads: threads find successors, one of them gives the numbers.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use dirtysim_model::machine::Machine;
@@ -17,7 +18,7 @@ use super::super::engine::choices;
 use super::super::limits::Limits;
 use super::super::sections::section_hash;
 use super::super::{Limit, Progress, Reduced, memory};
-use super::{Actors, is_progress};
+use super::{Actors, Endless, is_at_leisure, is_awaited, is_progress, is_unquiet};
 use crate::run::{has_work, is_stuck};
 
 /// States that are expanded before their successors are numbered.
@@ -33,11 +34,34 @@ const LEAST_SLOTS: usize = 1 << 16;
 /// A number of no state.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// An edge that is no progress.
+/// Of an edge: the step is progress.
+const PROGRESS: u16 = 1 << 15;
+/// Of an edge: the guest is not quiet.
+const UNQUIET: u16 = 1 << 14;
+/// Of a state: the lowest of the vCPUs, a bit each, that can do nothing but what they may as well not do.
+const LEISURE_SHIFT: u32 = 12;
+
+/// An edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Edge {
     pub(super) to: u32,
     pub(super) actor: Actors,
+    marks: u16,
+}
+
+impl Edge {
+    /// Whether a cycle of that kind may have it.
+    pub(super) fn is_of(self, kind: Endless) -> bool {
+        self.marks & excluded(kind) == 0
+    }
+}
+
+/// The marks of the edges that a cycle of that kind has not.
+fn excluded(kind: Endless) -> u16 {
+    match kind {
+        Endless::WithoutProgress => PROGRESS,
+        Endless::WithoutEnd => UNQUIET,
+    }
 }
 
 /// States by number, and their edges.
@@ -47,20 +71,24 @@ pub(super) struct Graph {
     prints: Vec<u64>,
     /// By state: the one that it was found from; [`NONE`] for the first.
     parents: Vec<u32>,
-    /// By state that was expanded: who can act.
-    enabled: Vec<Actors>,
+    /// By state that was expanded: who can act, and whose acting nobody may count on.
+    enabled: Vec<u16>,
     /// By state that was expanded: where its edges end in the lists below.
     ends: Vec<u32>,
     targets: Vec<u32>,
-    actors: Vec<Actors>,
+    /// By edge: who acts, and its marks.
+    actors: Vec<u16>,
     /// By level: its first state.
     levels: Vec<u32>,
     /// States in which every program has come to its end though somebody can act: nothing is missed there.
     idle: Vec<u32>,
+    /// States in which no end is awaited any more though somebody can act.
+    ended: Vec<u32>,
     deadlock: Option<u32>,
     /// Fingerprints to numbers: a number and 1, or 0.
     slots: Vec<u32>,
     pub(super) transitions: u64,
+    pub(super) without_progress: u64,
     pub(super) depth: u32,
 }
 
@@ -74,17 +102,27 @@ impl Graph {
         self.enabled.len()
     }
 
-    pub(super) fn edges(&self) -> usize {
+    fn edges(&self) -> usize {
         self.targets.len()
     }
 
-    pub(super) fn enabled(&self, state: u32) -> Actors {
-        self.enabled[state as usize]
+    /// Whose acting fairness counts on: who can act; for an end also only vCPUs that do not merely store on and on.
+    pub(super) fn enabled(&self, state: u32, kind: Endless) -> Actors {
+        let marks = self.enabled[state as usize];
+        let actors = Actors(marks & Actors::ALL);
+        match kind {
+            Endless::WithoutProgress => actors,
+            Endless::WithoutEnd => actors.without(Actors(marks >> LEISURE_SHIFT)),
+        }
     }
 
-    /// Whether no program of the VMM waits for anything.
-    pub(super) fn is_idle(&self, state: u32) -> bool {
-        self.idle.binary_search(&state).is_ok()
+    /// Whether nobody waits for anything any more.
+    pub(super) fn is_over(&self, state: u32, kind: Endless) -> bool {
+        let over = match kind {
+            Endless::WithoutProgress => &self.idle,
+            Endless::WithoutEnd => &self.ended,
+        };
+        over.binary_search(&state).is_ok()
     }
 
     /// The deadlock that is nearest to the start.
@@ -98,17 +136,37 @@ impl Graph {
         level(state) < level(other)
     }
 
-    pub(super) fn edges_of(&self, state: u32) -> impl Iterator<Item = Edge> {
+    /// The places of a state's edges in the lists; a state that was not expanded has none.
+    fn places(&self, state: u32) -> Range<usize> {
         let state = state as usize;
         let end = self.ends.get(state).map_or(0, |end| *end as usize);
         let begin = match state {
             0 => 0,
             _ => self.ends.get(state - 1).map_or(end, |end| *end as usize),
         };
-        (begin.min(end)..end).map(|at| Edge {
-            to: self.targets[at],
-            actor: self.actors[at],
-        })
+        begin.min(end)..end
+    }
+
+    fn edge_at(&self, place: usize) -> Edge {
+        let marks = self.actors[place];
+        Edge {
+            to: self.targets[place],
+            actor: Actors(marks & Actors::ALL),
+            marks,
+        }
+    }
+
+    /// The edge of that number of a state, of whatever kind.
+    pub(super) fn edge(&self, state: u32, number: u32) -> Option<Edge> {
+        let place = self.places(state).nth(number as usize)?;
+        Some(self.edge_at(place))
+    }
+
+    /// The edges of a state that a cycle of that kind may have.
+    pub(super) fn edges_of(&self, state: u32, kind: Endless) -> impl Iterator<Item = Edge> {
+        self.places(state)
+            .map(|place| self.edge_at(place))
+            .filter(move |edge| edge.is_of(kind))
     }
 
     /// The states from the first to `state`, along which each was found.
@@ -187,7 +245,8 @@ impl Graph {
                 + self.ends.capacity()
                 + self.targets.capacity()
                 + self.slots.capacity()
-                + self.idle.capacity())
+                + self.idle.capacity()
+                + self.ended.capacity())
                 * 4
             + (self.enabled.capacity() + self.actors.capacity()) * 2;
         // And what the search for components will take: a number each, and its stacks.
@@ -206,21 +265,24 @@ fn push<T>(list: &mut Vec<T>, item: T) {
 /// What one task finds.
 #[derive(Default)]
 struct Found {
-    /// For each state that was expanded: who can act, its transitions, and what it is.
-    states: Vec<(Actors, u32, Standing)>,
+    states: Vec<Expanded>,
     /// Successors in order.
     prints: Vec<u64>,
-    /// Who acted, where that was no progress.
-    without_progress: Vec<Option<Actors>>,
+    /// Who acted, and the step's marks.
+    actors: Vec<u16>,
     words: Vec<u64>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Waits,
-    /// Every program has come to its end.
-    Idle,
-    Deadlock,
+/// What there is to know of a state besides its edges.
+struct Expanded {
+    /// Who can act, and whose acting nobody may count on.
+    enabled: u16,
+    transitions: u32,
+    /// Every program has come to its end though somebody can act.
+    idle: bool,
+    /// No end is awaited any more though somebody can act.
+    ended: bool,
+    deadlock: bool,
 }
 
 /// Builds a [`Graph`].
@@ -337,7 +399,7 @@ impl<'a, L: Layout> Builder<'a, L> {
                 let slots = self.graph.wanted_slots(coming);
                 let buffers: usize = found
                     .iter()
-                    .map(|found| found.words.capacity() * 8 + found.prints.capacity() * 12)
+                    .map(|found| found.words.capacity() * 8 + found.prints.capacity() * 10)
                     .sum();
                 let blocks = (level.capacity() + next.capacity() + coming * stride) * 8 + buffers;
                 let table = (slots - self.graph.slots.len()) * 4;
@@ -380,28 +442,35 @@ impl<'a, L: Layout> Builder<'a, L> {
             self.packing.unpack(self.machine, words, &mut state);
             steps.clear();
             for_each_step(self.machine, &state, |step| steps.push(step));
-            let mut enabled = Actors::default();
+            let (mut enabled, mut counted_on) = (Actors::default(), Actors::default());
             for &step in &steps {
                 enabled.add(step.actor);
                 let mut after = state.clone();
                 apply(self.machine, &mut after, step);
-                let progress = is_progress(&state, step, &after);
-                let mut actor = Actors::default();
-                actor.add(step.actor);
-                found.without_progress.push((!progress).then_some(actor));
+                let mut marks = Actors::bit(step.actor);
+                if is_progress(&state, step, &after) {
+                    marks |= PROGRESS;
+                }
+                if is_unquiet(&state, step, &after) {
+                    marks |= UNQUIET;
+                }
+                if !is_at_leisure(&state, step) {
+                    counted_on.add(step.actor);
+                }
+                found.actors.push(marks);
                 let at = found.words.len();
                 found.words.resize(at + stride, 0);
                 self.pack(&mut after, &mut found.words[at..]);
                 found.prints.push(section_hash(0, &found.words[at..]));
             }
-            let standing = if steps.is_empty() && is_stuck(self.machine, &state) {
-                Standing::Deadlock
-            } else if !steps.is_empty() && !has_work(self.machine, &state) {
-                Standing::Idle
-            } else {
-                Standing::Waits
-            };
-            found.states.push((enabled, steps.len() as u32, standing));
+            let somebody = !steps.is_empty();
+            found.states.push(Expanded {
+                enabled: enabled.0 | enabled.without(counted_on).0 << LEISURE_SHIFT,
+                transitions: steps.len() as u32,
+                idle: somebody && !has_work(self.machine, &state),
+                ended: somebody && !is_awaited(self.machine, &state),
+                deadlock: !somebody && is_stuck(self.machine, &state),
+            });
         }
         found
     }
@@ -411,27 +480,32 @@ impl<'a, L: Layout> Builder<'a, L> {
         let stride = self.packing.words();
         let graph = &mut self.graph;
         let mut at = 0;
-        for (enabled, steps, standing) in found.states {
-            match standing {
-                Standing::Waits => {}
-                Standing::Idle => graph.idle.push(*number),
-                Standing::Deadlock => {
-                    graph.deadlock.get_or_insert(*number);
-                }
+        for state in found.states {
+            if state.idle {
+                graph.idle.push(*number);
             }
-            for _ in 0..steps {
+            if state.ended {
+                graph.ended.push(*number);
+            }
+            if state.deadlock {
+                graph.deadlock.get_or_insert(*number);
+            }
+            for _ in 0..state.transitions {
                 let (to, new) = graph.number_or_add(found.prints[at], *number);
                 if new {
                     next.extend_from_slice(&found.words[at * stride..(at + 1) * stride]);
                 }
-                if let Some(actor) = found.without_progress[at] {
+                let marks = found.actors[at];
+                graph.without_progress += u64::from(marks & PROGRESS == 0);
+                // What no cycle has is left out.
+                if marks & PROGRESS == 0 || marks & UNQUIET == 0 {
                     push(&mut graph.targets, to);
-                    push(&mut graph.actors, actor);
+                    push(&mut graph.actors, marks);
                 }
                 at += 1;
             }
-            graph.transitions += u64::from(steps);
-            push(&mut graph.enabled, enabled);
+            graph.transitions += u64::from(state.transitions);
+            push(&mut graph.enabled, state.enabled);
             push(&mut graph.ends, graph.targets.len() as u32);
             *number += 1;
         }

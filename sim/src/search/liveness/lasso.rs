@@ -9,7 +9,7 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
 
 use super::graph::{Builder, Graph};
-use super::{Actors, Lasso, is_progress};
+use super::{Actors, Endless, Lasso, is_at_leisure, is_awaited, is_progress, is_unquiet};
 use crate::ladder::{Packed, on_packed};
 use crate::run::has_work;
 use crate::scenario::Scenario;
@@ -24,23 +24,32 @@ pub(super) fn to_deadlock<L: Layout>(builder: &Builder<'_, L>, state: u32) -> Op
     for &next in &builder.graph().way_to(state)[1..] {
         steps.push(step_to(builder, &mut state_now, next, None)?);
     }
-    Some(Lasso { steps, cycle: 0 })
+    Some(Lasso {
+        kind: Endless::WithoutProgress,
+        steps,
+        cycle: 0,
+    })
 }
 
 /// The steps to the first state of a component, and a fair cycle in it.
-pub(super) fn through<L: Layout>(builder: &Builder<'_, L>, component: &[u32]) -> Option<Lasso> {
+pub(super) fn through<L: Layout>(
+    builder: &Builder<'_, L>,
+    kind: Endless,
+    component: &[u32],
+) -> Option<Lasso> {
     let graph = builder.graph();
     let first = *component.first()?;
     let mut lasso = to_deadlock(builder, first)?;
+    lasso.kind = kind;
     let mut state = builder.start.clone();
     for &step in &lasso.steps {
         apply(builder.machine, &mut state, step);
     }
-    let cycle = cycle(graph, component, first)?;
+    let cycle = cycle(graph, kind, component, first)?;
     let begin = builder.bits_of(&state);
     for _ in 0..MOST_TURNS {
         for &(actor, next) in &cycle {
-            let step = step_to(builder, &mut state, next, Some(actor))?;
+            let step = step_to(builder, &mut state, next, Some((actor, kind)))?;
             lasso.steps.push(step);
             lasso.cycle += 1;
         }
@@ -51,13 +60,13 @@ pub(super) fn through<L: Layout>(builder: &Builder<'_, L>, component: &[u32]) ->
     None
 }
 
-/// Takes the first step of `state` to the state of that number; where an actor is given, a step of that actor that is no
-/// progress.
+/// Takes the first step of `state` to the state of that number; where an actor is given, a step of that actor that is on
+/// cycles of that kind.
 fn step_to<L: Layout>(
     builder: &Builder<'_, L>,
     state: &mut State<L>,
     to: u32,
-    actor: Option<Actors>,
+    by: Option<(Actors, Endless)>,
 ) -> Option<Step> {
     let mut found = None;
     for_each_step(builder.machine, state, |step| {
@@ -66,8 +75,8 @@ fn step_to<L: Layout>(
         }
         let mut after = state.clone();
         apply(builder.machine, &mut after, step);
-        let wanted = actor.is_none_or(|actor| {
-            actor.0 == Actors::bit(step.actor) && !is_progress(state, step, &after)
+        let wanted = by.is_none_or(|(actor, kind)| {
+            actor.0 == Actors::bit(step.actor) && check_step(kind, state, step, &after).is_ok()
         });
         if wanted && builder.number_of(&after) == Some(to) {
             found = Some((step, after));
@@ -80,26 +89,32 @@ fn step_to<L: Layout>(
 
 /// A fair cycle from `first` back to it: who acts, and to which state. Always on to the nearest state or edge that
 /// serves an actor which was not served yet, then back.
-fn cycle(graph: &Graph, component: &[u32], first: u32) -> Option<Vec<(Actors, u32)>> {
+fn cycle(
+    graph: &Graph,
+    kind: Endless,
+    component: &[u32],
+    first: u32,
+) -> Option<Vec<(Actors, u32)>> {
+    let enabled = |state| graph.enabled(state, kind).0;
     let inside: BTreeSet<u32> = component.iter().copied().collect();
     let everybody = component.iter().fold(Actors::default(), |all, state| {
-        Actors(all.0 | graph.enabled(*state).0)
+        Actors(all.0 | enabled(*state))
     });
-    let mut unserved = Actors(everybody.0 & graph.enabled(first).0);
+    let mut unserved = Actors(everybody.0 & enabled(first));
     let mut cycle = Vec::new();
     let mut at = first;
     while !unserved.is_empty() {
-        let way = nearest(graph, &inside, at, |edge_actor, to| {
-            !Actors(unserved.0 & (edge_actor.0 | !graph.enabled(to).0)).is_empty()
+        let way = nearest(graph, kind, &inside, at, |edge_actor, to| {
+            !Actors(unserved.0 & (edge_actor.0 | !enabled(to))).is_empty()
         })?;
         for &(actor, to) in &way {
-            unserved.0 &= !(actor.0 | !graph.enabled(to).0);
+            unserved.0 &= !(actor.0 | !enabled(to));
             at = to;
         }
         cycle.extend(way);
     }
     if at != first || cycle.is_empty() {
-        cycle.extend(nearest(graph, &inside, at, |_, to| to == first)?);
+        cycle.extend(nearest(graph, kind, &inside, at, |_, to| to == first)?);
     }
     Some(cycle)
 }
@@ -107,6 +122,7 @@ fn cycle(graph: &Graph, component: &[u32], first: u32) -> Option<Vec<(Actors, u3
 /// The shortest way inside a component from `from` along an edge that is `wanted`.
 fn nearest(
     graph: &Graph,
+    kind: Endless,
     inside: &BTreeSet<u32>,
     from: u32,
     wanted: impl Fn(Actors, u32) -> bool,
@@ -115,7 +131,7 @@ fn nearest(
     let mut open = VecDeque::from([from]);
     while let Some(state) = open.pop_front() {
         for edge in graph
-            .edges_of(state)
+            .edges_of(state, kind)
             .filter(|edge| inside.contains(&edge.to))
         {
             if wanted(edge.actor, edge.to) {
@@ -147,10 +163,14 @@ pub enum NotALasso {
     Open,
     /// A step of the cycle is progress.
     Progress,
+    /// A step of the cycle is one of a guest that is not quiet.
+    Unquiet,
     /// An actor that can act in every state of the cycle does not.
     Unfair,
     /// Every program has come to its end: nothing is missed.
     Idle,
+    /// No end is awaited any more.
+    Ended,
     /// The states are larger than can be compared.
     TooLarge,
 }
@@ -162,6 +182,8 @@ impl std::fmt::Display for NotALasso {
             Self::Open => "the last steps do not lead back to where they began",
             Self::Progress => "one of the last steps brings the migration on",
             Self::Unfair => "an actor that can act throughout never does",
+            Self::Unquiet => "in one of the last steps the guest is not quiet",
+            Self::Ended => "every end that is waited for has come by then",
             Self::Idle => "every program has come to its end by then",
             Self::TooLarge => "its states are larger than can be compared",
         })
@@ -170,16 +192,36 @@ impl std::fmt::Display for NotALasso {
 
 impl std::error::Error for NotALasso {}
 
-/// Whether the last `cycle` of `steps` can be gone round for ever: they lead back to where they began, fairly and
-/// without progress. Looks at nothing but the steps, so that it confirms what a search has found.
+/// Whether a step may be on a cycle of that kind.
+fn check_step<L: Layout>(
+    kind: Endless,
+    before: &State<L>,
+    step: Step,
+    after: &State<L>,
+) -> Result<(), NotALasso> {
+    match kind {
+        Endless::WithoutProgress if is_progress(before, step, after) => Err(NotALasso::Progress),
+        Endless::WithoutEnd if is_unquiet(before, step, after) => Err(NotALasso::Unquiet),
+        Endless::WithoutProgress | Endless::WithoutEnd => Ok(()),
+    }
+}
+
+/// Whether the last `cycle` of `steps` can be gone round for ever in that way: they lead back to where they began, fairly,
+/// and without what that kind of cycle has not. Looks at nothing but the steps, so that it confirms what a search has found.
 ///
 /// # Errors
 /// What is missing.
-pub fn confirm(scenario: &Scenario, steps: &[Step], cycle: usize) -> Result<(), NotALasso> {
+pub fn confirm(
+    scenario: &Scenario,
+    kind: Endless,
+    steps: &[Step],
+    cycle: usize,
+) -> Result<(), NotALasso> {
     let start = Packed::start(scenario).map_err(|_| NotALasso::TooLarge)?;
     on_packed!(start, |start| confirm_in(
         &scenario.machine,
         start,
+        kind,
         steps,
         cycle
     ))
@@ -188,6 +230,7 @@ pub fn confirm(scenario: &Scenario, steps: &[Step], cycle: usize) -> Result<(), 
 fn confirm_in<L: Layout>(
     machine: &Machine,
     mut state: State<L>,
+    kind: Endless,
     steps: &[Step],
     cycle: usize,
 ) -> Result<(), NotALasso> {
@@ -199,7 +242,11 @@ fn confirm_in<L: Layout>(
     };
     let enabled = |state: &State<L>| {
         let mut actors = Actors::default();
-        for_each_step(machine, state, |step| actors.add(step.actor));
+        for_each_step(machine, state, |step| {
+            if kind == Endless::WithoutProgress || !is_at_leisure(state, step) {
+                actors.add(step.actor);
+            }
+        });
         actors
     };
     let stem = steps.len().checked_sub(cycle).ok_or(NotALasso::Open)?;
@@ -218,20 +265,20 @@ fn confirm_in<L: Layout>(
         let before = state.clone();
         apply(machine, &mut state, step);
         if at >= stem {
-            if is_progress(&before, step, &state) {
-                return Err(NotALasso::Progress);
-            }
+            check_step(kind, &before, step, &state)?;
             always.0 &= enabled(&before).0;
             acting.add(step.actor);
         }
     }
     if cycle == 0 || bits(&state) != begin {
-        Err(NotALasso::Open)
-    } else if !always.without(acting).is_empty() {
-        Err(NotALasso::Unfair)
-    } else if !has_work(machine, &state) {
-        Err(NotALasso::Idle)
-    } else {
-        Ok(())
+        return Err(NotALasso::Open);
+    }
+    if !always.without(acting).is_empty() {
+        return Err(NotALasso::Unfair);
+    }
+    match kind {
+        Endless::WithoutProgress if !has_work(machine, &state) => Err(NotALasso::Idle),
+        Endless::WithoutEnd if !is_awaited(machine, &state) => Err(NotALasso::Ended),
+        Endless::WithoutProgress | Endless::WithoutEnd => Ok(()),
     }
 }
