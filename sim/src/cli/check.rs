@@ -158,7 +158,9 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         report.subjects.push(judged);
     }
     report.count();
-    args.ci.apply(&mut report, &scenarios, global)?;
+    if let Err(error) = args.ci.apply(&mut report, &scenarios, global) {
+        report.errors.push(error);
+    }
     Ok(report)
 }
 

@@ -159,7 +159,9 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
         )?);
     }
     report.count();
-    args.ci.apply(&mut report, &scenarios, global)?;
+    if let Err(error) = args.ci.apply(&mut report, &scenarios, global) {
+        report.errors.push(error);
+    }
     Ok(report)
 }
 

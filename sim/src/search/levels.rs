@@ -87,9 +87,9 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
                 .map(|(invariant, depth)| Found { invariant, depth });
         }
         passed.limit = outcome;
-        if passed.limit.is_none() && search.limits.are_too_many(table.len()) {
-            // The level was judged to its end, and the next one is not known.
-            passed.limit = Some(Limit::States);
+        if search.limits.are_too_many(table.len()) {
+            // This level was judged to its end, unless another limit came; the next one is not known.
+            passed.limit = passed.limit.or(Some(Limit::States));
         } else {
             passed.states = table.len();
         }

@@ -2,6 +2,7 @@
 //! or time without bound; and a verdict that is there is told.
 
 mod command_line;
+mod fuzz;
 mod limits;
 mod scenarios;
 
