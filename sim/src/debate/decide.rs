@@ -60,6 +60,16 @@ pub fn decide(
     along: &[String],
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Decision, String> {
+    if !go_on() {
+        return Ok(Decision {
+            found: Found::Inconclusive {
+                limit: Limit::Interrupt.name(),
+            },
+            states: 0,
+            transitions: 0,
+            depth: 0,
+        });
+    }
     if !along.is_empty() {
         return witness(scenario, along, go_on);
     }

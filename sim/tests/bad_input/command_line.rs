@@ -196,7 +196,7 @@ fn an_interrupt_claims_nothing_that_was_not_done() {
         let begun = std::time::Instant::now();
         let output = child.wait_with_output().expect("it ends");
         assert!(
-            begun.elapsed().as_secs() < 60,
+            begun.elapsed().as_secs() < 300,
             "{args:?}: {:?}",
             begun.elapsed()
         );
