@@ -144,7 +144,7 @@ fn stateright_finds_the_same_states_and_the_same_depth_of_the_loss_where_scenari
     agree(&scaled("clear-after-copy", 1, 2));
     agree(&scaled("two-slots-one-get-missed", 1, 1));
     agree(&scaled("reset-signal", 1, 2));
-    agree(&scaled("x86-pml-enabled-late", 1, 3));
+    agree(&scaled("pml-not-waited", 1, 3));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The transition function: which steps are possible, and taking one. Everything that runs the model goes through here.
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Op};
 use crate::op::{Act, View};
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::words::{Duty, Found, Frame, NO_FRAME, Word};
+use crate::words::{Duty, Found, Frame, NO_FRAME, Waits, Word};
 use crate::{device, mutated, vcpu};
 
 pub use crate::words::step::{Actor, Choice, Effect, ResetCount, Step};
@@ -72,9 +72,30 @@ fn choices<L: Layout>(machine: &Machine, state: &State<L>, actor: Actor, found: 
     }
 }
 
+/// What an actor that has no step in `state` waits for; none where it has nothing left to do.
+#[must_use]
+pub fn blocked<L: Layout>(machine: &Machine, state: &State<L>, actor: Actor) -> Option<Waits> {
+    match actor {
+        Actor::Vcpu(vcpu) => vcpu::blocked(machine, state, usize::from(vcpu)),
+        Actor::Thread(thread) => {
+            let index = usize::from(thread);
+            let at = View {
+                machine,
+                state,
+                index,
+            };
+            state.current_op(machine, index)?.blocked(&at)
+        }
+        Actor::Device(_) => None,
+    }
+}
+
 /// Takes `step`, which is possible in `state`. The one transition function.
 #[inline]
 pub fn apply<L: Layout>(machine: &Machine, state: &mut State<L>, step: Step) -> Effect {
+    if let Actor::Thread(thread) = step.actor {
+        begin(machine, state, usize::from(thread));
+    }
     let effect = if machine.mutations.is_empty() {
         faithful(machine, state, step)
     } else {
@@ -86,6 +107,16 @@ pub fn apply<L: Layout>(machine: &Machine, state: &mut State<L>, step: Step) -> 
         Actor::Device(_) => {}
     }
     effect
+}
+
+/// An operation that begins has answered nothing yet; only one that asks what the one before it answered still finds that.
+#[inline(always)]
+fn begin<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize) {
+    if state.threads[thread].stage == 0
+        && !matches!(state.current_op(machine, thread), Some(Op::OnError(_)))
+    {
+        state.threads[thread].answer = Ok(0);
+    }
 }
 
 /// The step as the kernel, the VMM and the devices should take it.

@@ -2,14 +2,14 @@
 //!
 //! Search, schedules, replay, shrinking and stories all begin by asking this, so that they agree on it.
 
-use dirtysim_model::machine::Machine;
+use dirtysim_model::machine::{CAP_MANUAL_DIRTY_LOG_PROTECT2, Machine};
 use dirtysim_model::op::Op;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Effect, for_each_step};
 
-use crate::run::is_stuck;
+use crate::run::breaks_progress;
 use crate::scenario::Scenario;
 
 /// The claims that are broken in a state in which nobody has acted yet.
@@ -18,7 +18,7 @@ pub fn broken<L: Layout>(machine: &Machine, state: &State<L>) -> Invariants {
     let mut broken = oracle::check(machine, state, Effect::None);
     let mut any = false;
     for_each_step(machine, state, |_| any = true);
-    if !any && is_stuck(machine, state) {
+    if !any && breaks_progress(machine, state) {
         broken.insert(Invariant::MigrationMakesProgress);
     }
     broken
@@ -32,12 +32,15 @@ pub fn no_full_copy(scenario: &Scenario, invariant: Invariant) -> Option<&'stati
         invariant,
         Invariant::NoDirtyPageLost | Invariant::StalePageIsAccountedFor
     );
-    let plans = scenario
-        .machine
-        .programs
+    // INITIALLY_SET makes the first GET a full copy.
+    let initially_set = scenario
+        .setup
         .iter()
-        .flatten()
-        .any(|op| matches!(op, Op::CopyAll | Op::TakeAll));
+        .any(|op| matches!(op, Op::EnableCap(op) if op.cap == CAP_MANUAL_DIRTY_LOG_PROTECT2 && op.args0 & 2 != 0));
+    let plans = scenario.machine.ahead.iter().any(|ahead| {
+        let program = &ahead[0];
+        program.full_copy || initially_set && !program.log_on[0].is_empty()
+    });
     (about_pages && !plans).then_some(
         "Nothing plans a full copy, so that every page differs from the start: write \"copy-all\", or \"take-all\" and later \"copy\", behind \"enable-logging\".",
     )

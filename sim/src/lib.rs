@@ -29,10 +29,12 @@ mod plain;
 #[cfg(feature = "debate")]
 pub mod plot;
 pub mod random;
+pub mod refused;
 pub mod replay;
 pub mod reproduce;
 pub mod run;
 pub mod scenario;
+pub mod scheduler;
 pub mod search;
 pub mod shrink;
 pub mod sometimes;

@@ -43,7 +43,7 @@ pub struct Reproduced {
 }
 
 /// PCT as it is used for bugs: three changes of priority.
-const PCT: Scheduler = Scheduler::Pct { depth: 4 };
+pub const PCT: Scheduler = Scheduler::Pct { depth: 4 };
 
 /// Looks for what `scenario` expects to break, and shrinks what it finds. The same on any number of threads.
 ///
@@ -83,21 +83,21 @@ pub fn reproduce(scenario: &Scenario, budget: Budget) -> Option<Reproduced> {
 /// Schedules until a bug was found, over [`SEED_RANGES`] ranges of seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Median {
-    /// The median of the schedules until found; none: in half of the ranges it was not, within [`MOST_SCHEDULES`].
+    /// The median of the schedules until found; none: in half of the ranges it was not.
     pub schedules: Option<u64>,
     /// Ranges in which it was found.
     pub found: u64,
 }
 
-/// The median of the schedules until found; of an even number of ranges, the lower of the two in the middle.
+/// The median of the schedules until a scheduler found it, of at most `most`; of an even number of ranges, the lower of the two in
+/// the middle.
 #[must_use]
-pub fn median_schedules(scenario: &Scenario, pct: bool) -> Median {
-    let scheduler = if pct { PCT } else { Scheduler::Random };
+pub fn median_schedules(scenario: &Scenario, scheduler: Scheduler, most: u64) -> Median {
     let mut counts: Vec<u64> = (0..SEED_RANGES)
         .filter_map(|range| {
             let first = range * RANGE_DISTANCE;
             let options = run::Options {
-                seeds: first..first + MOST_SCHEDULES,
+                seeds: first..first + most,
                 scheduler,
                 keep_going: false,
             };

@@ -1,44 +1,22 @@
 //! Seeded schedules: the model driven by a random scheduler, every claim checked after every step.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::vcpu::Exit;
-use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
+use dirtysim_model::transition::{Step, apply, for_each_step};
 use rayon::prelude::*;
 
 use crate::first;
 use crate::ladder::{Any, on_any};
 use crate::random::Choices;
+use crate::refused::{Call, Refused};
 use crate::scenario::{Expect, Scenario};
+pub use crate::scheduler::Scheduler;
 use crate::sometimes::Seen;
-
-/// How the next step is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheduler {
-    /// Every possible step is as likely as another.
-    Random,
-    /// Probabilistic concurrency testing: the actor of the highest priority acts; priorities are random, and at
-    /// `depth - 1` random steps the actor at work falls behind all others (Burckhardt et al., ASPLOS 2010).
-    Pct {
-        /// The number of ordering constraints that a bug may need; at least 1.
-        depth: u32,
-    },
-}
-
-impl Scheduler {
-    /// The name on the command line and in documents.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Random => "random",
-            Self::Pct { .. } => "pct",
-        }
-    }
-}
 
 /// The most steps of one schedule. Longer ones go round in a circle; they make a verdict inconclusive.
 pub const MOST_STEPS: u64 = 50_000;
@@ -85,6 +63,8 @@ pub struct Outcome {
     pub broken: Invariants,
     /// What happened in some schedule.
     pub seen: Seen,
+    /// Ioctls that were refused in some schedule.
+    pub refused: BTreeSet<Refused>,
     /// Schedules that were cut at [`MOST_STEPS`].
     pub cut: u64,
 }
@@ -126,6 +106,7 @@ struct Schedule {
     failure: Option<Invariant>,
     broken: Invariants,
     seen: Seen,
+    refused: BTreeSet<Refused>,
     cut: bool,
 }
 
@@ -145,6 +126,7 @@ fn run_in<L: Layout>(
         failure: None,
         broken: Invariants::NONE,
         seen: Seen::default(),
+        refused: BTreeSet::new(),
         cut: 0,
     };
     let mut failing = None;
@@ -191,6 +173,7 @@ fn run_in<L: Layout>(
                 outcome.longest = outcome.longest.max(schedule.steps);
                 outcome.broken.union(schedule.broken);
                 outcome.seen.union(schedule.seen);
+                outcome.refused.extend(schedule.refused);
                 outcome.cut += u64::from(schedule.cut);
                 if let Some(invariant) = schedule.failure {
                     failing.get_or_insert((seed, invariant));
@@ -245,63 +228,6 @@ struct Runner<'a, L: Layout> {
     at_first: Invariants,
 }
 
-/// The priorities of PCT.
-struct Priorities {
-    /// Actor and priority; the highest acts.
-    of: Vec<(Actor, i64)>,
-    /// Steps at which the actor at work falls, and to what.
-    changes: Vec<(u64, i64)>,
-    /// The lowest priority given so far.
-    lowest: i64,
-}
-
-impl Priorities {
-    fn new<L: Layout>(state: &State<L>, depth: u32, length: u64, choices: &mut Choices) -> Self {
-        let vcpus = (0..state.vcpus.len()).map(|index| Actor::Vcpu(index as u8));
-        let threads = (0..state.threads.len()).map(|index| Actor::Thread(index as u8));
-        let devices = (0..state.devices.len()).map(|index| Actor::Device(index as u8));
-        let mut actors: Vec<Actor> = vcpus.chain(threads).chain(devices).collect();
-        choices.shuffle(&mut actors);
-        let first = i64::from(depth);
-        let of = actors
-            .into_iter()
-            .enumerate()
-            .map(|(index, actor)| (actor, first + index as i64))
-            .collect();
-        let span = u32::try_from(length).unwrap_or(u32::MAX);
-        let changes = (1..depth)
-            .map(|change| (u64::from(choices.below(span)), first - i64::from(change)))
-            .collect();
-        Self {
-            of,
-            changes,
-            lowest: 0,
-        }
-    }
-
-    fn set(&mut self, actor: Actor, priority: i64) {
-        for (known, value) in &mut self.of {
-            if *known == actor {
-                *value = priority;
-            }
-        }
-    }
-
-    fn highest(&self, possible: &[Step]) -> Actor {
-        let priority = |actor: Actor| {
-            self.of
-                .iter()
-                .find(|(known, _)| *known == actor)
-                .map_or(i64::MIN, |(_, p)| *p)
-        };
-        possible
-            .iter()
-            .map(|step| step.actor)
-            .max_by_key(|actor| priority(*actor))
-            .expect("some step is possible")
-    }
-}
-
 impl<'a, L: Layout> Runner<'a, L> {
     fn new(
         machine: &'a Machine,
@@ -325,17 +251,15 @@ impl<'a, L: Layout> Runner<'a, L> {
         let machine = self.machine;
         let mut choices = Choices::new(seed, 0);
         let mut state = self.start.clone();
-        let mut priorities = match self.scheduler {
-            Scheduler::Random => None,
-            Scheduler::Pct { depth } => {
-                Some(Priorities::new(&state, depth, self.length, &mut choices))
-            }
-        };
+        let mut pick = self
+            .scheduler
+            .begin(seed, &state, self.length, &mut choices);
         let mut schedule = Schedule {
             steps: 0,
             failure: None,
             broken: Invariants::NONE,
             seen: Seen::default(),
+            refused: BTreeSet::new(),
             cut: false,
         };
         schedule.broken.union(self.at_first);
@@ -347,7 +271,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             self.possible.clear();
             for_each_step(machine, &state, |step| self.possible.push(step));
             if self.possible.is_empty() {
-                if is_stuck(machine, &state) {
+                if breaks_progress(machine, &state) {
                     let mut broken = Invariants::NONE;
                     broken.insert(Invariant::MigrationMakesProgress);
                     schedule.broken.union(broken);
@@ -359,26 +283,14 @@ impl<'a, L: Layout> Runner<'a, L> {
                 schedule.cut = true;
                 return schedule;
             }
-            let step = match &mut priorities {
-                None => self.possible[choices.below(self.possible.len() as u32) as usize],
-                Some(priorities) => {
-                    let mut actor = priorities.highest(&self.possible);
-                    if let Some(change) = priorities
-                        .changes
-                        .iter()
-                        .position(|(at, _)| *at == schedule.steps)
-                    {
-                        let (_, priority) = priorities.changes.swap_remove(change);
-                        priorities.set(actor, priority);
-                        actor = priorities.highest(&self.possible);
-                    }
-                    self.possible.retain(|step| step.actor == actor);
-                    self.possible[choices.below(self.possible.len() as u32) as usize]
-                }
-            };
+            let step = pick.pick(&state, &mut self.possible, schedule.steps, &mut choices);
             schedule.seen.note(machine, &state, step);
+            let call = Call::of(machine, &state, step);
             let effect = apply(machine, &mut state, step);
             schedule.steps += 1;
+            schedule
+                .refused
+                .extend(call.and_then(|call| call.refused(&state)));
             if let Some(steps) = record.as_deref_mut() {
                 steps.push(step);
             }
@@ -390,15 +302,7 @@ impl<'a, L: Layout> Runner<'a, L> {
                     return schedule;
                 }
             }
-            if let (Some(priorities), Actor::Vcpu(vcpu)) = (&mut priorities, step.actor) {
-                // A vCPU that exits 31 for ever must not keep everybody else from acting.
-                let v = &state.vcpus[usize::from(vcpu)];
-                if v.is_stopped() && v.exit == Exit::DirtyRingFull {
-                    priorities.lowest -= 1;
-                    let lowest = priorities.lowest;
-                    priorities.set(step.actor, lowest);
-                }
-            }
+            pick.took(&state, step.actor);
         }
     }
 }
@@ -407,6 +311,11 @@ impl<'a, L: Layout> Runner<'a, L> {
 #[must_use]
 pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
     !state.finished && !state.crashed && has_work(machine, state)
+}
+
+/// Whether it breaks the claim of progress, by which not every scenario is judged.
+pub(crate) fn breaks_progress<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    machine.claims.has(Invariant::MigrationMakesProgress) && is_stuck(machine, state)
 }
 
 /// Whether a program has not come to its end.

@@ -388,8 +388,10 @@ impl Facts {
         let t = &state.threads[thread];
         let program = &machine.programs[thread];
         let at = usize::from(t.op);
+        // What is for memslots of a kind may be passed by up to the end.
+        let passes = |op: &Op| matches!(op, Op::PassUnless(look) if usize::from(look.to) >= program.len() && !look.is_so(state));
         if at < program.len()
-            && is_last(program, at)
+            && (is_last(program, at) || passes(&program[at]))
             && let Some(ended) = THREAD_ENDED.get(thread)
         {
             self.insert(*ended, true);

@@ -129,6 +129,150 @@ fn qemus_log_is_read_in_the_forms_of_its_versions() {
     }
 }
 
+/// An imported log: how many of its lines are damaged, and its events without their times.
+fn events_of(log: &str) -> (u64, Vec<Observed>) {
+    let input = fs::File::open(directory().join(log)).expect(log);
+    let mut trace = Vec::new();
+    let logs = vec![(log.to_owned(), input)];
+    let summary = import_logs(logs, &mut trace, &LogOptions::default()).expect(log);
+    let rows = TraceReader::new(trace.as_slice(), log)
+        .unwrap()
+        .rows::<ObservedEvent>()
+        .unwrap();
+    let events = rows.map(|row| row.unwrap().row.what).collect();
+    (summary.logs[0].damaged_lines, events)
+}
+
+/// A memslot of `size` bytes at `gpa`.
+fn memslot(slot: u32, flags: u64, gpa: u64, size: u64) -> Observed {
+    Observed::QemuSetMemory {
+        slot,
+        flags,
+        gpa,
+        size,
+        ret: 0,
+    }
+}
+
+#[test]
+fn a_memslot_with_fields_behind_its_result_is_read_and_its_line_may_be_indented() {
+    plain("qemu-fields-behind-ret");
+    let (damaged, events) = events_of("qemu-fields-behind-ret.log");
+    assert_eq!(damaged, 0);
+    let expected = [
+        memslot(0, 4, 0, 0x8000_0000),
+        memslot(1, 5, 0x1_0000_0000, 0x3_8000_0000),
+        memslot(0, 0, 0, 0),
+        Observed::QemuSyncStart,
+        Observed::QemuSyncEnd { dirty_pages: 10 },
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn qemus_times_may_be_nanoseconds() {
+    plain("qemu-nanoseconds");
+    let (damaged, events) = events_of("qemu-nanoseconds.log");
+    assert_eq!(damaged, 0);
+    let expected = [
+        Observed::QemuSyncStart,
+        Observed::QemuFlush { finished: false },
+        Observed::QemuReapVcpu { cpu_index: 0 },
+        Observed::QemuPage {
+            cpu_index: 0,
+            fetch: 0,
+            offset: 0x20,
+        },
+        Observed::QemuReap { count: 1 },
+        Observed::QemuFlush { finished: true },
+        Observed::QemuSyncEnd { dirty_pages: 1 },
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn a_log_that_was_quoted_and_broken_by_a_mail_is_read() {
+    plain("mail-quoted");
+    let (damaged, events) = events_of("mail-quoted.log");
+    assert_eq!(damaged, 0);
+    let expected = [
+        memslot(3, 1, 0xfd00_0000, 0x100_0000),
+        memslot(65_539, 1, 0xfd00_0000, 0x100_0000),
+        Observed::QemuSyncStart,
+        Observed::QemuSyncEnd { dirty_pages: 3 },
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn a_kernels_log_that_was_quoted_and_broken_by_a_mail_is_the_same_log() {
+    for log in ["ftrace", "trace-cmd", "perf-pid"] {
+        let text = fs::read_to_string(directory().join(format!("{log}.log"))).unwrap();
+        let mut mail = "On Friday a reader wrote:\n".to_owned();
+        for line in text.lines() {
+            // As a mail program breaks a line: at the last space before its column 72.
+            let mut rest = line;
+            while let Some(at) = rest.get(..72).and_then(|first| first.rfind(' ')) {
+                if rest[..at].trim().is_empty() {
+                    break;
+                }
+                mail.push_str(&format!("> {}\n", &rest[..at]));
+                rest = &rest[at + 1..];
+            }
+            mail.push_str(&format!("> {rest}\n"));
+        }
+        let of = |text: &str| {
+            let mut trace = Vec::new();
+            let logs = vec![(log.to_owned(), text.as_bytes())];
+            let summary = import_logs(logs, &mut trace, &LogOptions::default()).expect(log);
+            let rows = TraceReader::new(trace.as_slice(), log)
+                .unwrap()
+                .rows::<ObservedEvent>()
+                .unwrap();
+            let rows: Vec<ObservedEvent> = rows
+                .map(|row| ObservedEvent {
+                    line: 0,
+                    ..row.unwrap().row
+                })
+                .collect();
+            (rows, summary.logs[0].joined_lines)
+        };
+        let (plain, joined) = of(&text);
+        assert_eq!(joined, 0, "{log}");
+        let (mailed, joined) = of(&mail);
+        assert!(joined > 10, "{log}: {joined}\n{mail}");
+        assert_eq!(mailed, plain, "{log}\n{mail}");
+    }
+}
+
+#[test]
+fn logs_of_two_clocks_are_refused_with_both_ranges() {
+    let kernel = fs::read_to_string(directory().join("ftrace.log")).unwrap();
+    let qemu = fs::read_to_string(directory().join("qemu-7.2-timestamp.log")).unwrap();
+    let merge = |qemu: &str| {
+        let logs = vec![
+            ("kernel.log".to_owned(), kernel.as_bytes()),
+            ("qemu.log".to_owned(), qemu.as_bytes()),
+        ];
+        import_logs(logs, Vec::new(), &LogOptions::default())
+    };
+    let error = merge(&qemu).unwrap_err().to_string();
+    assert_eq!(
+        error.lines().next().unwrap_or_default(),
+        "kernel.log: its events are from 101.000004 s to 101.000137 s, and those of qemu.log from 1767225600.100014 s \
+         (2026-01-01T00:00:00.100014Z) to 1767225600.100263 s (2026-01-01T00:00:00.100263Z): the two have no moment in \
+         common, so that nothing says which came first",
+        "{error}"
+    );
+    for word in ["-C mono", "one by one", "`cat`"] {
+        assert!(error.contains(word), "{error}");
+    }
+    // On the kernel's clock they are merged.
+    let shifted = qemu.replace("@1767225600.100", "@101.000");
+    assert_ne!(shifted, qemu);
+    merge(&shifted).unwrap();
+}
+
 #[test]
 fn the_kernel_and_qemu_in_one_buffer_check_each_other() {
     let options = LogOptions {

@@ -9,7 +9,7 @@ use dirtysim::search::liveness::{
     Endless, NotALasso, Report, confirm, is_at_leisure, is_awaited, is_progress, is_unquiet,
     liveness,
 };
-use dirtysim::search::{Coverage, Limit, Options, Reductions, Verdict};
+use dirtysim::search::{self, Coverage, Limit, Options, Reductions, Verdict};
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
@@ -210,6 +210,7 @@ fn small() -> Vec<Scenario> {
     for name in [
         "reset-signal",
         "x86-pml-enabled-late",
+        "pml-not-waited",
         "s390-mark-during-get",
         "c03",
         "k08",
@@ -333,6 +334,60 @@ fn an_end_that_is_waited_for_comes_or_a_cycle_shows_that_it_need_not() {
         if report.verdict == Verdict::Violated {
             shows_it(&scenario, &report);
         }
+    }
+}
+
+/// Two threads that signal each other, and whether they may hang.
+const SIGNALS: [(&str, &str, bool); 5] = [
+    // Asked and answered, whoever comes first.
+    (
+        "{ signal = \"a\" }, { wait = \"b\" }",
+        "{ wait = \"a\" }, { signal = \"b\" }",
+        false,
+    ),
+    // Both wait first.
+    (
+        "{ wait = \"b\" }, { signal = \"a\" }",
+        "{ wait = \"a\" }, { signal = \"b\" }",
+        true,
+    ),
+    // Two signals may be one.
+    (
+        "{ signal = \"a\" }, { signal = \"a\" }",
+        "{ wait = \"a\" }, { wait = \"a\" }, \"finish\"",
+        true,
+    ),
+    // A wait takes the signal away.
+    (
+        "{ signal = \"a\" }, { wait = \"a\" }",
+        "{ wait = \"a\" }",
+        true,
+    ),
+    // Signals are apart.
+    (
+        "{ signal = \"a\" }, { signal = \"b\" }",
+        "{ wait = \"b\" }, { wait = \"a\" }",
+        false,
+    ),
+];
+
+#[test]
+fn a_signal_is_there_until_a_wait_takes_it_and_an_answer_that_never_comes_is_a_deadlock() {
+    for (first, second, hangs) in SIGNALS {
+        let text = format!(
+            "name = \"signals\"\nexpect = {{ violated = \"migration_makes_progress\" }}\n[machine]\narch = \"x86\"\nvcpus = 1\npages = 1\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", {first}]\n[[protocol.threads]]\nname = \"other\"\nsteps = [{second}]\n"
+        );
+        let scenario = Scenario::from_toml("signals", &text).expect("it is a scenario");
+        let options = Options {
+            keep_going: true,
+            ..Options::default()
+        };
+        let checked = search::check(&scenario, &options, &|_| true).expect("it is small");
+        let stuck = Invariant::MigrationMakesProgress;
+        assert_eq!(checked.broken.has(stuck), hangs, "{first} / {second}");
+        let report = search(&scenario, Reductions::ALL, 1);
+        assert_eq!(report.broken.has(stuck), hangs, "{first} / {second}");
+        assert!(report.lasso.is_none_or(|lasso| lasso.cycle == 0));
     }
 }
 

@@ -40,19 +40,13 @@ fn every_command_that_judges_a_scenario_says_what_of_it_no_kernel_was_seen_doing
     let directory = tempfile::tempdir().expect("a directory");
     let at = directory.path();
     std::fs::write(at.join("pages"), "ram:0\n").expect("written");
-    let trace = "t/x86-pml-enabled-late.trace.jsonl";
+    let trace = "t/pml-not-waited.trace.jsonl";
     // `run` comes first: the commands on traces take what it leaves.
     let commands: [&[&str]; 10] = [
-        &["run", "x86-pml-enabled-late", "--trace-dir", "t"],
-        &["check", "x86-pml-enabled-late", "--trace-dir", "c"],
-        &[
-            "check",
-            "x86-pml-enabled-late",
-            "--liveness",
-            "--trace-dir",
-            "l",
-        ],
-        &["orders", "x86-pml-enabled-late", "--trace-dir", "o"],
+        &["run", "pml-not-waited", "--trace-dir", "t"],
+        &["check", "pml-not-waited", "--trace-dir", "c"],
+        &["check", "pml-not-waited", "--liveness", "--trace-dir", "l"],
+        &["orders", "pml-not-waited", "--trace-dir", "o"],
         &["bugs", "K04", "--trace-dir", "b"],
         &["replay", trace],
         &["shrink", trace, "-o", "short.trace.jsonl"],

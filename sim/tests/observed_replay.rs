@@ -89,6 +89,76 @@ fn a_broken_contract_is_the_answer_and_no_run_is_looked_for() {
 }
 
 #[test]
+fn a_defect_behind_any_number_of_notes_is_the_verdict() {
+    // The same page again and again, with nothing re-armed between, and at last an index that jumps.
+    let mut rows: Vec<String> = (1..=1_500).map(|n| push(0, n, 0, 7)).collect();
+    rows.push(push(0, 1_502, 0, 8));
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    let (_dir, name) = trace(&rows);
+    let (code, document) = replay(&[&name]);
+    assert_eq!(code, Some(1), "{document:#}");
+    assert_eq!(document["verdict"], "violated");
+    assert_eq!(document["divergences"], 1);
+    let check = &document["check"];
+    assert_eq!(check["weights"]["note"], 1_499);
+    let findings = check["findings"].as_array().expect("findings");
+    assert_eq!(findings[0]["claim"], "dirty_index_advances_by_one");
+    assert_eq!(findings.len(), 101, "the defect, and the first notes");
+    let text = Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+        .args(["replay", &name])
+        .output()
+        .expect("the binary runs");
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("findings: 1 defect, 1499 notes"), "{text}");
+    assert!(text.contains("  defect, line 1501"), "{text}");
+}
+
+#[test]
+fn what_the_import_was_told_is_not_told_again() {
+    // The ring is soft-full at 192 of 256 entries: the exit was due, and in a ring of 4096 it was not.
+    let mut text = String::new();
+    for n in 1..=192 {
+        text.push_str(&format!(
+            "       CPU 0/KVM-4242    [003] ..... 101.{n:06}: kvm_dirty_ring_push: ring 0: dirty {n:#x} reset 0x0 slot 1 \
+             offset {n:#x} (used {n})\n"
+        ));
+    }
+    text.push_str("       CPU 0/KVM-4242    [003] ..... 101.900000: kvm_dirty_ring_exit: vcpu 0\n");
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(place("log"), text).expect("it can be written");
+    let import = |entries: &str, reserved: &str| {
+        Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+            .args(["import", &place("log"), "--ring-entries", entries])
+            .args(["--ring-reserved", reserved, "-o", &place("trace.jsonl")])
+            .output()
+            .expect("the binary runs")
+    };
+    assert_eq!(import("256", "64").status.code(), Some(0));
+    let (code, document) = replay(&[&place("trace.jsonl")]);
+    assert_eq!(document["check"]["soft_limit"]["given"], 192);
+    assert_eq!(code, Some(0), "{document:#}");
+    // What is said now has the last word.
+    let (code, document) = replay(&[&place("trace.jsonl"), "--ring-entries", "4096"]);
+    assert_eq!(document["check"]["soft_limit"]["given"], 4032);
+    assert_eq!(code, Some(1), "{document:#}");
+    // The import itself says so too.
+    let output = import("4096", "64");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(replay(&[&place("trace.jsonl")]).0, Some(1));
+    // Rings that there are not.
+    for (entries, reserved, why) in [
+        ("500", "64", "`ring_entries` is 500"),
+        ("512", "576", "`ring_reserved` is 576"),
+    ] {
+        let output = import(entries, reserved);
+        assert_eq!(output.status.code(), Some(2));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
 fn a_log_that_no_run_is_known_for_is_inconclusive_and_says_where() {
     // RESET goes through the rings in the order of the vCPUs; this log has it the other way round, twice.
     let rows = [

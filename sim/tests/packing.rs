@@ -78,11 +78,22 @@ fn a_packed_state_behaves_as_the_state_that_it_stands_for() {
 
 #[test]
 #[cfg(debug_assertions)]
-#[should_panic = "lost of it is {\"BITMAP\"}"]
+#[should_panic = "{\"BITMAP\"} outgrew its 4 bits"]
 fn a_state_that_would_not_come_back_is_told() {
     let scenario = builtin("kernel-docs").expect("it is built in");
     let mut state: State<Small> = scenario.start().expect("there is room");
     let packing = Packing::new(&scenario.machine, &state);
     state.bitmap.insert(15);
+    packing.pack(&scenario.machine, &mut state, &mut vec![0; packing.words()]);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic = "what has no bits never changes"]
+fn a_field_that_is_left_out_and_changes_is_told() {
+    let scenario = builtin("kernel-docs").expect("it is built in");
+    let mut state: State<Small> = scenario.start().expect("there is room");
+    let packing = Packing::new(&scenario.machine, &state);
+    state.own_log.insert(0);
     packing.pack(&scenario.machine, &mut state, &mut vec![0; packing.words()]);
 }

@@ -66,6 +66,8 @@ fn a_word_takes_the_keys_of_its_row_and_no_other() {
             | "end-free"
             | "mark-queues" => "pages = [0],",
             "join-thread" => "thread = 1,",
+            "signal" | "wait" => "name = \"asked\",",
+            "remove-slot" | "move-slot" => "slot = \"ram\",",
             _ => "",
         };
         let text = format!(
@@ -101,4 +103,70 @@ steps = ["copy"]
         row.sort_unstable();
         assert_eq!(has, row, "{word}: {error}");
     }
+}
+
+/// What is wrong with a protocol of two threads.
+fn wrong(first: &str, second: &str) -> String {
+    let text = format!(
+        r#"
+name = "signals"
+[machine]
+arch = "x86"
+vcpus = 1
+pages = 1
+[protocol]
+steps = ["enable-logging", "copy-all", {first}, "finish"]
+[[protocol.threads]]
+name = "answers"
+steps = [{second}]
+"#
+    );
+    match Scenario::from_toml("signals.toml", &text) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_signal_has_two_sides_and_comes_before_what_waits_for_it() {
+    let ask = r#"{ signal = "asked" }, { wait = "answered" }"#;
+    let long = r#"{ step = "wait", name = "asked" }, { step = "signal", name = "answered" }"#;
+    assert_eq!(wrong(ask, long), "");
+    for (first, second, says) in [
+        (
+            ask,
+            r#"{ wait = "asked" }"#,
+            "`answered` is waited for, and nobody signals it",
+        ),
+        (
+            r#"{ signal = "asked" }"#,
+            r#""copy""#,
+            "`asked` is signalled, and nobody waits for it",
+        ),
+        (
+            ask,
+            r#"{ wait = "asked" }, { signal = "answred" }"#,
+            "did you mean `answred`?",
+        ),
+        (
+            ask,
+            r#"{ wait = "answered" }, { signal = "answered" }, { wait = "asked" }"#,
+            "the step before it waits for `answered`, which no step that is reached signals",
+        ),
+        (
+            r#"{ signal = "asked", name = "x" }"#,
+            r#"{ wait = "asked" }"#,
+            "unknown key `name`",
+        ),
+        (r#"{ signal = true }"#, r#""copy""#, "`name` is"),
+        (r#""wait""#, r#""copy""#, "`wait` without `name`"),
+    ] {
+        let error = wrong(first, second);
+        assert!(error.contains(says), "{first} / {second}: {error}");
+        assert!(error.contains("signals.toml:"), "{error}");
+    }
+    let many: Vec<String> = (0..9)
+        .map(|signal| format!("{{ signal = \"s{signal}\" }}"))
+        .collect();
+    assert!(wrong(&many.join(", "), r#""copy""#).contains("more than 8 signals"));
 }

@@ -82,6 +82,16 @@ fn follow<L: Layout>(scenario: &Scenario, start: &State<L>, seeds: u64, met: &mu
             let changed = symmetry.canonical(machine, &mut representative);
             assert_eq!(!changed, vcpus_stay && pages_stay, "{place}: the orders");
             assert_eq!(changed, pack(&representative) != words, "{place}: the bits");
+            if pages && vcpus_stay && symmetry.has_ranks() {
+                let vcpus = 0..state.vcpus.len();
+                let vcpus = vcpus.map(|vcpu| symmetry.vcpu_ranks(machine, &state, vcpu));
+                let shared = symmetry.shared_ranks(machine, &state);
+                let exchange = symmetry.exchange([shared].into_iter().chain(vcpus));
+                let mut moved = state.clone();
+                Symmetry::move_pages(machine, &mut moved, exchange);
+                let place = format!("{place}: where pages go");
+                assert_eq!(pack(&moved), pack(&representative), "{place}");
+            }
             let mut again = unpack(&pack(&representative));
             assert!(
                 !symmetry.canonical(machine, &mut again),

@@ -96,6 +96,7 @@ fn this_kernel_answers_the_stored_recordings_as_the_recorded_one_did() {
             let located = located.expect("a row");
             match located.row {
                 CallRow::Section(_) => kernel.begin_section(),
+                CallRow::Unknown(unknown) => panic!("{}", unknown.unknown),
                 CallRow::Call(row) => {
                     let call = with_own_layout(&VmCall {
                         vm: row.vm,

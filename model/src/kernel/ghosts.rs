@@ -29,7 +29,8 @@ pub(crate) fn note_report<L: Layout>(machine: &Machine, state: &mut State<L>, ho
         .any(|account| match account {
             Account::FullCopy | Account::AlwaysDirty => false,
             Account::Bitmap => !shown,
-            Account::Pending
+            Account::Declared
+            | Account::Pending
             | Account::Hand
             | Account::OwnLog
             | Account::Scratch

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::words::{Frame, HostPage, Mutations};
+use crate::words::{Frame, HostPage, Invariants, Mutations};
 
 mod device;
 pub mod program;
@@ -98,13 +98,28 @@ pub struct VcpuConfig {
     pub steal_log: WriterLog,
 }
 
-/// What lies ahead of a thread at an operation of its program.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// What lies ahead of a thread at an operation of its program, on some way through it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ahead {
     /// A copy of all memory begins at this operation or later.
     pub full_copy: bool,
     /// The guest is let run at this operation or later.
     pub resume: bool,
+    /// The frames that are declared dirty at this operation or later, whoever wrote them; in ascending order.
+    pub declared: Vec<Frame>,
+    /// The slots, by template, whose log is turned on at this operation or later: those of which it is off here, then those of
+    /// which it is on here, and turned off first. In ascending order.
+    pub log_on: [Vec<u16>; 2],
+}
+
+impl Ahead {
+    /// Behind the last operation.
+    const NOTHING: &Self = &Self {
+        full_copy: false,
+        resume: false,
+        declared: Vec::new(),
+        log_on: [const { Vec::new() }; 2],
+    };
 }
 
 /// The machine and the programs of its VMM: everything that a step reads and no step changes.
@@ -142,6 +157,8 @@ pub struct Machine {
     pub frame_lists: Vec<Vec<u32>>,
     /// What a vCPU thread does after exit 31.
     pub on_ring_full: OnRingFull,
+    /// The claims by which it is judged: the oracle says nothing of others.
+    pub claims: Invariants,
     /// Whether the ghost state of `no_spurious_dirty_page` is kept.
     pub track_spurious: bool,
     /// Whether pages sent are remembered, for a cancel that makes them stale again.
@@ -174,6 +191,7 @@ impl Machine {
             always_dirty: Vec::new(),
             frame_lists: Vec::new(),
             on_ring_full: OnRingFull::default(),
+            claims: Invariants::ALL,
             track_spurious: false,
             track_sent: false,
             send_failures: 0,
@@ -249,10 +267,8 @@ impl Machine {
     /// What lies ahead of a thread at operation `op`.
     #[must_use]
     #[inline]
-    pub fn ahead(&self, thread: usize, op: usize) -> Ahead {
-        match self.ahead.get(thread) {
-            Some(ahead) => ahead.get(op).copied().unwrap_or_default(),
-            None => Ahead::default(),
-        }
+    pub fn ahead(&self, thread: usize, op: usize) -> &Ahead {
+        let known = self.ahead.get(thread).and_then(|ahead| ahead.get(op));
+        known.unwrap_or(Ahead::NOTHING)
     }
 }

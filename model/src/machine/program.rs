@@ -269,6 +269,28 @@ pub struct Again {
     pub until: Until,
 }
 
+/// What the VMM may ask of a memslot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SlotIs {
+    /// It is not there.
+    Absent,
+    /// It is there, at the place of that number.
+    At(u8),
+    /// It is there, and it logs.
+    Logging,
+}
+
+/// Goes past what is for memslots of a kind, unless this one is of that kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PassUnless {
+    /// The slot's template.
+    pub template: u16,
+    /// The kind.
+    pub is: SlotIs,
+    /// The operation to go to, which lies ahead.
+    pub to: u16,
+}
+
 /// The end: the destination must equal memory (after a post-copy switch-over: or know which pages it lacks).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Finish {
@@ -341,6 +363,10 @@ pub enum Op {
     Lock(u8),
     /// Gives it back.
     Unlock(u8),
+    /// Signals those who wait for that number, or will.
+    Signal(u8),
+    /// Waits for that signal, and takes it away.
+    WaitSignal(u8),
     /// The migration fails or is cancelled: what was sent counts for nothing.
     Cancel,
     /// A new, empty destination: everything is stale.
@@ -367,6 +393,8 @@ pub enum Op {
     OnError(OnError),
     /// Goes elsewhere in the program: back for a repetition, forward past what is for errors.
     Again(Again),
+    /// Goes past what is for memslots of a kind, unless this one is of that kind.
+    PassUnless(PassUnless),
     /// Waits until some vCPU is in KVM_RUN, as somebody does who expects the guest to run.
     WaitRunning,
     /// A point at which the destination must equal memory, and after which the VM may run on.

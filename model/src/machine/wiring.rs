@@ -24,6 +24,8 @@ pub struct Wiring {
     pub soft_full_late: u32,
     /// Whether a push raises the soft-full request.
     pub raises_request: bool,
+    /// Whether switching the log on waits until PML is on in every vCPU that is in the guest.
+    pub waits_for_pml: bool,
     /// The steps of the fault path; none: the architecture's.
     pub fault_stages: Option<&'static [FaultStage]>,
 }
@@ -34,6 +36,7 @@ impl Wiring {
         push_order: [PushWrite::Slot, PushWrite::Offset, PushWrite::Flags],
         soft_full_late: 0,
         raises_request: true,
+        waits_for_pml: true,
         fault_stages: None,
     };
 }

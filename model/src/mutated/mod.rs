@@ -46,6 +46,7 @@ pub fn set(machine: &mut Machine, mutations: Mutations) {
             0
         },
         raises_request: !has(Mutation::RingNoRequest),
+        waits_for_pml: !has(Mutation::EnablePmlNotWaited),
         fault_stages: if has(Mutation::VcpuWriteSplit) {
             Some(&[Resolve, Mark, SplitStore])
         } else if has(Mutation::FaultUnlockBetween) {
@@ -170,8 +171,11 @@ pub(crate) fn apply<L: Layout>(
         | Op::DeviceDrain(_)
         | Op::Lock(_)
         | Op::Unlock(_)
+        | Op::Signal(_)
+        | Op::WaitSignal(_)
         | Op::MayFail
         | Op::Again(_)
+        | Op::PassUnless(_)
         | Op::Discard
         | Op::NewDestination
         | Op::Checkpoint

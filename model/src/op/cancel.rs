@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::loud;
-use crate::words::{Effect, Facts, Fields, Row, Word};
+use crate::words::{Effect, Facts, Fields, Row, Waits, Word};
 
 /// What an attempt that is given up reads and writes.
 const ROW: Row = Row::OWN.changes(Fields::SENT.and(Fields::PENDING).and(Fields::STALE));
@@ -25,8 +25,8 @@ impl Single for Cancel {
     fn row(&self, _: &Machine) -> Row {
         ROW
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let sent = forget_sent(&mut act);
@@ -50,8 +50,8 @@ impl Single for PutBack {
     fn row(&self, _: &Machine) -> Row {
         ROW.writes(Fields::OWN_LOG)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let sent = forget_sent(&mut act);
@@ -77,8 +77,8 @@ impl Single for Discard {
     fn row(&self, _: &Machine) -> Row {
         ROW
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         forget_sent(&mut act);
@@ -102,8 +102,8 @@ impl Single for NewDestination {
     fn row(&self, _: &Machine) -> Row {
         ROW
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.state.pending.clear();

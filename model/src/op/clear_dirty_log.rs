@@ -8,7 +8,8 @@ use crate::state::layout::Layout;
 use crate::state::pages::{PageSet, low_bits};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Word,
+    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Waits,
+    Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -82,13 +83,16 @@ impl Operation for ClearDirtyLog {
     }
 
     #[inline(always)]
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        match at.stage() {
+            ENTER => at.slots_lock(),
+            LOCK => at.mmu_lock(),
+            _ => None,
+        }
+    }
+    #[inline(always)]
     fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
-        let ready = match at.stage() {
-            ENTER => at.state.slots_lock == 0,
-            LOCK => at.state.mmu_lock_free(),
-            _ => true,
-        };
-        if ready {
+        if self.blocked(&at).is_none() {
             found(Choice::Advance);
         }
     }
@@ -222,7 +226,7 @@ impl ClearDirtyLog {
         act.state.scratch.clear();
         for word in 0..self.num_pages.div_ceil(bits) {
             let frame = first + word * bits;
-            let given = self.given(machine, act.state, from(frame));
+            let given = self.given(machine, act.state, slot, from(frame));
             act.state.scratch.set_word(frame, given);
         }
         act.thread().index = 0;
@@ -230,10 +234,20 @@ impl ClearDirtyLog {
     }
 
     /// The word of user space's mask for the pages from `frame` on.
-    fn given<L: Layout>(&self, machine: &Machine, state: &State<L>, frame: Frame) -> u64 {
+    fn given<L: Layout>(
+        &self,
+        machine: &Machine,
+        state: &State<L>,
+        slot: usize,
+        frame: Frame,
+    ) -> u64 {
         let bits = machine.constants.word_bits;
         match self.mask {
-            ClearMask::All => low_bits(bits),
+            ClearMask::All => {
+                // Behind the slot's last page there is nothing to clear.
+                let slot = &machine.slots[slot];
+                low_bits(bits.min((slot.frame + slot.npages).saturating_sub(frame)))
+            }
             ClearMask::Seen => state.seen.word(frame, bits),
             ClearMask::List(list) => {
                 // The list is in ascending order, so that a large one costs a search a word.

@@ -7,7 +7,8 @@ use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Choice, Effect, Errno, Facts, Fields, Found, Frame, HostPage, Names, Reach, Row, Rule, Word,
+    Choice, Effect, Errno, Facts, Fields, Found, Frame, HostPage, Names, Reach, Row, Rule, Waits,
+    Word,
 };
 
 const ENTER: u8 = 0;
@@ -48,6 +49,9 @@ impl Operation for CopyPending {
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
         None
     }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
+    }
     #[inline(always)]
     fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         choices(at, |_| true, found);
@@ -81,6 +85,9 @@ impl Operation for CopyAll {
         word(at.stage(), choice)
     }
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
+        None
+    }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
         None
     }
     #[inline(always)]
@@ -129,6 +136,9 @@ impl Operation for CopyList {
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
         None
     }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
+    }
     fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         let machine = at.machine;
         let list = &machine.frame_lists[usize::from(self.frames)];
@@ -161,8 +171,8 @@ impl Single for TakeAll {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.writes(Fields::PENDING)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         take_all(&mut act, |_| true);

@@ -5,7 +5,7 @@ use crate::kernel::vcpus;
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::words::word::loud;
-use crate::words::{Effect, Facts, Row, Word};
+use crate::words::{Effect, Facts, Row, Waits, Word};
 
 pub(crate) struct CreateVcpu;
 
@@ -24,8 +24,8 @@ impl Single for CreateVcpu {
     fn row(&self, _: &Machine) -> Row {
         Row::UNKNOWN
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         vcpus::create(act.machine, act.state);

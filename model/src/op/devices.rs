@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::loud;
-use crate::words::{Effect, Facts, Fields, Frame, Names, Row, Word};
+use crate::words::{Effect, Facts, Fields, Frame, Names, Row, Waits, Word};
 
 /// Starts a device, with its log.
 pub(crate) struct DeviceStart(pub(crate) u8);
@@ -22,8 +22,8 @@ impl Single for DeviceStart {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.changes(Fields::DEVICES)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let device = &mut act.state.devices[usize::from(self.0)];
@@ -48,8 +48,8 @@ impl Single for DeviceStop {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.changes(Fields::DEVICES)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.state.devices[usize::from(self.0)].runs = false;
@@ -72,11 +72,9 @@ impl Single for DeviceDrain {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.reads(Fields::DEVICES)
     }
-    fn is_ready<L: Layout>(&self, at: View<'_, L>) -> bool {
-        {
-            let device = &at.state.devices[usize::from(self.0)];
-            device.in_flight.is_empty() && device.unlogged.is_empty()
-        }
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        let device = &at.state.devices[usize::from(self.0)];
+        Waits::Device(self.0).unless(device.in_flight.is_empty() && device.unlogged.is_empty())
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.next_op()
@@ -98,8 +96,8 @@ impl Single for DeviceSync {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.changes(Fields::DEVICES).writes(Fields::PENDING)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, act: Act<'_, L>) -> Effect {
         self.collect(act, Some)

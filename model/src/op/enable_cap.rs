@@ -11,7 +11,7 @@ use crate::words::constants::{
     RING_MAX_ENTRIES,
 };
 use crate::words::word::loud;
-use crate::words::{Arch, Effect, Errno, Facts, Row, Word};
+use crate::words::{Arch, Effect, Errno, Facts, Row, Waits, Word};
 
 impl Single for EnableCap {
     const STEP: Word = loud("enable-cap", "enables a capability");
@@ -33,8 +33,8 @@ impl Single for EnableCap {
     fn row(&self, _: &Machine) -> Row {
         Row::UNKNOWN
     }
-    fn is_ready<L: Layout>(&self, at: View<'_, L>) -> bool {
-        at.state.slots_lock == 0
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        at.slots_lock()
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let (machine, state) = (act.machine, &mut *act.state);

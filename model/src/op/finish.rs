@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::loud;
-use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Row, Rule, Word};
+use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Row, Rule, Waits, Word};
 
 /// A point at which the destination must equal memory, and after which the VM may run on.
 pub(crate) struct Checkpoint;
@@ -24,8 +24,8 @@ impl Single for Checkpoint {
             .reads(Fields::STALE | Fields::PENDING)
             .writes(Fields::SENT)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.state.sent.clear();
@@ -63,6 +63,9 @@ impl Operation for Finish {
         Self::STEPS[usize::from(self.postcopy)]
     }
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
+        None
+    }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
         None
     }
     fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {

@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::loud;
-use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Names, Row, Rule, Word};
+use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Names, Row, Rule, Waits, Word};
 
 impl Operation for DropFree {
     const STAGES: u8 = 2;
@@ -33,6 +33,9 @@ impl Operation for DropFree {
         Self::STEPS[usize::from(at.stage())]
     }
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
+        None
+    }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
         None
     }
     fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
@@ -69,8 +72,8 @@ impl Single for EndFree {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.next_op()

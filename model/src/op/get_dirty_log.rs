@@ -7,7 +7,8 @@ use crate::state::layout::Layout;
 use crate::state::pages::{PageSet, low_bits};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Word,
+    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Waits,
+    Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -97,13 +98,16 @@ impl Operation for GetDirtyLog {
     }
 
     #[inline(always)]
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        match at.stage() {
+            ENTER => at.slots_lock(),
+            LOCK => at.mmu_lock(),
+            _ => None,
+        }
+    }
+    #[inline(always)]
     fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
-        let ready = match at.stage() {
-            ENTER => at.state.slots_lock == 0,
-            LOCK => at.state.mmu_lock_free(),
-            _ => true,
-        };
-        if ready {
+        if self.blocked(&at).is_none() {
             found(Choice::Advance);
         }
     }

@@ -8,7 +8,7 @@ use crate::state::ring::{F_DIRTY, F_RESET, Ring, RingEntry};
 use crate::words::word::{loud, quiet};
 use crate::words::{
     Choice, Counts, Duty, Effect, Facts, Fields, Found, Frame, HostPage, Names, Reach, Row, Rule,
-    Word,
+    Waits, Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -82,6 +82,9 @@ impl Operation for Harvest {
         None
     }
 
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
+    }
     #[inline(always)]
     fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);

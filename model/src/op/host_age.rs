@@ -5,7 +5,7 @@ use crate::kernel::notifier;
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::words::word::loud;
-use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Names, Row, Rule, Word};
+use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Names, Row, Rule, Waits, Word};
 
 impl Operation for HostAge {
     const STAGES: u8 = 1;
@@ -28,6 +28,9 @@ impl Operation for HostAge {
     }
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
         Some(self.frame)
+    }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);

@@ -1,11 +1,12 @@
 //! Going elsewhere in the program.
 
-use super::{Act, Again, OnError, Single, Until, View};
+use super::{Act, Again, OnError, PassUnless, Single, SlotIs, Until, View};
 use crate::machine::Machine;
+use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::quiet;
-use crate::words::{Effect, Facts, Fields, Jump, Reach, Row, Word};
+use crate::words::{Effect, Facts, Fields, Jump, Names, Reach, Row, Waits, Word};
 
 impl Single for OnError {
     const STEP: Word = quiet("look-for-error", "looks for an error");
@@ -25,8 +26,8 @@ impl Single for OnError {
     fn row(&self, machine: &Machine) -> Row {
         Row::OWN.reads(Fields::ANSWER).reach(reach(machine))
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let failed = act.thread().answer.is_err();
@@ -56,8 +57,8 @@ impl Single for Again {
     fn row(&self, machine: &Machine) -> Row {
         Row::OWN.reads(Fields::PENDING).reach(reach(machine))
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let again = match self.until {
@@ -66,6 +67,55 @@ impl Single for Again {
         };
         act.next_op();
         if again {
+            act.thread().op = self.to;
+        }
+        Effect::None
+    }
+}
+
+impl PassUnless {
+    /// Whether the memslot is of the kind.
+    #[must_use]
+    pub fn is_so<L: Layout>(&self, state: &State<L>) -> bool {
+        let slot = &state.slots[usize::from(self.template)];
+        match self.is {
+            SlotIs::Absent => !slot.exists(),
+            SlotIs::At(place) => slot.exists() && slot.place == place,
+            SlotIs::Logging => slot.exists() && slot.logging,
+        }
+    }
+}
+
+impl Single for PassUnless {
+    const STEP: Word = quiet("look-at-slot", "looks at a memslot");
+
+    fn says(&self) -> &'static str {
+        match self.is {
+            SlotIs::Absent => "looks whether {slot} is absent",
+            SlotIs::At(_) => "looks whether {slot} is there",
+            SlotIs::Logging => "looks whether {slot} logs",
+        }
+    }
+    fn facts(&self) -> Facts {
+        Facts {
+            names: Names::Template(self.template),
+            jump: Some(Jump {
+                to: self.to,
+                always: false,
+            }),
+            ..Facts::NOTHING
+        }
+    }
+    fn row(&self, machine: &Machine) -> Row {
+        Row::OWN.reads(Fields::SLOTS).reach(reach(machine))
+    }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
+    }
+    fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
+        let is_so = self.is_so(act.state);
+        act.next_op();
+        if !is_so {
             act.thread().op = self.to;
         }
         Effect::None

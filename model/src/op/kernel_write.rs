@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Word,
+    Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Waits, Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -82,6 +82,9 @@ impl Operation for KernelWrite {
         frame.filter(|_| matches!(at.stage(), DATA | MARK))
     }
 
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
+    }
     #[inline(always)]
     fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);

@@ -4,7 +4,7 @@ use super::{Act, Kick, Operation, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::words::word::{loud, quiet};
-use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Reach, Row, Rule, Word};
+use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Reach, Row, Rule, Waits, Word};
 
 impl Operation for Kick {
     const STAGES: u8 = 1;
@@ -37,6 +37,9 @@ impl Operation for Kick {
         Self::STEPS[0]
     }
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
+        None
+    }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
         None
     }
     fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
@@ -74,8 +77,8 @@ impl Single for WaitKicked {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.reads(Fields::KICKED).reach(Reach::Control)
     }
-    fn is_ready<L: Layout>(&self, at: View<'_, L>) -> bool {
-        at.state.vcpus.iter().all(|v| !v.kicked)
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        Waits::Left.unless(at.state.vcpus.iter().all(|v| !v.kicked))
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.next_op()

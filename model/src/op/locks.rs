@@ -4,7 +4,7 @@ use super::{Act, Op, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::words::word::quiet;
-use crate::words::{Effect, Facts, Fields, Row, Word};
+use crate::words::{Effect, Facts, Fields, Row, Waits, Word};
 
 /// Takes a lock.
 pub(crate) struct Lock(pub(crate) u8);
@@ -21,8 +21,8 @@ impl Single for Lock {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.writes(Fields::USER_LOCKS)
     }
-    fn is_ready<L: Layout>(&self, at: View<'_, L>) -> bool {
-        at.state.user_locks >> self.0 & 1 == 0
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        Waits::Lock(self.0).unless(at.state.user_locks >> self.0 & 1 == 0)
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.state.user_locks |= 1 << self.0;
@@ -45,8 +45,8 @@ impl Single for Unlock {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.writes(Fields::USER_LOCKS)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.state.user_locks &= !(1 << self.0);

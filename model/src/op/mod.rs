@@ -5,7 +5,7 @@
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::{Answer, State, Thread};
-use crate::words::{Choice, Effect, Facts, Found, Frame, Row, Rule, Word};
+use crate::words::{Choice, Effect, Facts, Found, Frame, Row, Rule, Waits, Word};
 
 pub mod ahead;
 pub(crate) mod table;
@@ -35,6 +35,7 @@ pub(crate) mod own_log;
 pub(crate) mod pending;
 pub(crate) mod publish;
 pub(crate) mod ring_full;
+pub(crate) mod signals;
 pub(crate) mod sync_file;
 pub(crate) mod wait;
 
@@ -56,6 +57,18 @@ impl<L: Layout> View<'_, L> {
     #[inline(always)]
     pub(crate) fn stage(&self) -> u8 {
         self.thread().stage
+    }
+
+    /// What keeps the thread from taking slots_lock.
+    #[inline(always)]
+    pub(crate) fn slots_lock(&self) -> Option<Waits> {
+        self.state.slots_lock.checked_sub(1).map(Waits::SlotsLock)
+    }
+
+    /// What keeps it from taking mmu_lock for write.
+    #[inline(always)]
+    pub(crate) fn mmu_lock(&self) -> Option<Waits> {
+        Waits::MmuLock.unless(self.state.mmu_lock_free())
     }
 }
 
@@ -151,6 +164,9 @@ pub(crate) trait Operation {
     /// The frame or host page that the step is about, if it is about one.
     fn subject<L: Layout>(&self, at: View<'_, L>) -> Option<Frame>;
 
+    /// What keeps the thread from its next step; none where it has one.
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits>;
+
     /// Calls `found` with each choice that the thread has.
     fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>);
 
@@ -175,8 +191,8 @@ pub(crate) trait Single {
     /// What its step reads, writes and reaches.
     fn row(&self, machine: &Machine) -> Row;
 
-    /// Whether it is possible.
-    fn is_ready<L: Layout>(&self, at: View<'_, L>) -> bool;
+    /// See [`Operation::blocked`].
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits>;
 
     /// Takes it.
     fn step<L: Layout>(&self, act: Act<'_, L>) -> Effect;
@@ -202,8 +218,12 @@ impl<T: Single> Operation for T {
         None
     }
     #[inline(always)]
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        Single::blocked(self, at)
+    }
+    #[inline(always)]
     fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
-        if self.is_ready(at) {
+        if Single::blocked(self, &at).is_none() {
             found(Choice::Advance);
         }
     }

@@ -6,7 +6,9 @@ use crate::machine::WriterLog;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::loud;
-use crate::words::{Choice, Duty, Effect, Facts, Fields, Found, Frame, Names, Row, Rule, Word};
+use crate::words::{
+    Choice, Duty, Effect, Facts, Fields, Found, Frame, Names, Row, Rule, Waits, Word,
+};
 
 impl Operation for UserWrite {
     const STAGES: u8 = 2;
@@ -37,6 +39,9 @@ impl Operation for UserWrite {
     }
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
         Some(self.frame)
+    }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
         found(Choice::Advance);
@@ -69,14 +74,15 @@ impl Single for MarkOwn {
     fn facts(&self) -> Facts {
         Facts {
             names: Names::Frames(self.frames),
+            declares: true,
             ..Facts::NOTHING
         }
     }
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.writes(Fields::OWN_LOG)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         for &frame in &act.machine.frame_lists[usize::from(self.frames)] {
@@ -101,8 +107,8 @@ impl Single for CollectOwnLog {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.changes(Fields::OWN_LOG).writes(Fields::PENDING)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let log = core::mem::take(&mut act.state.own_log);
@@ -126,8 +132,8 @@ impl Single for ResetOwnLog {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.writes(Fields::OWN_LOG)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.state.own_log.clear();

@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::loud;
-use crate::words::{Effect, Facts, Fields, Row, Word};
+use crate::words::{Effect, Facts, Fields, Row, Waits, Word};
 
 /// Pages that are always dirty are to be copied.
 pub(crate) struct TakeAlways;
@@ -22,8 +22,8 @@ impl Single for TakeAlways {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.writes(Fields::PENDING)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         for &host in &act.machine.always_dirty {
@@ -48,8 +48,8 @@ impl Single for Forget {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.writes(Fields::PENDING)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.state.pending.clear();

@@ -10,7 +10,9 @@ use crate::state::pages::PageSet;
 use crate::state::vcpu::Pc;
 use crate::vcpu::fault::{self, Access, Came};
 use crate::words::word::quiet;
-use crate::words::{Arch, Choice, Effect, Errno, Facts, Found, Frame, Mmu, Names, Row, Rule, Word};
+use crate::words::{
+    Arch, Choice, Effect, Errno, Facts, Found, Frame, Mmu, Names, Row, Rule, Waits, Word,
+};
 
 const ENTER: u8 = 0;
 const LOOK: u8 = 1;
@@ -53,16 +55,20 @@ impl Operation for PreFault {
         matches!(at.stage(), LOOK | FAULT).then(|| self.frame(&at))
     }
 
-    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
-        let vcpu = usize::from(self.vcpu);
-        let ready = match at.stage() {
+    #[inline(always)]
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        let (state, vcpu) = (at.state, usize::from(self.vcpu));
+        match at.stage() {
             ENTER => {
-                at.state.vcpus.get(vcpu).is_none_or(|v| v.pc == Pc::User) && !at.state.vcpu_mutexes
+                let outside = state.vcpus.get(vcpu).is_none_or(|v| v.pc == Pc::User);
+                Waits::Mutex(self.vcpu).unless(outside && !state.vcpu_mutexes)
             }
-            FAULT => fault::is_ready(at.machine, at.state, vcpu),
-            _ => true,
-        };
-        if ready {
+            FAULT => Waits::MmuLock.unless(fault::is_ready(at.machine, state, vcpu)),
+            _ => None,
+        }
+    }
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
+        if self.blocked(&at).is_none() {
             found(Choice::Advance);
         }
     }
@@ -133,6 +139,9 @@ impl PreFault {
         };
         v.pc = Pc::PreFault;
         v.push = 0;
+        // What the vCPU's last fault left behind, where it came to nothing, is not this one's.
+        v.fast = false;
+        v.was_absent = false;
         act.go(LOOK)
     }
 

@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::loud;
-use crate::words::{Effect, Facts, Fields, Names, Row, Word};
+use crate::words::{Effect, Facts, Fields, Names, Row, Waits, Word};
 
 /// All of the thread's own pages.
 pub(crate) struct Publish;
@@ -22,8 +22,8 @@ impl Single for Publish {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.writes(Fields::HAND | Fields::PENDING)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let hand = core::mem::take(&mut act.thread().hand);
@@ -50,8 +50,8 @@ impl Single for PublishSlot {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.writes(Fields::HAND | Fields::PENDING)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let slot = &act.machine.slots[usize::from(self.template)];

@@ -11,7 +11,7 @@ use crate::state::{Batch, State, Vcpu};
 use crate::words::word::{loud, quiet};
 use crate::words::{
     Arch, Choice, Counts, Duty, Effect, Errno, Facts, Fields, Found, Frame, NO_FRAME, Reach,
-    ResetCount, Row, Rule, Word,
+    ResetCount, Row, Rule, Waits, Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -103,17 +103,20 @@ impl Operation for ResetRings {
     }
 
     #[inline(always)]
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        match at.stage() {
+            ENTER => at.slots_lock(),
+            REARM => at.mmu_lock(),
+            _ => None,
+        }
+    }
+    #[inline(always)]
     fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         // The loop looks for a signal before every entry.
         if self.signal && at.stage() == LOAD_FLAGS && at.machine.kernel.reset_signal_exit() {
             found(Choice::Signal);
         }
-        let ready = match at.stage() {
-            ENTER => at.state.slots_lock == 0,
-            REARM => at.state.mmu_lock_free(),
-            _ => true,
-        };
-        if ready {
+        if self.blocked(&at).is_none() {
             found(Choice::Advance);
         }
     }

@@ -2,10 +2,11 @@
 
 use super::{Act, Single, View};
 use crate::machine::Machine;
+use crate::state::Vcpu;
 use crate::state::layout::Layout;
 use crate::state::vcpu::Exit;
 use crate::words::word::loud;
-use crate::words::{Effect, Facts, Fields, Reach, Row, Word};
+use crate::words::{Effect, Facts, Fields, Reach, Row, Waits, Word};
 
 /// Waits until a vCPU has left with exit 31.
 pub(crate) struct WaitRingFull;
@@ -27,11 +28,9 @@ impl Single for WaitRingFull {
             .reads(Fields::PC | Fields::EXIT)
             .reach(Reach::Control)
     }
-    fn is_ready<L: Layout>(&self, at: View<'_, L>) -> bool {
-        at.state
-            .vcpus
-            .iter()
-            .any(|v| v.is_stopped() && v.exit == Exit::DirtyRingFull)
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        let full = |v: &Vcpu<L>| v.is_stopped() && v.exit == Exit::DirtyRingFull;
+        Waits::RingFull.unless(at.state.vcpus.iter().any(full))
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.next_op()
@@ -56,8 +55,8 @@ impl Single for AckRingFull {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.changes(Fields::EXIT).reach(Reach::EachVcpu)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         for v in act.state.vcpus.iter_mut() {

@@ -7,11 +7,12 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::state::vcpu::Pc;
-use crate::state::{Life, Slot, State};
+use crate::state::{Life, Slot, State, Vcpu};
 use crate::words::constants::{MEM_LOG_DIRTY_PAGES, MEM_MAX_PAGES, MEM_READONLY, MEM_SLOTS};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Word,
+    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Waits,
+    Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -66,6 +67,7 @@ impl Operation for SetMemoryRegion {
     fn facts(&self, _: &Machine) -> Facts {
         Facts {
             names: Names::Slot(self.slot, None),
+            turns_log: Some(self.bytes != 0 && self.logs()),
             ..Facts::NOTHING
         }
     }
@@ -83,7 +85,8 @@ impl Operation for SetMemoryRegion {
                 ..step.changes(Fields::SLOTS_LOCK)
             },
             PUBLISH => step.writes(bitmap | Fields::STALE | Fields::ACCESS | Fields::RESCHED),
-            GRACE | GRACE_INVALID => step,
+            GRACE => step.writes(Fields::RESCHED),
+            GRACE_INVALID => step,
             REARM => step.writes(Fields::LEAVES),
             FLUSH => step.writes(Fields::TLB),
             FREE => step.writes(bitmap | Fields::LEAVES | Fields::TLB),
@@ -103,17 +106,27 @@ impl Operation for SetMemoryRegion {
         None
     }
 
-    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
+    #[inline(always)]
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
         let (machine, state) = (at.machine, at.state);
-        let ready = match at.stage() {
-            ENTER => state.slots_lock == 0,
-            GRACE | GRACE_INVALID => !state.vcpus.iter().any(|vcpu| vcpu.old_slots),
-            REARM | ZAP => state.mmu_lock_free(),
+        // A wrong kernel does not wait for PML before its flush.
+        let asked =
+            || Waits::Flush.unless(!machine.wiring.waits_for_pml || pml_is_on(machine, state));
+        match at.stage() {
+            ENTER => at.slots_lock(),
+            GRACE | GRACE_INVALID => {
+                Waits::OldSlots.unless(!state.vcpus.iter().any(|vcpu| vcpu.old_slots))
+            }
+            REARM => at.mmu_lock().or_else(asked),
+            ZAP => at.mmu_lock(),
             // x86's flush waits until every vCPU has left the guest; whoever enters again turns PML on first.
-            FLUSH => !machine.pml || state.vcpus.iter().all(|v| v.pc != Pc::Guest || v.pml_on),
-            _ => true,
-        };
-        if ready {
+            FLUSH => Waits::Flush.unless(pml_is_on(machine, state)),
+            RETURN => asked(),
+            _ => None,
+        }
+    }
+    fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
+        if self.blocked(&at).is_none() {
             found(Choice::Advance);
         }
     }
@@ -128,6 +141,7 @@ impl Operation for SetMemoryRegion {
         match stage {
             PUBLISH => self.publish(act, slot),
             GRACE => {
+                ask_for_pml(machine, act.state, slot);
                 let next = if !act.state.slots[slot].logging {
                     FREE
                 } else if machine.arch == Arch::S390 || act.state.caps.initially_set() {
@@ -300,14 +314,10 @@ impl SetMemoryRegion {
                 }
             }
         }
-        let first = self.logs() && !state.any_logs();
         state.slots[slot].logging = self.logs();
         note_readers(state);
-        if machine.pml && first {
-            // Every vCPU is asked to turn PML on at its next entry, and nobody waits for it here.
-            for vcpu in 0..state.vcpus.len() {
-                slots::kick_for_pml(state, vcpu);
-            }
+        if creates {
+            ask_for_pml(machine, state, slot);
         }
         act.go(if creates { RETURN } else { GRACE })
     }
@@ -318,6 +328,25 @@ impl SetMemoryRegion {
         let places = &machine.slots[slot].places;
         places.iter().position(|&place| place == gfn).unwrap_or(0) as u8
     }
+}
+
+/// If the slot is the first that logs, every vCPU is asked to turn PML on, which it does at its next entry. The request is one that is
+/// waited for: the call goes on when every vCPU has left the guest.
+/// Source: arch/x86/kvm/x86.c, kvm_mmu_update_cpu_dirty_logging(); kvm_host.h, KVM_REQ_UPDATE_CPU_DIRTY_LOGGING.
+fn ask_for_pml<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize) {
+    let others = |index: usize| index != slot && state.slots[index].logging;
+    let first = state.slots[slot].logging && !(0..state.slots.len()).any(others);
+    if machine.pml && first {
+        for vcpu in 0..state.vcpus.len() {
+            slots::kick_for_pml(state, vcpu);
+        }
+    }
+}
+
+/// Whether no vCPU is in the guest with PML off while a slot logs.
+fn pml_is_on<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    let off = |v: &Vcpu<L>| v.pc == Pc::Guest && !v.pml_on;
+    !machine.pml || !state.any_logs() || !state.vcpus.iter().any(off)
 }
 
 fn check_overlap<L: Layout>(

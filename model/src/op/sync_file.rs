@@ -4,7 +4,7 @@ use super::{Act, Operation, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::words::word::loud;
-use crate::words::{Choice, Effect, Errno, Facts, Fields, Found, Frame, Row, Rule, Word};
+use crate::words::{Choice, Effect, Errno, Facts, Fields, Found, Frame, Row, Rule, Waits, Word};
 
 /// It succeeds, or it fails and the program may look at that.
 pub(crate) struct MayFail;
@@ -29,6 +29,9 @@ impl Operation for MayFail {
         Self::STEPS[usize::from(choice == Choice::Fail)]
     }
     fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
+        None
+    }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
         None
     }
     fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {

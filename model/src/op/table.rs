@@ -47,9 +47,12 @@ macro_rules! rows {
             EndFree: arguments EndFree;
             Lock: number locks::Lock;
             Unlock: number locks::Unlock;
+            Signal: number signals::Signal;
+            WaitSignal: number signals::WaitSignal;
             MayFail: unit sync_file::MayFail;
             OnError: arguments OnError;
             Again: arguments Again;
+            PassUnless: arguments PassUnless;
             Cancel: unit cancel::Cancel;
             PutBack: unit cancel::PutBack;
             Discard: unit cancel::Discard;
@@ -150,6 +153,11 @@ impl Op {
 
     pub(crate) fn subject<L: Layout>(&self, at: View<'_, L>) -> Option<Frame> {
         dispatch!(self, op => Operation::subject(op, at))
+    }
+
+    /// What keeps a thread from its next step.
+    pub(crate) fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        dispatch!(self, op => Operation::blocked(op, at))
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::vcpu::Exit;
 use crate::words::word::{loud, quiet};
-use crate::words::{Effect, Facts, Fields, NO_FRAME, Names, Reach, Row, Word};
+use crate::words::{Effect, Facts, Fields, NO_FRAME, Names, Reach, Row, Waits, Word};
 
 /// Waits until every vCPU has left KVM_RUN.
 pub(crate) struct WaitStopped;
@@ -34,8 +34,8 @@ impl Single for WaitStopped {
                 Reach::Everything
             })
     }
-    fn is_ready<L: Layout>(&self, at: View<'_, L>) -> bool {
-        at.state.vcpus_stopped()
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        Waits::Stopped.unless(at.state.vcpus_stopped())
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         if !resumes_elsewhere(&act) {
@@ -63,8 +63,8 @@ impl Single for WaitRunning {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.reads(Fields::PC).reach(Reach::Control)
     }
-    fn is_ready<L: Layout>(&self, at: View<'_, L>) -> bool {
-        at.state.vcpus.iter().any(|v| !v.is_stopped())
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        Waits::Running.unless(at.state.vcpus.iter().any(|v| !v.is_stopped()))
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.next_op()
@@ -89,11 +89,12 @@ impl Single for JoinThread {
     fn row(&self, _: &Machine) -> Row {
         Row::OWN.reads(Fields::PLACE).reach(Reach::Everything)
     }
-    fn is_ready<L: Layout>(&self, at: View<'_, L>) -> bool {
-        {
-            let thread = usize::from(self.0);
-            usize::from(at.state.threads[thread].op) == at.machine.programs[thread].len()
-        }
+    fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        let ended = at
+            .state
+            .current_op(at.machine, usize::from(self.0))
+            .is_none();
+        Waits::Thread(self.0).unless(ended)
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.next_op()
@@ -120,8 +121,8 @@ impl Single for Resume {
             .writes(Fields::GUEST_RUNS | Fields::KICKED)
             .reach(Reach::EachVcpu)
     }
-    fn is_ready<L: Layout>(&self, _: View<'_, L>) -> bool {
-        true
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         act.state.guest_runs = true;

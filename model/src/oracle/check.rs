@@ -1,6 +1,6 @@
 //! The checks of the claims.
 
-use super::claims::{Invariant, Invariants};
+use super::{Invariant, Invariants};
 use crate::machine::Machine;
 use crate::state::accounts;
 use crate::state::layout::Layout;
@@ -196,7 +196,7 @@ pub fn check<L: Layout>(machine: &Machine, state: &State<L>, effect: Effect) -> 
     {
         broken.insert(Invariant::NoDirtyPageLost);
     }
-    broken
+    broken.among(machine.claims)
 }
 
 /// Checks what `effect` alone claims of the state after the step: what is not said of every state.
@@ -217,7 +217,7 @@ pub fn check_effect<L: Layout>(machine: &Machine, state: &State<L>, effect: Effe
             }
         }
     }
-    broken
+    broken.among(machine.claims)
 }
 
 pub(super) fn check_count(reset: Option<ResetCount>) -> Invariants {
@@ -246,7 +246,7 @@ pub fn contracts<L: Layout>(machine: &Machine, state: &State<L>, effect: Effect)
     if !bitmap_ends(machine, state) {
         broken.insert(Invariant::BitmapEndsAtNpages);
     }
-    broken
+    broken.among(machine.claims)
 }
 
 fn check_rings<L: Layout>(state: &State<L>, broken: &mut Invariants) {

@@ -4,9 +4,8 @@
 //! writes nothing; a test reads these files and sees to that.
 
 mod check;
-pub mod claims;
 pub mod parts;
 
 pub use crate::state::accounts::{Account, Accounts, accounts};
+pub use crate::words::{Invariant, Invariants};
 pub use check::{check, check_effect, contracts, lost, stale_unaccounted, unarmed};
-pub use claims::{Invariant, Invariants};

@@ -78,7 +78,7 @@ impl Part {
             broken.insert(Invariant::NoSpuriousDirtyPage);
         }
         part.bits = u64::from(broken.bits()) | flag(state.slots_lock != 0, REARMS);
-        part
+        part.judged(machine)
     }
 
     /// What a vCPU contributes; it reads the leaves and the memslots besides.
@@ -107,7 +107,7 @@ impl Part {
                 | disordered(idle, DISORDERED)
                 | disordered(check_ring(state, vcpu, || true), DISORDERED_IN_RESET);
         }
-        part
+        part.judged(machine)
     }
 
     /// What a thread contributes; in GET it reads the bitmap's scratch half besides.
@@ -130,6 +130,23 @@ impl Part {
             part.bits |= flag(resets, 1 << (RESETS + vcpu as u32));
         }
         part
+    }
+
+    /// Without what bears on claims alone by which the machine is not judged.
+    fn judged(mut self, machine: &Machine) -> Self {
+        let judged = machine.claims;
+        let mut left_out = BROKEN & !u64::from(judged.bits());
+        if !judged.has(Invariant::DirtyGfnFollowsLifecycle) {
+            left_out |= 0xff << DISORDERED | 0xff << DISORDERED_IN_RESET;
+        }
+        self.bits &= !left_out;
+        if !judged.has(Invariant::UnrecordedPageIsArmed) {
+            self.open = 0;
+        }
+        if !judged.has(Invariant::StalePageIsAccountedFor) {
+            self.stale = 0;
+        }
+        self
     }
 
     /// A part that accounts for what `subtract` takes out.
@@ -229,9 +246,10 @@ impl Claimed {
             }
             Effect::Returned { reset } => {
                 claimed.broken = check_count(reset);
-                claimed.flushed = true;
+                claimed.flushed = machine.claims.has(Invariant::TlbIsFlushedOnReturn);
             }
         }
+        claimed.broken = claimed.broken.among(machine.claims);
         claimed
     }
 

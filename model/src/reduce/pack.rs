@@ -5,6 +5,7 @@
 //! are written again. A section's bits depend on what the step's own section and the VM-wide part say, and on nothing
 //! that another actor can change without touching the section: see [`Touched`].
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::footprint::{self, VcpuPlace, resume_ahead};
@@ -71,9 +72,6 @@ impl Touched {
 
 /// What a field of 0 bits, or a field's bits, are written to.
 trait Sink {
-    /// It is told what a field holds even where that is more than the field has bits for.
-    const WHOLE: bool = false;
-
     fn put(&mut self, kind: Fields, size: Size, width: u32, value: u64);
 }
 
@@ -103,7 +101,12 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
     #[inline(always)]
     fn pages(&mut self, kind: Fields, size: Size, pages: &L::Set) {
         let width = self.widths.size(size);
-        let bits = if S::WHOLE { u64::BITS } else { width };
+        // What a set has beyond its width is lost, and told.
+        let bits = if cfg!(debug_assertions) {
+            u64::BITS
+        } else {
+            width
+        };
         self.sink.put(kind, size, width, pages.word(0, bits));
     }
     #[inline(always)]
@@ -124,12 +127,14 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
         }
         let width = self.widths.of(Measure::RingIndex);
         let distance = |index: u32| {
-            let distance = u64::from(index.wrapping_sub(ring.reset_index));
-            if S::WHOLE {
-                distance
-            } else {
-                distance & low_bits(width)
-            }
+            let distance = index.wrapping_sub(ring.reset_index);
+            let lost = u32::BITS - width;
+            debug_assert_eq!(
+                ((distance << lost) as i32 >> lost) as u32,
+                distance,
+                "a ring's indices ran farther apart than is kept of them"
+            );
+            u64::from(distance) & low_bits(width)
         };
         self.of(
             Fields::DIRTY_INDEX,
@@ -158,16 +163,12 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
     }
     #[inline(always)]
     fn buffer(&mut self, pml: &L::Pml, capacity: u32) {
-        if self.widths.of(Measure::PmlLen) == 0 && !S::WHOLE {
+        self.of(Fields::ACCESS, Measure::PmlLen, pml.len() as u64);
+        if self.widths.of(Measure::PmlLen) == 0 {
             return;
         }
-        self.of(Fields::ACCESS, Measure::PmlLen, pml.len() as u64);
-        let capacity = if S::WHOLE {
-            pml.len()
-        } else {
-            capacity as usize
-        };
-        for place in 0..capacity {
+        debug_assert!(pml.len() <= capacity as usize, "a buffer outgrew its room");
+        for place in 0..capacity as usize {
             let frame = pml.get(place).copied().unwrap_or(0);
             self.of(Fields::ACCESS, Measure::PmlFrame, u64::from(frame));
         }
@@ -201,6 +202,8 @@ struct Encoder<'a> {
     at: usize,
     full: u64,
     fill: u32,
+    /// What the fields hold that have no bits, as one number: 0 where all of them hold 0. Made where assertions are on.
+    left_out: u64,
 }
 
 impl<'a> Encoder<'a> {
@@ -211,26 +214,33 @@ impl<'a> Encoder<'a> {
             at: 0,
             full: 0,
             fill: 0,
+            left_out: 0,
         }
     }
 
+    /// Ends the section; see [`Encoder::left_out`].
     #[inline(always)]
-    fn finish(self) {
+    fn finish(self) -> u64 {
         if self.fill > 0 {
             self.words[self.at] = self.full;
         }
+        self.left_out
     }
 }
 
 impl Sink for Encoder<'_> {
     #[inline(always)]
-    fn put(&mut self, _: Fields, _: Size, width: u32, value: u64) {
+    fn put(&mut self, kind: Fields, _: Size, width: u32, value: u64) {
         if width == 0 {
+            if cfg!(debug_assertions) {
+                let sum = self.left_out.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                self.left_out = sum.wrapping_add(value);
+            }
             return;
         }
         debug_assert!(
             width == 64 || value >> width == 0,
-            "a field outgrew its width"
+            "{kind:?} outgrew its {width} bits: {value:#x} would be another when it is unpacked"
         );
         self.full |= value << self.fill;
         self.fill += width;
@@ -245,38 +255,6 @@ impl Sink for Encoder<'_> {
                 value >> (width - self.fill)
             };
         }
-    }
-}
-
-/// What the fields hold, each with its kind and its width.
-#[derive(Default)]
-struct Held(Vec<(Fields, u32, u64)>);
-
-impl Sink for Held {
-    const WHOLE: bool = true;
-
-    fn put(&mut self, kind: Fields, _: Size, width: u32, value: u64) {
-        self.0.push((kind, width, value));
-    }
-}
-
-impl Held {
-    /// The kinds of the fields that are others in `other`.
-    fn without(&self, other: &Self) -> Fields {
-        if self.0.len() != other.0.len() {
-            return Fields::ALL;
-        }
-        let pairs = self.0.iter().zip(&other.0);
-        let differ = pairs.filter(|(field, other)| field != other);
-        differ.fold(Fields::NONE, |kinds, (field, _)| kinds | field.0)
-    }
-
-    /// What the fields hold that have no bits, as one number; 0 where all of them hold 0.
-    fn left_out(&self) -> u64 {
-        let left_out = self.0.iter().filter(|(_, width, _)| *width == 0);
-        left_out.fold(0, |sum: u64, (_, _, value)| {
-            sum.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(*value)
-        })
     }
 }
 
@@ -321,7 +299,7 @@ impl Places {
 
     /// The bits of some fields, `of` each, as a mask of so many words.
     fn mask(&self, words: usize, of: impl Fn(&Place) -> core::ops::Range<u32>) -> Vec<u64> {
-        let mut mask = alloc::vec![0; words];
+        let mut mask = vec![0; words];
         for bit in self.0.iter().flat_map(|place| {
             let bits = of(place);
             place.at + bits.start.min(place.width)..place.at + bits.end.min(place.width)
@@ -501,7 +479,9 @@ impl Packing {
             vcpus,
             vcpu_words: in_words(vcpu),
             thread_words: in_words(thread),
-            left_out: held(&widths, |held| look_vm(template, held)).left_out(),
+            left_out: encode(&widths, &mut vec![0; in_words(vm)], |fielder| {
+                look_vm(template, fielder)
+            }),
             words: in_words(vm) + in_words(vcpu) * vcpus + in_words(thread) * threads,
         }
     }
@@ -636,7 +616,8 @@ impl Packing {
             // Nobody asks what GET has shown.
             state.seen.clear();
         }
-        encode(widths, vm, |fielder| look_vm(state, fielder));
+        let left_out = encode(widths, vm, |fielder| look_vm(state, fielder));
+        debug_assert_eq!(left_out, self.left_out, "what has no bits never changes");
         for index in 0..state.vcpus.len() {
             let (section, after) = rest.split_at_mut(self.vcpu_words);
             rest = after;
@@ -644,9 +625,10 @@ impl Packing {
                 normalise_vcpu(machine, widths, state, index);
                 let pml_entries = machine.constants.pml_entries;
                 let v = &state.vcpus[index];
-                encode(widths, section, |fielder| {
+                let left_out = encode(widths, section, |fielder| {
                     look_vcpu(v, pml_entries, fielder)
                 });
+                debug_assert_eq!(left_out, 0, "what has no bits is 0");
             }
         }
         for index in 0..state.threads.len() {
@@ -655,39 +637,10 @@ impl Packing {
             if touched.threads >> index & 1 != 0 {
                 normalise_thread(machine, widths, state, index);
                 let t = &state.threads[index];
-                encode(widths, section, |fielder| look_thread(t, fielder));
+                let left_out = encode(widths, section, |fielder| look_thread(t, fielder));
+                debug_assert_eq!(left_out, 0, "what has no bits is 0");
             }
         }
-        debug_assert!(
-            self.lost(machine, state, words).is_none(),
-            "a state is what it was when it is unpacked again: lost of it is {:?}",
-            self.lost(machine, state, words)
-        );
-    }
-
-    /// The kinds of the fields of `state`, packed in `words`, that would not come back; to be asked where assertions are on.
-    fn lost<L: Layout>(&self, machine: &Machine, state: &State<L>, words: &[u64]) -> Fields {
-        let widths = &self.widths;
-        let pml_entries = machine.constants.pml_entries;
-        let mut back = state.clone();
-        self.unpack(machine, words, &mut back);
-        let vm = |state| held(widths, |held| look_vm(state, held));
-        let vcpu = |v| held(widths, |held| look_vcpu(v, pml_entries, held));
-        let thread = |t| held(widths, |held| look_thread(t, held));
-        let now = vm(state);
-        let mut lost = now.without(&vm(&back));
-        let mut left_out = now.left_out() != self.left_out;
-        for (v, back) in state.vcpus.iter().zip(back.vcpus.iter()) {
-            let now = vcpu(v);
-            lost = lost | now.without(&vcpu(back));
-            left_out |= now.left_out() != 0;
-        }
-        for (t, back) in state.threads.iter().zip(back.threads.iter()) {
-            let now = thread(t);
-            lost = lost | now.without(&thread(back));
-            left_out |= now.left_out() != 0;
-        }
-        if left_out { Fields::ALL } else { lost }
     }
 
     /// Reads a state from `words`; `state` is a copy of the search's first one, which has all that the bits leave out.
@@ -713,24 +666,14 @@ impl Packing {
     }
 }
 
-/// What is told of the fields that `walk` visits.
-fn visited<S: Sink + Default>(widths: &Widths, walk: impl FnOnce(&mut Fielder<'_, S>)) -> S {
+/// The places of the fields that `walk` visits.
+fn places(widths: &Widths, walk: impl FnOnce(&mut Fielder<'_, Places>)) -> Places {
     let mut fielder = Fielder {
         widths,
-        sink: S::default(),
+        sink: Places::default(),
     };
     walk(&mut fielder);
     fielder.sink
-}
-
-/// The places of the fields that `walk` visits.
-fn places(widths: &Widths, walk: impl FnOnce(&mut Fielder<'_, Places>)) -> Places {
-    visited(widths, walk)
-}
-
-/// What the fields hold that `walk` visits.
-fn held(widths: &Widths, walk: impl FnOnce(&mut Fielder<'_, Held>)) -> Held {
-    visited(widths, walk)
 }
 
 fn vcpu_places<L: Layout>(machine: &Machine, widths: &Widths, v: &Vcpu<L>) -> Places {
@@ -749,13 +692,17 @@ fn kinds_mask(places: &Places, words: usize, fields: Fields) -> Vec<u64> {
 }
 
 #[inline(always)]
-fn encode(widths: &Widths, words: &mut [u64], walk: impl FnOnce(&mut Fielder<'_, Encoder<'_>>)) {
+fn encode(
+    widths: &Widths,
+    words: &mut [u64],
+    walk: impl FnOnce(&mut Fielder<'_, Encoder<'_>>),
+) -> u64 {
     let mut fielder = Fielder {
         widths,
         sink: Encoder::new(words),
     };
     walk(&mut fielder);
-    fielder.sink.finish();
+    fielder.sink.finish()
 }
 
 /// Whether a vCPU is in user space and will never enter again. Only a step of its own, of the thread that stops the
@@ -797,7 +744,8 @@ fn normalise_vcpu<L: Layout>(
     v.logging &= matches!(v.pc, Pc::Fault | Pc::PreFault) && v.stage > 0;
     v.pml_on &= v.pc == Pc::Guest;
     v.load &= v.frame != NO_FRAME;
-    if !widths.exits && v.pc != Pc::Exit {
+    // Why it leaves decides, on the way out, whether it waits outside.
+    if !widths.exits && !matches!(v.pc, Pc::Exit | Pc::ExitMark) {
         v.exit = Exit::None;
     }
 }

@@ -45,7 +45,7 @@ const FEW_FRAMES: usize = 8;
 
 /// How the pages of each class lie in some sections of a state: one bit for each pair of neighbours in a class, at the
 /// number of the first one's frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Order {
     /// The pairs whose first page has the larger column there.
     pub above: u64,
@@ -70,6 +70,40 @@ impl Order {
     pub const fn is_sorted(self) -> bool {
         self.above == 0
     }
+}
+
+/// Frames that [`Ranks`] and an [`Exchange`] have room for.
+const RANKED_FRAMES: u32 = 16;
+
+/// How the pages of each class lie in some section of a state: by frame, 4 bits each, how many pages of the class have a smaller
+/// column there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ranks(u64);
+
+/// Where each page goes: by frame, 4 bits each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exchange(u64);
+
+impl Exchange {
+    /// Every page stays where it is.
+    pub const NONE: Self = Self(0xfedc_ba98_7654_3210);
+
+    /// As a number that is not 0.
+    #[must_use]
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.0
+    }
+
+    fn put(&mut self, frame: u32, place: u32) {
+        self.0 = self.0 & !(15 << (4 * frame)) | u64::from(place) << (4 * frame);
+    }
+}
+
+/// The number of a frame among 16 of 4 bits each.
+#[inline(always)]
+fn nibble(word: u64, frame: u32) -> u64 {
+    word >> (4 * frame) & 15
 }
 
 /// The pairs of neighbours in the classes, by the first one's frame.
@@ -255,6 +289,80 @@ impl Symmetry {
         order
     }
 
+    /// Whether frames are few enough for [`Symmetry::exchange`].
+    #[must_use]
+    pub fn has_ranks(&self) -> bool {
+        let mut frames = self.classes.iter().flatten();
+        frames.all(|frame| *frame < RANKED_FRAMES)
+    }
+
+    /// The ranks of pages in the VM-wide section and the threads', where there are any.
+    #[must_use]
+    pub fn shared_ranks<L: Layout>(&self, machine: &Machine, state: &State<L>) -> Ranks {
+        self.ranks(|row| named_by_shared(machine, state, row))
+    }
+
+    /// The ranks of pages in a vCPU's section, where there are any.
+    #[must_use]
+    pub fn vcpu_ranks<L: Layout>(&self, machine: &Machine, state: &State<L>, vcpu: usize) -> Ranks {
+        self.ranks(|row| named_by_vcpu(machine, &state.vcpus[vcpu], row))
+    }
+
+    /// The ranks of the columns whose rows `rows` calls with.
+    fn ranks(&self, rows: impl FnOnce(&mut dyn FnMut(u64))) -> Ranks {
+        let mut columns = [0_u128; RANKED_FRAMES as usize];
+        rows(&mut |named| {
+            for (frame, column) in columns.iter_mut().enumerate() {
+                *column = *column << 1 | u128::from(named >> frame & 1);
+            }
+        });
+        let mut ranks = 0;
+        for class in self.classes.iter().filter(|_| self.has_ranks()) {
+            let column = |frame: &u32| columns[*frame as usize];
+            for frame in class {
+                let below = class.iter().filter(|other| column(other) < column(frame));
+                ranks |= (below.count() as u64) << (4 * frame);
+            }
+        }
+        Ranks(ranks)
+    }
+
+    /// Where the pages of a state go in its representative, from what its sections say, in their order: at most 16 of them. To be
+    /// asked where [`Symmetry::has_ranks`] says that it can.
+    ///
+    /// # Panics
+    /// If a class has more than 16 pages.
+    #[must_use]
+    #[inline]
+    pub fn exchange(&self, sections: impl Iterator<Item = Ranks> + Clone) -> Exchange {
+        let mut exchange = Exchange::NONE;
+        for class in &self.classes {
+            // What comes first decides; and columns that are equal are equal in everything, so that they may stay in order.
+            let mut keys = [0_u64; RANKED_FRAMES as usize];
+            for ranks in sections.clone() {
+                for (key, frame) in keys.iter_mut().zip(class) {
+                    *key = *key << 4 | nibble(ranks.0, *frame);
+                }
+            }
+            let keys = &keys[..class.len()];
+            for (at, frame) in class.iter().enumerate() {
+                let before = keys[..at].iter().filter(|other| **other <= keys[at]);
+                let after = keys[at + 1..].iter().filter(|other| **other < keys[at]);
+                exchange.put(*frame, class[before.count() + after.count()]);
+            }
+        }
+        exchange
+    }
+
+    /// Moves the pages of a state.
+    pub fn move_pages<L: Layout>(machine: &Machine, state: &mut State<L>, exchange: Exchange) {
+        let to = core::array::from_fn(|frame| match frame as u32 {
+            frame @ 0..RANKED_FRAMES => nibble(exchange.0, frame) as u8,
+            frame => frame as u8,
+        });
+        permute(machine, state, &to);
+    }
+
     fn sort_pages<L: Layout>(&self, machine: &Machine, state: &mut State<L>) -> bool {
         let order = (0..state.vcpus.len())
             .fold(self.shared_order(machine, state), |order, vcpu| {
@@ -429,7 +537,8 @@ fn named_frames(machine: &Machine) -> Vec<Frame> {
             | Names::Template(_)
             | Names::Vcpu(_)
             | Names::Thread(_)
-            | Names::Device(_) => {}
+            | Names::Device(_)
+            | Names::Signal(_) => {}
         }
     }
     named

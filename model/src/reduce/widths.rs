@@ -120,6 +120,7 @@ impl Widths {
             Measure::Steal => when(steals, budget),
             Measure::Failures => when(machine.send_failures > 0, budget),
             Measure::Locks => when(writes.has(Fields::USER_LOCKS), 8),
+            Measure::Signals => when(writes.has(Fields::SIGNALS), 8),
             Measure::RingEntries => when(sets_up, 17),
             Measure::CapFlag => when(sets_up, 1),
             Measure::ManualBits => when(sets_up, 2),

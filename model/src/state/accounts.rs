@@ -34,6 +34,8 @@ macro_rules! accounts {
 accounts! {
     /// A full copy is still to come.
     FullCopy = "a full copy to come";
+    /// The program is still to declare it dirty, whoever wrote it.
+    Declared = "what the program is still to declare dirty";
     /// It is among the pages to be copied.
     Pending = "the VMM's pages to copy";
     /// A thread of the VMM has collected it and not published it.
@@ -167,6 +169,20 @@ pub(crate) fn of_thread<'a, L: Layout>(
         found(Account::FullCopy, Held::Everything);
     }
     let t = &state.threads[thread];
+    let ahead = machine.ahead(thread, usize::from(t.op));
+    for &frame in &ahead.declared {
+        found(Account::Declared, Held::Frame(frame));
+    }
+    if state.caps.initially_set() && state.caps.use_bitmap() {
+        // All bits of a slot are set when its log is turned on.
+        for (index, (template, slot)) in machine.slots.iter().zip(state.slots.iter()).enumerate() {
+            if ahead.log_on[usize::from(slot.logging)].contains(&(index as u16)) {
+                for frame in template.frame..template.frame + template.npages {
+                    found(Account::Declared, Held::Frame(frame));
+                }
+            }
+        }
+    }
     found(Account::Hand, Held::Hosts(&t.hand));
     if t.duty.has(Duty::HOLDS_SCRATCH) {
         found(Account::Scratch, Held::Frames(&state.scratch));

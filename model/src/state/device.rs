@@ -3,7 +3,7 @@
 use super::parts::Parts;
 
 /// A device's changing part.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Device<L: Parts> {
     /// It may begin transfers.
     pub runs: bool,

@@ -1,6 +1,7 @@
 //! One entry of a dirty ring. Source: include/uapi/linux/kvm.h, struct kvm_dirty_gfn.
 
 use core::fmt::Debug;
+use core::hash::Hash;
 
 /// KVM_DIRTY_GFN_F_DIRTY.
 pub const F_DIRTY: u8 = 1 << 0;
@@ -8,7 +9,7 @@ pub const F_DIRTY: u8 = 1 << 0;
 pub const F_RESET: u8 = 1 << 1;
 
 /// One `struct kvm_dirty_gfn`: flags, slot number and offset, all of them shared with user space.
-pub trait RingEntry: Copy + Default + PartialEq + Eq + Debug {
+pub trait RingEntry: Copy + Default + Eq + Hash + Debug {
     /// Flags; the model keeps the two bits that the ABI has.
     fn flags(&self) -> u8;
     /// The combined slot number `as_id << 16 | id`.
@@ -24,7 +25,7 @@ pub trait RingEntry: Copy + Default + PartialEq + Eq + Debug {
 }
 
 /// An entry as the kernel lays it out: any slot number and offset.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct FullEntry {
     offset: u64,
     slot: u32,
@@ -55,7 +56,7 @@ impl RingEntry for FullEntry {
 /// An entry in 16 bits: 2 of flags, 1 of address space, 4 of slot id, 9 of offset.
 ///
 /// A slot number or offset that does not fit becomes the largest one, which no scenario of a search can have.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct CompactEntry(pub u16);
 
 impl CompactEntry {

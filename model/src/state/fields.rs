@@ -83,6 +83,8 @@ measures! {
     Failures;
     /// User space's locks, where there are some.
     Locks;
+    /// User space's signals, where there are some.
+    Signals;
     /// Entries of a ring, where a program sets it up.
     RingEntries;
     /// A capability's flag, where a program sets it up.
@@ -284,6 +286,7 @@ macro_rules! walks {
             v.number(Fields::MUTEXES, Bits(1), &$($mut)? state.vcpu_mutexes);
             v.number(Fields::GUEST_RUNS, Bits(1), &$($mut)? state.guest_runs);
             v.number(Fields::USER_LOCKS, Of(Locks), &$($mut)? state.user_locks);
+            v.number(Fields::SIGNALS, Of(Signals), &$($mut)? state.signals);
             v.number(Fields::FAILURES, Of(Failures), &$($mut)? state.send_failures);
             v.number(Fields::ENDED, Bits(1), &$($mut)? state.finished);
             v.number(Fields::ENDED, Bits(1), &$($mut)? state.crashed);

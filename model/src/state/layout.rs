@@ -24,7 +24,7 @@ pub trait Layout: Parts {
 }
 
 /// At most 16 pages, 3 vCPUs with rings of 8, 2 VMM threads, 3 memslots and a device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Small;
 
 impl Parts for Small {
@@ -42,7 +42,7 @@ impl Layout for Small {
 }
 
 /// At most 64 pages, 4 vCPUs with rings of 32, 4 VMM threads, 8 memslots and 3 devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Medium;
 
 impl Parts for Medium {
@@ -60,7 +60,7 @@ impl Layout for Medium {
 }
 
 /// Any size: sets and lists grow as they are used. For replay, not for search.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Large;
 
 impl Parts for Large {

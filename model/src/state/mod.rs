@@ -25,7 +25,7 @@ use layout::{Array, Layout};
 use pages::PageSet;
 
 /// VM-wide capabilities.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Caps {
     /// Entries of each vCPU's ring; 0: ring off.
     pub ring_entries: u32,
@@ -61,7 +61,7 @@ impl Caps {
 /// A state of the machine.
 ///
 /// Sets of frames: the leaves, the bitmap. Sets of host pages: what is stale, pending, sent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct State<L: Layout> {
     /// Capabilities.
     pub caps: Caps,
@@ -108,6 +108,8 @@ pub struct State<L: Layout> {
     pub vcpu_mutexes: bool,
     /// User space's locks, one bit each.
     pub user_locks: u8,
+    /// User space's signals that nobody has waited for yet, one bit each.
+    pub signals: u8,
     /// Whether the guest may run, as the VMM sees it.
     pub guest_runs: bool,
     /// Sends that may still fail.

@@ -7,11 +7,12 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::fmt::Debug;
+use core::hash::Hash;
 
 /// A set of pages, each a frame or host page number counted from 0 over the whole machine.
 ///
 /// The `*_word` operations serve the bitmap ioctls, which work by words of up to 64 pages.
-pub trait PageSet: Clone + Default + PartialEq + Eq + Debug {
+pub trait PageSet: Clone + Default + Eq + Hash + Debug {
     /// The number of pages that a set can tell apart; the caller keeps page numbers below it.
     const CAPACITY: u64;
 
@@ -81,7 +82,7 @@ impl<S: PageSet> Iterator for Pages<'_, S> {
 macro_rules! inline_set {
     ($(#[$doc:meta])* $name:ident, $word:ty) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
         pub struct $name(pub $word);
 
         impl $name {
@@ -203,7 +204,7 @@ const CHUNK_WORDS: usize = 64;
 const CHUNK_PAGES: u32 = CHUNK_WORDS as u32 * 64;
 
 /// A set of up to 2^32 pages, whose memory grows with the chunks of 4096 pages that have one.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub struct Sparse {
     /// No chunk is empty, so that equal sets compare equal.
     chunks: BTreeMap<u32, Box<[u64; CHUNK_WORDS]>>,

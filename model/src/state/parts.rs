@@ -2,13 +2,14 @@
 
 use alloc::vec::Vec;
 use core::fmt::Debug;
+use core::hash::Hash;
 use core::ops::{Deref, DerefMut};
 
 use super::entry::RingEntry;
 use super::pages::PageSet;
 
 /// A list with a capacity: the rooms of a state.
-pub trait Array<T>: Clone + Default + Debug + Deref<Target = [T]> + DerefMut {
+pub trait Array<T>: Clone + Default + Debug + Eq + Hash + Deref<Target = [T]> + DerefMut {
     /// The most elements that fit.
     const CAPACITY: usize;
     /// Appends; the caller has checked the capacity.
@@ -17,7 +18,7 @@ pub trait Array<T>: Clone + Default + Debug + Deref<Target = [T]> + DerefMut {
     fn truncate(&mut self, len: usize);
 }
 
-impl<T: Clone + Debug> Array<T> for Vec<T> {
+impl<T: Clone + Debug + Eq + Hash> Array<T> for Vec<T> {
     const CAPACITY: usize = usize::MAX;
     fn push(&mut self, item: T) {
         Vec::push(self, item);
@@ -28,7 +29,7 @@ impl<T: Clone + Debug> Array<T> for Vec<T> {
 }
 
 /// A list of at most `N` elements that lies inside its owner.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Inline<T, const N: usize> {
     items: [T; N],
     len: u8,
@@ -58,7 +59,7 @@ impl<T, const N: usize> DerefMut for Inline<T, N> {
     }
 }
 
-impl<T: Copy + Default + Debug, const N: usize> Array<T> for Inline<T, N> {
+impl<T: Copy + Default + Debug + Eq + Hash, const N: usize> Array<T> for Inline<T, N> {
     const CAPACITY: usize = N;
     #[inline]
     fn push(&mut self, item: T) {
@@ -78,7 +79,7 @@ impl<T: Copy + Default + Debug, const N: usize> Array<T> for Inline<T, N> {
 }
 
 /// The concrete types that the parts of a state are made of.
-pub trait Parts: Clone + Debug + Default + Send + Sync + 'static {
+pub trait Parts: Clone + Debug + Default + Eq + Hash + Send + Sync + 'static {
     /// Sets of pages.
     type Set: PageSet + Send + Sync;
     /// One ring entry.

@@ -9,7 +9,7 @@ use super::parts::{Array, Parts};
 pub use super::entry::{CompactEntry, F_DIRTY, F_RESET, FullEntry, RingEntry};
 
 /// A vCPU's ring and user space's place in it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Ring<L: Parts> {
     /// The entries; none when the ring is off. Their number is a power of two.
     pub entries: L::Entries,

@@ -1,7 +1,7 @@
 //! Memslots: what of one changes.
 
 /// The life of a memslot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(u8)]
 pub enum Life {
     /// Not there.
@@ -26,7 +26,7 @@ impl Life {
 }
 
 /// A memslot's changing part; the rest is its [`SlotTemplate`](crate::machine::SlotTemplate).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Slot {
     /// Whether it is there.
     pub life: Life,

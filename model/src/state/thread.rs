@@ -7,7 +7,7 @@ use crate::words::{Duty, Errno, Frame, NO_FRAME};
 pub type Answer = Result<u32, Errno>;
 
 /// A RESET batch: a slot, an offset and a mask of pages from there on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Batch {
     /// Combined slot number.
     pub slot: u32,
@@ -18,7 +18,7 @@ pub struct Batch {
 }
 
 /// A thread of the VMM.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Thread<L: Parts> {
     /// The operation of its program that it is at.
     pub op: u16,
@@ -40,7 +40,7 @@ pub struct Thread<L: Parts> {
     pub entry_offset: u64,
     /// RESET's batch.
     pub batch: Batch,
-    /// What the last ioctl answered.
+    /// What the last ioctl answered, until the next operation begins.
     pub answer: Answer,
     /// Host pages collected and not yet published.
     pub hand: L::Set,

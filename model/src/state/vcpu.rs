@@ -10,7 +10,7 @@ pub use crate::words::NO_FRAME;
 pub const UNLIMITED: u8 = u8::MAX;
 
 /// Where a vCPU's thread is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(u8)]
 pub enum Pc {
     /// In user space, outside KVM_RUN.
@@ -54,7 +54,7 @@ impl Pc {
 }
 
 /// Why KVM_RUN returned.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(u8)]
 pub enum Exit {
     /// It has not run, or is running.
@@ -79,7 +79,7 @@ impl Exit {
 }
 
 /// A vCPU.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Vcpu<L: Parts> {
     /// Where its thread is.
     pub pc: Pc,

@@ -288,9 +288,14 @@ pub(crate) fn map<L: Layout>(
         return set_leaves(machine, state, first, pages, writable);
     }
     if let Some(first) = region.filter(|_| state.huge.contains(frame)) {
-        // The huge leaf gives way to a table that has this one page.
-        for leaf in state.leaves_mut() {
-            leaf.remove_range(first, pages);
+        // The huge leaf gives way to a table: on x86's two-dimensional MMU one that has all of its pages, as they were; elsewhere one
+        // that has this page alone. Source: arch/x86/kvm/mmu/tdp_mmu.c, tdp_mmu_split_huge_page(); mmu/spte.c, make_huge_page_split_spte().
+        if machine.arch == Arch::X86 && machine.mmu == Mmu::TwoDimensional {
+            state.huge.remove_range(first, pages);
+        } else {
+            for leaf in state.leaves_mut() {
+                leaf.remove_range(first, pages);
+            }
         }
     }
     set_leaves(machine, state, frame, 1, writable);

@@ -13,7 +13,7 @@ use crate::state::layout::Layout;
 use crate::state::vcpu::{NO_FRAME, Pc};
 use crate::words::fault::FaultStage;
 use crate::words::word::{loud, quiet};
-use crate::words::{Choice, Found, Frame, Word};
+use crate::words::{Choice, Found, Frame, Waits, Word};
 use entry::EntryStage;
 
 const RUN: Word = quiet("run", "calls KVM_RUN");
@@ -54,6 +54,30 @@ pub(crate) fn words() -> impl Iterator<Item = Word> {
         .filter(|word| *word != Word::NOTHING)
 }
 
+/// What keeps a vCPU from its next step; none also where the guest has nothing left to do.
+#[inline(always)]
+pub(crate) fn blocked<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    vcpu: usize,
+) -> Option<Waits> {
+    let v = &state.vcpus[vcpu];
+    match v.pc {
+        Pc::User if state.vcpu_mutexes => Some(Waits::Mutex(vcpu as u8)),
+        Pc::User if v.waits => Some(Waits::Ack),
+        Pc::User => Waits::Resume.unless(state.guest_runs && !v.kicked),
+        Pc::Fault => Waits::MmuLock.unless(fault::is_ready(machine, state, vcpu)),
+        Pc::PreFault => Some(Waits::Mutex(vcpu as u8)),
+        Pc::Entry
+        | Pc::Guest
+        | Pc::Exit
+        | Pc::StealMark
+        | Pc::ExitMark
+        | Pc::Flush
+        | Pc::FlushOnly => None,
+    }
+}
+
 #[inline]
 pub(crate) fn choices<L: Layout>(
     machine: &Machine,
@@ -63,11 +87,6 @@ pub(crate) fn choices<L: Layout>(
 ) {
     let v = &state.vcpus[vcpu];
     match v.pc {
-        Pc::User => {
-            if state.guest_runs && !v.waits && !v.kicked && !state.vcpu_mutexes {
-                found(Choice::Advance);
-            }
-        }
         Pc::Entry => {
             found(Choice::Advance);
             if entry::stage(machine, v) == EntryStage::Steal && v.steal > 0 {
@@ -75,8 +94,8 @@ pub(crate) fn choices<L: Layout>(
             }
         }
         Pc::Guest => guest::choices(machine, state, vcpu, found),
-        Pc::Fault => {
-            if fault::is_ready(machine, state, vcpu) {
+        Pc::User | Pc::Fault | Pc::PreFault => {
+            if blocked(machine, state, vcpu).is_none() {
                 found(Choice::Advance);
             }
         }
@@ -87,8 +106,6 @@ pub(crate) fn choices<L: Layout>(
             }
         }
         Pc::StealMark | Pc::ExitMark | Pc::Flush | Pc::FlushOnly => found(Choice::Advance),
-        // Its mutex is held.
-        Pc::PreFault => {}
     }
 }
 

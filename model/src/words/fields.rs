@@ -87,6 +87,8 @@ kinds! {
     ANSWER = 32;
     /// Of a thread: what it has collected and not published.
     HAND = 33;
+    /// User space's signals that nobody has waited for yet.
+    SIGNALS = 34;
 }
 
 impl Fields {

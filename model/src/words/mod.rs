@@ -3,6 +3,7 @@
 //! Nothing here knows a machine or a state.
 
 pub mod arch;
+pub mod claims;
 pub mod constants;
 pub mod errno;
 pub mod fault;
@@ -13,9 +14,11 @@ pub mod row;
 pub mod rule;
 pub mod sizes;
 pub mod step;
+pub mod waits;
 pub mod word;
 
 pub use arch::{Arch, Mmu};
+pub use claims::{Invariant, Invariants};
 pub use errno::Errno;
 pub use fields::{Fields, Reach};
 pub use kernel::Kernel;
@@ -24,6 +27,7 @@ pub use row::{Counts, Duty, Facts, Jump, Names, Row};
 pub use rule::Rule;
 pub use sizes::Constants;
 pub use step::{Actor, Choice, Effect, Found, ResetCount, Step};
+pub use waits::Waits;
 pub use word::Word;
 
 /// A page as KVM's slots see it: the machine numbers the pages of all slots through, each slot from a multiple of the word size on.

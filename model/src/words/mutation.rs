@@ -94,6 +94,8 @@ mutations! {
     RingNoRequest = "kernel.ring.request=none";
     /// A kicked vCPU leaves without flushing its PML buffer.
     PmlNoFlush = "vcpu.pml.flush=none";
+    /// Switching the log on asks every vCPU to turn PML on and does not wait for it.
+    EnablePmlNotWaited = "kernel.enable_log.pml=not_waited";
     /// Under nested virtualisation the PML buffer logs the inner guest's addresses.
     NestedPmlL2 = "vcpu.nested.pml_space=l2";
     /// The record of a vCPU in guest memory is marked at each update although nothing was mapped and nothing written.

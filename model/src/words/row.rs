@@ -78,7 +78,7 @@ impl Row {
 }
 
 /// What a thread is in the middle of, as far as others may know: the oracle judges by it, and knows no operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Duty(u8);
 
 impl Duty {
@@ -136,6 +136,8 @@ pub enum Names {
     Thread(u8),
     /// A device.
     Device(u8),
+    /// A signal of user space.
+    Signal(u8),
     /// Anything: of an operation of which nothing is known.
     Anything,
 }
@@ -173,6 +175,10 @@ pub struct Facts {
     pub visits_vcpus: bool,
     /// It begins a copy of all memory.
     pub full_copy: bool,
+    /// It declares dirty what it names, whoever wrote there.
+    pub declares: bool,
+    /// It turns the log of the slot that it names on, or off.
+    pub turns_log: Option<bool>,
     /// It lets the guest run.
     pub resumes: bool,
     /// It signals every vCPU to stop.
@@ -198,6 +204,8 @@ impl Facts {
         rearms: false,
         visits_vcpus: false,
         full_copy: false,
+        declares: false,
+        turns_log: None,
         resumes: false,
         stops: false,
         waits_stopped: false,

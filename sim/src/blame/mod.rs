@@ -260,7 +260,7 @@ fn can_swap(first: &Op, second: &Op) -> bool {
         (Op::Kick(_), Op::WaitStopped | Op::WaitKicked)
     );
     // What is gone to by number does not move.
-    let jumps = |op: &Op| matches!(op, Op::OnError(_) | Op::Again(_));
+    let jumps = |op: &Op| matches!(op, Op::OnError(_) | Op::Again(_) | Op::PassUnless(_));
     !one && !jumps(first) && !jumps(second) && first != second
 }
 
@@ -288,6 +288,28 @@ fn lost_by(
     ))
 }
 
+/// The schedule that comes of `steps` with every mutation off: each step is found again by what it was, an actor that is behind
+/// catches up, and at the end the threads go on. It is one of [`Scenario::without_mutations`]; none where that does not fit the layout.
+#[must_use]
+pub fn without_mutations(scenario: &Scenario, steps: &[Step]) -> Option<Vec<Step>> {
+    let right = scenario.clone().without_mutations();
+    on_any!(Any::start(scenario), |start| instead(
+        scenario, start, &right, steps
+    ))
+}
+
+fn instead<L: Layout>(
+    scenario: &Scenario,
+    start: State<L>,
+    right: &Scenario,
+    steps: &[Step],
+) -> Option<Vec<Step>> {
+    let recorded = (&scenario.machine, start);
+    let changed = (&right.machine, right.start::<L>().ok()?);
+    replay::steps_instead(&recorded, &changed, steps)
+}
+
+/// None where the changed machine does not fit the layout; it has the sizes of the recorded one.
 fn nearest<L: Layout>(
     scenario: &Scenario,
     start: State<L>,

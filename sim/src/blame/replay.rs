@@ -41,12 +41,34 @@ pub(super) fn lost_pages<L: Layout>(
     matching: Matching,
     go_on: &dyn Fn() -> bool,
 ) -> Option<BTreeSet<u32>> {
+    Some(follow(recorded, changed, steps, cause, matching, go_on)?.lost)
+}
+
+/// The steps that the changed machine takes in place of `steps`, found by what they were.
+pub(super) fn steps_instead<L: Layout>(
+    recorded: &(&Machine, State<L>),
+    changed: &(&Machine, State<L>),
+    steps: &[Step],
+) -> Option<Vec<Step>> {
+    let cause = Cause::Nothing;
+    Some(follow(recorded, changed, steps, cause, Matching::Name, &|| true)?.taken)
+}
+
+fn follow<'m, L: Layout>(
+    recorded: &(&Machine, State<L>),
+    changed: &(&'m Machine, State<L>),
+    steps: &[Step],
+    cause: Cause,
+    matching: Matching,
+    go_on: &dyn Fn() -> bool,
+) -> Option<Run<'m, L>> {
     let (recorded, mut original) = recorded.clone();
     let (changed, start) = changed.clone();
     let mut run = Run {
         machine: changed,
         state: start,
         lost: BTreeSet::new(),
+        taken: Vec::new(),
     };
     for (at, &step) in steps.iter().enumerate() {
         if at % PATIENCE == 0 && !go_on() {
@@ -67,7 +89,7 @@ pub(super) fn lost_pages<L: Layout>(
         }
     }
     run.finish();
-    Some(run.lost)
+    Some(run)
 }
 
 fn op_of<L: Layout>(state: &State<L>, actor: Actor) -> u16 {
@@ -98,10 +120,12 @@ struct Run<'a, L: Layout> {
     machine: &'a Machine,
     state: State<L>,
     lost: BTreeSet<u32>,
+    taken: Vec<Step>,
 }
 
 impl<L: Layout> Run<'_, L> {
     fn take(&mut self, step: Step) {
+        self.taken.push(step);
         let effect = apply(self.machine, &mut self.state, step);
         if let Effect::Claim { postcopy } = effect {
             let lost = oracle::lost(self.machine, &self.state, postcopy);
@@ -147,6 +171,7 @@ impl<L: Layout> Run<'_, L> {
             machine: self.machine,
             state: self.state.clone(),
             lost: BTreeSet::new(),
+            taken: Vec::new(),
         };
         for _ in 0..64 {
             let resting = match step.actor {
@@ -170,6 +195,7 @@ impl<L: Layout> Run<'_, L> {
                 ahead.take(step);
                 self.state = ahead.state;
                 self.lost.append(&mut ahead.lost);
+                self.taken.append(&mut ahead.taken);
                 return;
             }
         }

@@ -21,6 +21,7 @@ scenarios!(
     "nonvcpu-drop",
     "nonvcpu-vcpu0",
     "pml-no-flush",
+    "pml-not-waited",
     "push-relaxed",
     "reset-batch-first-only",
     "reset-clears-request",

@@ -77,7 +77,7 @@ impl Subject {
         if is_scenario {
             return Ok(Self::Scenario(Box::new(Scenario::find(&name)?)));
         }
-        let schedule = Schedule::load(&args.trace, "blame")?;
+        let schedule = Schedule::load(&args.trace, None, "blame")?;
         Ok(Self::Schedule(Box::new(schedule)))
     }
 

@@ -9,8 +9,11 @@ use super::report::{block_words, caveats, grouped, kept, mutated, not_begun};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, progress_bar};
 use crate::bugs::{BUGS, Bug, Reproduction};
 use crate::mutated::{Acted, acted_in};
-use crate::reproduce::{MOST_SCHEDULES, Median, median_schedules, reproduce, states_until_found};
+use crate::reproduce::{
+    MOST_SCHEDULES, Median, PCT, median_schedules, reproduce, states_until_found,
+};
 use crate::scenario::{Scenario, nearest};
+use crate::scheduler::Scheduler;
 use crate::shrink::Budget;
 
 /// What shrinking one bug's schedule may take: little, since the scenarios are small.
@@ -188,16 +191,20 @@ fn one(
         text.push_str(&format!("   {line}\n"));
     }
     if statistics {
-        let random = median_schedules(scenario, false);
-        let pct = median_schedules(scenario, true);
+        let of = |scheduler| median_schedules(scenario, scheduler, MOST_SCHEDULES);
+        let random = of(Scheduler::Random);
+        let pct = of(PCT);
+        let mix = of(Scheduler::Mix);
         let states = states_until_found(scenario);
         json.insert("median_schedules_random".into(), random.schedules.into());
         json.insert("median_schedules_pct".into(), pct.schedules.into());
+        json.insert("median_schedules_mix".into(), mix.schedules.into());
         json.insert("states_to_find".into(), states.into());
         text.push_str(&format!(
-            "     median of schedules: random {}, pct {}; states: {}\n",
+            "     median of schedules: random {}, pct {}, mix {}; states: {}\n",
             words(random),
             words(pct),
+            words(mix),
             states.map_or("more than the limit".to_owned(), grouped),
         ));
     }

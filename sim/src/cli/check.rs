@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::coverage::{coverage_words, reductions};
 use super::report::{
     Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
-    unclaimed,
+    refused, unclaimed,
 };
 use super::run::{find_scenarios, write_trace};
 use super::spinner::Spinner;
@@ -126,6 +126,16 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
         if args.scenarios.is_empty() && args.mutate.is_empty() {
             scenarios.extend(about_liveness());
         }
+        for scenario in &scenarios {
+            let mut claims = liveness::CLAIMS.iter();
+            if let Some(claim) = claims.find(|claim| !scenario.machine.claims.has(**claim)) {
+                return Err(CliError(format!(
+                    "{}: --liveness looks for what breaks `{}`, which its `claims` leaves out\nhelp: add it to `claims`",
+                    scenario.name,
+                    claim.name()
+                )));
+            }
+        }
         return liveness::run(&scenarios, &options, global);
     }
     let mut report = Report {
@@ -232,6 +242,7 @@ fn subject(
     let shown = minimal.map(|minimal| minimal.steps.as_slice());
     let acted = acted(scenario, shown);
     text.push_str(&mutated(scenario, &acted, &mut json));
+    text.push_str(&refused(scenario, &outcome.refused, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()

@@ -54,7 +54,7 @@ impl FormatArg {
 
 pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
     let name = args.trace.display().to_string();
-    let schedule = Schedule::load(&args.trace, "explain")?;
+    let schedule = Schedule::load(&args.trace, args.output.as_deref(), "explain")?;
     let replay = &schedule.replay;
     if args.format == FormatArg::Html && schedule.steps.len() > MOST_HTML_STEPS {
         return Err(CliError(format!(

@@ -1,18 +1,19 @@
 //! `dirtysim import`: other tools' logs into traces.
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek, Write};
-use std::path::PathBuf;
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::kind::{self, Wanted};
 use super::report::{grouped, say};
-use super::{CliError, CliResult, Global, Report};
+use super::schedule::check_output;
+use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::import::detect::{Detected, LogKind, detect_file};
-use crate::import::{LogOptions, import_kvm_jsonl, import_log_files, import_logs};
-use crate::observed::CheckConfig;
+use crate::import::{ImportError, ImportSummary, LogOptions, import_kvm_jsonl, import_logs};
+use crate::observed::{CheckConfig, Weight};
 use crate::trace::PendingFile;
 
 /// Arguments of `dirtysim import`.
@@ -73,17 +74,131 @@ pub(super) fn run(args: &ImportArgs, global: &Global) -> CliResult {
             kind::check(log, Wanted::Log)?;
         }
     }
-    let raw = match args.from {
-        Some(from) => from == From::KvmJsonl,
-        // A file that cannot be read is reported by whoever reads it whole.
-        None => matches!(detect_file(&args.logs[0]), Ok(Detected::KvmJsonl)),
-    };
     if global.json && args.output.is_none() {
         return Err(CliError(
             "--json needs -o: the trace itself goes to standard output".to_owned(),
         ));
     }
-    if raw { raw_recording(args) } else { logs(args) }
+    check_output(args.output.as_deref(), &args.logs)?;
+    let raw = match args.from {
+        Some(from) => from == From::KvmJsonl,
+        // A file that cannot be read is reported by whoever reads it whole.
+        None => matches!(detect_file(&args.logs[0]), Ok(Detected::KvmJsonl)),
+    };
+    let result = if raw { raw_recording(args) } else { logs(args) };
+    // What was not read to its end is no trace, whatever the importer says of it.
+    if result.is_err() && interrupted() {
+        say("interrupted; no trace was written");
+        let json = Map::from_iter([("limit".to_owned(), "interrupted".into())]);
+        return Ok(judged(Verdict::Inconclusive, json, String::new()));
+    }
+    result
+}
+
+/// A report with a verdict. An import expects nothing but that the contract was kept.
+fn judged(verdict: Verdict, mut keys: Map<String, Value>, text: String) -> Report {
+    let mut json = Map::from_iter([("verdict".to_owned(), verdict.name().into())]);
+    json.append(&mut keys);
+    Report {
+        command: "import",
+        subjects: vec![Subject {
+            verdict,
+            as_expected: false,
+            json,
+            text,
+        }],
+        ..Report::default()
+    }
+}
+
+/// A log, read until somebody presses Ctrl-C; then reading it is an error.
+struct Log(File);
+
+impl Log {
+    fn open(path: &Path) -> Result<Self, CliError> {
+        File::open(path).map(Self).map_err(|error| {
+            CliError(format!(
+                "{}: cannot read: {error}\nhelp: check the path of the log",
+                path.display()
+            ))
+        })
+    }
+
+    /// Waits until there is something to read, on a pipe for ever, and looks at the interrupt ten times a second.
+    #[cfg(target_os = "linux")]
+    fn wait(&self) {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::io::Errno;
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000_000,
+        };
+        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        // The signal itself ends the wait before anybody has noted it. What cannot be polled can be read.
+        while !interrupted()
+            && matches!(poll(&mut polled, Some(&timeout)), Ok(0) | Err(Errno::INTR))
+        {}
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn wait(&self) {}
+}
+
+impl Read for Log {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let cut = || match interrupted() {
+            true => Err(io::Error::other("interrupted")),
+            false => Ok(()),
+        };
+        self.wait();
+        cut()?;
+        let read = self.0.read(buffer);
+        // Whoever wrote to a pipe was interrupted as well, so that its end is no end.
+        cut()?;
+        read
+    }
+}
+
+/// Where a trace goes: to its file, or whole to standard output, so that what is wrong late in a log leaves no half of a trace.
+enum Output {
+    File(PendingFile),
+    Stdout(File),
+}
+
+impl Output {
+    fn open(args: &ImportArgs) -> Result<Self, ImportError> {
+        Ok(match &args.output {
+            Some(path) => Self::File(PendingFile::create(path)?),
+            None => Self::Stdout(tempfile::tempfile()?),
+        })
+    }
+
+    fn keep(self) -> Result<(), CliError> {
+        match self {
+            Self::File(file) => file.keep().map_err(ImportError::Write)?,
+            Self::Stdout(mut whole) => {
+                whole.rewind()?;
+                io::copy(&mut whole, &mut io::stdout().lock())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stdout(whole) => whole.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Stdout(whole) => whole.flush(),
+        }
+    }
 }
 
 fn logs(args: &ImportArgs) -> CliResult {
@@ -97,35 +212,43 @@ fn logs(args: &ImportArgs) -> CliResult {
         },
         title: None,
     };
-    let mut report = Report {
-        command: "import",
-        ..Report::default()
-    };
-    let Some(path) = &args.output else {
-        // Whole or not at all: what is wrong late in a log must not leave half a trace on a pipe.
-        let mut whole = tempfile::tempfile()?;
-        let mut inputs = Vec::new();
-        for log in &args.logs {
-            let name = log.display().to_string();
-            let input = File::open(log)
-                .map_err(|error| CliError(format!("{name}: cannot read: {error}")))?;
-            inputs.push((name, input));
-        }
-        let summary = import_logs(inputs, &mut whole, &options)?;
-        whole.rewind()?;
-        say(summary.to_string().trim_end());
-        io::copy(&mut whole, &mut io::stdout().lock())?;
-        return Ok(report);
-    };
-    let summary = import_log_files(&args.logs, path, &options)?;
-    if let serde_json::Value::Object(document) = serde_json::to_value(&summary)? {
-        report.extra = document;
+    let mut inputs = Vec::new();
+    for log in &args.logs {
+        inputs.push((log.display().to_string(), Log::open(log)?));
     }
-    report
-        .extra
-        .insert("trace".into(), path.display().to_string().into());
-    report.tail = format!("{summary}trace: {}\n", path.display());
-    Ok(report)
+    let mut out = Output::open(args)?;
+    let summary = import_logs(inputs, &mut out, &options)?;
+    let mut text = summary.to_string();
+    if let Some(path) = &args.output {
+        text.push_str(&format!("trace: {}\n", path.display()));
+    }
+    let defects = summary.check.count(Weight::Defect);
+    if defects > 0 {
+        text.push_str(&format!(
+            "the contract of KVM's rings was broken: {} (exit code 1)\n",
+            summary.check.weights_in_words()
+        ));
+    }
+    if args.output.is_none() {
+        say(std::mem::take(&mut text).trim_end());
+    }
+    out.keep()?;
+    let mut json = Map::new();
+    if let Value::Object(document) = serde_json::to_value(&summary)? {
+        json.extend(document);
+    }
+    if let Some(path) = &args.output {
+        json.insert("trace".into(), path.display().to_string().into());
+    }
+    if defects > 0 {
+        return Ok(judged(Verdict::Violated, json, text));
+    }
+    Ok(Report {
+        command: "import",
+        extra: json,
+        tail: text,
+        ..Report::default()
+    })
 }
 
 fn raw_recording(args: &ImportArgs) -> CliResult {
@@ -135,35 +258,20 @@ fn raw_recording(args: &ImportArgs) -> CliResult {
         ));
     };
     let name = log.display().to_string();
-    let file =
-        File::open(log).map_err(|error| CliError(format!("{name}: cannot read: {error}")))?;
-    let input = BufReader::new(file);
+    let input = BufReader::new(Log::open(log)?);
+    let mut out = Output::open(args)?;
+    let summary = import_kvm_jsonl(input, &name, args.address_spaces, &mut out)?;
+    out.keep()?;
     let mut report = Report {
         command: "import",
         ..Report::default()
     };
-    let summary = match &args.output {
-        Some(path) => {
-            let cannot = |error: &dyn std::fmt::Display| {
-                CliError(format!("{}: cannot be written: {error}", path.display()))
-            };
-            let mut out = PendingFile::create(path).map_err(|error| cannot(&error))?;
-            let summary = import_kvm_jsonl(input, &name, args.address_spaces, &mut out)?;
-            out.flush().map_err(|error| cannot(&error))?;
-            out.keep().map_err(|error| cannot(&error))?;
-            summary
-        }
-        None => {
-            // Whole or not at all: what is wrong late in a log must not leave half a trace on a pipe.
-            let mut out = Vec::new();
-            let summary = import_kvm_jsonl(input, &name, args.address_spaces, &mut out)?;
-            report.file = String::from_utf8_lossy(&out).into_owned();
-            summary
-        }
-    };
     let mut extra = Map::new();
     extra.insert("calls".into(), summary.calls.into());
     extra.insert("sections".into(), summary.sections.into());
+    extra.insert("unknown".into(), serde_json::to_value(&summary.unknown)?);
+    extra.insert("missing_rows".into(), summary.missing.into());
+    let left_out = left_out(&summary);
     if let Some(path) = &args.output {
         extra.insert("trace".into(), path.display().to_string().into());
         report.tail = format!(
@@ -172,7 +280,36 @@ fn raw_recording(args: &ImportArgs) -> CliResult {
             summary.sections,
             path.display()
         );
+        report.tail.push_str(&left_out);
+    } else {
+        say(left_out.trim_end());
     }
     report.extra = extra;
     Ok(report)
+}
+
+/// What of a recording is not in its trace, in lines.
+fn left_out(summary: &ImportSummary) -> String {
+    let mut text = String::new();
+    if !summary.unknown.is_empty() {
+        let words: Vec<String> = summary
+            .unknown
+            .iter()
+            .map(|(word, rows)| format!("{word} ({})", grouped(*rows)))
+            .collect();
+        text.push_str(&format!(
+            "  left out, because import does not know these words (rows): {}\n",
+            words.join(", ")
+        ));
+    }
+    if summary.missing > 0 {
+        text.push_str(&format!(
+            "  missing by the recording's own numbers: {} rows\n",
+            grouped(summary.missing)
+        ));
+    }
+    if !text.is_empty() {
+        text.push_str("  what depends on them is in the trace, and a replay does not compare it\n");
+    }
+    text
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::coverage::{coverage_words, reductions};
 use super::report::{
-    Judged, block_words, caveats, expected_words, grouped, kept, mutated, not_begun,
+    Judged, block_words, caveats, expected_words, grouped, kept, mutated, not_begun, refused,
 };
 use super::run::write_whole;
 use super::spinner::Spinner;
@@ -23,7 +23,8 @@ use crate::shrink::blocks;
 use crate::trace::step::row;
 
 /// The claims that this is about.
-const CLAIMS: [Invariant; 2] = [Invariant::MigrationMakesProgress, Invariant::ProtocolEnds];
+pub(super) const CLAIMS: [Invariant; 2] =
+    [Invariant::MigrationMakesProgress, Invariant::ProtocolEnds];
 
 pub(super) fn run(scenarios: &[Scenario], options: &Options, global: &Global) -> CliResult {
     let mut report = Report {
@@ -109,6 +110,7 @@ fn subject(
     text.push_str(&caveats(scenario, &mut json));
     let cycle = outcome.lasso.as_ref().map(|lasso| lasso.steps.as_slice());
     text.push_str(&mutated(scenario, &acted(scenario, cycle), &mut json));
+    text.push_str(&refused(scenario, &outcome.refused, &mut json));
     let also: Vec<&str> = broken.collect();
     if !also.is_empty() {
         text.push_str(&format!("  also broken: {}\n", also.join(", ")));

@@ -13,7 +13,7 @@ use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::first;
 use crate::mutated::{Acted, acted_in};
 use crate::observed::search::{self, Ended, Outcome, SearchReport, Shape};
-use crate::observed::{CheckConfig, CheckReport, Weight, check_and_shape};
+use crate::observed::{Answer, CheckConfig, CheckReport, Weight, answer, check_and_shape};
 use crate::replay::calls::{self, ReplayOptions, ReplayOutcome};
 use crate::replay::steps::{self, StepReplay};
 use crate::trace::observed::ObservedEvent;
@@ -28,7 +28,7 @@ pub(crate) struct ReplayArgs {
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
-    /// Observed traces: entries of a ring, where the log does not tell
+    /// Observed traces: entries of a ring, where not what its import was told
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     ring_entries: Option<u32>,
     /// Observed traces: entries of a ring in reserve: 64, or 576 on x86 with PML
@@ -122,9 +122,13 @@ fn one(args: &ReplayArgs, path: &Path) -> Result<Subject, CliError> {
             )));
         }
         Kind::Observed => {
-            let mut shape = Shape::new(&header, args.config());
+            let config = args.config().or(header.known);
+            config
+                .check()
+                .map_err(|complaint| *complaint.at(&name, 1))?;
+            let mut shape = Shape::new(&header, config);
             let rows = reader.rows::<ObservedEvent>()?;
-            let checked = check_and_shape(rows, args.config(), &mut shape)?;
+            let checked = check_and_shape(rows, config, &mut shape)?;
             let searched = search_again(args, path, &checked, &shape)?;
             observed_subject(&name, &header, &checked, &searched)
         }
@@ -443,8 +447,11 @@ fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> Subject
     }
 }
 
-/// Findings that are printed; the document has all of them.
+/// Differences of a schedule that are printed; the document has more.
 const MOST_SHOWN: usize = 10;
+
+/// Findings of each claim and weight in a log that are printed.
+const SHOWN_OF_EACH: u32 = 3;
 
 /// The second pass over an observed trace: a run of the model that gives it, unless the contract is broken already.
 fn search_again(
@@ -482,30 +489,16 @@ fn search_again(
 
 /// The verdict on a log: some run of the model gives it, and the kernel and the VMM kept the ring's contract, as far as
 /// the log tells.
-///
-/// A defect violates it. Where no run was found, nothing could be compared, or what was seen may be the log's own fault,
-/// the answer is open: inconclusive.
 fn observed_subject(
     name: &str,
     header: &Header,
     checked: &CheckReport,
     searched: &SearchReport,
 ) -> Subject {
-    let defects = checked.has(Weight::Defect);
-    let limit = if checked.has(Weight::Doubt) || checked.compared == 0 {
-        Some("what the log tells".to_owned())
-    } else {
-        match &searched.outcome {
-            Outcome::Consistent => None,
-            Outcome::NoRunFound => Some("no run of the model was found".to_owned()),
-            Outcome::Limit { limit } => Some(limit.clone()),
-            Outcome::NotSearched { why } => Some(format!("not searched: {why}")),
-        }
-    };
-    let verdict = match (defects, &limit) {
-        (true, _) => Verdict::Violated,
-        (false, Some(_)) => Verdict::Inconclusive,
-        (false, None) => Verdict::Holds,
+    let (verdict, limit) = match answer(checked, searched) {
+        Answer::Broken => (Verdict::Violated, None),
+        Answer::Open(limit) => (Verdict::Inconclusive, Some(limit)),
+        Answer::Consistent => (Verdict::Holds, None),
     };
     let (expected, as_expected) = match &header.expect {
         None | Some(Expect::Holds) => ("holds", verdict == Verdict::Holds),
@@ -517,20 +510,15 @@ fn observed_subject(
     json.insert("verdict".into(), verdict.name().into());
     json.insert("expected".into(), expected.into());
     json.insert("as_expected".into(), as_expected.into());
-    if defects {
+    if verdict == Verdict::Violated {
         json.insert("invariant".into(), "agrees_with_recording".into());
     }
-    if let Some(limit) = limit.filter(|_| verdict == Verdict::Inconclusive) {
+    if let Some(limit) = limit {
         json.insert("limit".into(), limit.into());
     }
     json.insert("compared".into(), checked.compared.into());
     json.insert("not_modelled".into(), checked.not_compared.into());
-    let divergences: u64 = checked
-        .findings
-        .iter()
-        .filter(|finding| finding.weight == Weight::Defect)
-        .count() as u64;
-    json.insert("divergences".into(), divergences.into());
+    json.insert("divergences".into(), checked.count(Weight::Defect).into());
     json.insert(
         "check".into(),
         serde_json::to_value(checked).unwrap_or_default(),
@@ -559,23 +547,25 @@ fn observed_subject(
         grouped(checked.not_compared),
         grouped(checked.context),
     );
-    for finding in checked.findings.iter().take(MOST_SHOWN) {
-        let weight = match finding.weight {
-            Weight::Defect => "defect",
-            Weight::Doubt => "doubt",
-            Weight::Note => "note",
-        };
+    if checked.total() > 0 {
+        text.push_str(&format!("  findings: {}\n", checked.weights_in_words()));
+    }
+    let mut shown = 0;
+    for finding in checked.first_of_each(SHOWN_OF_EACH) {
+        shown += 1;
         text.push_str(&format!(
-            "  {weight}, line {}: {} ({})\n",
+            "  {}, line {}: {} ({})\n",
+            finding.weight.name(),
             finding.line,
             finding.text,
             finding.claim.name()
         ));
     }
-    if checked.findings.len() > MOST_SHOWN {
+    if checked.total() > shown {
         text.push_str(&format!(
-            "  and {} more; --json has them\n",
-            checked.findings.len() - MOST_SHOWN
+            "  and {} more; --json has the first {} of each claim\n",
+            grouped(checked.total() - shown),
+            CheckReport::KEPT_OF_EACH
         ));
     }
     text.push_str(&search_text(searched));

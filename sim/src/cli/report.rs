@@ -1,17 +1,20 @@
 //! What a command says: subjects with verdicts, as text or as one JSON document, and the exit code that follows.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use dirtysim_model::words::mutation::Mutation;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::CliError;
+use crate::explain;
 use crate::fidelity;
 use crate::mutated::Acted;
 use crate::plain::printable;
 pub(crate) use crate::plot::grouped;
+use crate::refused::Refused;
 use crate::scenario::{Expect, Scenario};
 use crate::search;
 use crate::sometimes::{Seen, Sometimes, no_claim};
@@ -276,10 +279,14 @@ pub(crate) fn block_words(blocks: u64) -> String {
     }
 }
 
-/// What a verdict on a scenario must not be read without: constants that differ from the architecture's, and what of its
-/// machine no kernel was seen doing.
+/// What a verdict on a scenario must not be read without: the claims that it chose to be judged by, constants that differ
+/// from the architecture's, and what of its machine no kernel was seen doing.
 pub(crate) fn caveats(scenario: &Scenario, json: &mut Map<String, Value>) -> String {
     let mut text = String::new();
+    if let Some(claims) = scenario.chosen_claims() {
+        text.push_str(&format!("  judged by: {}\n", claims.join(", ")));
+        json.insert("claims".into(), claims.into());
+    }
     if !scenario.scaled.is_empty() {
         json.insert("scaled".into(), scenario.scaled.clone().into());
         text.push_str(&format!("  scaled: {}\n", scenario.scaled.join("; ")));
@@ -336,6 +343,37 @@ pub(crate) fn mutated(scenario: &Scenario, acted: &Acted, json: &mut Map<String,
         ));
         json.insert("never_acted".into(), never.into());
         json.insert("never_acted_in".into(), acted.schedules.into());
+    }
+    text
+}
+
+/// The ioctls that were refused in some schedule, each with its place in the programs.
+pub(crate) fn refused(
+    scenario: &Scenario,
+    refused: &BTreeSet<Refused>,
+    json: &mut Map<String, Value>,
+) -> String {
+    let mut text = String::new();
+    let mut list = Vec::new();
+    for Refused { call, errno } in refused {
+        let (thread, op) = (call.thread, call.op);
+        let program = &scenario.machine.programs[usize::from(thread)];
+        let ioctl = explain::op_words(scenario, &program[usize::from(op)]);
+        text.push_str(&format!(
+            "  refused in some schedule: {ioctl}: {} (thread{thread}, step {} of {})\n",
+            errno.name(),
+            op + 1,
+            program.len()
+        ));
+        list.push(json!({
+            "ioctl": ioctl,
+            "errno": errno.name(),
+            "thread": thread,
+            "operation": op,
+        }));
+    }
+    if !list.is_empty() {
+        json.insert("refused".into(), list.into());
     }
     text
 }

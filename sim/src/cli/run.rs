@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::kind::{self, Wanted};
 use super::report::{
     Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
-    unclaimed,
+    refused, unclaimed,
 };
 use super::{
     CliError, CliResult, Global, Report, Subject, Verdict, interrupted, make_dir, progress_bar,
@@ -37,7 +37,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "A..B", default_value = "0..20000", value_parser = parse_seeds)]
     seeds: Range<u64>,
     /// How the next step is chosen
-    #[arg(long, value_enum, default_value_t = SchedulerArg::Random)]
+    #[arg(long, value_enum, default_value_t = SchedulerArg::Mix)]
     scheduler: SchedulerArg,
     /// Ordering constraints that PCT reckons with
     #[arg(long, value_name = "D", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -58,6 +58,10 @@ enum SchedulerArg {
     Random,
     /// Random priorities with a few random changes of them
     Pct,
+    /// One actor at a time, interrupted most readily within the kernel, and then held
+    Interrupt,
+    /// The others in turn, by the seed
+    Mix,
 }
 
 pub(super) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
@@ -126,6 +130,8 @@ pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
         SchedulerArg::Pct => Scheduler::Pct {
             depth: args.pct_depth,
         },
+        SchedulerArg::Interrupt => Scheduler::Interrupt,
+        SchedulerArg::Mix => Scheduler::Mix,
     };
     let mut report = Report {
         command: "run",
@@ -221,6 +227,8 @@ fn subject(
             failure.invariant.name(),
             failure.seed
         ));
+        let by = options.scheduler.of(failure.seed);
+        json.insert("found_by".into(), by.to_string().into());
     }
     let limit_words = limit.map_or(String::new(), |limit| format!(", cut by {limit}"));
     text.push_str(&format!(
@@ -228,11 +236,16 @@ fn subject(
         expected_words(as_expected),
         scenario.sentence,
         grouped(outcome.schedules),
-        options.scheduler.name(),
+        options.scheduler,
         options.seeds.start,
         options.seeds.end,
         grouped(outcome.steps),
     ));
+    if verdict == Verdict::Holds {
+        let not_tried = options.scheduler.not_tried();
+        text.push_str(&format!("  not every order was tried: {not_tried}\n"));
+        json.insert("not_tried".into(), not_tried.into());
+    }
     text.push_str(&unclaimed(
         scenario,
         outcome.seen,
@@ -244,6 +257,7 @@ fn subject(
     let failing = outcome.failure.as_ref();
     let acted = acted(scenario, failing.map(|failure| failure.steps.as_slice()));
     text.push_str(&mutated(scenario, &acted, &mut json));
+    text.push_str(&refused(scenario, &outcome.refused, &mut json));
     let also: Vec<Value> = outcome
         .broken
         .iter()
@@ -281,7 +295,7 @@ fn failed(
         .join(format!("{}.trace.jsonl", scenario.name));
     let found_by = format!(
         "{}, seed {}; shrunk",
-        options.scheduler.name(),
+        options.scheduler.of(failure.seed),
         failure.seed
     );
     // What is shown is short first: a schedule of hundreds of steps tells nobody anything.

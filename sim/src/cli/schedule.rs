@@ -9,7 +9,7 @@ use dirtysim_model::transition::Step;
 use super::kind::{self, Wanted};
 use super::{CliError, Global};
 use crate::replay::steps::{self, StepReplay};
-use crate::trace::{Expect, Header, Kind, PendingFile, TraceReader};
+use crate::trace::{Expect, Header, Kind, PendingFile, TraceReader, check_apart};
 
 /// A step trace, replayed.
 pub(super) struct Schedule {
@@ -19,9 +19,15 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Reads and replays a trace; a complaint names `command` where the trace is of another kind.
-    pub(super) fn load(path: &Path, command: &str) -> Result<Self, CliError> {
+    /// Reads and replays a trace, of which `output` is to be made; a complaint names `command` where the trace is of
+    /// another kind.
+    pub(super) fn load(
+        path: &Path,
+        output: Option<&Path>,
+        command: &str,
+    ) -> Result<Self, CliError> {
         let name = path.display().to_string();
+        check_output(output, &[path])?;
         kind::check(path, Wanted::Trace)?;
         let reader = TraceReader::open(path)?;
         let header = reader.header().clone();
@@ -62,6 +68,16 @@ impl Schedule {
             })
             .or_else(|| broken.iter().next())
     }
+}
+
+/// Whether a command's output may be written: what it reads must not be in that place.
+pub(super) fn check_output(
+    output: Option<&Path>,
+    inputs: &[impl AsRef<Path>],
+) -> Result<(), CliError> {
+    let Some(path) = output else { return Ok(()) };
+    check_apart(path, inputs)
+        .map_err(|error| CliError(format!("{}: cannot be written: {error}", path.display())))
 }
 
 /// Writes `text` to `path` as a whole, or gives it back for standard output; `--json` needs a path.

@@ -34,7 +34,7 @@ pub(crate) struct ShrinkArgs {
 pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     let begun = Instant::now();
     let name = args.trace.display().to_string();
-    let schedule = Schedule::load(&args.trace, "shrink")?;
+    let schedule = Schedule::load(&args.trace, args.output.as_deref(), "shrink")?;
     let replay = &schedule.replay;
     if replay.cycle.is_some() {
         return Err(CliError(format!(

@@ -239,8 +239,8 @@ macro_rules! files {
 
 files!(
     "P1", "P2", "P3", "P4", "P5", "P6a", "P6b", "P6c", "P7", "P8", "P9", "P10", "P11", "P12",
-    "P13", "P14", "P15", "P16a", "P16b", "P17", "P18", "P19", "P20", "P21a", "P21b", "C1", "C2",
-    "C3", "C4", "C4r", "C5", "C6", "C7", "X1", "X2", "X3", "X4", "X5", "X6",
+    "P13", "P14", "P15", "P16a", "P16b", "P17a", "P17b", "P18", "P19", "P20", "P21a", "P21b", "C1",
+    "C2", "C3", "C4", "C4r", "C5", "C6", "C7", "X1", "X2", "X3", "X4", "X5", "X6",
 );
 
 /// Every claim, in the order in which they are shown.

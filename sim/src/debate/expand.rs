@@ -10,9 +10,8 @@
 //! |---|---|---|---|
 //! | START | enable-logging, copy-all | the same | the same |
 //!
-//! On x86 with PML the slots log from the beginning, and START is copy-all: a log that is switched on while a vCPU is
-//! in the guest with its buffer off can miss a store there (scenario `x86-pml-enabled-late`), which is no part of the
-//! debate and would drown what is.
+//! On x86 with PML the slots log from the beginning, and START is copy-all, which keeps the searches small: that a log which is
+//! switched on while vCPUs run misses nothing is the scenario `x86-pml-enabled-late`.
 //!
 //! | word | ring | ring+bitmap | bitmap |
 //! |---|---|---|---|

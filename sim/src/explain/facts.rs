@@ -76,7 +76,7 @@ impl Facts {
         let recorded = self
             .accounts
             .iter()
-            .any(|account| account != Account::FullCopy);
+            .any(|account| !matches!(account, Account::FullCopy | Account::Declared));
         !self.stale && !recorded && !self.is_open()
     }
 
@@ -112,6 +112,7 @@ impl Facts {
         match account {
             Account::Owed => "its mark is owed".to_owned(),
             Account::FullCopy => "a full copy is to come".to_owned(),
+            Account::Declared => "the program is still to declare it dirty".to_owned(),
             Account::Pending => "it is among the pages to copy".to_owned(),
             other => format!("recorded in {}", self.account_words(other)),
         }
@@ -122,6 +123,7 @@ impl Facts {
         match account {
             Account::Owed => "its mark is no longer owed".to_owned(),
             Account::FullCopy => "the full copy has begun".to_owned(),
+            Account::Declared => "the program declares it dirty no more".to_owned(),
             Account::Pending => "it is no longer among the pages to copy".to_owned(),
             other => format!("no longer in {}", self.account_words(other)),
         }

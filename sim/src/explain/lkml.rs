@@ -22,6 +22,9 @@ pub(super) fn tell(story: &Story) -> String {
         paragraph(&mut out, text, &first, &" ".repeat(14), COLUMNS);
     };
     field("machine:", &story.machine);
+    if let Some(claims) = &story.judged_by {
+        field("judged by:", &claims.join(", "));
+    }
     for scaled in &story.scaled {
         field("scaled:", scaled);
     }

@@ -48,18 +48,36 @@ impl Format {
     }
 }
 
+/// What `dirtysim run` is given so that seeds mean what they meant to a scheduler, by the words in which it is told.
+fn options_of(scheduler: &str) -> Option<String> {
+    match scheduler.strip_prefix("pct of depth ") {
+        Some(depth) => Some(format!(
+            "--scheduler pct --pct-depth {}",
+            depth.parse::<u32>().ok()?
+        )),
+        None => ["random", "interrupt"]
+            .contains(&scheduler)
+            .then(|| format!("--scheduler {scheduler}")),
+    }
+}
+
 /// The command that shows the same violation again: by the scenario's name where that is enough, else from the trace.
 #[must_use]
 pub fn reproduce(scenario: &Scenario, found_by: Option<&str>, trace: &str) -> String {
     let known = builtin(&scenario.name).is_some_and(|known| known.source == scenario.source);
     let seed = found_by
         .and_then(|found_by| found_by.split(';').next())
-        .and_then(|first| first.strip_prefix("random, seed "))
-        .and_then(|seed| seed.trim().parse::<u64>().ok())
-        .and_then(|seed| Some((seed, seed.checked_add(1)?)));
+        .and_then(|first| first.split_once(", seed "))
+        .and_then(|(scheduler, seed)| {
+            Some((options_of(scheduler)?, seed.trim().parse::<u64>().ok()?))
+        })
+        .and_then(|(options, seed)| Some((options, seed, seed.checked_add(1)?)));
     match seed {
-        Some((seed, end)) if known => {
-            format!("dirtysim run {} --seeds {seed}..{end}", scenario.name)
+        Some((options, seed, end)) if known => {
+            format!(
+                "dirtysim run {} {options} --seeds {seed}..{end}",
+                scenario.name
+            )
         }
         _ => format!("dirtysim replay {trace}"),
     }

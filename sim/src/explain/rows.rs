@@ -9,6 +9,7 @@ use dirtysim_model::transition::{Actor, Step};
 use dirtysim_model::words::Word;
 
 use super::words;
+use crate::refused::is_ioctl;
 use crate::scenario::Scenario;
 
 /// Pages that a line names; of more, it tells the number.
@@ -275,17 +276,7 @@ impl<'a> RowWriter<'a> {
             self.begun[thread] = None;
         }
         let ended = (after.threads[thread].op != index).then(|| {
-            let is_ioctl = matches!(
-                op,
-                Some(
-                    Op::EnableCap(_)
-                        | Op::SetMemoryRegion(_)
-                        | Op::GetDirtyLog(_)
-                        | Op::ClearDirtyLog(_)
-                        | Op::ResetRings(_)
-                        | Op::KernelWrite(_)
-                )
-            );
+            let is_ioctl = op.is_some_and(is_ioctl);
             match (is_ioctl, op, after.threads[thread].answer) {
                 (true, _, Err(errno)) => format!(" fails with {}", errno.name()),
                 (true, Some(Op::ResetRings(_)), Ok(count)) => format!(" returns {count}"),

@@ -86,6 +86,8 @@ pub struct Story {
     pub sentence: String,
     /// The machine in a line.
     pub machine: String,
+    /// The claims by which the scenario is judged, where it chooses them.
+    pub judged_by: Option<Vec<&'static str>>,
     /// Constants that are scaled down, a line each.
     pub scaled: Vec<String>,
     /// What of the machine was read in the kernel's source and seen on no kernel.
@@ -320,6 +322,7 @@ fn build<L: Layout>(
         scenario: scenario.name.clone(),
         sentence: scenario.sentence.clone(),
         machine: machine_line(scenario),
+        judged_by: scenario.chosen_claims(),
         scaled: scenario.scaled.clone(),
         never_seen: never_seen(&scenario.machine),
         mutations: machine

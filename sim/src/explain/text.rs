@@ -52,6 +52,9 @@ pub(super) fn head(story: &Story) -> Vec<String> {
         lines.push(story.sentence.clone());
     }
     lines.push(story.machine.clone());
+    if let Some(claims) = &story.judged_by {
+        lines.push(format!("judged by: {}", claims.join(", ")));
+    }
     for scaled in &story.scaled {
         lines.push(format!("scaled: {scaled}"));
     }

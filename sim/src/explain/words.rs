@@ -27,6 +27,10 @@ pub(crate) fn of_op(scenario: &Scenario, op: &Op) -> String {
         Names::Vcpu(vcpu) => says.replace("{vcpu}", &format!("vcpu{vcpu}")),
         Names::Thread(thread) => says.replace("{thread}", &format!("thread{thread}")),
         Names::Device(device) => says.replace("{device}", &format!("device{device}")),
+        Names::Signal(signal) => {
+            let name = scenario.names.signals.get(usize::from(signal));
+            says.replace("{signal}", name.map_or("a signal", String::as_str))
+        }
         Names::Nothing | Names::Frames(_) | Names::Anything => says.to_owned(),
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::prefix::Line;
+use super::prefix::{Line, unquoted};
 use super::{ftrace, perf, qemu};
 
 /// The kinds of log that become a trace of kind `observed`.
@@ -122,7 +122,7 @@ pub fn detect(head: &[u8]) -> Detected {
     }
     let mut counts = [0_u32; LogKind::ALL.len()];
     for line in head.split(|b| *b == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = unquoted(line.strip_suffix(b"\r").unwrap_or(line));
         for (kind, count) in LogKind::ALL.into_iter().zip(&mut counts) {
             if let Line::Event(prefix) = kind.parse(line)
                 && !prefix.event.is_empty()
@@ -180,6 +180,10 @@ mod tests {
             (
                 "kvm_dirty_ring_reap reaped 1 pages (took 1 us)\n",
                 LogKind::Qemu,
+            ),
+            (
+                "A reader wrote:\n> >  CPU 0/KVM  4242 [003]   101.000001:   kvm:kvm_exit: reason X\n",
+                LogKind::Perf,
             ),
         ] {
             assert_eq!(detect(text.as_bytes()), Detected::Log(kind), "{text}");

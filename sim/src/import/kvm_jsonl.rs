@@ -3,14 +3,19 @@
 //! A recording is JSON Lines as well, one call a line, cut into scenarios. Its rows carry their scenario and number;
 //! the trace has a title row for each scenario instead, so that both are checked here and then left out. The machine
 //! moves from the HOST row to the trace's header. Everything else is carried over; see `kvm_jsonl_rows` and `kvm_jsonl_calls`.
+//!
+//! A recorder may know words that this importer does not: ops, fields, names of capabilities. A row with one is left out,
+//! and a row that says so stands in its place, because what follows depends on it; so it is with rows that are missing.
+//! What contradicts itself, or lacks what its op must have, is an error.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, Write};
 
 use serde_json::{Map, Value};
 
 use super::ImportError;
 use super::kvm_jsonl_rows::Op;
-use crate::trace::call::{CallRow, Section};
+use crate::trace::call::{CallRow, Section, Unknown};
 use crate::trace::{
     Complaint, Header, JsonLines, Kind, Machine, Problem, RowProblem, TraceError, TraceWriter,
     WriteError,
@@ -27,14 +32,18 @@ pub struct ImportSummary {
     pub sections: u64,
     /// Calls that were written.
     pub calls: u64,
+    /// Words that import does not know, and how many rows were left out for each. A field is named with its op; a row
+    /// with several such words counts for each.
+    pub unknown: BTreeMap<String, u64>,
+    /// Rows that the recording lacks, by its own numbers.
+    pub missing: u64,
 }
 
 /// Turns a raw recording into a trace of kind `call`.
 ///
 /// `name` is what errors call the input. Nothing but `input` decides what is written, and it is written row by row:
-/// after an error, `out` holds a part of a trace. Errors: an op or a field that raw recordings do not have, rows out
-/// of order, a recording without a HOST row, anything that a reader of the trace would refuse, and whatever `out`
-/// refuses.
+/// after an error, `out` holds a part of a trace. Errors: rows out of order, a recording without a HOST row, anything that a
+/// reader of the trace would refuse, and whatever `out` refuses. Words that are not known are none.
 ///
 /// `address_spaces` is what the recording does not say: how many its VMs had, where that is not the architecture's
 /// usual number.
@@ -47,7 +56,7 @@ pub fn import_kvm_jsonl(
     let mut lines = JsonLines::new(input, name);
     let mut place = Place::default();
     let (first_section, mut machine, page_size) = preamble(&mut lines, &mut place)?;
-    machine.address_spaces = address_spaces;
+    machine.address_spaces = address_spaces.or(machine.address_spaces);
     let header = header_of(machine.clone());
     header
         .check()
@@ -56,7 +65,14 @@ pub fn import_kvm_jsonl(
     let mut trace = TraceWriter::new(out, &header)?;
     let (mut sections, mut calls) = (1, 0);
     write(&mut trace, &CallRow::Section(first_section), &lines)?;
-    while let Some((vm, op)) = place.next_row(&mut lines)? {
+    while let Some(row) = place.next_row(&mut lines)? {
+        let (vm, op) = match row {
+            Row::Known(vm, op) => (vm, op),
+            Row::Unknown(vm, words) => {
+                write(&mut trace, &place.unknown(vm, words), &lines)?;
+                continue;
+            }
+        };
         let row = match op {
             Op::Scenario { title } => {
                 sections += 1;
@@ -72,9 +88,25 @@ pub fn import_kvm_jsonl(
                     .into());
             }
             op => {
-                calls += 1;
-                let call = op.into_call(vm, page_size);
-                CallRow::Call(call.map_err(|complaint| lines.complain(complaint))?)
+                let reads = matches!(op, Op::CheckExtension { .. });
+                match op.into_call(vm, page_size) {
+                    Ok(call) => {
+                        calls += 1;
+                        CallRow::Call(call)
+                    }
+                    Err(Complaint {
+                        problem: Problem::Row(RowProblem::UnknownName { what, name }),
+                        ..
+                    }) => {
+                        let row = place.unknown(vm, vec![format!("{what} {name}")]);
+                        // Nothing depends on what was only asked.
+                        if reads {
+                            continue;
+                        }
+                        row
+                    }
+                    Err(complaint) => return Err(lines.complain(complaint).into()),
+                }
             }
         };
         write(&mut trace, &row, &lines)?;
@@ -84,6 +116,8 @@ pub fn import_kvm_jsonl(
         rows: lines.line(),
         sections,
         calls,
+        unknown: place.unknown,
+        missing: place.missing,
     })
 }
 
@@ -97,7 +131,7 @@ fn preamble<R: BufRead>(
             let help = "a recording begins with a SCENARIO row and a HOST row";
             return Err(TraceError::new(lines.file(), 0, Problem::Empty, help));
         }
-        Some((_, Op::Scenario { title })) => title,
+        Some(Row::Known(_, Op::Scenario { title })) => title,
         Some(_) => {
             let help = "a recording begins with a SCENARIO row and a HOST row";
             return Err(lines.complain(Complaint::row(RowProblem::NoScenario, help)));
@@ -108,13 +142,16 @@ fn preamble<R: BufRead>(
         title,
     };
     match place.next_row(lines)? {
-        Some((
+        Some(Row::Known(
             _,
             Op::Host {
                 arch,
                 kernel,
                 page_size,
                 ring_page_offset,
+                address_spaces,
+                pml,
+                two_dimensional,
             },
         )) => {
             let machine = Machine {
@@ -122,9 +159,9 @@ fn preamble<R: BufRead>(
                 kernel: Some(kernel),
                 page_size: Some(page_size),
                 ring_page_offset: Some(ring_page_offset),
-                address_spaces: None,
-                pml: None,
-                two_dimensional: None,
+                address_spaces,
+                pml,
+                two_dimensional,
             };
             Ok((section, machine, page_size))
         }
@@ -159,19 +196,50 @@ fn write<R: BufRead>(
     })
 }
 
-/// Where in a recording a row is: the scenario, and the number of the row that must come next.
+/// A row: its VM, and what is particular to it.
+#[derive(Debug)]
+enum Row {
+    Known(Option<u32>, Op),
+    /// The words in it that are not known.
+    Unknown(Option<u32>, Vec<String>),
+}
+
+/// The word for rows that are not there.
+const MISSING: &str = "missing rows";
+
+/// Where in a recording a row is: the scenario, and the number of the row that must come next; and what was left out.
 #[derive(Debug, Default)]
 struct Place {
     scenario: String,
     next: u64,
+    unknown: BTreeMap<String, u64>,
+    missing: u64,
+    /// The row that was read, where something is to be said before it.
+    held: VecDeque<Row>,
 }
 
 impl Place {
-    /// The next row: its VM, and what is particular to it. `None` at the end of the recording.
+    /// The row that stands for one with words that are not known; they are counted.
+    fn unknown(&mut self, vm: Option<u32>, words: Vec<String>) -> CallRow {
+        let unknown = words.join(", ");
+        self.count(words);
+        CallRow::Unknown(Unknown { vm, unknown })
+    }
+
+    fn count(&mut self, words: Vec<String>) {
+        for word in words.into_iter().filter(|word| word != MISSING) {
+            *self.unknown.entry(word).or_insert(0) += 1;
+        }
+    }
+
+    /// The next row. `None` at the end of the recording.
     fn next_row<R: BufRead>(
         &mut self,
         lines: &mut JsonLines<R>,
-    ) -> Result<Option<(Option<u32>, Op)>, Box<TraceError>> {
+    ) -> Result<Option<Row>, Box<TraceError>> {
+        if let Some(row) = self.held.pop_front() {
+            return Ok(Some(row));
+        }
         let Some(object) = lines.next_object()? else {
             return Ok(None);
         };
@@ -181,7 +249,7 @@ impl Place {
     }
 
     /// Takes the fields that every row has, checks that the row follows the one before, and gives its VM and the rest.
-    fn take(&mut self, mut object: Map<String, Value>) -> Result<(Option<u32>, Op), Complaint> {
+    fn take(&mut self, mut object: Map<String, Value>) -> Result<Row, Complaint> {
         let mut take = |key: &'static str| object.remove(key).ok_or_else(|| missing(key));
         let Value::String(scenario) = take("scenario")? else {
             return Err(wrong("scenario", "a short name"));
@@ -204,20 +272,19 @@ impl Place {
                 }
             },
         };
-        match object.get("op") {
-            Some(Value::String(op)) if Op::NAMES.contains(&op.as_str()) => {}
-            Some(op) => {
-                return Err(Complaint {
-                    problem: Problem::UnknownCall(crate::trace::brief(op)),
-                    help: format!("the ops are {}", Op::NAMES.join(", ")),
-                });
+        let row = match object.get("op") {
+            Some(Value::String(op)) if Op::NAMES.contains(&op.as_str()) => {
+                let op = op.clone();
+                let (row, beside) = read_op(vm, &op, object)?;
+                self.count(beside);
+                row
             }
+            Some(Value::String(op)) => Row::Unknown(vm, vec![op.clone()]),
+            Some(_) => return Err(wrong("op", "a name")),
             None => return Err(missing("op")),
-        }
-        let op: Op = crate::trace::object_into(object)
-            .map_err(|error| Complaint::from_serde(&error, Problem::row_field))?;
-        if let Op::Scenario { .. } = op {
-            *self = Place { scenario, next: 0 };
+        };
+        if let Row::Known(_, Op::Scenario { .. }) = row {
+            (self.scenario, self.next) = (scenario, 0);
         } else if scenario != self.scenario {
             return Err(Complaint::row(
                 RowProblem::OtherScenario {
@@ -227,8 +294,8 @@ impl Place {
                 "a scenario begins with a SCENARIO row, and its rows follow each other",
             ));
         }
-        if number != self.next {
-            let help = "rows are numbered from 0 without gaps; one is missing or out of order";
+        if number < self.next {
+            let help = "rows are numbered from 0 on; one is out of order, or there twice";
             return Err(Complaint::row(
                 RowProblem::RowNumber {
                     number,
@@ -237,11 +304,52 @@ impl Place {
                 help,
             ));
         }
-        self.next += 1;
-        if matches!(op, Op::Scenario { .. } | Op::Host { .. }) && vm.is_some() {
+        let missing = number - self.next;
+        self.next = number.saturating_add(1);
+        if let (Row::Known(_, Op::Scenario { .. } | Op::Host { .. }), Some(_)) = (&row, vm) {
             return Err(wrong("vm", "null in a row that belongs to no VM"));
         }
-        Ok((vm, op))
+        if missing == 0 {
+            return Ok(row);
+        }
+        self.missing = self.missing.saturating_add(missing);
+        self.held.push_back(row);
+        Ok(Row::Unknown(None, vec![MISSING.to_owned()]))
+    }
+}
+
+/// What is particular to a row whose op is known; and every word in it that is not known.
+fn read_op(
+    vm: Option<u32>,
+    op: &str,
+    mut object: Map<String, Value>,
+) -> Result<(Row, Vec<String>), Complaint> {
+    let mut words = Vec::new();
+    loop {
+        let error = match crate::trace::object_into::<Op>(object.clone()) {
+            // What is said of a scenario or a machine beside what import needs changes nothing.
+            Ok(known @ (Op::Scenario { .. } | Op::Host { .. })) => {
+                return Ok((Row::Known(vm, known), words));
+            }
+            Ok(known) if words.is_empty() => return Ok((Row::Known(vm, known), words)),
+            Ok(_) => return Ok((Row::Unknown(vm, words), Vec::new())),
+            Err(error) => error,
+        };
+        // Only the parser knows which words there are, and it names one at a time.
+        let message = error.to_string();
+        let word = ["unknown field `", "unknown variant `"]
+            .iter()
+            .find_map(|start| message.strip_prefix(start)?.split_once('`'))
+            .map(|(word, _)| word);
+        words.extend(word.map(|word| format!("{op}.{word}")));
+        if word.is_some_and(|word| object.shift_remove(word).is_some()) {
+            continue;
+        }
+        // It is further inside; or what is wrong besides may be what the unknown words stand for.
+        if words.is_empty() || matches!(op, "SCENARIO" | "HOST") {
+            return Err(Complaint::from_serde(&error, Problem::row_field));
+        }
+        return Ok((Row::Unknown(vm, words), Vec::new()));
     }
 }
 

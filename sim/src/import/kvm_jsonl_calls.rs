@@ -393,6 +393,15 @@ fn named_cap(name: &str, number: u32) -> Result<Cap, Complaint> {
     if cap.name().and_then(|known| known.strip_prefix("KVM_CAP_")) == Some(name) {
         return Ok(cap);
     }
+    unknown_name(
+        "capability",
+        "KVM_CAP_",
+        name,
+        number,
+        Cap::NAMED
+            .iter()
+            .map(|known| (known.name(), known.number())),
+    )?;
     let known: Vec<String> = Cap::NAMED
         .iter()
         .filter_map(|cap| {
@@ -423,6 +432,15 @@ fn named_exit(name: &str, number: u32) -> Result<Exit, Complaint> {
     {
         return Ok(exit);
     }
+    unknown_name(
+        "exit",
+        "KVM_EXIT_",
+        name,
+        number,
+        Exit::NAMED
+            .iter()
+            .map(|known| (known.name(), known.number())),
+    )?;
     let known: Vec<String> = Exit::NAMED
         .iter()
         .filter_map(|exit| {
@@ -440,6 +458,25 @@ fn named_exit(name: &str, number: u32) -> Result<Exit, Complaint> {
             number,
         },
         format!("the exits are {}", known.join(", ")),
+    ))
+}
+
+/// An error where neither the name nor the number is of anything that is known: then they do not contradict each other.
+fn unknown_name<'a>(
+    what: &'static str,
+    prefix: &str,
+    name: &str,
+    number: u32,
+    mut known: impl Iterator<Item = (Option<&'a str>, u32)>,
+) -> Result<(), Complaint> {
+    let full = format!("{prefix}{name}");
+    if known.any(|(known, known_number)| known == Some(&full) || known_number == number) {
+        return Ok(());
+    }
+    let name = name.to_owned();
+    Err(Complaint::row(
+        RowProblem::UnknownName { what, name },
+        "import leaves the row out",
     ))
 }
 

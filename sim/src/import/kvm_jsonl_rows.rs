@@ -1,4 +1,4 @@
-//! The rows of a raw recording, field by field. A field is here if and only if recordings have it.
+//! The rows of a raw recording, field by field. A field is here if and only if recordings have it, or a trace's header does.
 
 use serde::Deserialize;
 
@@ -22,6 +22,9 @@ pub(super) enum Op {
         kernel: String,
         page_size: u64,
         ring_page_offset: u64,
+        address_spaces: Option<u32>,
+        pml: Option<bool>,
+        two_dimensional: Option<bool>,
     },
     End {},
     CheckExtension {
@@ -255,6 +258,7 @@ pub(super) enum Op {
     },
     Compare {
         slot: u16,
+        #[serde(alias = "differ")]
         differs: PageRuns,
     },
 }

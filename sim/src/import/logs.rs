@@ -119,7 +119,7 @@ impl<R: Read> Merge<R> {
             (None, Observed::Gap { .. }) => reached,
             (None, _) => {
                 return Err(TraceError::new(
-                    &source.stats.name,
+                    source.name(),
                     named.0.line,
                     Problem::Log(
                         "this event has no time, and several logs are merged by time".to_owned(),
@@ -178,10 +178,13 @@ impl<W: Write> Import<W> {
             imported_from: Some(names.join(", ")),
             sources: sources
                 .iter()
-                .map(|source| source.stats.name.clone())
+                .map(|source| source.name().to_owned())
                 .collect(),
+            known: options.check,
             ..Header::new(Kind::Observed)
         };
+        let name = sources.first().map_or("", Source::name);
+        header.check().map_err(|complaint| complaint.at(name, 0))?;
         writeln!(out, "{}", header.to_line())?;
         Ok(Self {
             out,
@@ -252,7 +255,8 @@ impl<W: Write> Import<W> {
     fn finish<R: Read>(mut self, sources: Vec<Source<R>>) -> Result<LogSummary, ImportError> {
         self.out.write_all(&self.text)?;
         self.out.flush()?;
-        let logs: Vec<_> = sources.into_iter().map(|source| source.stats).collect();
+        let logs: Vec<_> = sources.into_iter().map(Source::into_stats).collect();
+        two_clocks(&logs)?;
         let name = logs
             .first()
             .map_or_else(String::new, |log| log.name.clone());
@@ -289,6 +293,49 @@ impl<W: Write> Import<W> {
             check: self.checker.finish(),
         })
     }
+}
+
+/// Logs that were merged by time must have been written at the same time, by the same clock. Where one ends before
+/// another begins, their clocks are two, or they are parts of one recording, and no order between them is known.
+fn two_clocks(logs: &[LogStats]) -> Result<(), Box<TraceError>> {
+    let clocks = || {
+        logs.iter()
+            .filter_map(|log| log.clock.map(|clock| (log, clock)))
+    };
+    let (Some((early, (first, last))), Some((late, (begin, end)))) = (
+        clocks().min_by_key(|(_, (_, last))| *last),
+        clocks().max_by_key(|(_, (first, _))| *first),
+    ) else {
+        return Ok(());
+    };
+    if last >= begin {
+        return Ok(());
+    }
+    let problem = format!(
+        "its events are from {} to {}, and those of {} from {} to {}: the two have no moment in common, so that \
+         nothing says which came first",
+        seconds(first),
+        seconds(last),
+        late.name,
+        seconds(begin),
+        seconds(end)
+    );
+    let help = "record both by one clock (trace-cmd and perf: -C mono or -k mono; QEMU's log has the time of day, and its \
+                ftrace backend the kernel's clock: docs/bug-reports.md shows how), or import the logs one by one; parts of one log \
+                become one with `cat`";
+    Err(TraceError::new(&early.name, 0, Problem::Log(problem), help))
+}
+
+/// A time in seconds, with the date where it is one.
+fn seconds(ns: u64) -> String {
+    let mut text = format!("{}.{:06} s", ns / 1_000_000_000, ns % 1_000_000_000 / 1_000);
+    // Nothing has been up for thirty years: from 2001 on it is the time of day.
+    if ns >= 1_000_000_000_000_000_000 {
+        let mut date = String::new();
+        super::qemu::print_front(super::qemu::Form::Iso, 0, ns, &mut date);
+        text.push_str(&format!(" ({})", date.trim_end()));
+    }
+    text
 }
 
 /// What to give with `--pid`.

@@ -35,7 +35,8 @@ pub fn parse(line: &[u8]) -> Line<'_> {
     if let Some(at) = find(line, b"PERF_RECORD_LOST") {
         let count =
             find(&line[at..], b" lost ").and_then(|n| Cursor::new(&line[at + n + 6..]).dec());
-        return Line::Lost { cpu: None, count };
+        let cpu = find(&line[..at], b" [").and_then(|n| Cursor::new(&line[n + 2..]).dec32());
+        return Line::Lost { cpu, count };
     }
     match line.first() {
         None | Some(b'#' | b'\t') => Line::Header,
@@ -205,7 +206,7 @@ mod tests {
         assert_eq!(
             parse(b"       CPU 0/KVM  4242 [003]   101.000001: PERF_RECORD_LOST lost 12"),
             Line::Lost {
-                cpu: None,
+                cpu: Some(3),
                 count: Some(12)
             }
         );

@@ -48,6 +48,14 @@ pub enum Line<'a> {
     Foreign,
 }
 
+/// A line without the marks that mail programs put in front of what they quote: `> `, once a level.
+pub(crate) fn unquoted(mut line: &[u8]) -> &[u8] {
+    while let Some(rest) = line.strip_prefix(b">") {
+        line = rest.strip_prefix(b" ").unwrap_or(rest);
+    }
+    line
+}
+
 /// Seconds with 6 digits of microseconds or 9 of nanoseconds, as the kernel's and perf's clocks are printed.
 pub(crate) fn seconds(c: &mut super::cursor::Cursor<'_>) -> Option<u64> {
     let mut ahead = *c;

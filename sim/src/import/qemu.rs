@@ -5,13 +5,15 @@
 //! | QEMU | front |
 //! |---|---|
 //! | before 6.0, and to 10.1 with `-msg timestamp=on` | `TID@SECONDS.MICROSECONDS:` |
+//! | seen in bug reports | `TID@NANOSECONDS` and a space |
 //! | 6.0 to 10.1 | nothing |
 //! | 10.2 on (the change was made in 2025) | nothing, or with `-msg timestamp=on` an ISO 8601 time and a space |
 //! | as proposed in 2025 and 2026 | then the guest's name or `[name]`, then `program(TID:thread): ` or `program: (TID:thread): `, each where it is asked for |
 //!
 //! The number in front is the thread's, not the process's. The texts changed once: `kvm_set_user_memory` has one slot
-//! number up to 9.0, and address space, slot and guest_memfd from 9.1 on. `kvm_dirty_ring_page` prints userspace's fetch
-//! index and the offset; its slot is not printed by any version.
+//! number up to 9.0, and address space, slot and guest_memfd from 9.1 on; trees that people build put fields of their own behind
+//! it, which are passed over. `kvm_dirty_ring_page` prints userspace's fetch index and the offset; its slot is not printed by any
+//! version. A line may be indented.
 //!
 //! Source: accel/kvm/trace-events and migration/trace-events, scripts/tracetool/backend/log.py, util/log.c; QEMU 7.2,
 //! 8.2, 9.1, 10.1 and the development tree of 2026.
@@ -26,6 +28,7 @@ use crate::trace::observed::{KvmIoctl, Observed};
 /// Reads one line, without its line end. The event's name need not be one that is known.
 #[must_use]
 pub fn parse(line: &[u8]) -> Line<'_> {
+    let line = line.trim_ascii_start();
     if line.is_empty() {
         return Line::Header;
     }
@@ -69,13 +72,20 @@ pub fn parse(line: &[u8]) -> Line<'_> {
     }
 }
 
-/// `4242@1700000000.123456:`
+/// `4242@1700000000.123456:`, or `4242@1700000000123456789 `.
 fn tid_and_time(c: &mut Cursor<'_>) -> Option<(u32, u64)> {
     let mut ahead = *c;
     let tid = ahead.dec32()?;
     ahead.word(b"@")?;
-    let ns = seconds(&mut ahead)?;
-    ahead.word(b":")?;
+    let ns = if let Some(ns) = seconds(&mut ahead) {
+        ahead.word(b":")?;
+        ns
+    } else {
+        let ns = ahead.dec()?;
+        ahead.word(b" ")?;
+        // Without a point it may be any unit; as nanoseconds it is the time of day only where it has as many digits.
+        (ns >= 1_000_000_000_000_000_000).then_some(ns)?
+    };
     *c = ahead;
     Some((tid, ns))
 }
@@ -318,19 +328,35 @@ fn set_user_memory(c: &mut Cursor<'_>) -> Option<Option<Observed>> {
     let size = c.hex()?;
     c.word(b" ua=0x")?;
     c.hex()?;
-    if c.word(b" guest_memfd=").is_some() {
-        c.signed()?;
-        c.word(b" guest_memfd_offset=0x")?;
-        c.hex()?;
+    // Which fields stand before `ret` and behind it, depends on the version and on the tree.
+    while c.rest().first() == Some(&b' ') && !c.rest().starts_with(b" ret=") {
+        field(c)?;
     }
     c.word(b" ret=")?;
+    let ret = c.signed()?;
+    while !c.rest().trim_ascii().is_empty() {
+        field(c)?;
+    }
     Some(Some(Observed::QemuSetMemory {
         slot,
         flags,
         gpa,
         size,
-        ret: c.signed()?,
+        ret,
     }))
+}
+
+/// ` name=number`, of which nothing is wanted.
+fn field(c: &mut Cursor<'_>) -> Option<()> {
+    c.word(b" ")?;
+    c.name()?;
+    c.word(b"=")?;
+    if c.rest().starts_with(b"0x") {
+        c.hex()?;
+    } else {
+        c.signed()?;
+    }
+    Some(())
 }
 
 /// Which of the fronts to print.
@@ -472,6 +498,11 @@ mod tests {
                 Stamp::Ns(1_700_000_000_123_456_000),
             ),
             (
+                "  4242@1700000000123456789 ",
+                Some(4242),
+                Stamp::Ns(1_700_000_000_123_456_789),
+            ),
+            (
                 "2023-11-14T22:13:20.123456Z ",
                 None,
                 Stamp::Ns(1_700_000_000_123_456_000),
@@ -506,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_a_memslot_are_read() {
+    fn every_form_of_a_memslot_is_read() {
         let event = Body::Event(Observed::QemuSetMemory {
             slot: 65_539,
             flags: 1,
@@ -519,6 +550,8 @@ mod tests {
             "kvm_set_user_memory AddrSpace#1 Slot#3 flags=0x1 gpa=0x100000 size=0x4000 ua=0x7f1200000000 ret=0",
             "kvm_set_user_memory AddrSpace#1 Slot#3 flags=0x1 gpa=0x100000 size=0x4000 ua=0x7f1200000000 \
              guest_memfd=-1 guest_memfd_offset=0x0 ret=0",
+            "kvm_set_user_memory AddrSpace#1 Slot#3 flags=0x1 gpa=0x100000 size=0x4000 ua=0x7f1200000000 ret=0 \
+             restricted_fd=19 restricted_offset=0x0",
         ] {
             assert_eq!(parse_event(text.as_bytes()), event, "{text}");
         }

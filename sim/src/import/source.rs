@@ -1,5 +1,6 @@
 //! One log, read line by line into events.
 
+use std::collections::VecDeque;
 use std::io::Read;
 
 use memchr::memmem::Finder;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use super::body::Body;
 use super::detect::{Detected, LogKind, detect};
 use super::ftrace;
-use super::prefix::{Line, Prefix, Stamp};
+use super::prefix::{Line, Prefix, Stamp, unquoted};
 use super::raw_lines::{LINE_MAX, RawLine, RawLines};
 use super::{qemu, tracepoint};
 use crate::trace::observed::{GapReason, Observed, ObservedEvent};
@@ -49,10 +50,15 @@ pub struct LogStats {
     pub own_lines: u64,
     /// Lines that the tool did not write.
     pub foreign_lines: u64,
+    /// Lines that a mail program broke, and that were read as one with their neighbours.
+    pub joined_lines: u64,
     /// Lines that name an event of interest and cannot be read, with those cut at the log's end.
     pub damaged_lines: u64,
     /// Times that the clock went back.
     pub clock_steps: u64,
+    /// The earliest and the latest time of an event of the tool, in nanoseconds of its clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<(u64, u64)>,
     /// Events that the tool says it lost, as far as it counted them.
     pub lost_events: u64,
     /// Places where it lost some.
@@ -74,6 +80,13 @@ enum Oddity {
 }
 
 impl LogStats {
+    fn time(&mut self, stamp: Stamp) {
+        if let Stamp::Ns(ns) = stamp {
+            let (first, last) = self.clock.unwrap_or((ns, ns));
+            self.clock = Some((first.min(ns), last.max(ns)));
+        }
+    }
+
     fn odd(&mut self, oddity: Oddity, line: u64, what: impl FnOnce() -> String) {
         match oddity {
             Oddity::Foreign => self.foreign_lines += 1,
@@ -114,15 +127,37 @@ impl Comm {
 /// An event and the name of its thread, where the log has one that is real (ftrace writes `<...>` where it forgot).
 pub(crate) type Named = (ObservedEvent, Option<Comm>);
 
+/// Lines that a mail program may have made of one, at most. A log's line has at most some 140 columns, a mail's 72 and less.
+const PIECES_MAX: usize = 4;
+
+/// A line that says nothing by itself.
+#[derive(Debug)]
+struct Piece {
+    line: u64,
+    text: Vec<u8>,
+    /// It names no event.
+    foreign: bool,
+}
+
 /// A log that is being read.
 #[derive(Debug)]
 pub(crate) struct Source<R> {
     lines: RawLines<R>,
+    reader: Reader,
+}
+
+/// What is made of a log's lines.
+#[derive(Debug)]
+struct Reader {
     kind: LogKind,
     file: u32,
     last_ns: Option<u64>,
     ring_events: Finder<'static>,
-    pub(crate) stats: LogStats,
+    stats: LogStats,
+    /// Events that were read and not handed out.
+    ready: VecDeque<Named>,
+    /// The last lines, where they say nothing by themselves: what follows may be their end.
+    pieces: Vec<Piece>,
 }
 
 impl<R: Read> Source<R> {
@@ -163,112 +198,209 @@ impl<R: Read> Source<R> {
         };
         Ok(Self {
             lines,
-            kind,
-            file,
-            last_ns: None,
-            ring_events: Finder::new(b"kvm_dirty_ring_"),
-            stats: LogStats {
-                name: name.to_owned(),
-                kind: kind.name(),
-                ..LogStats::default()
+            reader: Reader {
+                kind,
+                file,
+                last_ns: None,
+                ring_events: Finder::new(b"kvm_dirty_ring_"),
+                stats: LogStats {
+                    name: name.to_owned(),
+                    kind: kind.name(),
+                    ..LogStats::default()
+                },
+                ready: VecDeque::new(),
+                pieces: Vec::new(),
             },
         })
     }
 
     pub(crate) fn kind(&self) -> LogKind {
-        self.kind
+        self.reader.kind
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.reader.stats.name
+    }
+
+    pub(crate) fn into_stats(self) -> LogStats {
+        self.reader.stats
     }
 
     /// The next event that import knows, or a gap.
     pub(crate) fn next(&mut self) -> Result<Option<Named>, Box<TraceError>> {
         loop {
+            if let Some(named) = self.reader.ready.pop_front() {
+                return Ok(Some(named));
+            }
             let line = self.lines.line() + 1;
-            let raw = match self.lines.next() {
-                Ok(Some(raw)) => raw,
+            match self.lines.next() {
+                Ok(Some(raw)) => self.reader.line(line, raw),
                 Ok(None) => {
-                    (self.stats.lines, self.stats.bytes) = (self.lines.line(), self.lines.bytes());
-                    return Ok(None);
-                }
-                Err(error) => return Err(io_error(&self.stats.name, line, &error)),
-            };
-            let (text, cut) = match raw {
-                RawLine::Whole(text) => (text, false),
-                RawLine::Cut(text) => (text, true),
-                RawLine::Overlong => {
-                    self.stats.odd(Oddity::Damaged, line, || {
-                        format!("longer than {LINE_MAX} bytes")
-                    });
-                    return Ok(Some(gap(self.file, line, GapReason::Overlong, None)));
-                }
-            };
-            match read_line(self.kind, text, &self.ring_events) {
-                Reading::Event(prefix, what) if !cut || ends_itself(&what) => {
-                    self.stats.events += 1;
-                    let (t_ns, tick) = match prefix.stamp {
-                        Stamp::Ns(ns) => (Some(ns), None),
-                        Stamp::Tick(tick) => (None, Some(tick)),
-                        Stamp::None => (None, None),
-                    };
-                    if let (Some(last), Some(now)) = (self.last_ns, t_ns)
-                        && now < last
-                    {
-                        self.stats.odd(Oddity::ClockStep, line, || {
-                            format!("the clock goes back by {} ns", last - now)
-                        });
-                    }
-                    self.last_ns = t_ns.or(self.last_ns);
-                    let comm = prefix
-                        .comm
-                        .filter(|comm| comm.trim_ascii() != b"<...>")
-                        .map(Comm::new);
-                    let event = ObservedEvent {
-                        line,
-                        file: self.file,
-                        t_ns,
-                        tick,
-                        pid: prefix.pid,
-                        tid: prefix.tid,
-                        cpu: prefix.cpu,
-                        what,
-                    };
-                    return Ok(Some((event, comm)));
-                }
-                // Whatever it was going to be: a line that the log ends in may have lost its end.
-                _ if cut => {
-                    self.stats.odd(Oddity::Damaged, line, || {
-                        format!("the log ends inside this line: {}", brief(text))
-                    });
-                    return Ok(Some(gap(self.file, line, GapReason::Damaged, None)));
-                }
-                Reading::Event(..) | Reading::Damaged => {
-                    self.stats.odd(Oddity::Damaged, line, || {
-                        format!("this line cannot be read: {}", brief(text))
-                    });
-                    return Ok(Some(gap(self.file, line, GapReason::Damaged, None)));
-                }
-                Reading::Lost { cpu, count } => {
-                    self.stats.lost_events += count.unwrap_or(0);
-                    self.stats.odd(Oddity::Loss, line, || match count {
-                        Some(count) => format!("{count} events are lost here"),
-                        None => "events are lost here".to_owned(),
-                    });
-                    let mut gap = gap(self.file, line, GapReason::Lost, count);
-                    gap.0.cpu = cpu;
-                    return Ok(Some(gap));
-                }
-                Reading::Other => self.stats.other_events += 1,
-                Reading::Own => {
-                    self.stats.own_lines += 1;
-                    if let Some(events) = ftrace::overwritten(text) {
-                        self.stats.overwritten_events += events;
+                    self.reader.give_up();
+                    let stats = &mut self.reader.stats;
+                    (stats.lines, stats.bytes) = (self.lines.line(), self.lines.bytes());
+                    if self.reader.ready.is_empty() {
+                        return Ok(None);
                     }
                 }
-                Reading::Foreign => {
-                    self.stats.odd(Oddity::Foreign, line, || {
-                        format!("not a line of this tool: {}", brief(text))
-                    });
+                Err(error) => return Err(io_error(self.name(), line, &error)),
+            }
+        }
+    }
+}
+
+impl Reader {
+    fn line(&mut self, line: u64, raw: RawLine<'_>) {
+        let (text, cut) = match raw {
+            RawLine::Whole(text) => (unquoted(text), false),
+            RawLine::Cut(text) => (unquoted(text), true),
+            RawLine::Overlong => {
+                self.give_up();
+                self.stats.odd(Oddity::Damaged, line, || {
+                    format!("longer than {LINE_MAX} bytes")
+                });
+                return self.gap(line, GapReason::Overlong, None, None);
+            }
+        };
+        match read_line(self.kind, text, &self.ring_events) {
+            Reading::Event(prefix, what) if !cut || ends_itself(&what) => {
+                self.give_up();
+                self.event(line, prefix, what);
+            }
+            Reading::Damaged | Reading::Foreign if self.joins(text, cut) => {}
+            // Whatever it was going to be: a line that the log ends in may have lost its end.
+            _ if cut => {
+                self.give_up();
+                self.stats.odd(Oddity::Damaged, line, || {
+                    format!("the log ends inside this line: {}", brief(text))
+                });
+                self.gap(line, GapReason::Damaged, None, None);
+            }
+            Reading::Event(..) | Reading::Damaged => self.piece(line, text, false),
+            Reading::Foreign => self.piece(line, text, true),
+            Reading::Lost { cpu, count } => {
+                self.give_up();
+                self.stats.lost_events += count.unwrap_or(0);
+                self.stats.odd(Oddity::Loss, line, || match count {
+                    Some(count) => format!("{count} events are lost here"),
+                    None => "events are lost here".to_owned(),
+                });
+                self.gap(line, GapReason::Lost, count, cpu);
+            }
+            Reading::Other(stamp) => {
+                self.give_up();
+                self.stats.other_events += 1;
+                self.stats.time(stamp);
+            }
+            Reading::Own => {
+                self.give_up();
+                self.stats.own_lines += 1;
+                if let Some(events) = ftrace::overwritten(text) {
+                    self.stats.overwritten_events += events;
+                    self.gap(line, GapReason::Overwritten, Some(events), None);
                 }
             }
+        }
+    }
+
+    fn event(&mut self, line: u64, prefix: Prefix<'_>, what: Observed) {
+        self.stats.events += 1;
+        let (t_ns, tick) = match prefix.stamp {
+            Stamp::Ns(ns) => (Some(ns), None),
+            Stamp::Tick(tick) => (None, Some(tick)),
+            Stamp::None => (None, None),
+        };
+        if let (Some(last), Some(now)) = (self.last_ns, t_ns)
+            && now < last
+        {
+            self.stats.odd(Oddity::ClockStep, line, || {
+                format!("the clock goes back by {} ns", last - now)
+            });
+        }
+        self.last_ns = t_ns.or(self.last_ns);
+        self.stats.time(prefix.stamp);
+        let comm = prefix
+            .comm
+            .filter(|comm| comm.trim_ascii() != b"<...>")
+            .map(Comm::new);
+        let event = ObservedEvent {
+            line,
+            file: self.file,
+            t_ns,
+            tick,
+            pid: prefix.pid,
+            tid: prefix.tid,
+            cpu: prefix.cpu,
+            what,
+        };
+        self.ready.push_back((event, comm));
+    }
+
+    fn gap(&mut self, line: u64, reason: GapReason, lost: Option<u64>, cpu: Option<u32>) {
+        let event = ObservedEvent {
+            file: self.file,
+            cpu,
+            ..ObservedEvent::at(line, Observed::Gap { reason, lost })
+        };
+        self.ready.push_back((event, None));
+    }
+
+    /// Keeps a line that says nothing by itself until it is known what follows.
+    fn piece(&mut self, line: u64, text: &[u8], foreign: bool) {
+        if self.pieces.len() == PIECES_MAX - 1 {
+            let oldest = self.pieces.remove(0);
+            self.give_up_piece(&oldest);
+        }
+        self.pieces.push(Piece {
+            line,
+            text: text.to_vec(),
+            foreign,
+        });
+    }
+
+    /// A line that says nothing by itself may be the end of the lines before it, which a mail program broke at a space.
+    /// They are taken for one line only where that reads as an event from its first character to its last.
+    fn joins(&mut self, text: &[u8], cut: bool) -> bool {
+        for from in (0..self.pieces.len()).rev() {
+            let mut whole = Vec::new();
+            for piece in &self.pieces[from..] {
+                whole.extend_from_slice(piece.text.trim_ascii_end());
+                whole.push(b' ');
+            }
+            whole.extend_from_slice(text.trim_ascii_start());
+            if whole.len() > LINE_MAX {
+                return false;
+            }
+            if let Reading::Event(prefix, what) = read_line(self.kind, &whole, &self.ring_events)
+                && (!cut || ends_itself(&what))
+            {
+                let pieces: Vec<Piece> = self.pieces.drain(from..).collect();
+                self.give_up();
+                self.stats.joined_lines += pieces.len() as u64 + 1;
+                self.event(pieces[0].line, prefix, what);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What follows is no end of the last lines: each is what it is.
+    fn give_up(&mut self) {
+        for piece in std::mem::take(&mut self.pieces) {
+            self.give_up_piece(&piece);
+        }
+    }
+
+    fn give_up_piece(&mut self, piece: &Piece) {
+        if piece.foreign {
+            self.stats.odd(Oddity::Foreign, piece.line, || {
+                format!("not a line of this tool: {}", brief(&piece.text))
+            });
+        } else {
+            self.stats.odd(Oddity::Damaged, piece.line, || {
+                format!("this line cannot be read: {}", brief(&piece.text))
+            });
+            self.gap(piece.line, GapReason::Damaged, None, None);
         }
     }
 }
@@ -280,7 +412,7 @@ enum Reading<'a> {
         cpu: Option<u32>,
         count: Option<u64>,
     },
-    Other,
+    Other(Stamp),
     Own,
     Foreign,
 }
@@ -298,8 +430,12 @@ fn read_line<'a>(kind: LogKind, text: &'a [u8], ring_events: &Finder<'_>) -> Rea
                 Body::Damaged => Reading::Damaged,
                 // A line of another event with one of interest in it: two lines in one.
                 Body::Other if ring_events.find(prefix.body).is_some() => Reading::Damaged,
+                // A front with nothing behind it: the rest may be on the next line.
+                Body::Other if prefix.event.is_empty() && prefix.body.trim_ascii().is_empty() => {
+                    Reading::Foreign
+                }
                 Body::Other if prefix.event.is_empty() => Reading::Own,
-                Body::Other => Reading::Other,
+                Body::Other => Reading::Other(prefix.stamp),
             }
         }
         Line::Lost { cpu, count } => Reading::Lost { cpu, count },
@@ -307,14 +443,6 @@ fn read_line<'a>(kind: LogKind, text: &'a [u8], ring_events: &Finder<'_>) -> Rea
         Line::Foreign if ring_events.find(text).is_some() => Reading::Damaged,
         Line::Foreign => Reading::Foreign,
     }
-}
-
-fn gap(file: u32, line: u64, reason: GapReason, lost: Option<u64>) -> Named {
-    let event = ObservedEvent {
-        file,
-        ..ObservedEvent::at(line, Observed::Gap { reason, lost })
-    };
-    (event, None)
 }
 
 /// Whether an event's text ends with something that cannot be the beginning of more: a last line without its line end

@@ -8,6 +8,9 @@ use serde::Serialize;
 use super::source::LogStats;
 use crate::observed::{CheckReport, SoftLimit};
 
+/// Findings of each claim and weight that the text shows.
+const SHOWN_OF_EACH: u32 = 10;
+
 /// Something that the logs cannot tell, and what would have told it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hint {
@@ -123,6 +126,13 @@ impl fmt::Display for LogSummary {
             if log.clock_steps > 0 {
                 writeln!(f, "  steps of the clock backwards: {}", log.clock_steps)?;
             }
+            if log.joined_lines > 0 {
+                writeln!(
+                    f,
+                    "  lines that were broken, as in a mail, and read as one: {}",
+                    log.joined_lines
+                )?;
+            }
             for place in &log.places {
                 writeln!(f, "  {}:{}: {}", log.name, place.line, place.what)?;
             }
@@ -156,29 +166,34 @@ impl fmt::Display for LogSummary {
                 reason.help()
             )?;
         }
-        let total: u64 = check.counts.values().sum();
-        writeln!(f, "findings: {total}")?;
-        for finding in &check.findings {
+        let total = check.total();
+        match check.weights_in_words() {
+            none if none.is_empty() => writeln!(f, "findings: 0")?,
+            words => writeln!(f, "findings: {words}")?,
+        }
+        let mut shown = 0;
+        for finding in check.first_of_each(SHOWN_OF_EACH) {
+            shown += 1;
             let log = self
                 .logs
                 .get(finding.file as usize)
                 .map_or("?", |log| log.name.as_str());
-            let weight = match finding.weight {
-                crate::observed::Weight::Defect => "defect",
-                crate::observed::Weight::Doubt => "doubt",
-                crate::observed::Weight::Note => "note",
-            };
             writeln!(
                 f,
-                "  {log}:{}: {weight}: {}: {}",
+                "  {log}:{}: {}: {}: {}",
                 finding.line,
+                finding.weight.name(),
                 finding.claim.name(),
                 finding.text
             )?;
         }
-        let hidden = total.saturating_sub(check.findings.len() as u64);
-        if hidden > 0 {
-            writeln!(f, "  and {hidden} more")?;
+        if total > shown {
+            writeln!(
+                f,
+                "  and {} more; --json has the first {} of each claim",
+                total - shown,
+                CheckReport::KEPT_OF_EACH
+            )?;
         }
         writeln!(f, "not known:")?;
         for hint in &self.unknown {

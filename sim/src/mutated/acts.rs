@@ -10,8 +10,10 @@ use dirtysim_model::state::layout::{Large, Layout, Medium, Small};
 use dirtysim_model::transition::{Step, apply, for_each_step};
 use dirtysim_model::words::mutation::{Mutation, Mutations};
 
+use crate::ladder::{Any, on_any};
 use crate::random::Choices;
 use crate::scenario::Scenario;
+use crate::shrink::is_possible;
 
 /// Seeded schedules in which [`acted`] looks for a step of every mutation, at most.
 pub const SCHEDULES: u64 = 64;
@@ -40,6 +42,42 @@ pub fn acted(scenario: &Scenario, shown: Option<&[Step]>) -> Acted {
 #[must_use]
 pub fn acted_in(scenario: &Scenario, steps: &[Step]) -> Acted {
     look(scenario, Some(steps), 0)
+}
+
+/// The steps of that schedule, by their numbers from 1 on, that would have been impossible or led elsewhere with every mutation
+/// off; 0 is the set-up. A step that is not possible ends it.
+#[must_use]
+pub fn acts_at(scenario: &Scenario, steps: &[Step]) -> Vec<usize> {
+    on_any!(Any::start(scenario), |start| acts_from(
+        scenario, start, steps
+    ))
+}
+
+fn acts_from<L: Layout>(scenario: &Scenario, mut state: State<L>, steps: &[Step]) -> Vec<usize> {
+    let right = scenario.clone().without_mutations();
+    let own = |state: &State<L>| format!("{state:?}");
+    let mut at = Vec::new();
+    if !right
+        .start::<L>()
+        .is_ok_and(|start| own(&start) == own(&state))
+    {
+        at.push(0);
+    }
+    for (number, &step) in (1..).zip(steps) {
+        let before = state.clone();
+        if !is_possible(&scenario.machine, &before, step) {
+            break;
+        }
+        let effect = apply(&scenario.machine, &mut state, step);
+        let mut other = before.clone();
+        let same = is_possible(&right.machine, &before, step)
+            && apply(&right.machine, &mut other, step) == effect
+            && own(&other) == own(&state);
+        if !same {
+            at.push(number);
+        }
+    }
+    at
 }
 
 fn look(scenario: &Scenario, shown: Option<&[Step]>, seeds: u64) -> Acted {

@@ -96,7 +96,7 @@ fn needs(mutation: Mutation) -> &'static [Need] {
         | M::ResetClearsRequest => &[Need::Ring, Need::Reset],
         M::PushOrderRelaxed | M::RingSoftFullLate | M::RingNoRequest => &[Need::Ring],
         M::RingManualProtect => &[Need::Ring],
-        M::PmlNoFlush | M::NestedPmlL2 => &[Need::Pml],
+        M::PmlNoFlush | M::EnablePmlNotWaited | M::NestedPmlL2 => &[Need::Pml],
         M::SyncFirstAddressSpace => &[Need::SecondSpace, Need::Collect],
         M::SyncBlockOffset0 => &[Need::SecondSlot, Need::Collect],
         M::SyncWordSharedBlocks => &[Need::SecondSlot, Need::PublishSlot],

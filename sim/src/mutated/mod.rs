@@ -6,5 +6,5 @@
 mod acts;
 mod lacks;
 
-pub use acts::{Acted, SCHEDULES, acted, acted_in};
+pub use acts::{Acted, SCHEDULES, acted, acted_in, acts_at};
 pub use lacks::lacks;

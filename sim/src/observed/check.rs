@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use dirtysim_model::machine::{Arch, Constants, EXIT_DIRTY_RING_FULL};
 
 use super::harvest::Harvest;
+use super::losses::Losses;
 use super::report::{CheckReport, Claim, Finding, SoftLimit, Unknown, Weight};
 use super::ring::{RING_ENTRIES_MAX, Ring};
+use crate::trace::CheckConfig;
 use crate::trace::observed::{Observed, ObservedEvent};
 
 /// Rings, threads and memslots that are kept; KVM allows fewer vCPUs and as many memslots (KVM_MEM_SLOTS_NUM, twice).
@@ -19,17 +21,6 @@ pub(super) fn reserves() -> [u32; 2] {
 
 /// A reset this near to an exit may have been made between the exit's decision and its event, in nanoseconds.
 const NEAR_NS: u64 = 20_000;
-
-/// What the caller knows of the machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CheckConfig {
-    /// Entries of a ring (bytes of `KVM_CAP_DIRTY_LOG_RING` divided by 16).
-    pub ring_entries: Option<u32>,
-    /// Entries in reserve: 64, or 576 on x86 with PML.
-    pub ring_reserved: Option<u32>,
-    /// The host's page size, in bytes.
-    pub page_size: Option<u64>,
-}
 
 /// A memslot, as its ioctl set it.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +48,13 @@ pub struct Checker {
     /// Comparisons by claim and impossible ones by reason; the report's maps are made from them at the end.
     comparisons: [u64; Claim::ALL.len()],
     unknowns: [u64; Unknown::ALL.len()],
+    /// Findings that are kept, by claim and weight.
+    kept: [[u32; Weight::ALL.len()]; Claim::ALL.len()],
+    /// How many defects were found, whatever became of them.
+    defects: u64,
+    /// The number of each kept defect; of other findings, none.
+    numbers: Vec<Option<u64>>,
+    losses: Losses,
     file: u32,
     line: u64,
     t_ns: Option<u64>,
@@ -86,6 +84,10 @@ impl Checker {
             saw_ring_exits: false,
             comparisons: [0; Claim::ALL.len()],
             unknowns: [0; Unknown::ALL.len()],
+            kept: [[0; Weight::ALL.len()]; Claim::ALL.len()],
+            defects: 0,
+            numbers: Vec::new(),
+            losses: Losses::default(),
             file: 0,
             line: 0,
             t_ns: None,
@@ -112,6 +114,22 @@ impl Checker {
         {
             self.report.unknown.insert(*reason, n);
         }
+        // What lost events can explain is no defect.
+        for (finding, number) in self.report.findings.iter_mut().zip(self.numbers) {
+            if number.is_some_and(|number| self.losses.explain(number)) {
+                finding.weight = Weight::Doubt;
+            }
+        }
+        let explained = self.losses.explained();
+        for (weight, n) in [
+            (Weight::Defect, self.defects - explained),
+            (Weight::Doubt, explained),
+        ] {
+            if n > 0 {
+                *self.report.weights.entry(weight).or_default() += n;
+            }
+        }
+        self.report.findings.sort_by_key(|finding| finding.weight);
         self.report
     }
 
@@ -121,7 +139,10 @@ impl Checker {
         (self.compared, self.unable) = (false, false);
         match event.what {
             Observed::Thread { .. } => return,
-            Observed::Gap { .. } => return self.gap(),
+            Observed::Gap { reason, .. } => {
+                self.losses.gap(event, reason, self.defects);
+                return self.gap();
+            }
             Observed::RingPush {
                 ring,
                 dirty_index,
@@ -178,6 +199,7 @@ impl Checker {
             Observed::ProbeRearm { .. } => self.arming += 1,
             _ => {}
         }
+        self.losses.event(event, self.defects);
         if self.compared {
             self.report.compared += 1;
         } else if self.unable {
@@ -201,7 +223,15 @@ impl Checker {
             return;
         }
         *self.report.counts.entry(claim).or_default() += 1;
-        if self.report.findings.len() < CheckReport::FINDINGS_MAX {
+        let number = (weight == Weight::Defect).then_some(self.defects);
+        match number {
+            Some(_) => self.defects += 1,
+            None => *self.report.weights.entry(weight).or_default() += 1,
+        }
+        // Of each claim and weight apart, so that a thousand notes do not hide one defect.
+        let kept = &mut self.kept[claim as usize][weight as usize];
+        if *kept < CheckReport::KEPT_OF_EACH {
+            *kept += 1;
             let finding = Finding {
                 claim,
                 weight,
@@ -210,6 +240,7 @@ impl Checker {
                 text: text(),
             };
             self.report.findings.push(finding);
+            self.numbers.push(number);
         }
     }
 
@@ -316,6 +347,7 @@ impl Checker {
             });
         }
         ring.dirty = Some(dirty);
+        ring.used_at_own = behind.then(|| dirty.wrapping_sub(reset));
         if let Some(pushes) = &mut ring.pushes_since_exit {
             *pushes += 1;
         }
@@ -389,13 +421,14 @@ impl Checker {
             return;
         };
         self.exit_is_due(vcpu, &ring);
+        ring.used_at_own = ring.used();
         ring.exit_pending = true;
         ring.pushes_since_exit = None;
         self.rings.insert(vcpu, ring);
     }
 
     fn exit_is_due(&mut self, vcpu: u32, ring: &Ring) {
-        let Some(used) = ring.used() else {
+        let Some(used) = ring.used_at_own else {
             return self.unknown(Unknown::RingIndices);
         };
         let near_reset = match (self.t_ns, ring.reset_at_ns) {
@@ -468,6 +501,7 @@ impl Checker {
         if reason == Some(EXIT_DIRTY_RING_FULL) {
             ring.pushes_since_exit = None;
         }
+        ring.used_at_own = ring.used();
         self.rings.insert(name, ring);
     }
 

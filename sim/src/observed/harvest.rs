@@ -15,6 +15,8 @@ pub(crate) struct Harvest {
     pub(crate) flush_open: Option<bool>,
     /// The same of migration's syncs.
     pub(crate) sync_open: Option<bool>,
+    /// Entries that RESET has returned and no event has told of.
+    pub(crate) untold: u64,
     next_fetch: HashMap<u32, u32>,
     pages_recorded: bool,
     /// Pages and resets since a reap; `None` before the first, where the log does not say what came before.
@@ -51,6 +53,7 @@ impl Harvest {
         self.next_fetch.clear();
         self.since_reap = None;
         self.since_enter = None;
+        self.untold = 0;
         self.flush_open = None;
         self.sync_open = None;
         self.reset_after_page = false;

@@ -14,13 +14,18 @@
 mod check;
 mod check_userspace;
 mod harvest;
+mod losses;
 mod report;
 mod ring;
 pub mod search;
 
-pub use check::{CheckConfig, Checker};
+pub use check::Checker;
+#[cfg(test)]
+mod logs_tests;
+
 pub use report::{CheckReport, Claim, Finding, SoftLimit, Unknown, Weight};
 
+pub use crate::trace::CheckConfig;
 use crate::trace::observed::ObservedEvent;
 use crate::trace::{Located, TraceError};
 
@@ -47,6 +52,35 @@ pub fn check_and_shape(
     shape: &mut search::Shape,
 ) -> Result<CheckReport, Box<TraceError>> {
     check_and(rows, config, |event| shape.event(event))
+}
+
+/// What a log shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The contract was kept as far as the log tells, and a run of the model gives it.
+    Consistent,
+    /// The contract was broken.
+    Broken,
+    /// Open, and why.
+    Open(String),
+}
+
+/// What the two passes over a log come to: a defect breaks the contract; where no run was found, nothing could be compared, or
+/// what was seen may be the log's own fault, the answer is open.
+#[must_use]
+pub fn answer(checked: &CheckReport, searched: &search::SearchReport) -> Answer {
+    if checked.has(Weight::Defect) {
+        return Answer::Broken;
+    }
+    if checked.has(Weight::Doubt) || checked.compared == 0 {
+        return Answer::Open("what the log tells".to_owned());
+    }
+    match &searched.outcome {
+        search::Outcome::Consistent => Answer::Consistent,
+        search::Outcome::NoRunFound => Answer::Open("no run of the model was found".to_owned()),
+        search::Outcome::Limit { limit } => Answer::Open(limit.clone()),
+        search::Outcome::NotSearched { why } => Answer::Open(format!("not searched: {why}")),
+    }
 }
 
 fn check_and(

@@ -117,6 +117,21 @@ pub enum Weight {
     Note,
 }
 
+impl Weight {
+    /// Every weight, the gravest first.
+    pub const ALL: [Self; 3] = [Self::Defect, Self::Doubt, Self::Note];
+
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Defect => "defect",
+            Self::Doubt => "doubt",
+            Self::Note => "note",
+        }
+    }
+}
+
 /// Why a claim could not be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unknown {
@@ -266,7 +281,9 @@ pub struct CheckReport {
     pub unknown: BTreeMap<Unknown, u64>,
     /// How often each claim did not hold.
     pub counts: BTreeMap<Claim, u64>,
-    /// The first findings, in the order of the trace.
+    /// How many findings there are of each weight: what a verdict is made of.
+    pub weights: BTreeMap<Weight, u64>,
+    /// The first findings of each claim and weight, the gravest first and then in the order of the trace.
     pub findings: Vec<Finding>,
     /// The soft limit that was used.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -274,13 +291,49 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// Findings that are kept with their text; all are counted.
-    pub const FINDINGS_MAX: usize = 1000;
+    /// Findings of one claim and weight that are kept with their text; all are counted.
+    pub const KEPT_OF_EACH: u32 = 100;
 
-    /// Whether a kept finding has this weight.
+    /// How many findings have this weight, kept or not.
+    #[must_use]
+    pub fn count(&self, weight: Weight) -> u64 {
+        self.weights.get(&weight).copied().unwrap_or(0)
+    }
+
+    /// Whether a finding has this weight, kept or not.
     #[must_use]
     pub fn has(&self, weight: Weight) -> bool {
-        self.findings.iter().any(|finding| finding.weight == weight)
+        self.count(weight) > 0
+    }
+
+    /// How many findings there are, kept or not.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights.values().sum()
+    }
+
+    /// How many there are of each weight, in words; empty where there are none.
+    #[must_use]
+    pub fn weights_in_words(&self) -> String {
+        let words: Vec<String> = self
+            .weights
+            .iter()
+            .map(|(weight, n)| {
+                let several = if *n == 1 { "" } else { "s" };
+                format!("{n} {}{several}", weight.name())
+            })
+            .collect();
+        words.join(", ")
+    }
+
+    /// The first `most` findings of each claim and weight, for a reader who wants to see each kind.
+    pub fn first_of_each(&self, most: u32) -> impl Iterator<Item = &Finding> {
+        let mut seen = BTreeMap::new();
+        self.findings.iter().filter(move |finding| {
+            let n = seen.entry((finding.claim, finding.weight)).or_insert(0_u32);
+            *n += 1;
+            *n <= most
+        })
     }
 }
 

@@ -19,6 +19,9 @@ pub(crate) struct Ring {
     pub(crate) reset_event: Option<u32>,
     /// Time of the last reset event.
     pub(crate) reset_at_ns: Option<u64>,
+    /// Entries in use, at most, at the last event of the vCPU itself. What was reset since may have been reset after the vCPU
+    /// looked.
+    pub(crate) used_at_own: Option<u32>,
     /// `kvm_dirty_ring_exit` was seen, and not yet the exit to userspace.
     pub(crate) exit_pending: bool,
     /// Pushes since the last exit to userspace that found the ring soft-full and was not exit 31.

@@ -10,7 +10,7 @@ use dirtysim_model::words::mutation::{Mutation, Mutations};
 use serde_json::Value;
 
 use super::model_host::{ModelHost, Modelled, NO_SPACE};
-use crate::trace::call::{Call, CallRow, RecordedCall};
+use crate::trace::call::{Call, CallRow, RecordedCall, Unknown};
 use crate::trace::call_result::{CallResult, Returned};
 use crate::trace::{Arch, Complaint, Header, HeaderProblem, Rows, TraceError};
 
@@ -107,6 +107,7 @@ pub fn replay_calls<R: BufRead>(
         outcome: ReplayOutcome::default(),
         section: String::new(),
         spaces_unknown: machine.arch == Arch::X86_64 && machine.address_spaces.is_none(),
+        unknown: Depends::default(),
         divergences_max: options.divergences_max,
     };
     for located in rows {
@@ -115,6 +116,11 @@ pub fn replay_calls<R: BufRead>(
             CallRow::Section(section) => {
                 replay.host.begin_section();
                 replay.section.clone_from(&section.section);
+                replay.unknown = Depends::default();
+            }
+            CallRow::Unknown(unknown) => {
+                replay.host.forget(unknown.vm);
+                replay.unknown.note(unknown);
             }
             CallRow::Call(row) => replay
                 .call(located.line, row)
@@ -124,17 +130,61 @@ pub fn replay_calls<R: BufRead>(
     Ok(replay.outcome)
 }
 
+/// What depends on something that was done and that nobody knows.
+#[derive(Debug, Default)]
+struct Depends {
+    /// Every VM of the section, since then.
+    all: Option<String>,
+    /// One VM, until it is closed or made anew.
+    vms: BTreeMap<u32, String>,
+}
+
+impl Depends {
+    fn note(&mut self, unknown: &Unknown) {
+        let why = format!("what follows `{}`, which nobody knows", unknown.unknown);
+        match unknown.vm {
+            Some(vm) => {
+                self.vms.entry(vm).or_insert(why);
+            }
+            None => {
+                self.all.get_or_insert(why);
+            }
+        }
+    }
+
+    /// Why a call cannot be made on the model, where it cannot.
+    fn of(&mut self, row: &RecordedCall) -> Option<String> {
+        let vm = row.vm?;
+        let before = match row.call {
+            Call::CreateVm {} => {
+                self.vms.remove(&vm);
+                None
+            }
+            Call::CloseVm {} => self.vms.remove(&vm),
+            _ => self.vms.get(&vm).cloned(),
+        };
+        self.all.clone().or(before)
+    }
+}
+
 struct Replay {
     host: ModelHost,
     outcome: ReplayOutcome,
     section: String,
     /// Whether the number of address spaces is still to be learned.
     spaces_unknown: bool,
+    unknown: Depends,
     divergences_max: usize,
 }
 
 impl Replay {
     fn call(&mut self, line: u64, row: &RecordedCall) -> Result<(), Complaint> {
+        if let Some(why) = self.unknown.of(row) {
+            if !row.result.is_empty() {
+                *self.outcome.not_modelled.entry(why).or_insert(0) += 1;
+            }
+            return Ok(());
+        }
         if self.spaces_unknown {
             self.learn_spaces(line, row);
         }

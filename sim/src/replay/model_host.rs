@@ -144,6 +144,14 @@ impl ModelHost {
         self.vms.clear();
     }
 
+    /// Nothing is known of a VM any more, or of any.
+    pub(super) fn forget(&mut self, vm: Option<u32>) {
+        match vm {
+            Some(vm) => drop(self.vms.remove(&vm)),
+            None => self.vms.clear(),
+        }
+    }
+
     /// The contracts of the interface that are broken after the last call on a VM.
     pub fn broken(&mut self, vm: Option<u32>) -> Invariants {
         vm.and_then(|vm| self.vms.get_mut(&vm))

@@ -11,7 +11,7 @@ use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice, fo
 
 use crate::first;
 use crate::ladder::{Any, on_any};
-use crate::run::is_stuck;
+use crate::run::breaks_progress;
 use crate::scenario::{Scenario, ScenarioError};
 use crate::search::liveness::{Endless, Lasso, NotALasso, confirm};
 use crate::trace::step::{StepLine, StepRow, find_step, note_broken, row};
@@ -244,7 +244,7 @@ fn take<L: Layout>(scenario: &Scenario, state: &mut State<L>, step: Step) -> (Ef
     let machine = &scenario.machine;
     let effect = apply(machine, state, step);
     let mut broken = oracle::check(machine, state, effect);
-    if is_stuck(machine, state) && !can_act(machine, state, step.actor) {
+    if breaks_progress(machine, state) && !can_act(machine, state, step.actor) {
         broken.insert(Invariant::MigrationMakesProgress);
     }
     (effect, broken)

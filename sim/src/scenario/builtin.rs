@@ -86,6 +86,10 @@ const LIVENESS: &[(&str, &str)] = &[
         include_str!("../../scenarios/liveness/sync-for-ever.toml"),
     ),
     (
+        "reply-under-lock",
+        include_str!("../../scenarios/liveness/reply-under-lock.toml"),
+    ),
+    (
         "until-clean",
         include_str!("../../scenarios/liveness/until-clean.toml"),
     ),

@@ -10,6 +10,7 @@ use dirtysim_model::machine::{
 };
 use dirtysim_model::op::{self, Op};
 
+use super::Names;
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
 
@@ -32,6 +33,8 @@ pub(super) struct Parts {
     pub(super) origins: Vec<Vec<Option<Range<usize>>>>,
     /// The last step of the first program.
     pub(super) last_step: Option<Range<usize>>,
+    /// What the protocol calls its threads, locks and signals.
+    pub(super) names: Names,
 }
 
 /// A memslot as the protocol's text goes through its life.
@@ -41,6 +44,9 @@ pub(super) struct SlotState {
     pub(super) logging: bool,
     pub(super) readonly: bool,
     pub(super) place: usize,
+    /// Whether the text does not tell if it is there, or where; and whether it logs.
+    pub(super) life_open: bool,
+    pub(super) log_open: bool,
 }
 
 impl Parts {
@@ -228,6 +234,7 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
         machine_span: node.span.clone(),
         origins: Vec::new(),
         last_step: None,
+        names: Names::default(),
     };
     let caps = read_caps(source, &mut table, &mut parts)?;
     read_constants(&mut table, &mut parts)?;
@@ -436,6 +443,8 @@ fn read_slots(
                 logging: false,
                 readonly: false,
                 place: 0,
+                life_open: false,
+                log_open: false,
             },
             span: parts.machine_span.clone(),
         }),
@@ -608,6 +617,8 @@ fn read_slot(source: Source<'_>, node: &Node, before: &[SlotRow]) -> Result<Slot
         logging: table.boolean("logging")?.unwrap_or(false),
         readonly: table.boolean("readonly")?.unwrap_or(false),
         place: 0,
+        life_open: false,
+        log_open: false,
     };
     table.finish()?;
     Ok(SlotRow {

@@ -10,6 +10,7 @@ mod node;
 mod reach;
 mod reader;
 mod settings;
+mod slots;
 mod steps;
 pub mod vocabulary;
 mod writers;
@@ -19,7 +20,7 @@ use std::path::Path;
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
-use dirtysim_model::oracle::Invariant;
+use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::state::layout::{Array, Large, Layout};
 use dirtysim_model::state::thread::{Answer, Thread};
 use dirtysim_model::state::{Part, State};
@@ -51,6 +52,17 @@ pub enum Expect {
     Violated(Invariant),
 }
 
+/// What a protocol calls what the machine has numbers for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The threads; the first has no name, and others need none.
+    pub threads: Vec<Option<String>>,
+    /// The locks of user space.
+    pub locks: Vec<String>,
+    /// The signals between its threads.
+    pub signals: Vec<String>,
+}
+
 /// A scenario, checked and ready to run.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -77,6 +89,8 @@ pub struct Scenario {
     pub machine: Machine,
     /// What is done before the schedules begin: capabilities, memslots, vCPUs.
     pub setup: Vec<Op>,
+    /// What it calls its threads, locks and signals.
+    pub names: Names,
     /// The scenario as it was written, for the header of a trace.
     pub source: Value,
 }
@@ -198,7 +212,7 @@ impl Scenario {
         let sentence = one_line(top.text("sentence")?.unwrap_or_default());
         let origin = one_line(top.text("origin")?.unwrap_or_default());
         let expect = top.get("expect");
-        let stated = expect.map_or(0, |node| node.span.start);
+        let place = expect.map_or(0, |node| node.span.start);
         let expect = expect.map(|node| read_expect(source, node)).transpose()?;
         let liveness = top
             .get("liveness")
@@ -209,14 +223,17 @@ impl Scenario {
             })
             .transpose()?;
         let checks_spurious = top.boolean("check_spurious")?.unwrap_or(false);
+        let stated = Stated { expect, liveness };
+        let claims = read_claims(source, &mut top, stated, checks_spurious)?;
         let (mutations, mutation_spans) = read_mutations(source, &mut top)?;
         let mut parts = machine::read(source, &mut top)?;
+        parts.machine.claims = claims;
         dirtysim_model::mutated::set(&mut parts.machine, mutations);
         parts.machine.track_spurious = checks_spurious;
         let writers = writers::read(source, &mut top, &mut parts)?;
         steps::read(source, &mut top, &mut parts, &writers)?;
         if written == Written::ByHand {
-            reach::check(source, &parts, Stated { expect, liveness })?;
+            reach::check(source, &parts, stated)?;
             settings::check(source, tree, &parts)?;
         }
         let span = top.span.clone();
@@ -232,7 +249,7 @@ impl Scenario {
         let scenario = Self {
             name,
             file: source.file.to_owned(),
-            line: match source.text.get(..stated) {
+            line: match source.text.get(..place) {
                 Some(before) if !source.text.is_empty() => before.matches('\n').count() + 1,
                 _ => 0,
             },
@@ -244,6 +261,7 @@ impl Scenario {
             scaled: parts.scaled,
             machine: parts.machine,
             setup: parts.setup,
+            names: parts.names,
             source: node::to_json(tree),
         };
         scenario.check_setup(source, &parts.setup_spans)?;
@@ -325,6 +343,13 @@ impl Scenario {
                 _ => None,
             })
             .unwrap_or(0)
+    }
+
+    /// The names of the claims by which it is judged, where it chooses them; else it is judged by all.
+    #[must_use]
+    pub fn chosen_claims(&self) -> Option<Vec<&'static str>> {
+        let claims = self.machine.claims;
+        (claims != Invariants::ALL).then(|| claims.iter().map(Invariant::name).collect())
     }
 
     /// The verdict that counts: the one stated, or `holds`.
@@ -471,6 +496,56 @@ fn read_expect(source: Source<'_>, node: &node::Node) -> Result<Expect> {
     }
     table.finish()?;
     Ok(Expect::Violated(invariant))
+}
+
+/// The claims by which the scenario is judged: those that it names, and always that of the end.
+fn read_claims(
+    source: Source<'_>,
+    top: &mut Table<'_>,
+    stated: Stated,
+    checks_spurious: bool,
+) -> Result<Invariants> {
+    let Some(node) = top.get("claims") else {
+        return Ok(Invariants::ALL);
+    };
+    let known: Vec<(&'static str, Invariant)> =
+        Invariant::ALL.iter().map(|i| (i.name(), *i)).collect();
+    let mut claims = Invariants::NONE;
+    claims.insert(Invariant::NoDirtyPageLost);
+    for named in reader::list(source, node, "claims")? {
+        claims.insert(reader::pick(source, named, "claim", &known)?);
+    }
+    // What the scenario says elsewhere that it is about, it is judged by.
+    let spurious = Invariant::NoSpuriousDirtyPage;
+    let mut needs = Vec::new();
+    if let Some(Expect::Violated(invariant)) = stated.expect {
+        needs.push(("expect", invariant));
+    }
+    if stated.liveness.is_some() {
+        needs.push(("liveness", Invariant::MigrationMakesProgress));
+        needs.push(("liveness", Invariant::ProtocolEnds));
+    }
+    if checks_spurious {
+        needs.push(("check_spurious", spurious));
+    }
+    if let Some((key, claim)) = needs.into_iter().find(|(_, claim)| !claims.has(*claim)) {
+        return source.error(
+            &node.span,
+            format!(
+                "`{key}` is about `{}`, which `claims` leaves out",
+                claim.name()
+            ),
+            format!("add it to `claims`, or leave `{key}` away"),
+        );
+    }
+    if claims.has(spurious) && !checks_spurious {
+        return source.error(
+            &node.span,
+            format!("`claims` names `{}`, which is not checked", spurious.name()),
+            "write check_spurious = true too",
+        );
+    }
+    Ok(claims)
 }
 
 /// The mutations, and where each is named.

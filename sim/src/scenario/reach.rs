@@ -54,6 +54,10 @@ pub(super) fn check(source: Source<'_>, parts: &Parts, stated: Stated) -> Result
                 Some(Op::JoinThread(other)) => {
                     format!("the step before it waits for thread {other}, whose steps never end")
                 }
+                Some(Op::WaitSignal(signal)) => format!(
+                    "the step before it waits for `{}`, which no step that is reached signals",
+                    parts.names.signals[usize::from(signal)]
+                ),
                 Some(Op::Again(op::Again { to, .. })) if usize::from(to) < at => {
                     "the `forever` before it never ends".to_owned()
                 }
@@ -84,27 +88,30 @@ pub(super) fn check(source: Source<'_>, parts: &Parts, stated: Stated) -> Result
     Ok(())
 }
 
-/// For each operation of each program, whether the programs' jumps and joins let a thread come to it.
+/// For each operation of each program, whether the programs' jumps, joins and signals let a thread come to it.
 fn reached(programs: &[Vec<Op>]) -> Vec<Vec<bool>> {
-    let mut ends = vec![false; programs.len()];
+    let mut known: Vec<Vec<bool>> = programs.iter().map(|_| vec![false]).collect();
     loop {
-        let reached: Vec<Vec<bool>> = programs
+        let now: Vec<Vec<bool>> = programs
             .iter()
-            .map(|program| reached_in(program, &ends))
+            .map(|program| reached_in(program, programs, &known))
             .collect();
-        let now: Vec<bool> = reached
-            .iter()
-            .map(|reached| reached[reached.len() - 1])
-            .collect();
-        if now == ends {
-            return reached;
+        if now == known {
+            return known;
         }
-        ends = now;
+        known = now;
     }
 }
 
-/// The same for one program, its end included; `ends` tells which threads come to theirs, as far as is known.
-fn reached_in(program: &[Op], ends: &[bool]) -> Vec<bool> {
+/// The same for one program, its end included; `known` is what is known of all of them.
+fn reached_in(program: &[Op], programs: &[Vec<Op>], known: &[Vec<bool>]) -> Vec<bool> {
+    let ends = |thread: u8| known[usize::from(thread)].last() == Some(&true);
+    let signalled = |signal: u8| {
+        programs.iter().zip(known).any(|(program, reached)| {
+            let mut steps = program.iter().zip(reached);
+            steps.any(|(op, reached)| *reached && *op == Op::Signal(signal))
+        })
+    };
     let mut reached = vec![false; program.len() + 1];
     let mut open = vec![0];
     while let Some(at) = open.pop() {
@@ -113,14 +120,15 @@ fn reached_in(program: &[Op], ends: &[bool]) -> Vec<bool> {
         }
         match program.get(at) {
             None | Some(Op::Finish(_)) => {}
-            Some(Op::JoinThread(other)) if !ends.get(usize::from(*other)).is_some_and(|e| *e) => {}
+            Some(Op::JoinThread(other)) if !ends(*other) => {}
+            Some(Op::WaitSignal(signal)) if !signalled(*signal) => {}
             Some(Op::Again(op::Again { to, until })) => {
                 open.push(usize::from(*to).min(program.len()));
                 if *until != Until::Never {
                     open.push(at + 1);
                 }
             }
-            Some(Op::OnError(op::OnError { to })) => {
+            Some(Op::OnError(op::OnError { to }) | Op::PassUnless(op::PassUnless { to, .. })) => {
                 open.extend([usize::from(*to).min(program.len()), at + 1])
             }
             Some(_) => open.push(at + 1),

@@ -3,11 +3,13 @@
 use std::ops::Range;
 
 use dirtysim_model::machine::{Arch, Mmu, OnRingFull, WriterLog};
-use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, Until};
+use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, SlotIs, Until};
 
+use super::error::nearest;
 use super::machine::{Parts, SlotState};
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
+use super::slots::{Changed, Lives};
 use super::vocabulary::Word;
 use super::writers::{LOGS, Writers};
 
@@ -23,13 +25,24 @@ const WAYS: [(&str, HarvestWay); 5] = [
     ("one-too-many", HarvestWay::OneTooMany),
 ];
 
+/// The memslots that a step is about where it names none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    There,
+    Absent,
+    Logging,
+}
+
 /// The writer of one program.
 struct Writer<'a> {
     source: Source<'a>,
     parts: &'a mut Parts,
     writers: &'a Writers,
     slots: Vec<SlotState>,
-    locks: &'a mut Vec<String>,
+    signals: &'a mut Vec<Signal>,
+    lives: &'a Lives,
+    /// What other threads may change of memslots.
+    others: Changed,
     program: Vec<Op>,
     /// Where the text asks for each operation; none for what the repetition around it adds.
     origins: Vec<Option<Range<usize>>>,
@@ -39,6 +52,14 @@ struct Writer<'a> {
     tried: Option<Vec<usize>>,
     /// How many threads the protocol has.
     threads: u64,
+}
+
+/// A signal between threads, and the places that name it first.
+#[derive(Default)]
+struct Signal {
+    name: String,
+    signalled: Option<Range<usize>>,
+    waited_for: Option<Range<usize>>,
 }
 
 pub(super) fn read(
@@ -60,15 +81,14 @@ pub(super) fn read(
     if let Some(node) = table.get("on_ring_full") {
         parts.machine.on_ring_full = reader::pick(source, node, "on_ring_full", &policies)?;
     }
-    let mut locks = Vec::new();
+    let mut signals = Vec::new();
     let mut lists = vec![(node.span.clone(), table.list("steps")?)];
-    let mut names: Vec<String> = Vec::new();
+    parts.names.threads.push(None);
     for thread in table.list("threads")?.unwrap_or_default() {
         let mut thread_table = Table::new(source, thread, "a thread")?;
-        // Thread 0 is the one of `steps`.
-        let usual = format!("thread{}", names.len() + 1);
-        let name = thread_table.name("thread", usual, names.iter().map(String::as_str))?;
-        names.push(name);
+        let taken = parts.names.threads.iter().flatten().map(String::as_str);
+        let name = thread_table.name("thread", String::new(), taken)?;
+        parts.names.threads.push((!name.is_empty()).then_some(name));
         lists.push((thread.span.clone(), thread_table.list("steps")?));
         thread_table.finish()?;
     }
@@ -80,12 +100,19 @@ pub(super) fn read(
             "a scenario has at most 4 threads of the VMM",
         );
     }
+    let texts: Vec<&[Node]> = lists.iter().filter_map(|(_, steps)| *steps).collect();
+    let lives = Lives::new(parts, &texts);
     let slots = parts.slots.clone();
     let threads = lists.len() as u64;
-    for (span, steps) in lists {
+    for (thread, (span, steps)) in lists.iter().enumerate() {
+        let others = lists.iter().enumerate();
+        let others = others.filter(|(other, _)| *other != thread);
+        let others = others.fold(Changed::default(), |all, (_, (_, steps))| {
+            all.and(lives.changed(steps.unwrap_or_default()))
+        });
         let Some(steps) = steps else {
             return source.error(
-                &span,
+                span,
                 "no `steps`",
                 "write steps = [ \"enable-logging\", … , \"finish\" ]",
             );
@@ -95,15 +122,18 @@ pub(super) fn read(
             parts,
             writers,
             slots: slots.clone(),
-            locks: &mut locks,
+            signals: &mut signals,
+            lives: &lives,
+            others,
             program: Vec::new(),
             origins: Vec::new(),
             chunk: None,
             tried: None,
             threads,
         };
+        writer.open(others);
         writer.steps(steps)?;
-        writer.check_size(&span)?;
+        writer.check_size(span)?;
         writer.note_origin(None);
         let (mut program, origins) = (writer.program, writer.origins);
         let end = program.len() as u16;
@@ -118,12 +148,41 @@ pub(super) fn read(
             parts.last_step.get_or_insert_with(|| last.span.clone());
         }
     }
+    check_signals(source, &signals)?;
+    parts.names.signals = signals.into_iter().map(|signal| signal.name).collect();
     parts.machine.track_sent = parts
         .machine
         .programs
         .iter()
         .flatten()
         .any(|op| matches!(op, Op::Cancel | Op::PutBack | Op::Discard));
+    Ok(())
+}
+
+/// Refuses a name that is only signalled, or only waited for.
+fn check_signals(source: Source<'_>, signals: &[Signal]) -> Result<()> {
+    for signal in signals {
+        let (span, what, instead) = match (&signal.signalled, &signal.waited_for) {
+            (Some(span), None) => (span, "signalled, and nobody waits for it", "wait"),
+            (None, Some(span)) => (span, "waited for, and nobody signals it", "signal"),
+            (Some(_), Some(_)) | (None, None) => continue,
+        };
+        let others: Vec<&str> = signals
+            .iter()
+            .map(|other| other.name.as_str())
+            .filter(|other| *other != signal.name)
+            .collect();
+        let near = nearest(&signal.name, &others)
+            .map_or(String::new(), |near| format!("did you mean `{near}`? "));
+        return source.error(
+            span,
+            format!("`{}` is {what}", signal.name),
+            format!(
+                "{near}write {{ {instead} = \"{}\" }} in another thread, or leave it away",
+                signal.name
+            ),
+        );
+    }
     Ok(())
 }
 
@@ -211,6 +270,14 @@ impl Writer<'_> {
             return Ok(());
         }
         let Some(word_node) = table.get("step") else {
+            for word in [Word::SignalName, Word::WaitName] {
+                if let Some(name) = table.get(word.text()) {
+                    table.finish()?;
+                    self.signal(word, name)?;
+                    self.note_origin(Some(&node.span));
+                    return Ok(());
+                }
+            }
             return source.error(&node.span, "a step without `step`", "write \"copy\", { step = \"copy\", … }, { repeat = 2, steps = [ … ] } or { lock = \"slots\", steps = [ … ] }");
         };
         let word = reader::pick(source, word_node, "step", Word::ALL)?;
@@ -230,17 +297,19 @@ impl Writer<'_> {
         let begin = self.program.len();
         if let Some(steps) = table.list("forever")? {
             table.finish()?;
+            self.open(self.lives.changed(steps));
             self.steps(steps)?;
             return self.again(node, begin, Until::Never);
         }
         if let Some(steps) = table.list("until_clean")? {
             table.finish()?;
+            self.open(self.lives.changed(steps));
             self.steps(steps)?;
             return self.again(node, begin, Until::NothingPending);
         }
         if let Some(steps) = table.list("each_chunk")? {
             let pages = table.integer("pages", 1..=64)?;
-            let slots = self.slots(&mut table, |slot| slot.present && slot.logging)?;
+            let slot = self.named_slot(&mut table)?;
             table.finish()?;
             let Some(pages) = pages else {
                 return source.error(
@@ -258,13 +327,14 @@ impl Writer<'_> {
                     "CLEAR takes whole words: write a multiple, or scale word_bits down",
                 );
             }
-            for slot in slots {
-                let npages = self.parts.machine.slots[slot].npages;
+            self.each_slot(slot, Wanted::Logging, &node.span, &mut |writer, slot| {
+                let npages = writer.parts.machine.slots[slot].npages;
                 for first in (0..npages).step_by(pages as usize) {
-                    self.chunk = Some((slot, first, pages.min(npages - first)));
-                    self.steps(steps)?;
+                    writer.chunk = Some((slot, first, pages.min(npages - first)));
+                    writer.steps(steps)?;
                 }
-            }
+                Ok(())
+            })?;
             self.chunk = None;
             return Ok(());
         }
@@ -292,11 +362,16 @@ impl Writer<'_> {
         let jump = self.program.len();
         self.again(node, jump, Until::Never)?;
         let errors = self.program.len();
-        // What is done on an error finds the slots as they were when the attempt began, logging included.
+        // What is done on an error finds the slots as they were when the attempt began, or as it has changed them.
         let after = std::mem::replace(&mut self.slots, slots);
+        let changed = self.lives.changed(steps);
+        self.open(changed);
         self.steps(on_error)?;
         self.slots = after;
-        let to = self.target(node)?;
+        if !matches!(self.program.last(), Some(Op::Again(op)) if op.to == u16::MAX) {
+            self.open(changed.and(self.lives.changed(on_error)));
+        }
+        let to = self.target(&node.span)?;
         self.program[jump] = Op::Again(op::Again {
             to,
             until: Until::Never,
@@ -309,7 +384,7 @@ impl Writer<'_> {
     }
 
     fn again(&mut self, node: &Node, to: usize, until: Until) -> Result<()> {
-        self.target(node)?;
+        self.target(&node.span)?;
         let to = to as u16;
         self.program.push(Op::Again(op::Again { to, until }));
         self.note_origin(None);
@@ -317,8 +392,8 @@ impl Writer<'_> {
     }
 
     /// The next operation's number, which is small enough for a jump.
-    fn target(&self, node: &Node) -> Result<u16> {
-        self.check_size(&node.span)?;
+    fn target(&self, span: &Range<usize>) -> Result<u16> {
+        self.check_size(span)?;
         Ok(self.program.len() as u16)
     }
 
@@ -332,30 +407,57 @@ impl Writer<'_> {
     }
 
     fn lock(&mut self, node: &Node, name: &str) -> Result<u8> {
-        if let Some(index) = self.locks.iter().position(|lock| lock == name) {
+        if let Err(rule) = super::check_name(name) {
+            let problem = format!("the lock `{name}`");
+            return self.source.error(&node.span, problem, rule);
+        }
+        let locks = &mut self.parts.names.locks;
+        if let Some(index) = locks.iter().position(|lock| lock == name) {
             return Ok(index as u8);
         }
-        if self.locks.len() == 8 {
+        if locks.len() == 8 {
             return self.source.error(
                 &node.span,
                 "more than 8 locks",
                 "a scenario has at most 8 locks of the VMM",
             );
         }
-        self.locks.push(name.to_owned());
-        Ok((self.locks.len() - 1) as u8)
+        locks.push(name.to_owned());
+        Ok((locks.len() - 1) as u8)
     }
 
-    /// The slots that a step is about: the one it names, or all that `wanted` says.
-    fn slots(
-        &mut self,
-        table: &mut Table<'_>,
-        wanted: impl Fn(&SlotState) -> bool,
-    ) -> Result<Vec<usize>> {
+    /// A signal, or a wait for one.
+    fn signal(&mut self, word: Word, node: &Node) -> Result<()> {
+        let name = reader::name(self.source, node, "signal")?;
+        let known = self.signals.iter().position(|signal| signal.name == name);
+        let index = known.unwrap_or(self.signals.len());
+        if index == 8 {
+            return self.source.error(
+                &node.span,
+                "more than 8 signals",
+                "a scenario has at most 8 signals between the VMM's threads",
+            );
+        }
+        if known.is_none() {
+            self.signals.push(Signal {
+                name: name.to_owned(),
+                ..Signal::default()
+            });
+        }
+        let signal = &mut self.signals[index];
+        let (first, op) = match word {
+            Word::WaitName => (&mut signal.waited_for, Op::WaitSignal(index as u8)),
+            _ => (&mut signal.signalled, Op::Signal(index as u8)),
+        };
+        first.get_or_insert_with(|| node.span.clone());
+        self.program.push(op);
+        Ok(())
+    }
+
+    /// The slot that a step names, if it names one.
+    fn named_slot(&self, table: &mut Table<'_>) -> Result<Option<usize>> {
         let Some(node) = table.get("slot") else {
-            return Ok((0..self.slots.len())
-                .filter(|&slot| wanted(&self.slots[slot]))
-                .collect());
+            return Ok(None);
         };
         let names: Vec<&str> = self
             .parts
@@ -366,7 +468,7 @@ impl Writer<'_> {
             .collect();
         let word = reader::text(self.source, node, "slot")?;
         match names.iter().position(|name| *name == word) {
-            Some(slot) => Ok(vec![slot]),
+            Some(slot) => Ok(Some(slot)),
             None => self.source.error(
                 &node.span,
                 format!("unknown slot `{word}`"),
@@ -375,13 +477,108 @@ impl Writer<'_> {
         }
     }
 
+    /// The slot that a step must name.
+    fn the_slot(&self, word: Word, table: &mut Table<'_>) -> Result<usize> {
+        match self.named_slot(table)? {
+            Some(slot) => Ok(slot),
+            None => self.source.error(
+                &table.span,
+                format!("`{}` without `slot`", word.text()),
+                format!("write {{ step = \"{}\", slot = \"ram\" }}", word.text()),
+            ),
+        }
+    }
+
+    /// The text no longer tells what these slots are.
+    fn open(&mut self, changed: Changed) {
+        for (slot, state) in self.slots.iter_mut().enumerate() {
+            state.life_open |= changed.life.has(slot);
+            state.log_open |= changed.log.has(slot);
+        }
+    }
+
+    /// Writes what a step does to each slot that it is about: the one that it names, or all that are `wanted`. Where only the time at
+    /// which it runs tells whether one is, the program looks then.
+    fn each_slot(
+        &mut self,
+        named: Option<usize>,
+        wanted: Wanted,
+        span: &Range<usize>,
+        write: &mut dyn FnMut(&mut Self, usize) -> Result<()>,
+    ) -> Result<()> {
+        let slots = named.map_or(0..self.slots.len(), |slot| slot..slot + 1);
+        for slot in slots {
+            let state = &self.slots[slot];
+            let (there, life_open) = (state.present || state.life_open, state.life_open);
+            let (is, open) = match wanted {
+                Wanted::There => (state.present, life_open),
+                Wanted::Absent => (!state.present, life_open),
+                Wanted::Logging => (
+                    state.present && state.logging,
+                    there && (life_open || state.log_open),
+                ),
+            };
+            match (wanted, named) {
+                // Whoever asks the kernel of a slot by its number is answered, whatever the slot is.
+                (Wanted::Absent | Wanted::Logging, Some(_)) => write(self, slot)?,
+                (Wanted::There, Some(_)) if !open => write(self, slot)?,
+                (Wanted::There, _) if open => {
+                    for place in 0..self.parts.machine.slots[slot].places.len() {
+                        self.slots[slot].present = true;
+                        self.slots[slot].place = place;
+                        self.if_so(slot, SlotIs::At(place as u8), span, write)?;
+                    }
+                }
+                (Wanted::Absent, None) if open => self.if_so(slot, SlotIs::Absent, span, write)?,
+                (Wanted::Logging, None) if open => {
+                    self.if_so(slot, SlotIs::Logging, span, write)?
+                }
+                _ if is => write(self, slot)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is done to a slot if it is of a kind when the program comes there.
+    fn if_so(
+        &mut self,
+        slot: usize,
+        is: SlotIs,
+        span: &Range<usize>,
+        write: &mut dyn FnMut(&mut Self, usize) -> Result<()>,
+    ) -> Result<()> {
+        let SlotState {
+            life_open,
+            log_open,
+            ..
+        } = self.slots[slot];
+        let at = self.program.len();
+        let mut look = op::PassUnless {
+            template: slot as u16,
+            is,
+            to: 0,
+        };
+        self.program.push(Op::PassUnless(look));
+        self.note_origin(None);
+        write(self, slot)?;
+        look.to = self.target(span)?;
+        self.program[at] = Op::PassUnless(look);
+        let state = &mut self.slots[slot];
+        state.life_open |= life_open;
+        state.log_open |= log_open;
+        Ok(())
+    }
+
     /// Changes what the text has led a memslot to, and has the program make the same change by its ioctl.
     fn change_slot(&mut self, slot: usize, change: impl Fn(&mut SlotState)) {
         let mut state = self.slots[slot].clone();
         change(&mut state);
         let op = self.parts.region(slot, &state);
+        state.life_open = self.others.life.has(slot);
+        state.log_open = self.others.log.has(slot);
         self.slots[slot] = state;
-        self.program.push(op);
+        self.push_fallible(op);
     }
 
     fn into(&mut self, table: &mut Table<'_>) -> Result<Into> {
@@ -438,7 +635,7 @@ impl Writer<'_> {
             );
         };
         let frames = self.parts.keep_list(self.source, &table.span, frames)?;
-        self.program.push(Op::KernelWrite(op::KernelWrite {
+        self.push_fallible(Op::KernelWrite(op::KernelWrite {
             writer,
             frames,
             fails_after,
@@ -451,37 +648,41 @@ impl Writer<'_> {
         let writers = self.writers;
         match word {
             Word::EnableLogging => {
-                for slot in self.slots(&mut table, |slot| slot.present)? {
-                    self.change_slot(slot, |slot| slot.logging = true);
-                }
+                let slot = self.named_slot(&mut table)?;
+                self.each_slot(slot, Wanted::There, &table.span, &mut |writer, slot| {
+                    writer.change_slot(slot, |slot| slot.logging = true);
+                    Ok(())
+                })?;
             }
             Word::DisableLogging => {
-                for slot in self.slots(&mut table, |slot| slot.present)? {
-                    self.change_slot(slot, |slot| slot.logging = false);
-                }
+                let slot = self.named_slot(&mut table)?;
+                self.each_slot(slot, Wanted::There, &table.span, &mut |writer, slot| {
+                    writer.change_slot(slot, |slot| slot.logging = false);
+                    Ok(())
+                })?;
             }
             Word::AddSlot => {
                 let logging = table.boolean("logging")?.unwrap_or(false);
-                for slot in self.slots(&mut table, |slot| !slot.present)? {
-                    self.change_slot(slot, |slot| {
+                let slot = self.named_slot(&mut table)?;
+                self.each_slot(slot, Wanted::Absent, &table.span, &mut |writer, slot| {
+                    writer.change_slot(slot, |slot| {
                         slot.present = true;
                         slot.logging = logging;
                     });
-                }
+                    Ok(())
+                })?;
             }
             Word::RemoveSlot => {
-                for slot in self.slots(&mut table, |_| false)? {
-                    self.change_slot(slot, |slot| {
-                        slot.present = false;
-                        slot.logging = false;
-                    });
-                }
+                let slot = self.the_slot(word, &mut table)?;
+                self.change_slot(slot, |slot| {
+                    slot.present = false;
+                    slot.logging = false;
+                });
             }
             Word::MoveSlot => {
-                for slot in self.slots(&mut table, |_| false)? {
-                    let places = self.parts.machine.slots[slot].places.len();
-                    self.change_slot(slot, |slot| slot.place = (slot.place + 1) % places);
-                }
+                let slot = self.the_slot(word, &mut table)?;
+                let places = self.parts.machine.slots[slot].places.len();
+                self.change_slot(slot, |slot| slot.place = (slot.place + 1) % places);
             }
             Word::CopyAll => self.push_fallible(Op::CopyAll),
             Word::Copy => {
@@ -557,31 +758,29 @@ impl Writer<'_> {
             }
             Word::Reset => {
                 let signal = table.boolean("signal")?.unwrap_or(false);
-                self.program.push(Op::ResetRings(op::ResetRings { signal }));
+                self.push_fallible(Op::ResetRings(op::ResetRings { signal }));
             }
             Word::Get => {
                 let into = self.into(&mut table)?;
                 let bad_pointer = table.boolean("efault")?.unwrap_or(false);
-                for slot in self.slots(&mut table, |slot| slot.present && slot.logging)? {
-                    let slot = self.parts.machine.slots[slot].number();
-                    self.push_fallible(Op::GetDirtyLog(op::GetDirtyLog {
+                let slot = self.named_slot(&mut table)?;
+                self.each_slot(slot, Wanted::Logging, &table.span, &mut |writer, slot| {
+                    let slot = writer.parts.machine.slots[slot].number();
+                    writer.push_fallible(Op::GetDirtyLog(op::GetDirtyLog {
                         slot,
                         into,
                         bad_pointer,
                     }));
-                }
+                    Ok(())
+                })?;
             }
             Word::Clear => self.clear(&mut table)?,
-            Word::Publish => match table.get("slot") {
-                None => self.program.push(Op::Publish),
-                Some(_) => {
-                    for slot in self.slots(&mut table, |_| false)? {
-                        let template = slot as u16;
-                        self.program
-                            .push(Op::PublishSlot(op::PublishSlot { template }));
-                    }
-                }
-            },
+            Word::Publish => self.program.push(match self.named_slot(&mut table)? {
+                None => Op::Publish,
+                Some(slot) => Op::PublishSlot(op::PublishSlot {
+                    template: slot as u16,
+                }),
+            }),
             Word::Kick => self
                 .program
                 .extend([Op::Kick(op::Kick { stop: false }), Op::WaitKicked]),
@@ -640,6 +839,16 @@ impl Writer<'_> {
                     .extend(devices.iter().map(|device| Op::DeviceDrain(*device)));
             }
             Word::DeviceSync => self.devices(&mut table, Op::DeviceSync)?,
+            Word::SignalName | Word::WaitName => {
+                let Some(name) = table.get("name") else {
+                    return source.error(
+                        &table.span,
+                        format!("`{}` without `name`", word.text()),
+                        format!("write {{ {} = \"asked\" }}", word.text()),
+                    );
+                };
+                self.signal(word, name)?;
+            }
             Word::Forget => self.program.push(Op::Forget),
             Word::JoinThread => {
                 // Thread 0 is the protocol's own; those of `threads` follow.
@@ -756,14 +965,16 @@ impl Writer<'_> {
             }));
             return Ok(());
         }
-        for slot in self.slots(table, |slot| slot.present && slot.logging)? {
-            let template = &self.parts.machine.slots[slot];
+        let slot = self.named_slot(table)?;
+        let span = table.span.clone();
+        self.each_slot(slot, Wanted::Logging, &span, &mut |writer, slot| {
+            let template = &writer.parts.machine.slots[slot];
             let (number, npages) = (template.number(), u64::from(template.npages));
             let mut at = first.unwrap_or(0);
             let end = pages.map_or(npages.max(at), |pages| at + pages);
             loop {
                 let step = chunk.unwrap_or(end - at).min(end - at);
-                self.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
+                writer.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
                     slot: number,
                     first_page: at,
                     num_pages: step as u32,
@@ -772,11 +983,10 @@ impl Writer<'_> {
                 }));
                 at += step;
                 if at >= end {
-                    break;
+                    return Ok(());
                 }
-                self.check_size(&table.span)?;
+                writer.check_size(&span)?;
             }
-        }
-        Ok(())
+        })
     }
 }

@@ -52,6 +52,8 @@ vocabulary! {
     DeviceDrain = "drain-devices", ["device"], "it stops, and what is in flight has landed and is logged";
     DeviceSync = "device-log-sync", ["device"], "a device's log is taken";
     JoinThread = "join-thread", ["thread"], "until that thread is at its end; 0 is the one of `steps`";
+    SignalName = "signal", ["name"], "threads signal each other by name; a signal that nobody has waited for yet, and another, are one; short: `{ signal = \"asked\" }`";
+    WaitName = "wait", ["name"], "until that name is signalled; takes the signal away; short: `{ wait = \"asked\" }`";
     Forget = "forget-collected", [], "what was collected and not copied is forgotten";
     HostAge = "host-age", ["page"], "the host takes a page's mapping away without a flush";
     PreFault = "pre-fault", ["vcpu", "pages"], "KVM_PRE_FAULT_MEMORY on a vCPU outside KVM_RUN (x86, two-dimensional): each absent page is mapped and recorded, with no look at the soft-full request between them";

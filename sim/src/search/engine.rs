@@ -1,5 +1,8 @@
 //! What a search knows while it goes on, and what a pass of it came to.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::reduce::independence::Rules;
@@ -13,6 +16,7 @@ use super::limits::Limits;
 use super::sections::Sections;
 use super::source::Source;
 use super::{Limit, Options, Watch};
+use crate::refused::Refused;
 use crate::sometimes::Seen;
 
 /// The violation of the shallowest state or transition, among those of one level.
@@ -31,6 +35,7 @@ pub(super) struct Search<'a, L: Layout> {
     pub(super) rules: Rules,
     pub(super) target: Option<Invariant>,
     pub(super) limits: Limits<'a>,
+    refused: Mutex<BTreeSet<Refused>>,
 }
 
 impl<'a, L: Layout> Search<'a, L> {
@@ -52,7 +57,14 @@ impl<'a, L: Layout> Search<'a, L> {
             rules,
             target,
             limits: Limits::new(options, watch),
+            refused: Mutex::default(),
         }
+    }
+
+    /// The ioctls that were refused so far.
+    pub(super) fn refused(&self) -> BTreeSet<Refused> {
+        let refused = self.refused.lock();
+        refused.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The transition function, for states as words.
@@ -62,6 +74,7 @@ impl<'a, L: Layout> Search<'a, L> {
             sections: &self.sections,
             rules: &self.rules,
             start: self.start,
+            refused: &self.refused,
         }
     }
 

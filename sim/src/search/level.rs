@@ -17,7 +17,7 @@ use super::sections::{Sections, never_zero};
 use super::source::Source;
 use super::table::Table;
 use super::{Limit, Progress};
-use crate::run::is_stuck;
+use crate::run::breaks_progress;
 use crate::sometimes::{Facts, Seen};
 
 /// States of a full block.
@@ -415,7 +415,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             self.outcome.seen.add(Facts::from_word(facts));
         }
         if self.outcome.transitions == before
-            && is_stuck(
+            && breaks_progress(
                 self.search.machine,
                 &self.source.unpack(&record[..layout.words]),
             )
@@ -571,6 +571,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             facts.join(Facts::of_step(machine, &state, step));
             let mut after = state.clone();
             let effect = apply(machine, &mut after, step);
+            self.source.note_refused(&state, step, &after);
             self.outcome
                 .broken_after
                 .union(oracle::check_effect(machine, &after, effect));

@@ -725,6 +725,7 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
         facts.join(Facts::of_step(machine, &state, step));
         let mut after = state.clone();
         let effect = apply(machine, &mut after, step);
+        source.note_refused(&state, step, &after);
         debug_assert!(
             undeclared(machine, &state, step, &after).is_none(),
             "a row says all that its step writes: {step:?} writes {:?} besides",

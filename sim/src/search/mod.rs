@@ -29,6 +29,7 @@ mod source;
 mod table;
 mod verdict;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dirtysim_model::oracle::{Invariant, Invariants};
@@ -36,6 +37,7 @@ pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::transition::Step;
 
 use crate::ladder::{Packed, on_packed};
+use crate::refused::Refused;
 use crate::run::target;
 use crate::scenario::{NoRoom, Scenario};
 use crate::sometimes::Seen;
@@ -195,6 +197,8 @@ pub struct Report {
     pub broken: Invariants,
     /// What happened in some schedule.
     pub seen: Seen,
+    /// Ioctls that were refused in some schedule.
+    pub refused: BTreeSet<Refused>,
     /// An upper bound of the probability that two states shared a fingerprint, and one of them was never looked at; 0 where
     /// the visited set has states, and not fingerprints.
     pub collision_probability: f64,

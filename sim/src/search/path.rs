@@ -16,7 +16,7 @@ use super::Progress;
 use super::block::Block;
 use super::engine::{Found, Search};
 use super::levels::{Pass, pass};
-use crate::run::{hit, is_stuck};
+use crate::run::{breaks_progress, hit};
 
 /// The end of a counterexample: whether it is a step out of the state that breaks the claim, and the state.
 type End = (bool, Vec<u64>);
@@ -73,7 +73,7 @@ fn end_in<L: Layout>(
         let mut steps = Vec::new();
         for_each_step(machine, state, |step| steps.push(step));
         let mut broken = oracle::check(machine, state, Effect::None);
-        if steps.is_empty() && is_stuck(machine, state) {
+        if steps.is_empty() && breaks_progress(machine, state) {
             broken.insert(Invariant::MigrationMakesProgress);
         }
         if hit(broken, Some(wanted)).is_some() {

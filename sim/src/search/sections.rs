@@ -285,6 +285,11 @@ impl Sections {
         self.own[self.vcpus].start
     }
 
+    /// The threads' sections.
+    pub(super) fn threads(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.own[self.vcpus..][..self.threads].iter().cloned()
+    }
+
     /// Whether some thread's section differs.
     #[inline(always)]
     pub(super) fn any_thread_changed(&self, old: &[u64], new: &[u64]) -> bool {

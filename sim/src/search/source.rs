@@ -1,5 +1,8 @@
 //! The transition function for states as words: where everything that a search knows of steps comes from.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
 use dirtysim_model::machine::Machine;
 use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::state::State;
@@ -7,6 +10,7 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
 
 use super::sections::Sections;
+use crate::refused::{Call, Refused};
 
 /// A machine, how its states are packed, and what a search leaves out.
 #[derive(Clone, Copy)]
@@ -16,6 +20,8 @@ pub(super) struct Source<'a, L: Layout> {
     pub(super) rules: &'a Rules,
     /// A template for states.
     pub(super) start: &'a State<L>,
+    /// The ioctls that were refused.
+    pub(super) refused: &'a Mutex<BTreeSet<Refused>>,
 }
 
 impl<L: Layout> Source<'_, L> {
@@ -33,6 +39,18 @@ impl<L: Layout> Source<'_, L> {
             None => for_each_choice(self.machine, state, actor, |choice| choices.push(choice)),
         }
         local
+    }
+
+    /// Notes whether the step from one state to another is the return of an ioctl that was refused.
+    pub(super) fn note_refused(&self, before: &State<L>, step: Step, after: &State<L>) {
+        let call = Call::of(self.machine, before, step);
+        let Some(refused) = call.and_then(|call| call.refused(after)) else {
+            return;
+        };
+        // A poisoned lock means that another worker has panicked, which ends the search anyway.
+        if let Ok(mut all) = self.refused.lock() {
+            all.insert(refused);
+        }
     }
 
     pub(super) fn unpack(&self, words: &[u64]) -> State<L> {

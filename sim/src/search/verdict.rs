@@ -34,6 +34,7 @@ pub(super) fn search<L: Layout>(
             },
         )
     };
+    let refused = search.refused();
     let reduced = Reduced {
         classes: search.symmetry.classes().to_vec(),
         pages_everywhere: search.symmetry.pages_everywhere(),
@@ -76,6 +77,7 @@ pub(super) fn search<L: Layout>(
         violation,
         broken: passed.broken,
         seen: passed.seen,
+        refused,
         collision_probability: if is_exact {
             0.0
         } else {

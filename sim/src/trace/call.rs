@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::call_args::{Access, GuestLayout, ItsCommand, Program, Prot, Sharing, UserData};
 use super::call_result::Shape;
-pub use super::call_row::{CallRow, RecordedCall, Section};
+pub use super::call_row::{CallRow, RecordedCall, Section, Unknown};
 use super::hex;
 use super::names::Cap;
 use super::runs::PageRuns;

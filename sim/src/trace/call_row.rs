@@ -24,6 +24,8 @@ pub enum CallRow {
     Section(Section),
     /// A call and its result.
     Call(RecordedCall),
+    /// Something was done that the trace has no word for.
+    Unknown(Unknown),
 }
 
 /// The title row of a section.
@@ -34,6 +36,17 @@ pub struct Section {
     pub section: String,
     /// What the section does.
     pub title: String,
+}
+
+/// Something that a recorder saw done and this program has no word for. What comes after it on its VM depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unknown {
+    /// The number of the VM within the section; absent where it may be any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<u32>,
+    /// The recorder's word for it.
+    pub unknown: String,
 }
 
 /// A call, the VM that it was made on, and what it gave back.
@@ -137,6 +150,9 @@ impl TraceRow for CallRow {
                 }
                 Ok(CallRow::Section(section))
             }
+            None if object.contains_key("unknown") => {
+                object_into(object).map(CallRow::Unknown).map_err(serde)
+            }
             None => Err(Complaint::row(
                 RowProblem::NeitherCallNorSection,
                 "write {\"vm\":1,\"call\":\"KVM_RESET_DIRTY_RINGS\",\"result\":{\"ret\":0}}, say",
@@ -174,7 +190,7 @@ impl TraceRow for CallRow {
 
     fn check(&self) -> Result<(), Complaint> {
         match self {
-            CallRow::Section(_) => Ok(()),
+            CallRow::Section(_) | CallRow::Unknown(_) => Ok(()),
             CallRow::Call(row) => row.check(),
         }
     }
@@ -182,6 +198,7 @@ impl TraceRow for CallRow {
     fn to_line(&self) -> Result<String, Complaint> {
         let line = match self {
             CallRow::Section(section) => serde_json::to_string(section),
+            CallRow::Unknown(unknown) => serde_json::to_string(unknown),
             CallRow::Call(RecordedCall { vm, call, result }) => serde_json::to_string(&CallLine {
                 vm: *vm,
                 call,

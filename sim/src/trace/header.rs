@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::error::{Complaint, Problem};
 use super::lines::object_into;
 use super::problems::HeaderProblem;
+use super::runs::RING_ENTRIES_MAX;
 
 /// What `format` says in every header.
 pub const FORMAT: &str = "dirtysim-trace";
@@ -108,6 +109,78 @@ pub struct Machine {
     pub two_dimensional: Option<bool>,
 }
 
+/// What whoever imported a log said of the machine, because the log does not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckConfig {
+    /// Entries of a ring (bytes of `KVM_CAP_DIRTY_LOG_RING` divided by 16): a power of two up to 65536.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring_entries: Option<u32>,
+    /// Entries in reserve, fewer than the ring has: 64, or 576 on x86 with PML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring_reserved: Option<u32>,
+    /// The host's page size, in bytes: a power of two from 4096 to 65536.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<u64>,
+}
+
+impl CheckConfig {
+    /// Whether nothing was said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is said here, and where nothing is, what `other` says.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            ring_entries: self.ring_entries.or(other.ring_entries),
+            ring_reserved: self.ring_reserved.or(other.ring_reserved),
+            page_size: self.page_size.or(other.page_size),
+        }
+    }
+
+    /// Whether there can be such a machine.
+    ///
+    /// # Errors
+    ///
+    /// The first number that no machine has.
+    pub fn check(&self) -> Result<(), Complaint> {
+        let most = u32::try_from(RING_ENTRIES_MAX).unwrap_or(u32::MAX);
+        if let Some(entries) = self
+            .ring_entries
+            .filter(|n| !n.is_power_of_two() || *n > most)
+        {
+            return Err(Complaint::header(
+                HeaderProblem::RingEntries(entries),
+                format!("a ring has a power of two of entries, at most {most}"),
+            ));
+        }
+        let entries = self.ring_entries.unwrap_or(most);
+        if let Some(reserved) = self.ring_reserved.filter(|n| *n >= entries) {
+            return Err(Complaint::header(
+                HeaderProblem::RingReserved { reserved, entries },
+                "the reserve is 64 entries, or 576 on x86 with PML, and the ring is larger",
+            ));
+        }
+        if let Some(bytes) = self.page_size {
+            check_page_size(bytes)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_page_size(bytes: u64) -> Result<(), Complaint> {
+    if bytes.is_power_of_two() && (4096..=65536).contains(&bytes) {
+        return Ok(());
+    }
+    Err(Complaint::header(
+        HeaderProblem::PageSize(bytes),
+        "write a power of two from 4096 to 65536",
+    ))
+}
+
 /// The verdict that a trace must give.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -136,6 +209,9 @@ pub struct Header {
     /// index into them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
+    /// Kind `observed`: what the logs do not say of the machine, and whoever imported them did.
+    #[serde(default, skip_serializing_if = "CheckConfig::is_empty")]
+    pub known: CheckConfig,
     /// The machine on which it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
@@ -164,6 +240,7 @@ impl Header {
             title: None,
             imported_from: None,
             sources: Vec::new(),
+            known: CheckConfig::default(),
             machine: None,
             mutations: Vec::new(),
             expect: None,
@@ -232,12 +309,14 @@ impl Header {
     /// What the fields' types leave open: a page size that is none, and what the kind requires.
     pub fn check(&self) -> Result<(), Complaint> {
         let complain = |problem, help: &str| Err(Complaint::header(problem, help));
-        if let Some(page_size) = self.machine.as_ref().and_then(|machine| machine.page_size)
-            && (!page_size.is_power_of_two() || !(4096..=65536).contains(&page_size))
-        {
+        if let Some(page_size) = self.machine.as_ref().and_then(|machine| machine.page_size) {
+            check_page_size(page_size)?;
+        }
+        self.known.check()?;
+        if !self.known.is_empty() && self.kind != Kind::Observed {
             return complain(
-                HeaderProblem::PageSize(page_size),
-                "write a power of two from 4096 to 65536",
+                HeaderProblem::Known,
+                "only a trace of logs (kind `observed`) has it: leave it out",
             );
         }
         if let Some(spaces) = self

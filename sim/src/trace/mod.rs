@@ -25,9 +25,7 @@ mod words;
 mod writer;
 
 pub use error::{Complaint, Problem, TraceError};
-#[cfg(feature = "import")]
-pub(crate) use header::brief;
-pub use header::{Arch, Expect, FORMAT, Header, Kind, Machine, VERSION};
+pub use header::{Arch, CheckConfig, Expect, FORMAT, Header, Kind, Machine, VERSION};
 #[cfg(feature = "import")]
 pub(crate) use lines::object_into;
 pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
@@ -38,4 +36,4 @@ pub use runs::{
     PageRuns, RING_ENTRIES_MAX, RingEntries, RingEntry, RunError, SLOT_PAGES_MAX, StoreRuns,
 };
 pub use words::{SLOT_WORDS_MAX, WordRun, Words};
-pub use writer::{PendingFile, TraceWriter, WriteError};
+pub use writer::{PendingFile, TraceWriter, WriteError, check_apart};

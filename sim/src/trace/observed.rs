@@ -185,8 +185,10 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapReason {
-    /// The tracer says that it lost events.
+    /// The tracer says that it lost events: between the processor's last event and this place.
     Lost,
+    /// The tracer says that it overwrote events: those before the first of each processor.
+    Overwritten,
     /// A line that names an event of interest cannot be read: cut, or two lines written over one another.
     Damaged,
     /// A line longer than any of these tools writes.

@@ -200,6 +200,21 @@ impl PendingFile {
     }
 }
 
+/// Whether what is made of `inputs` may take the place of `path`: it must be none of them, by whatever name, or they would
+/// be gone. Files that cannot be replaced (a pipe, a terminal) may be both.
+///
+/// # Errors
+///
+/// It is one of them.
+pub fn check_apart(path: &Path, inputs: &[impl AsRef<Path>]) -> io::Result<()> {
+    let is_input = |input: &Path| same_file::is_same_file(path, input).unwrap_or(false);
+    if path.is_file() && inputs.iter().any(|input| is_input(input.as_ref())) {
+        let what = "it is the file that is read, and would be gone; give another name";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    Ok(())
+}
+
 impl Write for PendingFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.output {

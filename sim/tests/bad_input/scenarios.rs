@@ -23,7 +23,7 @@ fn an_error_shows_its_place() {
         error(&with("\"enable-logging\", \"copy-al\", \"finish\"", "pages = 2")),
         "unknown step `copy-al`\n --> it.toml:8:28\n  |\n8 | steps = [\"enable-logging\", \"copy-al\", \"finish\"]\n  |                            ^^^^^^^^^\n  |\nhelp: did you mean `copy-all`? known: "
             .to_owned()
-            + &error(&with("\"\"", "pages = 2")).split("known: ").nth(1).expect("words")
+            + error(&with("\"\"", "pages = 2")).split("known: ").nth(1).expect("words")
     );
 }
 

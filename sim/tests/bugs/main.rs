@@ -3,4 +3,5 @@
 mod corpus;
 mod exhaustive;
 mod refused;
+mod shown;
 mod traces;

@@ -1,9 +1,13 @@
 //! Inputs from the field, each an example of a kind: their right verdict, or their right error.
 
+use std::process::Command;
+
 use dirtysim::run::{self, Scheduler};
 use dirtysim::scenario::Scenario;
 use dirtysim::search::{self, Options, Reductions, Verdict, liveness};
+use dirtysim_model::op::Op;
 use dirtysim_model::oracle::Invariant;
+use serde_json::Value;
 
 fn read(name: &str, text: &str) -> Result<Scenario, String> {
     Scenario::from_toml(name, text).map_err(|error| error.to_string())
@@ -37,7 +41,7 @@ fn all_say(name: &str, text: &str, broken: Option<Invariant>) {
     }
     let options = run::Options {
         seeds: 0..2_000,
-        scheduler: Scheduler::Random,
+        scheduler: Scheduler::Mix,
         keep_going: false,
     };
     let failure = run::run(&scenario, &options, &|_| true).failure;
@@ -59,9 +63,82 @@ fn what_loses_a_page_does_not_hold() {
             "block-beyond-the-frames",
             include_str!("false-holds/block-beyond-the-frames.toml"),
         ),
+        (
+            "second-thread-get",
+            include_str!("false-holds/second-thread-get.toml"),
+        ),
+        (
+            "second-thread-clear",
+            include_str!("false-holds/second-thread-clear.toml"),
+        ),
+        (
+            "second-thread-each-chunk",
+            include_str!("false-holds/second-thread-each-chunk.toml"),
+        ),
+        (
+            "second-thread-log-off",
+            include_str!("false-holds/second-thread-log-off.toml"),
+        ),
     ] {
         all_say(name, text, Some(Invariant::NoDirtyPageLost));
     }
+}
+
+#[test]
+fn an_ioctl_that_was_refused_is_told_and_can_be_caught() {
+    let text = include_str!("refused/get-without-a-log.toml");
+    all_say("get-without-a-log", text, None);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("get-without-a-log.toml");
+    std::fs::write(&file, text).expect("written");
+    let said = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dirtysim"));
+        let output = command
+            .args(args)
+            .arg(&file)
+            .output()
+            .expect("the binary runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    for command in ["check", "run"] {
+        let words = said(&[command]);
+        let wanted = "refused in some schedule: KVM_GET_DIRTY_LOG, ram: ENOENT (thread0, step 4 of";
+        assert!(words.contains(wanted), "{words}");
+        let document: Value = serde_json::from_str(&said(&["--json", command])).expect("JSON");
+        let refused = serde_json::json!([{
+            "ioctl": "KVM_GET_DIRTY_LOG, ram", "errno": "ENOENT", "thread": 0, "operation": 3,
+        }]);
+        assert_eq!(document["refused"], refused);
+    }
+}
+
+#[test]
+fn which_slots_log_is_asked_when_the_step_runs_only_where_the_text_does_not_tell() {
+    let looks = |text: &str| {
+        let scenario = read("slots.toml", text).expect("it is a scenario");
+        let ops = scenario.machine.programs.iter().flatten();
+        ops.filter(|op| matches!(op, Op::PassUnless(_))).count()
+    };
+    let text = include_str!("false-holds/second-thread-get.toml");
+    assert_eq!(looks(text), 1, "another thread switches the log on");
+    let from_the_start = text
+        .replace("pages = 1\n", "")
+        .replace(
+            "[writers]",
+            "[[slots]]\nname = \"ram\"\npages = 1\nlogging = true\n[writers]",
+        )
+        .replace("\"enable-logging\", ", "");
+    assert_eq!(looks(&from_the_start), 0, "nobody changes it");
+    let again = text.replace(
+        "\"pause-vcpus\"",
+        "{ until_clean = [\"get-dirty-log\", \"copy\", \"disable-logging\"] }, \"pause-vcpus\"",
+    );
+    assert_eq!(looks(&again), 2, "a round changes it for the next");
+    let tried = text.replace(
+        "\"pause-vcpus\"",
+        "{ try = [\"disable-logging\", \"copy\"], on_error = [\"get-dirty-log\", \"end\"] }, \"pause-vcpus\"",
+    );
+    assert_eq!(looks(&tried), 2, "an attempt may have changed it");
 }
 
 #[test]
@@ -138,4 +215,75 @@ fn what_is_broken_before_anything_happens_is_violated() {
     let report = check(&scenario);
     assert_eq!(report.verdict, Verdict::Violated);
     assert!(report.broken.has(Invariant::NoDirtyPageLost));
+}
+
+#[test]
+fn an_order_that_loses_nothing_is_not_called_violated_on_the_way() {
+    for (name, text) in [
+        (
+            "declared-dirty-late",
+            include_str!("false-violated/declared-dirty-late.toml"),
+        ),
+        (
+            "marked-one-step-late",
+            include_str!("false-violated/marked-one-step-late.toml"),
+        ),
+        (
+            "first-get-is-the-full-copy",
+            include_str!("false-violated/first-get-is-the-full-copy.toml"),
+        ),
+    ] {
+        let report = check(&read(name, text).expect("it is a scenario"));
+        assert_eq!(
+            report.verdict,
+            Verdict::Holds,
+            "{name}: {:?}",
+            report.broken
+        );
+    }
+}
+
+#[test]
+fn what_is_still_to_be_declared_dirty_accounts_for_nothing_else() {
+    // What was declared is copied before the device has stopped, or the declaration names another page, or no bit is set when the log is turned on.
+    for (text, right, wrong) in [
+        (
+            include_str!("false-violated/declared-dirty-late.toml"),
+            "\"drain-devices\", { step = \"mark-queues\", pages = [1, 2] }",
+            "{ step = \"mark-queues\", pages = [1, 2] }, \"vmm-log-sync\", \"copy\", \"drain-devices\"",
+        ),
+        (
+            include_str!("false-violated/marked-one-step-late.toml"),
+            "\"mark-queues\", pages = [1]",
+            "\"mark-queues\", pages = [0]",
+        ),
+        (
+            include_str!("false-violated/first-get-is-the-full-copy.toml"),
+            "\"initially-set\"",
+            "true",
+        ),
+    ] {
+        assert!(text.contains(right));
+        let scenario = read("wrong", &text.replace(right, wrong)).expect("it is a scenario");
+        let report = check(&scenario);
+        assert!(report.broken.has(Invariant::StalePageIsAccountedFor));
+    }
+}
+
+#[test]
+fn a_log_that_is_turned_off_and_on_again_declares_all_of_it_dirty() {
+    // The second attempt begins with nothing but the bits that turning the log on sets.
+    let text = include_str!("false-violated/first-get-is-the-full-copy.toml");
+    let again = "\"new-destination\", \"disable-logging\", \"enable-logging\", \"get-dirty-log\",";
+    let text = text.replacen(
+        "\"enable-logging\", \"get-dirty-log\",",
+        &format!("\"enable-logging\", \"get-dirty-log\", \"clear-dirty-log\", \"copy\", {again}"),
+        1,
+    );
+    let report = check(&read("again", &text).expect("it is a scenario"));
+    assert_eq!(report.verdict, Verdict::Holds, "{:?}", report.broken);
+    // Turned on twice, it is not.
+    let twice =
+        read("twice", &text.replace("\"disable-logging\", ", "")).expect("it is a scenario");
+    assert!(check(&twice).broken.has(Invariant::StalePageIsAccountedFor));
 }

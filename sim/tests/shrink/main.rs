@@ -97,11 +97,7 @@ fn without_a_search_no_step_can_be_dropped_either() {
 
 #[test]
 fn the_shortest_schedule_does_not_depend_on_where_shrinking_began() {
-    for name in [
-        "reset-signal",
-        "x86-pml-enabled-late",
-        "bitmap-before-its-save",
-    ] {
+    for name in ["reset-signal", "pml-not-waited", "bitmap-before-its-save"] {
         let scenario = scenario::builtin(name).expect("a built-in scenario");
         let Expect::Violated(target) = scenario.expected() else {
             panic!("{name} is violated");
@@ -156,11 +152,7 @@ fn naive_shortest(scenario: &Scenario, target: Invariant) -> (usize, usize) {
 
 #[test]
 fn the_shortest_schedule_is_as_short_as_a_naive_search_finds() {
-    for name in [
-        "reset-signal",
-        "x86-pml-enabled-late",
-        "bitmap-before-its-save",
-    ] {
+    for name in ["reset-signal", "pml-not-waited", "bitmap-before-its-save"] {
         let scenario = scenario::builtin(name).expect("a built-in scenario");
         let Expect::Violated(target) = scenario.expected() else {
             panic!("{name} is violated");

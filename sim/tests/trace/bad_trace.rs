@@ -255,7 +255,7 @@ fn a_header_with_wrong_fields_is_refused() {
         &error("\"machine\":", "\"machines\":"),
         1,
         "header: unknown field `machines`",
-        "expected one of `kind`, `title`, `imported_from`, `sources`, `machine`, `mutations`, `expect`, `found_by`, `cycle`, `scenario`",
+        "expected one of `kind`, `title`, `imported_from`, `sources`, `known`, `machine`, `mutations`, `expect`, `found_by`, `cycle`, `scenario`",
     );
     assert_error(
         &error("arm64", "arm"),

@@ -153,6 +153,7 @@ proptest! {
         let value: Value = serde_json::from_str(&row.to_line().unwrap()).unwrap();
         let expected = match &row {
             CallRow::Section(_) => "section",
+            CallRow::Unknown(_) => "unknown",
             CallRow::Call(row) => row.call.name(),
         };
         prop_assert_eq!(fits(&value), [expected], "{}", value);

@@ -2,7 +2,7 @@
 
 use dirtysim::trace::call::{
     Access, Call, CallRow, GuestLayout, ItsCommand, Program, Prot, RecordedCall, Section, Sharing,
-    UserData,
+    Unknown, UserData,
 };
 use dirtysim::trace::call_result::{CallResult, Returned, Touch};
 use dirtysim::trace::{
@@ -460,7 +460,9 @@ pub(crate) fn recorded_call() -> impl Strategy<Value = RecordedCall> {
 pub(crate) fn call_row() -> impl Strategy<Value = CallRow> {
     let section = ("[^\\s]{1,8}", text())
         .prop_map(|(section, title)| CallRow::Section(Section { section, title }));
-    prop_oneof![1 => section, 20 => recorded_call().prop_map(CallRow::Call)]
+    let unknown = (option::of(any::<u32>()), text())
+        .prop_map(|(vm, unknown)| CallRow::Unknown(Unknown { vm, unknown }));
+    prop_oneof![1 => section, 1 => unknown, 20 => recorded_call().prop_map(CallRow::Call)]
 }
 
 pub(crate) fn header() -> impl Strategy<Value = Header> {

@@ -1,5 +1,5 @@
 //! The witness as the only process of a machine under emulation: mounts what it needs, runs one command, ships the files that it wrote, and
-//! powers off. See `witness/arm64/run`.
+//! powers off. See `witness/machines/run`.
 //!
 //! Files written to `/out` go, one after the other, to the first virtio port: a line `file NAME BYTES`, then the bytes; at the end a line
 //! `exit CODE`. The script on the other side believes nothing that does not end so.
@@ -7,6 +7,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,36 @@ fn mount(kind: &str, place: &str) {
             std::ptr::null(),
         )
     };
+}
+
+/// Where the script says which modules the kernel needs: a path and its parameters a line.
+const MODULES: &str = "/modules/order";
+
+/// Loads the kernel's modules, if it was given any.
+fn load_modules() {
+    for line in fs::read_to_string(MODULES).unwrap_or_default().lines() {
+        let (path, parameters) = line.split_once(' ').unwrap_or((line, ""));
+        let parameters =
+            CString::new(parameters.trim()).expect("a line of a text has no zero byte");
+        let loaded = File::open(path).and_then(|file| {
+            // SAFETY: an open file and a string that ends in zero; the kernel copies both.
+            let answer = unsafe {
+                libc::syscall(
+                    libc::SYS_finit_module,
+                    file.as_raw_fd(),
+                    parameters.as_ptr(),
+                    0,
+                )
+            };
+            match answer {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+        if let Err(error) = loaded {
+            eprintln!("error: {path}: {error}");
+        }
+    }
 }
 
 fn wait_for(path: &str) -> bool {
@@ -78,7 +109,9 @@ fn ship(code: u8) -> std::io::Result<()> {
 pub(super) fn main(arguments: &[String]) -> ! {
     mount("devtmpfs", "/dev");
     mount("proc", "/proc");
+    mount("sysfs", "/sys");
     let _ = fs::create_dir_all("/out");
+    load_modules();
     // Without it the command says so itself.
     wait_for("/dev/kvm");
     let code = super::run(arguments);

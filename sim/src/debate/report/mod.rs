@@ -99,7 +99,32 @@ fn coverage(judgement: &Judgement) -> String {
     if parts.is_empty() {
         parts.push("none".into());
     }
+    parts.extend(premises(judgement).into_iter().map(String::from));
     parts.join("; ")
+}
+
+/// What "nothing is lost" takes for granted: other claims that were refuted, or hold within limits, in recordings of kernels.
+/// `docs/findings.md` has them.
+fn premises(judgement: &Judgement) -> Vec<&'static str> {
+    use super::claim::Outcome;
+    use super::expand::Mode;
+    use dirtysim_model::oracle::Invariant;
+    let claim = &judgement.claim;
+    let overflow = Outcome::Breaks(Invariant::RingNeverOverflows);
+    let holds = |wanted: &dyn Fn(&Evidence) -> bool| {
+        let mut evidence = judgement.evidence.iter();
+        evidence.any(|e| e.outcome() == Some(Outcome::Holds) && wanted(e))
+    };
+    let mut premises = Vec::new();
+    if holds(&|e| e.on.mode != Mode::Bitmap)
+        && !claim.cases.iter().any(|case| case.expected() == overflow)
+    {
+        premises.push("as long as no ring overflows (P17b)");
+    }
+    if holds(&|e| e.on.mode == Mode::Ring && e.on.arch == "arm64") {
+        premises.push("on arm64 with a ring alone, without huge pages (P15)");
+    }
+    premises
 }
 
 /// What the verdict must not be read without: what of its machines no kernel was seen doing.

@@ -250,4 +250,4 @@ fn next_reset_index(ahead: &VecDeque<ObservedEvent>, wanted: u32) -> Option<u32>
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

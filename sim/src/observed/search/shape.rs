@@ -36,6 +36,8 @@ pub struct Shape {
     pub(super) unseen: (BTreeSet<u32>, u64),
     /// Indices of each ring: dirty, reset.
     indices: HashMap<u32, (u32, u32)>,
+    /// Entries in use, at most, at the last event of the ring's vCPU itself.
+    used_at_own: HashMap<u32, u32>,
 }
 
 impl Shape {
@@ -75,6 +77,7 @@ impl Shape {
             } => {
                 self.pushes = true;
                 self.ring(*ring, *dirty_index, *reset_index);
+                self.own(*ring);
                 self.page(*slot, *offset);
             }
             Observed::RingReset {
@@ -88,10 +91,10 @@ impl Shape {
             }
             Observed::RingExit { vcpu } => {
                 self.ring_exits = true;
-                if let Some((dirty, reset)) = self.indices.get(vcpu) {
-                    let used = dirty.wrapping_sub(*reset);
+                if let Some(&used) = self.used_at_own.get(vcpu) {
                     self.least_at_exit = Some(self.least_at_exit.map_or(used, |n| n.min(used)));
                 }
+                self.own(*vcpu);
             }
             Observed::UserspaceExit { .. } => self.userspace_exits = true,
             Observed::PmlFull { .. } => {
@@ -128,7 +131,10 @@ impl Shape {
                 self.unseen.0.insert(*cpu_index);
                 self.unseen.1 = self.unseen.1.max(offset.saturating_add(1));
             }
-            Observed::Gap { .. } => self.indices.clear(),
+            Observed::Gap { .. } => {
+                self.indices.clear();
+                self.used_at_own.clear();
+            }
             _ => {}
         }
     }
@@ -141,6 +147,13 @@ impl Shape {
         let used = dirty.wrapping_sub(reset);
         if used <= i32::MAX as u32 {
             self.most_used = self.most_used.max(used);
+        }
+    }
+
+    /// The vCPU had an event: whatever it looks at, it looks at after this.
+    fn own(&mut self, ring: u32) {
+        if let Some((dirty, reset)) = self.indices.get(&ring) {
+            self.used_at_own.insert(ring, dirty.wrapping_sub(*reset));
         }
     }
 

@@ -19,25 +19,30 @@ use crate::trace::observed::{KvmIoctl, Phase};
 use crate::trace::{Arch, Header, Kind, Machine};
 
 /// Which of the events a log has.
-#[derive(Clone, Copy)]
-struct Log {
-    resets: bool,
-    exits: bool,
-    harvests: bool,
-    probes: bool,
+#[derive(Debug, Clone, Copy)]
+pub(in crate::observed) struct Log {
+    pub(in crate::observed) pushes: bool,
+    pub(in crate::observed) resets: bool,
+    pub(in crate::observed) exits: bool,
+    pub(in crate::observed) harvests: bool,
+    /// QEMU's ioctls, and what it reaped.
+    pub(in crate::observed) reaps: bool,
+    pub(in crate::observed) probes: bool,
     /// Events are written some time after what they tell.
-    late: bool,
+    pub(in crate::observed) late: bool,
 }
 
-const ALL: Log = Log {
+pub(in crate::observed) const ALL: Log = Log {
+    pushes: true,
     resets: true,
     exits: true,
     harvests: true,
+    reaps: false,
     probes: true,
     late: false,
 };
 
-fn scenario(arch: &str, ring: &str) -> Scenario {
+pub(in crate::observed) fn scenario(arch: &str, ring: &str, reset: &str) -> Scenario {
     let text = format!(
         r#"
 name = "log"
@@ -51,7 +56,7 @@ pages = 6
 vcpu = {{ stores = "unlimited" }}
 kernel_record = {{ updates = 5, page = 2 }}
 [protocol]
-steps = ["enable-logging", {{ forever = ["harvest-rings", "reset-rings", "kick-vcpus"] }}]
+steps = ["enable-logging", {{ forever = ["harvest-rings", {reset}, "kick-vcpus"] }}]
 "#
     );
     Scenario::from_toml("log.toml", &text).unwrap_or_else(|error| panic!("{error}"))
@@ -94,21 +99,21 @@ impl Written {
     }
 }
 
-/// What a step makes a tracer write; `before` is the state in which it was taken.
+/// What a step makes tracers write, in order; `before` is the state in which it was taken.
 fn written(
     scenario: &Scenario,
     before: &State<Large>,
     after: &State<Large>,
     step: Step,
     log: Log,
-) -> Option<Written> {
+) -> Vec<Written> {
     let what = describe(&scenario.machine, before, step).name();
-    match step.actor {
+    let one = match step.actor {
         Actor::Vcpu(vcpu) => {
             let vcpu = usize::from(vcpu);
             let v = &after.vcpus[vcpu];
             match what {
-                "push-index" | "pml-flush-index" => Some(Written::Push(vcpu)),
+                "push-index" | "pml-flush-index" if log.pushes => Some(Written::Push(vcpu)),
                 "check-soft-full" if v.pc == Pc::Exit && log.exits => {
                     Some(Written::At(Observed::RingExit { vcpu: vcpu as u32 }))
                 }
@@ -130,16 +135,17 @@ fn written(
             let op = scenario.machine.programs[0].get(usize::from(thread.op));
             let now = &after.threads[0];
             match op {
-                Some(Op::ResetRings(_)) if what == "reset-return" && log.probes => {
+                Some(Op::ResetRings(_)) if what == "reset-return" => {
                     let ret = after.threads[0].answer.map_or(-1, i64::from);
-                    Some(Written::At(Observed::ProbeIoctl {
-                        phase: Phase::Return,
-                        ioctl: KvmIoctl::ResetDirtyRings,
-                        slot: None,
-                        first_page: None,
-                        num_pages: None,
-                        ret: Some(ret),
-                    }))
+                    let mut all = Vec::new();
+                    if log.probes {
+                        all.push(probe(Phase::Return, Some(ret)));
+                    }
+                    if log.reaps {
+                        let count = u64::try_from(ret).expect("RESET is not refused");
+                        all.push(Written::At(Observed::QemuReap { count }));
+                    }
+                    return all;
                 }
                 Some(Op::ResetRings(_))
                     if now.op == thread.op && now.index != thread.index && log.resets =>
@@ -158,11 +164,43 @@ fn written(
             }
         }
         Actor::Device(_) => None,
+    };
+    let mut all: Vec<Written> = one.into_iter().collect();
+    // RESET is next.
+    let program = &scenario.machine.programs[0];
+    let is_reset = |op: u16| matches!(program.get(usize::from(op)), Some(Op::ResetRings(_)));
+    let (was, is) = (before.threads[0].op, after.threads[0].op);
+    if matches!(step.actor, Actor::Thread(_)) && was != is && is_reset(is) {
+        if log.reaps {
+            let ioctl = KvmIoctl::ResetDirtyRings;
+            all.push(Written::At(Observed::QemuVmIoctl { ioctl }));
+        }
+        if log.probes {
+            all.push(probe(Phase::Enter, None));
+        }
     }
+    all
+}
+
+/// What a probe of RESET tells.
+fn probe(phase: Phase, ret: Option<i64>) -> Written {
+    Written::At(Observed::ProbeIoctl {
+        phase,
+        ioctl: KvmIoctl::ResetDirtyRings,
+        slot: None,
+        first_page: None,
+        num_pages: None,
+        ret,
+    })
 }
 
 /// The log of a random schedule.
-fn log_of(scenario: &Scenario, seed: u64, steps: u32, log: Log) -> Vec<ObservedEvent> {
+pub(in crate::observed) fn log_of(
+    scenario: &Scenario,
+    seed: u64,
+    steps: u32,
+    log: Log,
+) -> Vec<ObservedEvent> {
     let machine = &scenario.machine;
     let mut state = scenario.start::<Large>().expect("any size");
     let mut choices = Choices::new(seed, 0);
@@ -196,7 +234,7 @@ fn log_of(scenario: &Scenario, seed: u64, steps: u32, log: Log) -> Vec<ObservedE
         owed = kept;
         let before = state.clone();
         apply(machine, &mut state, step);
-        if let Some(event) = written(scenario, &before, &state, step, log) {
+        for event in written(scenario, &before, &state, step, log) {
             if log.late {
                 owed.push((step.actor, event));
             } else {
@@ -231,8 +269,12 @@ fn search(events: &[ObservedEvent], header: &Header, config: CheckConfig) -> Sea
     search_rows(rows(), &shape, STEPS_DEFAULT, &|_| true).expect("no row is bad")
 }
 
-/// The machines of the tests: scenario, header, entries, reserve.
 fn machines() -> Vec<(Scenario, Header, CheckConfig)> {
+    machines_with("\"reset-rings\"")
+}
+
+/// The machines of the tests, with a word for RESET: scenario, header, entries, reserve.
+pub(in crate::observed) fn machines_with(reset: &str) -> Vec<(Scenario, Header, CheckConfig)> {
     [
         (
             "x86",
@@ -258,6 +300,7 @@ fn machines() -> Vec<(Scenario, Header, CheckConfig)> {
     ]
     .into_iter()
     .map(|(arch, ring, kind, pml, (entries, reserved))| {
+        let scenario = scenario(arch, ring, reset);
         let mut header = Header::new(Kind::Observed);
         header.machine = Some(Machine {
             arch: kind,
@@ -273,7 +316,7 @@ fn machines() -> Vec<(Scenario, Header, CheckConfig)> {
             ring_reserved: Some(reserved),
             page_size: None,
         };
-        (scenario(arch, ring), header, config)
+        (scenario, header, config)
     })
     .collect()
 }
@@ -310,9 +353,11 @@ fn every_run_of_the_model_is_consistent() {
         .map(|bits| {
             let has = |bit: u32| bits >> bit & 1 == 1;
             Log {
+                pushes: true,
                 resets: has(0),
                 exits: has(1),
                 harvests: has(2),
+                reaps: has(0) && has(2),
                 probes: has(3),
                 late: has(4),
             }

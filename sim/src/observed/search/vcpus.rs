@@ -435,6 +435,7 @@ impl Run {
             if v.pc == Pc::Exit {
                 v.pc = Pc::User;
                 v.exit = Exit::None;
+                v.kicked = false;
             }
         }
         // What was in the ring when the log began may have raised the request.

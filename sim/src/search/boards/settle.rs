@@ -11,7 +11,7 @@ use super::accounts::{Account, Accounts};
 use super::board::{Axis, BoardAt, Grid, LEAVE, Rank, STAY};
 use super::numbers::Number;
 use super::worker::Worker;
-use crate::run::is_stuck;
+use crate::run::breaks_progress;
 use crate::search::memo::{EntryAt, First};
 use crate::sometimes::{Facts, Seen};
 
@@ -325,7 +325,7 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
     #[cold]
     fn look_if_stuck(&mut self, numbers: [Number; 2], level: &mut Level) {
         self.sit_both(numbers);
-        if is_stuck(self.search.machine, &self.source.unpack(&self.words)) {
+        if breaks_progress(self.search.machine, &self.source.unpack(&self.words)) {
             level.broken_at.insert(Invariant::MigrationMakesProgress);
         }
     }

@@ -537,7 +537,9 @@ impl<L: Layout, const N: usize> Worker<'_, L, N> {
         self.source.choices(&state, actor, &mut choices);
         for choice in choices {
             let mut after = state.clone();
-            apply(machine, &mut after, Step { actor, choice });
+            let step = Step { actor, choice };
+            apply(machine, &mut after, step);
+            self.source.note_refused(&state, step, &after);
             let mut shared = self.source.pack(&mut after);
             let numbers = [0, 1].map(|axis| {
                 let own = self.sections.own::<N>(axis);

@@ -3,6 +3,7 @@
 //! States are numbered in the order of a breadth-first search that goes through each level in order, so that numbers, and
 //! all that follows from them, do not depend on threads: threads find successors, one of them gives the numbers.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::super::limits::Limits;
 use super::super::sections::section_hash;
 use super::super::{Limit, Progress, Reduced, memory};
 use super::{Actors, Endless, is_at_leisure, is_awaited, is_progress, is_unquiet};
+use crate::refused::{Call, Refused};
 use crate::run::{has_work, is_stuck};
 
 /// States that are expanded before their successors are numbered.
@@ -90,6 +92,8 @@ pub(super) struct Graph {
     pub(super) transitions: u64,
     pub(super) without_progress: u64,
     pub(super) depth: u32,
+    /// Ioctls that were refused.
+    pub(super) refused: BTreeSet<Refused>,
 }
 
 impl Graph {
@@ -271,6 +275,7 @@ struct Found {
     /// Who acted, and the step's marks.
     actors: Vec<u16>,
     words: Vec<u64>,
+    refused: BTreeSet<Refused>,
 }
 
 /// What there is to know of a state besides its edges.
@@ -447,6 +452,10 @@ impl<'a, L: Layout> Builder<'a, L> {
                 enabled.add(step.actor);
                 let mut after = state.clone();
                 apply(self.machine, &mut after, step);
+                let call = Call::of(self.machine, &state, step);
+                found
+                    .refused
+                    .extend(call.and_then(|call| call.refused(&after)));
                 let mut marks = Actors::bit(step.actor);
                 if is_progress(&state, step, &after) {
                     marks |= PROGRESS;
@@ -479,6 +488,7 @@ impl<'a, L: Layout> Builder<'a, L> {
     fn merge(&mut self, found: Found, number: &mut u32, next: &mut Vec<u64>) {
         let stride = self.packing.words();
         let graph = &mut self.graph;
+        graph.refused.extend(found.refused);
         let mut at = 0;
         for state in found.states {
             if state.idle {

@@ -31,6 +31,8 @@ mod component;
 mod graph;
 mod lasso;
 
+use std::collections::BTreeSet;
+
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
 use dirtysim_model::oracle::{Invariant, Invariants};
@@ -45,6 +47,7 @@ use super::limits::Limits;
 use super::table::collision_probability;
 use super::{Coverage, Limit, Options, Reduced, TooLarge, Verdict, Watch};
 use crate::ladder::{Packed, on_packed};
+use crate::refused::Refused;
 use crate::scenario::Scenario;
 
 pub use lasso::{NotALasso, confirm};
@@ -103,6 +106,8 @@ pub struct Report {
     pub cycles: u64,
     /// An upper bound of the probability that two states shared a fingerprint.
     pub collision_probability: f64,
+    /// Ioctls that were refused in some schedule.
+    pub refused: BTreeSet<Refused>,
     /// The reductions that were made: pages only.
     pub reduced: Reduced,
     /// Bits of a packed state.
@@ -304,6 +309,7 @@ fn liveness_in<L: Layout>(
         components,
         cycles,
         collision_probability: collision_probability(graph.states() as u64),
+        refused: graph.refused.clone(),
         reduced: builder.reduced(),
         state_bits: builder.state_bits(),
         peak_bytes: builder.peak_bytes(),

@@ -110,6 +110,13 @@ pub enum RowProblem {
         /// The number.
         number: u32,
     },
+    /// kvm-jsonl: a name that is of nothing that is known, with a number that is not either.
+    UnknownName {
+        /// What it should be of.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
     /// kvm-jsonl: fields that do not belong to what was stored.
     Stored,
 }
@@ -173,6 +180,7 @@ impl fmt::Display for RowProblem {
             Self::NameAndNumber { what, name, number } => {
                 write!(f, "no {what} is called {name} and has number {number}")
             }
+            Self::UnknownName { what, name } => write!(f, "unknown {what} {name}"),
             Self::Stored => f.write_str("the fields do not belong to this `what`"),
         }
     }

@@ -48,7 +48,7 @@ claims! {
         not_covered "memory behind no memslot; bytes within a page";
     /// A stale page is recorded, held, owed, or about to be copied.
     StalePageIsAccountedFor = "stale_page_is_accounted_for",
-        "A page whose bytes differ from the destination's is recorded (a bitmap bit, an unread ring entry, a PML buffer, a device's or the VMM's own log), held by an ioctl that has not returned, owed by a writer that has not marked it yet, in the VMM's hands still to be copied, or will be in a full copy.",
+        "A page whose bytes differ from the destination's is recorded (a bitmap bit, an unread ring entry, a PML buffer, a device's or the VMM's own log), held by an ioctl that has not returned, owed by a writer that has not marked it yet, in the VMM's hands still to be copied, or will be: by a full copy, or because the program declares it dirty.",
         source "M. S. Tsirkin, commit edde99ce0529 (2010): a page is recorded or armed",
         not_covered "whether the account is good for anything: the end tells";
     /// A page that is none of these cannot be stored to unseen.
@@ -122,6 +122,9 @@ impl Invariants {
     /// None.
     pub const NONE: Self = Self(0);
 
+    /// All of them.
+    pub const ALL: Self = Self((1 << Invariant::ALL.len()) - 1);
+
     /// Adds one.
     #[inline(always)]
     pub fn insert(&mut self, invariant: Invariant) {
@@ -138,6 +141,13 @@ impl Invariants {
     #[inline(always)]
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Those that another set has too.
+    #[must_use]
+    #[inline(always)]
+    pub fn among(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether it has one.

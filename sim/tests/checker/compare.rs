@@ -1,0 +1,301 @@
+//! One scenario, judged by everybody: the naive explorer, the search with all reductions, with each alone and with none, on one thread
+//! and on two, every scheduler, replay and shrinking.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use dirtysim::replay::steps::{self, scenario_of};
+use dirtysim::run::{self, Scheduler, target};
+use dirtysim::scenario::Scenario;
+use dirtysim::search::{self, Coverage, Options, Reductions, Report, Rule, Verdict};
+use dirtysim::shrink::{self, Budget, shrink};
+use dirtysim::trace::TraceReader;
+use dirtysim_model::oracle::{Invariant, Invariants};
+use dirtysim_model::reduce::pack::Packing;
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Medium;
+use dirtysim_model::transition::Step;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::naive::{Explored, explore};
+
+/// How far to go.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    /// Larger scenarios are left out.
+    pub(crate) most_states: usize,
+    /// Seeds of each scheduler.
+    pub(crate) seeds: u64,
+}
+
+/// What a scenario turned out to be.
+pub(crate) enum Outcome {
+    /// The reader says why.
+    Refused(String),
+    TooLarge,
+    Judged(Judged),
+}
+
+pub(crate) struct Judged {
+    pub(crate) verdict: Verdict,
+    pub(crate) raw_states: usize,
+    pub(crate) states: u64,
+    pub(crate) mutated: bool,
+}
+
+const SCHEDULERS: [Scheduler; 3] = [
+    Scheduler::Random,
+    Scheduler::Pct { depth: 2 },
+    Scheduler::Pct { depth: 4 },
+];
+
+static POOLS: LazyLock<[ThreadPool; 2]> = LazyLock::new(|| {
+    [1, 2].map(|threads| {
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.expect("threads can be had")
+    })
+});
+
+/// Fails with what two of them do not agree about.
+macro_rules! agree {
+    ($left:expr, $right:expr, $($what:tt)*) => {
+        match (&$left, &$right) {
+            (left, right) => {
+                if left != right {
+                    return Err(format!("{}: {left:?} and {right:?}", format_args!($($what)*)));
+                }
+            }
+        }
+    };
+}
+
+/// Judges a text by everybody.
+///
+/// # Errors
+/// What they do not agree about.
+pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
+    let scenario = match Scenario::from_toml("drawn", text) {
+        Ok(scenario) => scenario,
+        Err(error) => return Ok(Outcome::Refused(error.to_string())),
+    };
+    let again =
+        Scenario::from_json("drawn", &scenario.source).map_err(|error| error.to_string())?;
+    agree!(
+        format!("{:?}", again.machine),
+        format!("{:?}", scenario.machine),
+        "the scenario in a trace's header"
+    );
+    let Some(explored) = explore::<Medium>(&scenario, effort.most_states) else {
+        return Ok(Outcome::TooLarge);
+    };
+    let mut broken = Invariants::NONE;
+    for claim in explored.broken.keys() {
+        broken.insert(*claim);
+    }
+    let whole = whole(&scenario, &explored, broken)?;
+    for scheduler in SCHEDULERS {
+        let options = run::Options {
+            seeds: 0..effort.seeds,
+            scheduler,
+            keep_going: true,
+        };
+        let by_chance = POOLS[0]
+            .install(|| run::run(&scenario, &options, &|_| true))
+            .broken;
+        agree!(
+            by_chance.without(broken),
+            Invariants::NONE,
+            "{scheduler:?} breaks what holds"
+        );
+    }
+    let verdict = whole.verdict;
+    let first = POOLS[1].install(|| check(&scenario, Options::default()));
+    agree!(
+        first.verdict,
+        verdict,
+        "verdicts of a search that ends at the first violation and of one that goes on"
+    );
+    agree!(
+        first.violation.is_some(),
+        verdict == Verdict::Violated,
+        "a violation"
+    );
+    if let Some(violation) = &first.violation {
+        let claim = violation.invariant;
+        let steps = violation
+            .steps
+            .as_ref()
+            .ok_or("a violation without steps")?;
+        agree!(
+            Some(steps.len()),
+            explored.broken.get(&claim).copied(),
+            "steps to {} of the search and of the naive explorer",
+            claim.name()
+        );
+        counterexample(&scenario, steps, claim)?;
+    }
+    Ok(Outcome::Judged(Judged {
+        verdict,
+        raw_states: explored.states.len(),
+        states: whole.states,
+        mutated: !scenario.machine.mutations().is_empty(),
+    }))
+}
+
+fn check(scenario: &Scenario, options: Options) -> Report {
+    // A state that is taken for another may have no end.
+    let options = Options {
+        max_states: Some(1_000_000),
+        ..options
+    };
+    search::check(scenario, &options, &|_| true)
+        .expect("what fits the medium layout can be searched")
+}
+
+fn whole_report(scenario: &Scenario, reductions: Reductions, threads: usize) -> Report {
+    let options = Options {
+        keep_going: true,
+        counterexample: false,
+        reductions,
+        ..Options::default()
+    };
+    POOLS[threads - 1].install(|| check(scenario, options))
+}
+
+/// Everything that the searches of a whole scenario say; the report of the one that leaves nothing out.
+fn whole(
+    scenario: &Scenario,
+    explored: &Explored<Medium>,
+    broken: Invariants,
+) -> Result<Report, String> {
+    let full = whole_report(scenario, Reductions::NONE, 1);
+    agree!(full.coverage, Coverage::Exhausted, "how much was seen");
+    agree!(
+        full.broken,
+        broken,
+        "broken claims of the unreduced search and of the naive explorer"
+    );
+    agree!(
+        full.states,
+        packed(scenario, explored),
+        "distinct states of the unreduced search and of the naive explorer"
+    );
+    let wanted = match target(scenario) {
+        Some(claim) => broken.has(claim),
+        None => !broken.is_empty(),
+    };
+    agree!(
+        full.verdict == Verdict::Violated,
+        wanted,
+        "whether it is violated"
+    );
+    if full.verdict == Verdict::Holds && !explored.claimed {
+        return Err("it holds, and nobody claims anything".to_owned());
+    }
+    let all = whole_report(scenario, Reductions::ALL, 1);
+    for (report, reductions) in [(&full, Reductions::NONE), (&all, Reductions::ALL)] {
+        let two = whole_report(scenario, reductions, 2);
+        let sure = |report: &Report| Report {
+            peak_bytes: 0,
+            ..report.clone()
+        };
+        agree!(
+            sure(report),
+            sure(&two),
+            "{reductions:?} on one thread and on two"
+        );
+    }
+    let mut others = vec![(Reductions::ALL, all.clone())];
+    for reductions in alone(&all) {
+        others.push((reductions, whole_report(scenario, reductions, 1)));
+    }
+    for (reductions, report) in others {
+        agree!(
+            (report.verdict, report.broken, report.coverage),
+            (full.verdict, full.broken, full.coverage),
+            "{reductions:?}, and nothing left out"
+        );
+        if report.states > full.states {
+            return Err(format!(
+                "{reductions:?} adds states: {} to {}",
+                report.states, full.states
+            ));
+        }
+    }
+    Ok(full)
+}
+
+/// Each of the reductions that a search made, alone.
+fn alone(report: &Report) -> Vec<Reductions> {
+    let mut each = Vec::new();
+    if !report.reduced.classes.is_empty() {
+        each.push(Reductions {
+            pages: true,
+            ..Reductions::NONE
+        });
+    }
+    if report.reduced.vcpus {
+        each.push(Reductions {
+            vcpus: true,
+            ..Reductions::NONE
+        });
+    }
+    each.extend(report.reduced.rules.iter().map(|&rule: &Rule| Reductions {
+        rules: 1 << rule as u8,
+        ..Reductions::NONE
+    }));
+    each
+}
+
+/// How many of the explorer's states a search tells apart: those that differ in what nobody can read are one to it.
+fn packed(scenario: &Scenario, explored: &Explored<Medium>) -> u64 {
+    let machine = &scenario.machine;
+    let start = scenario.start::<Medium>().expect("it was explored");
+    let packing = Packing::new(machine, &start);
+    let mut distinct = HashSet::new();
+    for state in &explored.states {
+        let mut words = vec![0; packing.words()];
+        packing.pack(machine, &mut State::clone(state), &mut words);
+        distinct.insert(words);
+    }
+    distinct.len() as u64
+}
+
+/// A counterexample replays from its trace, and is still one when it is made short.
+fn counterexample(scenario: &Scenario, schedule: &[Step], claim: Invariant) -> Result<(), String> {
+    replays(scenario, schedule, claim)?;
+    let budget = Budget {
+        attempts: 500,
+        states: 20_000,
+    };
+    let shrunk = shrink(scenario, schedule, claim, budget, &mut |_| true)
+        .ok_or("shrink says that the counterexample breaks nothing")?;
+    if shrink::length(&shrunk.steps) > shrink::length(schedule) {
+        return Err("a counterexample that was made short is longer".to_owned());
+    }
+    replays(scenario, &shrunk.steps, claim)
+}
+
+fn replays(scenario: &Scenario, schedule: &[Step], claim: Invariant) -> Result<(), String> {
+    let mut trace = Vec::new();
+    steps::write(&mut trace, scenario, schedule, Some(claim), "the checker")
+        .map_err(|error| error.to_string())?;
+    let reader = TraceReader::new(trace.as_slice(), "drawn").map_err(|error| error.to_string())?;
+    let read = scenario_of(reader.header(), "drawn").map_err(|error| error.to_string())?;
+    let mut again = Vec::new();
+    let replay = steps::replay(reader, "drawn", read, |step| again.push(step))
+        .map_err(|error| error.to_string())?;
+    agree!(
+        replay.differences_total,
+        0,
+        "lines of a trace that the model writes otherwise"
+    );
+    agree!(again, schedule, "a schedule and its replay");
+    agree!(
+        replay.broken.has(claim),
+        true,
+        "whether its replay breaks {}",
+        claim.name()
+    );
+    Ok(())
+}
