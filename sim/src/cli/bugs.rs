@@ -20,6 +20,7 @@ use crate::shrink::Budget;
 const BUDGET: Budget = Budget {
     attempts: 20_000,
     states: 150_000,
+    bytes: u64::MAX,
 };
 
 /// Arguments of `dirtysim bugs`.

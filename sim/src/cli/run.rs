@@ -335,6 +335,7 @@ fn failed(
 const SHRINK_BUDGET: Budget = Budget {
     attempts: 20_000,
     states: 500_000,
+    bytes: u64::MAX,
 };
 
 /// Writes a schedule as a trace.

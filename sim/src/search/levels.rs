@@ -1,5 +1,7 @@
 //! The search, level by level.
 
+use std::time::Duration;
+
 use dirtysim_model::state::layout::Layout;
 
 use super::block::Block;
@@ -12,10 +14,7 @@ use crate::run::hit;
 /// Which of the two passes over a scenario a search is.
 pub(super) enum Pass<'k> {
     /// The verdict.
-    Verdict {
-        max_states: Option<u64>,
-        keep_going: bool,
-    },
+    Verdict { keep_going: bool },
     /// The levels down to a depth, kept, for a counterexample.
     Levels {
         depth: u32,
@@ -51,7 +50,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
                 Stop::Full => {
                     let slots = table.grown_slots(job.slack(search));
                     let old = table.bytes();
-                    if old + slots as u64 * 8 + job.bytes() + kept_bytes > search.limit_bytes
+                    if old + slots as u64 * 8 + job.bytes() + kept_bytes > search.limits.bytes()
                         || !memory::has_room_for(slots as u64 * 8)
                     {
                         break Some(Limit::Memory);
@@ -76,7 +75,6 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
         } = job.outcome();
         passed.seen.union(seen);
         passed.transitions += transitions;
-        passed.states = table.len();
         passed.broken.union(broken_at);
         passed.broken.union(broken_after);
         if passed.found.is_none() {
@@ -89,12 +87,15 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
                 .map(|(invariant, depth)| Found { invariant, depth });
         }
         passed.limit = outcome;
-        let (keep_going, max_states) = match which {
-            Pass::Verdict {
-                keep_going,
-                max_states,
-            } => (keep_going, max_states),
-            Pass::Levels { .. } => (true, None),
+        if search.limits.are_too_many(table.len()) {
+            // This level was judged to its end, unless another limit came; the next one is not known.
+            passed.limit = passed.limit.or(Some(Limit::States));
+        } else {
+            passed.states = table.len();
+        }
+        let keep_going = match which {
+            Pass::Verdict { keep_going } => keep_going,
+            Pass::Levels { .. } => true,
         };
         if passed.limit.is_some() || (passed.found.is_some() && !keep_going) {
             return passed;
@@ -103,7 +104,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
             return passed;
         }
         passed.depth += 1;
-        if max_states.is_some_and(|most| passed.states >= most) {
+        if search.limits.are_enough(passed.states) {
             passed.limit = Some(Limit::States);
             return passed;
         }
@@ -114,8 +115,8 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
             depth: passed.depth,
             bytes: passed.peak_bytes,
         };
-        if !(search.watch)(&progress) {
-            passed.limit = Some(Limit::Interrupt);
+        passed.limit = search.limits.is_over(Duration::ZERO, &progress);
+        if passed.limit.is_some() {
             return passed;
         }
     }

@@ -25,12 +25,11 @@ pub(super) fn search<L: Layout>(
     let mut search = Search::new(machine, start, target, options, watch);
     let is_exact = boards::suits(&search);
     let passed = if is_exact {
-        boards::pass(&search, options.max_states, options.keep_going)
+        boards::pass(&search, options.keep_going)
     } else {
         pass(
             &search,
             Pass::Verdict {
-                max_states: options.max_states,
                 keep_going: options.keep_going,
             },
         )

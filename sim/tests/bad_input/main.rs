@@ -3,6 +3,7 @@
 
 mod command_line;
 mod fuzz;
+mod limits;
 mod scenarios;
 
 use std::path::Path;

@@ -276,6 +276,7 @@ fn counterexample(scenario: &Scenario, schedule: &[Step], claim: Invariant) -> R
     let budget = Budget {
         attempts: 500,
         states: 20_000,
+        ..Budget::default()
     };
     let shrunk = shrink(scenario, schedule, claim, budget, &mut |_| true)
         .ok_or("shrink says that the counterexample breaks nothing")?;

@@ -18,6 +18,7 @@ mod worker;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use dirtysim_model::state::layout::Layout;
 
@@ -27,7 +28,7 @@ use self::queue::Queue;
 use self::settle::Level;
 use self::visit::{Scratch, Sent};
 use self::worker::{Desk, Worker};
-use super::engine::{Found, Passed, Search};
+use super::engine::{Found, Passed, Search, choices};
 use super::estimate::Estimator;
 use super::{Limit, Progress, memory};
 use crate::run::hit;
@@ -39,6 +40,10 @@ const MOST_WIDTH: usize = 126;
 /// A window is to have about so many states; or half as many more as are known. What lies beyond a violation is not much
 /// then, and whoever waits for word of the levels gets it.
 const WINDOW_STATES: u64 = 4 << 20;
+
+/// The most choices of vCPUs and devices in one state: where there are more, the levels of the least window have more states
+/// together than a limit could be kept within.
+const MOST_CHOICES: usize = 32;
 
 /// Fewer boards are not worth waking threads for.
 const PARALLEL_BOARDS: usize = 64;
@@ -81,14 +86,11 @@ pub(super) fn suits<L: Layout>(search: &Search<'_, L>) -> bool {
         && search.rules.iter().next().is_none()
         && search.machine.mutations().is_empty()
         && search.sections.vcpus() >= SEATED
+        && choices(search.machine) <= MOST_CHOICES
 }
 
 /// Searches for the verdict.
-pub(super) fn pass<L: Layout>(
-    search: &Search<'_, L>,
-    max_states: Option<u64>,
-    keep_going: bool,
-) -> Passed {
+pub(super) fn pass<L: Layout>(search: &Search<'_, L>, keep_going: bool) -> Passed {
     let mut run = Run::new(search);
     let mut passed = Passed::begin(0);
     let mut estimator = Estimator::default();
@@ -96,12 +98,11 @@ pub(super) fn pass<L: Layout>(
     let mut base = 0;
     let mut frontier = 1;
     loop {
-        let width = match max_states {
-            Some(_) => LEAST_WIDTH,
-            None => {
-                let levels = estimator.levels_with(WINDOW_STATES.max(passed.states / 2));
-                levels.unwrap_or(0).clamp(LEAST_WIDTH, MOST_WIDTH)
-            }
+        let width = if search.limits.counts_states() {
+            LEAST_WIDTH
+        } else {
+            let levels = estimator.levels_with(WINDOW_STATES.max(passed.states / 2));
+            levels.unwrap_or(0).clamp(LEAST_WIDTH, MOST_WIDTH)
         } as u8;
         let limit = run.window(width, base, frontier, &mut passed);
         if run.is_full {
@@ -127,6 +128,11 @@ pub(super) fn pass<L: Layout>(
             }
             // The states of the next level are known as well.
             let ahead = levels.get(index + 1).map_or(next, |level| level.states);
+            let too_many = ahead > 0 && search.limits.are_too_many(passed.states + ahead);
+            if limit.is_none() && too_many {
+                passed.limit = Some(Limit::States);
+                return passed;
+            }
             passed.states += ahead;
             if limit.is_some() {
                 continue;
@@ -136,7 +142,7 @@ pub(super) fn pass<L: Layout>(
             }
             passed.depth += 1;
             estimator.level(passed.depth, ahead);
-            if max_states.is_some_and(|most| passed.states >= most) {
+            if search.limits.are_enough(passed.states) {
                 passed.limit = Some(Limit::States);
                 return passed;
             }
@@ -147,8 +153,8 @@ pub(super) fn pass<L: Layout>(
                 // All that the window took is for all of its states.
                 bytes: share(passed.peak_bytes, passed.states, run.states),
             };
-            if !(search.watch)(&progress) {
-                passed.limit = Some(Limit::Interrupt);
+            passed.limit = search.limits.is_over(Duration::ZERO, &progress);
+            if passed.limit.is_some() {
                 return passed;
             }
         }
@@ -205,7 +211,7 @@ impl<'a, L: Layout> Run<'a, L> {
         });
         let numbers: u64 = self.numbers.iter().map(Numbers::bytes).sum();
         let kept = (self.desks.len() as u64 - 1) * KEPT_BYTES;
-        let kept = kept.min(self.search.limit_bytes / 8);
+        let kept = kept.min(self.search.limits.bytes() / 8);
         self.grid_bytes
             + self.list_bytes
             + kept
@@ -232,7 +238,7 @@ impl<'a, L: Layout> Run<'a, L> {
             }
             let alone = self.boards.len() < PARALLEL_BOARDS;
             let visits = if alone { BOARDS_ALONE } else { BOARDS_AT_ONCE };
-            let room = self.search.limit_bytes.saturating_sub(bytes);
+            let room = self.search.limits.bytes().saturating_sub(bytes);
             self.queue.begin(visits, room.min(ROOM_BYTES));
             let all = self.work(width, alone, Task::Visit);
             self.note_lists(&all);
@@ -261,7 +267,7 @@ impl<'a, L: Layout> Run<'a, L> {
                 return Some(Limit::Memory);
             }
         }
-        self.search.limit_reached(&Progress {
+        self.search.limits.reached(&Progress {
             states: self.states,
             frontier,
             depth: base,
@@ -440,6 +446,7 @@ mod tests {
     ) -> bool {
         let options = Options {
             reductions: Reductions::NONE,
+            max_states: Some(max_states),
             ..Options::default()
         };
         let target = target(scenario);
@@ -447,14 +454,8 @@ mod tests {
         if !suits(&search) {
             return false;
         }
-        let levels = by_levels(
-            &search,
-            Pass::Verdict {
-                max_states: Some(max_states),
-                keep_going,
-            },
-        );
-        let boards = pass(&search, Some(max_states), keep_going);
+        let levels = by_levels(&search, Pass::Verdict { keep_going });
+        let boards = pass(&search, keep_going);
         let facts = |passed: &Passed| {
             (
                 (passed.limit, passed.found, passed.broken, passed.seen),
