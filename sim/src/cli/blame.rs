@@ -14,6 +14,7 @@ use super::schedule::Schedule;
 use super::{CliError, CliResult, Global, Report, interrupted};
 use crate::blame::{Blame, Candidate, Cause, blame, blame_seeds, read_pages};
 use crate::scenario::Scenario;
+use crate::search::Limit;
 
 /// Arguments of `dirtysim blame`.
 #[derive(Debug, Args)]
@@ -187,7 +188,7 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
             "  interrupted: seeds {}..{} were not tried\n",
             tried.end, seeds.end
         ));
-        extra.insert("limit".into(), "interrupt".into());
+        extra.insert("limit".into(), Limit::Interrupt.name().into());
         extra.insert(
             "seeds".into(),
             format!("{}..{}", tried.start, tried.end).into(),
@@ -229,7 +230,7 @@ fn untried(args: &BlameArgs, scenario: &Scenario) -> Report {
     let mut extra = Map::new();
     extra.insert("scenario".into(), scenario.name.clone().into());
     extra.insert("trace".into(), args.trace.display().to_string().into());
-    extra.insert("limit".into(), "interrupt".into());
+    extra.insert("limit".into(), Limit::Interrupt.name().into());
     Report {
         command: "blame",
         extra,

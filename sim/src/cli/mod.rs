@@ -13,6 +13,7 @@ mod debate;
 mod explain;
 pub mod help;
 mod import;
+mod input;
 mod kind;
 mod list;
 mod liveness;

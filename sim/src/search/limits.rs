@@ -43,11 +43,6 @@ impl<'a> Limits<'a> {
         self.max_states.is_some_and(|most| states >= most)
     }
 
-    /// So many states may come between two looks at [`Limits::are_too_many`] that says what may still come.
-    pub(crate) fn slack(&self) -> u64 {
-        self.max_states.map_or(u64::MAX, |most| most / 20)
-    }
-
     /// Whether so many states are more than there may be even within a level: a tenth more than the limit.
     pub(crate) fn are_too_many(&self, states: u64) -> bool {
         self.max_states

@@ -5,6 +5,8 @@
 //! the one with the lowest bits, of all its predecessors the one with the lowest bits, and so on. That makes the
 //! counterexample the same on any number of threads.
 
+use std::time::Duration;
+
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
@@ -31,16 +33,14 @@ pub(super) fn shortest<L: Layout>(search: &Search<'_, L>, found: Found) -> Optio
             kept: &mut kept,
         },
     );
-    if passed.limit.is_some() {
-        return None;
-    }
+    // The levels that were kept are whole, whatever ended the pass, and the first that has an end has a nearest one.
     let progress = Progress {
         states: passed.states,
         frontier: 0,
         depth: passed.depth,
         bytes: passed.peak_bytes,
     };
-    let go_on = || search.limits.reached(&progress).is_none();
+    let go_on = || search.limits.is_over(Duration::ZERO, &progress).is_none();
     let mut ends = kept.iter().enumerate();
     let (depth, (by_step, mut words)) = loop {
         let (depth, level) = ends.next()?;
@@ -69,7 +69,8 @@ fn end_in<L: Layout>(
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Option<Option<End>> {
     let machine = search.machine;
-    let ends = in_level(search, level, go_on, |state, words| {
+    // An end without a step is one step shorter than one with, and comes first.
+    lowest(search, level, go_on, |state, words| {
         let mut steps = Vec::new();
         for_each_step(machine, state, |step| steps.push(step));
         let mut broken = oracle::check(machine, state, Effect::None);
@@ -80,9 +81,7 @@ fn end_in<L: Layout>(
             return Some((false, words.to_vec()));
         }
         breaking_step(machine, state, wanted).map(|_| (true, words.to_vec()))
-    });
-    // An end without a step is one step shorter than one with, and comes first.
-    Some(ends?.into_iter().min())
+    })
 }
 
 /// The first step out of `state` that breaks the claim by what it does.
@@ -113,10 +112,9 @@ fn predecessor<L: Layout>(
     target: &[u64],
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Option<Option<Vec<u64>>> {
-    let found = in_level(search, level, go_on, |state, words| {
+    lowest(search, level, go_on, |state, words| {
         step_to(search, state, target).map(|_| words.to_vec())
-    });
-    Some(found?.into_iter().min())
+    })
 }
 
 /// The first step from `state` to a state whose bits are `target`.
@@ -147,31 +145,26 @@ fn concrete<L: Layout>(search: &Search<'_, L>, way: &[Vec<u64>]) -> Option<(Vec<
     Some((steps, state))
 }
 
-/// What `look` answers for the states of a level, in no particular order; none where a limit came first.
-fn in_level<L: Layout, R: Send>(
+/// The lowest of what `look` answers for the states of a level, if it answers; none at all where a limit came first.
+fn lowest<L: Layout, R: Ord + Send>(
     search: &Search<'_, L>,
     level: &[Block],
     go_on: &(dyn Fn() -> bool + Sync),
     look: impl Fn(&State<L>, &[u64]) -> Option<R> + Sync,
-) -> Option<Vec<R>> {
+) -> Option<Option<R>> {
     let layout = search.record_layout();
-    let answers: Option<Vec<Vec<R>>> = level
+    let of_block = |block: &Block| {
+        let mut state = search.start.clone();
+        let packing = search.sections.packing();
+        let answers = block.packed(layout).filter_map(|words| {
+            packing.unpack(search.machine, words, &mut state);
+            look(&state, words)
+        });
+        answers.min()
+    };
+    let lower = |a: Option<R>, b: Option<R>| a.into_iter().chain(b).min();
+    level
         .par_iter()
-        .map(|block| {
-            if !go_on() {
-                return None;
-            }
-            let mut state = search.start.clone();
-            let mut answers = Vec::new();
-            for words in block.packed(layout) {
-                search
-                    .sections
-                    .packing()
-                    .unpack(search.machine, words, &mut state);
-                answers.extend(look(&state, words));
-            }
-            Some(answers)
-        })
-        .collect();
-    Some(answers?.into_iter().flatten().collect())
+        .map(|block| go_on().then(|| of_block(block)))
+        .try_reduce(|| None, |a, b| Some(lower(a, b)))
 }

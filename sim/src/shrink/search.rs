@@ -38,6 +38,9 @@ struct Node {
 
 type Cost = (u32, u32);
 
+/// States between two looks at whether to go on.
+const LOOK: u64 = 256;
+
 const NONE: u32 = u32::MAX;
 
 /// The states seen, packed, and the ways to them.
@@ -220,7 +223,7 @@ pub(super) fn shortest<L: Layout>(
                 }
             }
             watch.progress.states += 1;
-            if watch.progress.states.is_multiple_of(4096) {
+            if watch.progress.states.is_multiple_of(LOOK) {
                 watch.tell();
                 if watch.stopped {
                     return Found {

@@ -1,7 +1,7 @@
 //! Reading a trace: the header at once, then one row at a time.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::marker::PhantomData;
 use std::path::Path;
 
@@ -51,6 +51,16 @@ pub struct TraceReader<R> {
 impl TraceReader<BufReader<File>> {
     /// Opens a file and reads its header. Errors show the path as it was given.
     pub fn open(path: &Path) -> Result<Self, Box<TraceError>> {
+        Self::open_through(path, |file| file)
+    }
+}
+
+impl<R: Read> TraceReader<BufReader<R>> {
+    /// The same, where the file is read by what `through` makes of it.
+    pub fn open_through(
+        path: &Path,
+        through: impl FnOnce(File) -> R,
+    ) -> Result<Self, Box<TraceError>> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|error| {
             TraceError::new(
@@ -60,7 +70,7 @@ impl TraceReader<BufReader<File>> {
                 "check the path of the trace",
             )
         })?;
-        Self::new(BufReader::new(file), &name)
+        Self::new(BufReader::new(through(file)), &name)
     }
 }
 

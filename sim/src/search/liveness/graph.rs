@@ -369,7 +369,7 @@ impl<'a, L: Layout> Builder<'a, L> {
         words
     }
 
-    /// The limit that keeps what was found from being judged: it has a second more than the search.
+    /// The limit that keeps what was found from being judged: it has half a second more than the search.
     pub(super) fn over_judging(&self) -> Option<Limit> {
         self.limits.is_over(JUDGING, &self.progress(0))
     }
@@ -386,9 +386,7 @@ impl<'a, L: Layout> Builder<'a, L> {
     /// Goes through all states, level by level; a limit ends it.
     pub(super) fn build(&mut self) -> Option<Limit> {
         let stride = self.packing.words();
-        let slack = self.limits.slack();
-        let steps = slack.min(BATCH_STEPS as u64) as usize;
-        let batch_states = (steps / choices(self.machine).max(1)).clamp(1, BATCH_STATES);
+        let batch_states = (BATCH_STEPS / choices(self.machine).max(1)).clamp(1, BATCH_STATES);
         let mut level = vec![0; stride];
         self.pack(&mut self.start.clone(), &mut level);
         self.graph.grow(self.graph.wanted_slots(1));
@@ -426,14 +424,12 @@ impl<'a, L: Layout> Builder<'a, L> {
                 {
                     return Some(Limit::Memory);
                 }
-                let states = self.graph.states() as u64;
-                if self.limits.are_too_many(states.saturating_add(slack)) {
-                    return Some(Limit::States);
-                }
                 self.peak_bytes = self.peak_bytes.max(bytes);
                 self.graph.grow(slots);
                 for task in found {
-                    self.merge(task, &mut number, &mut next);
+                    if !self.merge(task, &mut number, &mut next) {
+                        return Some(Limit::States);
+                    }
                 }
             }
             if next.is_empty() {
@@ -494,13 +490,21 @@ impl<'a, L: Layout> Builder<'a, L> {
         found
     }
 
-    /// Gives numbers to what a task found.
-    fn merge(&mut self, found: Found, number: &mut u32, next: &mut Vec<u64>) {
+    /// Gives numbers to what a task found; false where there would be too many, and then the rest of it is not known.
+    fn merge(&mut self, found: Found, number: &mut u32, next: &mut Vec<u64>) -> bool {
         let stride = self.packing.words();
         let graph = &mut self.graph;
         graph.refused.extend(found.refused);
         let mut at = 0;
         for state in found.states {
+            let known = graph.states() as u64;
+            let steps = &found.prints[at..at + state.transitions as usize];
+            if self.limits.are_too_many(known + steps.len() as u64) {
+                let new = steps.iter().filter(|print| graph.number(**print).is_none());
+                if self.limits.are_too_many(known + new.count() as u64) {
+                    return false;
+                }
+            }
             if state.idle {
                 graph.idle.push(*number);
             }
@@ -531,5 +535,6 @@ impl<'a, L: Layout> Builder<'a, L> {
             push(&mut graph.ends, graph.targets.len() as u32);
             *number += 1;
         }
+        true
     }
 }
