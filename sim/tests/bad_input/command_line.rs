@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{complaint, dirtysim, ran};
+use super::{complaint, dirtysim, interrupt, ran};
 
 const NAMES_AN_ESCAPE: &str = include_str!("escape-sequence.toml");
 
@@ -197,11 +197,7 @@ fn an_interrupt_claims_nothing_that_was_not_done() {
         // It is not closed before the child has ended.
         let stdin = child.stdin.take();
         std::thread::sleep(std::time::Duration::from_millis(1500));
-        let id = child.id().to_string();
-        let sent = std::process::Command::new("kill")
-            .args(["-INT", &id])
-            .status();
-        assert!(sent.is_ok_and(|status| status.success()), "{args:?}");
+        interrupt(&child);
         let begun = std::time::Instant::now();
         let output = child.wait_with_output().expect("it ends");
         drop(stdin);
