@@ -177,9 +177,7 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
 /// What making a counterexample short may cost: the usual, or what the search's own limit leaves room for.
 pub(super) fn shrink_budget(options: &Options) -> Budget {
     Budget {
-        bytes: options
-            .max_memory_bytes
-            .unwrap_or_else(memory::default_limit_bytes),
+        bytes: memory::for_a_search(options.max_memory_bytes),
         ..Budget::default()
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     let budget = Budget {
         attempts: args.max_attempts,
         states: args.max_states,
-        bytes: memory::default_limit_bytes(),
+        bytes: memory::for_a_search(None),
     };
     let bar = indicatif::ProgressBar::new_spinner();
     let shrunk = shrink::shrink(
