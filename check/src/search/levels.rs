@@ -34,14 +34,19 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
     table.add_len(1);
     let mut passed = Passed::begin(table.bytes());
     let mut kept_bytes = 0;
+    // What the level and the desks take.
+    let mut held_bytes = 0;
     loop {
         let frontier: u64 = level.iter().map(|block| block.states(layout)).sum();
         if let Pass::Levels { depth, kept } = &mut which {
             kept_bytes += level.iter().map(Block::bytes).sum::<u64>();
-            kept.push(level.clone());
-            if passed.depth == *depth {
+            let is_last = passed.depth == *depth;
+            if is_last || table.bytes() + held_bytes + kept_bytes > search.limits.bytes() {
+                kept.push(level);
+                passed.limit = (!is_last).then_some(Limit::Memory);
                 return passed;
             }
+            kept.push(level.clone());
         }
         let mut job = Job::new(level, passed.depth, frontier, kept_bytes, &mut desks);
         let outcome = loop {
@@ -66,6 +71,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
         passed.peak_bytes = passed
             .peak_bytes
             .max(table.bytes() + job.bytes() + kept_bytes);
+        held_bytes = job.bytes();
         let Outcome {
             broken_at,
             broken_after,

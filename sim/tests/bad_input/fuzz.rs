@@ -258,7 +258,11 @@ fn whatever_stands_in_a_file_a_command_ends_with_one_of_its_exit_codes() {
     let dir = tempfile::tempdir().expect("a directory");
     fs::write(dir.path().join("pages"), "gfn 0x0\n").expect("written");
     let kinds: [(Vec<PathBuf>, &str, &[&[&str]]); 3] = [
-        (files("scenarios", ".toml"), "it.toml", &TO_SCENARIOS),
+        (
+            files("../check/scenarios", ".toml"),
+            "it.toml",
+            &TO_SCENARIOS,
+        ),
         (files("../traces", ".jsonl"), "it.trace.jsonl", &TO_TRACES),
         (files("../traces/import", ".log"), "it.log", &TO_LOGS),
     ];
