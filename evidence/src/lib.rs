@@ -5,7 +5,10 @@
 
 pub mod blame;
 pub mod explain;
+pub mod letter;
+pub mod page;
 pub mod replay;
+pub mod reproducer;
 pub mod trace;
 
 // What lies below, by its name there.

@@ -4,6 +4,7 @@
 //! text into the model's [`Machine`], whose programs are lists of operations, and refuses what contradicts itself.
 
 mod builtin;
+pub mod enclosed;
 mod error;
 mod machine;
 mod node;
@@ -139,7 +140,7 @@ impl Scenario {
         Self::from_tree(source, &node::from_json(value), Written::ByTheProgram)
     }
 
-    /// Reads a file, of at most 1 MiB.
+    /// Reads a file, of at most 1 MiB; of a text that carries a scenario, that.
     ///
     /// # Errors
     /// What is wrong, where, and what to write instead.
@@ -177,6 +178,8 @@ impl Scenario {
                 "docs/scenarios.md has examples",
             ));
         }
+        // A mail that carries one.
+        let text = enclosed::scenario(&text).unwrap_or(text);
         Self::from_toml(&file, &text)
     }
 

@@ -95,13 +95,6 @@ impl<'a, L: Layout> Search<'a, L> {
     }
 }
 
-/// The choices that vCPUs and devices have in one state, more or less: how wide a level can get beside the one before it.
-pub(super) fn choices(machine: &Machine) -> usize {
-    let vcpus = machine.vcpus.iter().map(|vcpu| vcpu.frames.len());
-    let devices = machine.devices.iter().map(|device| device.frames.len());
-    vcpus.chain(devices).sum()
-}
-
 /// What a pass came to.
 pub(super) struct Passed {
     pub(super) limit: Option<Limit>,

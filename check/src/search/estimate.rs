@@ -3,8 +3,8 @@
 //! Levels grow fast at first, then slower, then shrink: the logarithm of their sizes bends downwards. The guess takes the
 //! growth over the last half of the levels and how much it slows down, by least squares, and goes on like that until a
 //! level would be empty. From a third of the depth on it has been within a factor of 4 on the scenarios that come with
-//! the program, mostly too low; before that it says little. It is for progress, for
-//! warnings, and for how many levels boards take at once; no result depends on it.
+//! the program, mostly too low; before that it says little. It is for progress and for
+//! warnings; no result depends on it.
 
 /// Levels below which nothing is said.
 const LEAST_LEVELS: usize = 12;
@@ -30,27 +30,6 @@ impl Estimator {
     /// About how many states there are in all; none while that cannot be said.
     #[must_use]
     pub fn states(&self) -> Option<u64> {
-        let known: f64 = self.levels.iter().map(|size| *size as f64).sum();
-        let all = known + self.ahead()?.sum::<f64>();
-        Some(all.min(u64::MAX as f64) as u64)
-    }
-
-    /// How many levels are ahead that have about so many states together; none while that cannot be said.
-    pub(super) fn levels_with(&self, states: u64) -> Option<usize> {
-        let mut left = states as f64;
-        let ahead = self.ahead()?;
-        Some(
-            ahead
-                .take_while(|size| {
-                    left -= size;
-                    left >= 0.0
-                })
-                .count(),
-        )
-    }
-
-    /// About how large the levels ahead are; none while that cannot be said.
-    fn ahead(&self) -> Option<impl Iterator<Item = f64>> {
         if self.levels.len() < LEAST_LEVELS {
             return None;
         }
@@ -63,13 +42,15 @@ impl Estimator {
         let (mut growth, bend) = line(&growths);
         let bend = bend.min(-LEAST_BEND);
         let mut size = sizes.last().copied().unwrap_or(1.0).ln();
-        let sizes = std::iter::repeat_with(move || {
+        let ahead = std::iter::repeat_with(|| {
             growth += bend;
             size += growth;
             size
         });
-        let sizes = sizes.take(MOST_LEVELS).take_while(|size| *size >= 0.0);
-        Some(sizes.map(f64::exp))
+        let ahead = ahead.take(MOST_LEVELS).take_while(|size| *size >= 0.0);
+        let known: f64 = sizes.iter().sum();
+        let all = known + ahead.map(f64::exp).sum::<f64>();
+        Some(all.min(u64::MAX as f64) as u64)
     }
 }
 
@@ -216,22 +197,6 @@ mod tests {
         assert_eq!(late.len(), 1);
         assert!(late[0] < all / 10, "after {} of {all}", late[0]);
         assert!(warned_at(all * 20 * 4).is_empty());
-    }
-
-    #[test]
-    fn levels_ahead_are_about_as_many_as_their_states_fill() {
-        let levels = levels();
-        let mut estimator = Estimator::default();
-        assert_eq!(estimator.levels_with(1_000), None);
-        let (known, ahead) = levels.split_at(levels.len() / 2);
-        for (at, size) in known.iter().enumerate() {
-            estimator.level(at as u32 + 1, *size);
-        }
-        assert_eq!(estimator.levels_with(0), Some(0));
-        let ten: u64 = ahead[..10].iter().sum();
-        let guess = estimator.levels_with(ten).expect("there are levels enough");
-        assert!((5..=20).contains(&guess), "{guess} levels");
-        assert!(estimator.levels_with(u64::MAX).is_some_and(|all| all > 20));
     }
 
     #[test]

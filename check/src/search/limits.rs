@@ -33,12 +33,6 @@ impl<'a> Limits<'a> {
         self.bytes
     }
 
-    /// Whether states are counted at all.
-    #[must_use]
-    pub fn counts_states(&self) -> bool {
-        self.max_states.is_some()
-    }
-
     /// Whether a search that knows so many states is at its limit once its level is done.
     #[must_use]
     pub fn are_enough(&self, states: u64) -> bool {

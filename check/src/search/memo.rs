@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 
+use dirtysim_model::mutated;
 use dirtysim_model::oracle::parts::{Claimed, Part};
 use dirtysim_model::reduce::footprint::undeclared;
 use dirtysim_model::state::layout::Layout;
@@ -58,23 +59,21 @@ const HEAD: usize = 5;
 // those of the actor's steps, and from this bit on the halves that it contributes to others' steps.
 const CONTEXT: u32 = 48;
 const FACTS: usize = HEAD;
-/// The entry that came last in the place of this one, where something that is in the key had changed.
+/// The two entries that came last in the place of this one, where something that is in the key had changed.
 const OTHER: usize = HEAD + 1;
 const MASK: usize = HEAD + 2;
 /// In the entry of the VM-wide section: its hash.
 const VM_HASH: usize = HEAD + 2;
 
-// A successor: what its own section, and a vCPU's that it changes with it, add to the fingerprint; the entry of the actor
-// that was found last in a state after it; bits of the VM-wide section that are set, and those that are kept; the
+// A successor: what its own section, and a vCPU's that it changes with it, add to the fingerprint; the two entries of the
+// actor that were found last in a state after it; bits of the VM-wide section that are set, and those that are kept; the
 // own section; the vCPU's.
 const NEXT: usize = 1;
 const SET: usize = 2;
 
-// The body of a response: what the vCPU's section adds to the fingerprint; the section's number, counted from 1, once
-// somebody asked; the section.
+// The body of a response: what the vCPU's section adds to the fingerprint; the section.
 const DIFFERENCE: usize = 0;
-const RESPONSE_NUMBER: usize = 1;
-const RESPONSE: usize = 2;
+const RESPONSE: usize = 1;
 
 /// What an entry is about.
 #[derive(Clone, Copy)]
@@ -282,15 +281,13 @@ impl Memo {
         words: &[u64],
         other: EntryAt,
     ) -> EntryAt {
-        let place = other as usize + OTHER;
-        let near = self.arena[place] as usize;
         let vm = source.sections.vm::<N>();
-        if near != 0 && self.arena[near - vm.len()..near] == words[vm] {
-            return near as EntryAt;
-        }
-        let found = self.vm_entry::<L, N>(source, words);
-        self.arena[place] = u64::from(found);
-        found
+        let is_it = |memo: &Self, near: EntryAt| {
+            let near = near as usize;
+            memo.arena[near - vm.len()..near] == words[vm.clone()]
+        };
+        let find = |memo: &mut Self| memo.vm_entry::<L, N>(source, words);
+        self.near(other as usize + OTHER, is_it, find)
     }
 
     /// The entry for what an actor does in the state of `words`, where `other` was it before another's step.
@@ -326,42 +323,32 @@ impl Memo {
         actor: usize,
         place: usize,
     ) -> EntryAt {
-        let near = self.arena[place] as EntryAt;
-        if near != 0 && self.is_for::<N>(near, source.sections, words, actor) {
-            return near;
-        }
-        let found = self.entry(source, words, actor);
-        self.arena[place] = u64::from(found);
-        found
+        let is_it = |memo: &Self, near| memo.is_for::<N>(near, source.sections, words, actor);
+        let find = |memo: &mut Self| memo.entry(source, words, actor);
+        self.near(place, is_it, find)
     }
 
-    /// The entry for what an actor does in the state of `words`, which may be one of `near`; 0: none.
+    /// One of the two entries at `place`, which are those that were found last, the later one first; or the one that `find`
+    /// finds, which is put there.
     #[inline(always)]
-    pub(super) fn entry_of<L: Layout, const N: usize>(
+    fn near(
         &mut self,
-        source: &Source<'_, L>,
-        words: &[u64],
-        actor: usize,
-        near: [EntryAt; 2],
+        place: usize,
+        is_it: impl Fn(&Self, EntryAt) -> bool,
+        find: impl FnOnce(&mut Self) -> EntryAt,
     ) -> EntryAt {
-        for near in near {
-            if near != 0 && self.is_for::<N>(near, source.sections, words, actor) {
-                return near;
-            }
+        let near = self.arena[place];
+        let (last, before) = (near as EntryAt, (near >> 32) as EntryAt);
+        if last != 0 && is_it(self, last) {
+            return last;
         }
-        self.entry(source, words, actor)
-    }
-
-    /// What [`Self::set_number`] wrote last; 0: nothing.
-    #[inline(always)]
-    pub(super) fn number(&self, successor: Successor) -> u32 {
-        self.arena[successor.at as usize + NEXT] as u32
-    }
-
-    /// Writes a number to a successor, for a search that does not ask for [`Self::next`].
-    #[inline(always)]
-    pub(super) fn set_number(&mut self, successor: Successor, number: u32) {
-        self.arena[successor.at as usize + NEXT] = u64::from(number);
+        let found = if before != 0 && is_it(self, before) {
+            before
+        } else {
+            find(self)
+        };
+        self.arena[place] = u64::from(last) << 32 | u64::from(found);
+        found
     }
 
     /// Whether an entry is the one for an actor in the state of `words`.
@@ -447,48 +434,13 @@ impl Memo {
         entry: EntryAt,
         vcpu: usize,
     ) -> (u64, &[u64]) {
-        let at = self.response_at::<L, N>(source, words, actor, entry, vcpu);
-        let body = &self.arena[at as usize + 1..];
-        let len = source.sections.own::<N>(vcpu).len();
-        (body[DIFFERENCE], &body[RESPONSE..RESPONSE + len])
-    }
-
-    /// The number of that section, which `number` knows if nobody asked before.
-    #[inline]
-    pub(super) fn response_number<L: Layout, const N: usize>(
-        &mut self,
-        source: &Source<'_, L>,
-        words: &[u64],
-        actor: usize,
-        entry: EntryAt,
-        vcpu: usize,
-        number: impl FnOnce(&[u64]) -> u32,
-    ) -> u32 {
-        let at = self.response_at::<L, N>(source, words, actor, entry, vcpu);
-        let len = source.sections.own::<N>(vcpu).len();
-        let body = &mut self.arena[at as usize + 1..];
-        if body[RESPONSE_NUMBER] == 0 {
-            body[RESPONSE_NUMBER] = u64::from(number(&body[RESPONSE..RESPONSE + len])) + 1;
-        }
-        (body[RESPONSE_NUMBER] - 1) as u32
-    }
-
-    #[inline]
-    fn response_at<L: Layout, const N: usize>(
-        &mut self,
-        source: &Source<'_, L>,
-        words: &[u64],
-        actor: usize,
-        entry: EntryAt,
-        vcpu: usize,
-    ) -> EntryAt {
         let sections = source.sections;
         let section = sections.own::<N>(vcpu);
         self.key.clear();
         self.key.push(u64::from(entry) << 32 | vcpu as u64);
         self.key.push(sections.context(words));
         self.key.extend_from_slice(&words[section.clone()]);
-        self.find(
+        let at = self.find(
             Kind::Response,
             |entry| {
                 let state = source.unpack(words);
@@ -500,14 +452,13 @@ impl Memo {
                 let difference = sections
                     .hash(&after, section.clone())
                     .wrapping_sub(sections.hash(words, section.clone()));
-                entry.extend([difference, 0]);
+                entry.push(difference);
                 entry.extend_from_slice(&after[section.clone()]);
             },
-            |old, new| {
-                let known = 1 + RESPONSE_NUMBER;
-                old[..known] == new[..known] && old[known + 1..].starts_with(&new[known + 1..])
-            },
-        )
+            |old, new| old.starts_with(new),
+        );
+        let body = &self.arena[at as usize + 1..];
+        (body[DIFFERENCE], &body[RESPONSE..RESPONSE + section.len()])
     }
 
     /// Brings an entry into the cache; answers something that depends on it, so that the load is made.
@@ -721,7 +672,7 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
     let actor = sections.actor(actor);
     let local = source.choices(&state, actor, &mut choices).is_some();
     let by_hand = reach == Reach::Everything
-        || !machine.mutations().is_empty()
+        || mutated::may_change(machine, &state, actor)
         || (each && choices.len() > 1);
     if by_hand {
         entry[0] |= BY_HAND;

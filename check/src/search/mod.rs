@@ -2,15 +2,13 @@
 //!
 //! Breadth first, level by level, over packed states. A level is finished before anything is reported, so that
 //! verdict, counts and counterexample are the same on any number of threads: the set of states at a depth is what it
-//! is, whoever found them. Where something is left out, the visited set holds 64-bit fingerprints, sums of a hash
-//! for each section of a state (`levels`); the probability that two states shared one is computed and belongs to the
-//! verdict. Where nothing is, it holds the states, and many of them are moved at a time (`boards`).
+//! is, whoever found them. The visited set holds 64-bit fingerprints, sums of a hash for each section of a state; the
+//! probability that two states shared one is computed and belongs to the verdict.
 //!
 //! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
 
 mod answers;
 mod block;
-mod boards;
 mod engine;
 pub mod estimate;
 mod index;
@@ -199,8 +197,7 @@ pub struct Report {
     pub seen: Seen,
     /// Ioctls that were refused in some schedule.
     pub refused: BTreeSet<Refused>,
-    /// An upper bound of the probability that two states shared a fingerprint, and one of them was never looked at; 0 where
-    /// the visited set has states, and not fingerprints.
+    /// An upper bound of the probability that two states shared a fingerprint, and one of them was never looked at.
     pub collision_probability: f64,
     /// The reductions that were made.
     pub reduced: Reduced,

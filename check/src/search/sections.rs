@@ -31,8 +31,6 @@ pub(super) struct Sections {
     control: Vec<u64>,
     /// The bits of the VM-wide section that are in use.
     used: Vec<u64>,
-    /// Those of the pages to copy.
-    pending: Vec<u64>,
     /// Those that vCPUs read, by where they are, leaves apart.
     vcpu_masks: [Vec<u64>; Pc::ALL.len()],
     /// By frame, those that its leaf has.
@@ -101,7 +99,6 @@ impl Sections {
             threads,
             control: packing.vcpu_mask(machine, start, Fields::CONTROL),
             used: mask(Fields::ALL),
-            pending: mask(Fields::PENDING),
             vcpu_masks: Pc::ALL.map(|pc| mask(footprint::reads_of_vcpu(pc))),
             leaves: (0..packing.frames())
                 .map(|frame| packing.leaf_mask(start, frame))
@@ -254,19 +251,6 @@ impl Sections {
     /// The bits of the VM-wide section that are in use.
     pub(super) fn used(&self) -> &[u64] {
         &self.used
-    }
-
-    /// How much the VM-wide section has come to while no thread moves on: writers set bits, and a copy clears those of its page,
-    /// which are two at most.
-    pub(super) fn bits(&self, words: &[u64]) -> i32 {
-        let count = |(word, pending): (&u64, &u64)| {
-            (word & !pending).count_ones() as i32 - 2 * (word & pending).count_ones() as i32
-        };
-        words[self.vm.clone()]
-            .iter()
-            .zip(&self.pending)
-            .map(count)
-            .sum()
     }
 
     /// What vCPUs' steps, their packing and the rules for them read of the threads.

@@ -1,42 +1,50 @@
 //! The visited set: 64-bit fingerprints in one open-addressing table that all threads share.
 //!
-//! A fingerprint's place is its high part scaled to the table's size, so that a table grows by one pass over the old
-//! one that reads and writes in order, by any factor. Look-ups come in batches: the first pass over a batch only
-//! loads, so that the processor has many cache misses under way at once (there is no prefetch without `unsafe`).
+//! A fingerprint's line of the cache is its high part scaled to the table's size, so that a table grows by one pass over
+//! the old one that reads and writes in order, by any factor; in the line its low part says where to look first. Hardly
+//! any look-up leaves its line, even where the table is nearly full. Look-ups come in batches: the first pass over a batch
+//! only loads, so that the processor has many cache misses under way at once (there is no prefetch without `unsafe`).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
+/// Slots of a line of the cache.
+const LINE: usize = 8;
 /// Slots of the smallest table: 2 MiB.
 pub(crate) const LEAST_SLOTS: usize = 1 << 18;
 /// A table grows when more than this many of 100 slots are taken.
-const FULL_PERCENT: usize = 72;
+const FULL_PERCENT: usize = 80;
 /// By how much it grows, in tenths.
-const GROWTH_TENTHS: usize = 17;
+const GROWTH_TENTHS: usize = 25;
+
+/// A line of the cache.
+#[derive(Default)]
+#[repr(align(64))]
+struct Line([AtomicU64; LINE]);
 
 /// A set of fingerprints, none of them 0.
 pub(crate) struct Table {
-    slots: Vec<AtomicU64>,
+    lines: Vec<Line>,
     len: AtomicU64,
 }
 
-/// Slots that one task fills or moves.
-const TASK_SLOTS: usize = 1 << 16;
+/// Lines that one task fills or moves.
+const TASK_LINES: usize = 1 << 13;
 
-/// Empty slots, which the threads write first together.
-fn zeroed(slots: usize) -> Vec<AtomicU64> {
-    (0..slots)
+/// Empty lines for at least so many slots, which the threads write first together.
+fn empty(slots: usize) -> Vec<Line> {
+    (0..slots.div_ceil(LINE))
         .into_par_iter()
-        .with_min_len(TASK_SLOTS)
-        .map(|_| AtomicU64::new(0))
+        .with_min_len(TASK_LINES)
+        .map(|_| Line::default())
         .collect()
 }
 
 impl Table {
     pub(crate) fn new(slots: usize) -> Self {
         Self {
-            slots: zeroed(slots.max(LEAST_SLOTS)),
+            lines: empty(slots.max(LEAST_SLOTS)),
             len: AtomicU64::new(0),
         }
     }
@@ -53,27 +61,31 @@ impl Table {
 
     /// Bytes of the table.
     pub(crate) fn bytes(&self) -> u64 {
-        self.slots.len() as u64 * 8
+        self.slots() as u64 * 8
+    }
+
+    fn slots(&self) -> usize {
+        self.lines.len() * LINE
     }
 
     /// Whether `coming` more fingerprints would make it too full.
     pub(crate) fn is_short_of(&self, coming: usize) -> bool {
-        let limit = (self.slots.len() / 100 * FULL_PERCENT) as u64;
+        let limit = (self.slots() / 100 * FULL_PERCENT) as u64;
         self.len() + coming as u64 > limit
     }
 
     /// Slots after the next growth that makes room for `coming` more.
     pub(crate) fn grown_slots(&self, coming: usize) -> usize {
         let needed = (self.len() as usize + coming) / FULL_PERCENT * 100 + 100;
-        (self.slots.len() / 10 * GROWTH_TENTHS).max(needed)
+        (self.slots() / 10 * GROWTH_TENTHS).max(needed)
     }
 
     /// Moves everything to a table of `slots` slots.
     pub(crate) fn grow(&mut self, slots: usize) {
-        let old = std::mem::replace(&mut self.slots, zeroed(slots));
+        let old = std::mem::replace(&mut self.lines, empty(slots));
         let alone = rayon::current_num_threads() == 1;
-        old.par_chunks(TASK_SLOTS).for_each(|slots| {
-            for slot in slots {
+        old.par_chunks(TASK_LINES).for_each(|lines| {
+            for slot in lines.iter().flat_map(|line| &line.0) {
                 let fingerprint = slot.load(Relaxed);
                 if fingerprint == 0 {
                     continue;
@@ -88,57 +100,59 @@ impl Table {
     }
 
     #[inline(always)]
-    fn place(&self, fingerprint: u64) -> usize {
-        ((u128::from(fingerprint) * self.slots.len() as u128) >> 64) as usize
+    fn line(&self, fingerprint: u64) -> usize {
+        ((u128::from(fingerprint) * self.lines.len() as u128) >> 64) as usize
+    }
+
+    /// The first slot of those where a fingerprint may be for which there is an answer.
+    #[inline(always)]
+    fn look<T>(&self, fingerprint: u64, answer: impl Fn(&AtomicU64) -> Option<T>) -> T {
+        let mut line = self.line(fingerprint);
+        loop {
+            let slots = &self.lines[line].0;
+            for turn in 0..LINE {
+                if let Some(answer) = answer(&slots[(fingerprint as usize + turn) % LINE]) {
+                    return answer;
+                }
+            }
+            line += 1;
+            if line == self.lines.len() {
+                line = 0;
+            }
+        }
     }
 
     /// Adds a fingerprint; whether it is new. The caller is the only one who writes.
     #[inline(always)]
     pub(crate) fn insert(&self, fingerprint: u64) -> bool {
-        let mut at = self.place(fingerprint);
-        loop {
-            let found = self.slots[at].load(Relaxed);
-            if found == fingerprint {
-                return false;
-            }
+        self.look(fingerprint, |slot| {
+            let found = slot.load(Relaxed);
             if found == 0 {
-                self.slots[at].store(fingerprint, Relaxed);
-                return true;
+                slot.store(fingerprint, Relaxed);
             }
-            at += 1;
-            if at == self.slots.len() {
-                at = 0;
-            }
-        }
+            (found == 0 || found == fingerprint).then_some(found == 0)
+        })
     }
 
     /// As [`Table::insert`], beside others who do the same.
     #[inline(always)]
     pub(crate) fn insert_shared(&self, fingerprint: u64) -> bool {
-        let mut at = self.place(fingerprint);
-        loop {
-            let slot = &self.slots[at];
+        self.look(fingerprint, |slot| {
             let mut found = slot.load(Relaxed);
             if found == 0 {
                 match slot.compare_exchange(0, fingerprint, Relaxed, Relaxed) {
-                    Ok(_) => return true,
+                    Ok(_) => return Some(true),
                     Err(now) => found = now,
                 }
             }
-            if found == fingerprint {
-                return false;
-            }
-            at += 1;
-            if at == self.slots.len() {
-                at = 0;
-            }
-        }
+            (found == fingerprint).then_some(false)
+        })
     }
 
-    /// Brings a fingerprint's slot into the cache. Answers what is there, so that the load is made.
+    /// Brings a fingerprint's line into the cache. Answers what is there, so that the load is made.
     #[inline(always)]
     pub(crate) fn touch(&self, fingerprint: u64) -> u64 {
-        self.slots[self.place(fingerprint)].load(Relaxed)
+        self.lines[self.line(fingerprint)].0[0].load(Relaxed)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A verdict: a search by boards or by levels, and the counterexample of what it found.
+//! A verdict: a search, and the counterexample of what it found.
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::Invariant;
@@ -11,7 +11,7 @@ use super::engine::Search;
 use super::levels::{Pass, pass};
 use super::sections::Sections;
 use super::table::collision_probability;
-use super::{Coverage, Options, Reduced, Report, Verdict, Violation, Watch, boards, path};
+use super::{Coverage, Options, Reduced, Report, Verdict, Violation, Watch, path};
 use crate::sometimes::no_claim;
 
 /// Searches from `start`.
@@ -23,17 +23,12 @@ pub(super) fn search<L: Layout>(
     watch: Watch<'_>,
 ) -> Report {
     let mut search = Search::new(machine, start, target, options, watch);
-    let is_exact = boards::suits(&search);
-    let passed = if is_exact {
-        boards::pass(&search, options.keep_going)
-    } else {
-        pass(
-            &search,
-            Pass::Verdict {
-                keep_going: options.keep_going,
-            },
-        )
-    };
+    let passed = pass(
+        &search,
+        Pass::Verdict {
+            keep_going: options.keep_going,
+        },
+    );
     let refused = search.refused();
     let reduced = Reduced {
         classes: search.symmetry.classes().to_vec(),
@@ -78,11 +73,7 @@ pub(super) fn search<L: Layout>(
         broken: passed.broken,
         seen: passed.seen,
         refused,
-        collision_probability: if is_exact {
-            0.0
-        } else {
-            collision_probability(passed.states)
-        },
+        collision_probability: collision_probability(passed.states),
         reduced,
         state_bits: search.sections.packing().bits(),
         peak_bytes: passed.peak_bytes,

@@ -20,10 +20,11 @@ use dirtysim_model::words::mutation::{Mutation, Mutations};
 use crate::explain::op_words;
 use crate::ladder::large;
 use crate::mutated::lacks;
+pub use crate::page::names::PagesError;
 use crate::random::Choices;
 use crate::run::MOST_STEPS;
 use crate::scenario::Scenario;
-pub use pages::{PagesError, read_pages};
+pub use pages::{page_of, read_pages};
 use replay::lost_pages;
 
 /// A way of going wrong.

@@ -40,12 +40,22 @@ pub(super) fn tell(story: &Story) -> String {
     out.push_str("\nTo reproduce:\n\n");
     command(&mut out, &story.reproduce);
     out.push_str("\nWhat happened:\n\n");
+    happened(story, &mut out);
+    if let Some(enclosed) = &story.enclosed {
+        out.push_str("\nThe scenario and the schedule:\n\n");
+        out.push_str(enclosed);
+    }
+    ascii(&out)
+}
+
+/// The story in sentences, the schedule, and the record of the page.
+pub(super) fn happened(story: &Story, out: &mut String) {
     for sentence in &story.conclusion {
-        paragraph(&mut out, sentence, "  ", "  ", COLUMNS);
+        paragraph(out, sentence, "  ", "  ", COLUMNS);
     }
     out.push('\n');
     paragraph(
-        &mut out,
+        out,
         &format!("The schedule, {}:", size(story)),
         "",
         "",
@@ -53,40 +63,33 @@ pub(super) fn tell(story: &Story) -> String {
     );
     out.push('\n');
     if story.lanes.len() <= MOST_LANES {
-        columns(story, &mut out);
+        columns(story, out);
     } else {
-        lines(story, &mut out);
+        lines(story, out);
     }
     if let Some(legend) = legend(story) {
         out.push('\n');
-        paragraph(&mut out, &legend, "  ", "  ", COLUMNS);
+        paragraph(out, &legend, "  ", "  ", COLUMNS);
     }
     if !story.path.is_empty() {
         out.push('\n');
         let head = format!("The record of {}:", story.pages[0]);
-        paragraph(&mut out, &head, "", "", COLUMNS);
+        paragraph(out, &head, "", "", COLUMNS);
         out.push('\n');
         for &step in &story.path {
             let note = &story.notes[step - 1];
             let who = format!("{}: {}", story.who(note), note.words);
             paragraph(
-                &mut out,
+                out,
                 &who,
                 &format!("  {step:>4}  "),
                 &" ".repeat(8),
                 COLUMNS,
             );
             let changes = note.changes.join("; ");
-            paragraph(
-                &mut out,
-                &changes,
-                &" ".repeat(10),
-                &" ".repeat(10),
-                COLUMNS,
-            );
+            paragraph(out, &changes, &" ".repeat(10), &" ".repeat(10), COLUMNS);
         }
     }
-    ascii(&out)
 }
 
 /// A command on lines of its own, carried over with a backslash where it is long.
@@ -150,7 +153,7 @@ fn lines(story: &Story, out: &mut String) {
 }
 
 /// Printable ASCII and line feeds only; a mail must not depend on anybody's character set.
-fn ascii(text: &str) -> String {
+pub(crate) fn ascii(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' => '\n',

@@ -18,6 +18,7 @@ mod words;
 use crate::scenario::{Scenario, builtin};
 
 pub use facts::Facts;
+pub(crate) use lkml::ascii;
 pub use rows::{Phrase, Row};
 pub use story::{Lane, LaneKind, Note, Story, StoryError};
 pub use view::View;
@@ -48,6 +49,14 @@ impl Format {
             Self::Perfetto => perfetto::tell(story),
         }
     }
+}
+
+/// What happened and the schedule alone, as a mail has them.
+#[must_use]
+pub fn for_a_mail(story: &Story) -> String {
+    let mut out = String::new();
+    lkml::happened(story, &mut out);
+    ascii(&out)
 }
 
 /// What `dirtysim run` is given so that seeds mean what they meant to a scheduler, by the words in which it is told.

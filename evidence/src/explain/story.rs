@@ -128,6 +128,8 @@ pub struct Story {
     pub conclusion: Vec<String>,
     /// The command that shows it again.
     pub reproduce: String,
+    /// Scenario and schedule as a mail carries them, where it should.
+    pub enclosed: Option<String>,
 }
 
 impl Story {
@@ -141,7 +143,27 @@ impl Story {
         target: Option<Invariant>,
         reproduce: String,
     ) -> Result<Self, StoryError> {
-        build(scenario, &large(scenario), steps, target, reproduce)
+        build(
+            scenario,
+            &large(scenario),
+            steps,
+            Follow::Claim(target),
+            reproduce,
+        )
+    }
+
+    /// Replays `steps` and follows a host page, whatever becomes of it.
+    ///
+    /// # Errors
+    /// A step that is not possible.
+    pub fn of_page(scenario: &Scenario, steps: &[Step], host: u32) -> Result<Self, StoryError> {
+        build(
+            scenario,
+            &large(scenario),
+            steps,
+            Follow::Page(host),
+            String::new(),
+        )
     }
 
     /// The name of the lane of a step.
@@ -149,6 +171,15 @@ impl Story {
     pub fn who(&self, note: &Note) -> &str {
         &self.lanes[note.lane].name
     }
+}
+
+/// What a story is about.
+#[derive(Clone, Copy)]
+enum Follow {
+    /// The page that this claim is about when it breaks; none: nothing.
+    Claim(Option<Invariant>),
+    /// A host page.
+    Page(u32),
 }
 
 /// The pages that a broken claim is about.
@@ -175,8 +206,12 @@ fn find_end<L: Layout>(
     machine: &Machine,
     start: &State<L>,
     steps: &[Step],
-    target: Option<Invariant>,
+    follow: Follow,
 ) -> Result<(usize, Option<Invariant>, Vec<u32>), StoryError> {
+    let target = match follow {
+        Follow::Claim(target) => target,
+        Follow::Page(_) => None,
+    };
     let mut state = start.clone();
     if let Some(invariant) = target
         && first::broken(machine, &state).has(invariant)
@@ -203,7 +238,11 @@ fn find_end<L: Layout>(
             Invariant::MigrationMakesProgress | Invariant::ProtocolEnds
         )
     });
-    Ok((steps.len(), endless, Vec::new()))
+    let pages = match follow {
+        Follow::Claim(_) => Vec::new(),
+        Follow::Page(host) => vec![host],
+    };
+    Ok((steps.len(), endless, pages))
 }
 
 /// The lanes of a machine, with those that stay empty.
@@ -258,11 +297,11 @@ fn build<L: Layout>(
     scenario: &Scenario,
     start: &State<L>,
     steps: &[Step],
-    target: Option<Invariant>,
+    about: Follow,
     reproduce: String,
 ) -> Result<Story, StoryError> {
     let machine = &scenario.machine;
-    let (end, invariant, hosts) = find_end(machine, start, steps, target)?;
+    let (end, invariant, hosts) = find_end(machine, start, steps, about)?;
     let steps = &steps[..end];
     let followed = hosts.first().copied();
     let facts_of = |state: &State<L>| {
@@ -354,6 +393,7 @@ fn build<L: Layout>(
         waiting: watch.tell(scenario, &state, "VMM"),
         conclusion: Vec::new(),
         reproduce,
+        enclosed: None,
     };
     if followed.is_some() {
         follow(&mut story, &first_facts);

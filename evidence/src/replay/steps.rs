@@ -16,7 +16,7 @@ use crate::scenario::{Scenario, ScenarioError};
 use crate::search::liveness::{Endless, Lasso, NotALasso, confirm};
 use crate::trace::step::{StepLine, StepRow, find_step, note_broken, row};
 use crate::trace::{
-    Complaint, Expect, Header, HeaderProblem, Kind, TraceError, TraceReader, TraceWriter,
+    Complaint, Expect, Header, HeaderProblem, Kind, TraceError, TraceReader, TraceRow, TraceWriter,
     WriteError,
 };
 
@@ -275,6 +275,19 @@ pub fn write(
         Expect::Violated(invariant.name().to_owned())
     }));
     write_rows(out, scenario, &header, steps)
+}
+
+/// The rows of a schedule, as a trace has them.
+///
+/// # Errors
+/// What the writer says.
+pub fn rows(scenario: &Scenario, steps: &[Step]) -> Result<Vec<StepRow>, WriteError> {
+    let mut text = Vec::new();
+    write_rows(&mut text, scenario, &header(scenario, ""), steps)?;
+    let lines = text.split(|byte| *byte == b'\n').skip(1);
+    Ok(lines
+        .filter_map(|line| StepRow::from_text(std::str::from_utf8(line).ok()?))
+        .collect())
 }
 
 /// Writes a schedule that ends in a cycle which can go on for ever, or in a deadlock.

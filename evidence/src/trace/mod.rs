@@ -10,6 +10,7 @@ pub mod call;
 mod call_args;
 pub mod call_result;
 mod call_row;
+pub mod enclosed;
 mod error;
 mod header;
 pub mod hex;

@@ -1,15 +1,19 @@
 //! Reading a trace: the header at once, then one row at a time.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::marker::PhantomData;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::enclosed;
 use super::error::{Complaint, Problem, TraceError};
 use super::header::{Header, Kind};
 use super::lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
+
+/// The longest text in which a schedule is looked for, in bytes (4 MiB).
+const MAIL_LIMIT_BYTES: u64 = 4 << 20;
 
 /// A row of one kind of trace.
 pub trait TraceRow: Sized {
@@ -49,28 +53,57 @@ pub struct TraceReader<R> {
 }
 
 impl TraceReader<BufReader<File>> {
-    /// Opens a file and reads its header. Errors show the path as it was given.
+    /// Opens a file and reads its header; of a text that carries a schedule ([`enclosed`]), that. Errors show the path as
+    /// it was given.
     pub fn open(path: &Path) -> Result<Self, Box<TraceError>> {
         Self::open_through(path, |file| file)
     }
 }
 
-impl<R: Read> TraceReader<BufReader<R>> {
+impl<R: Read + Seek> TraceReader<BufReader<R>> {
     /// The same, where the file is read by what `through` makes of it.
-    pub fn open_through(
-        path: &Path,
-        through: impl FnOnce(File) -> R,
-    ) -> Result<Self, Box<TraceError>> {
+    pub fn open_through(path: &Path, through: impl Fn(File) -> R) -> Result<Self, Box<TraceError>> {
         let name = path.display().to_string();
-        let file = File::open(path).map_err(|error| {
+        let unreadable = |error: std::io::Error| {
             TraceError::new(
                 &name,
                 0,
                 Problem::Io(error.to_string()),
                 "check the path of the trace",
             )
-        })?;
-        Self::new(BufReader::new(through(file)), &name)
+        };
+        let mut input = BufReader::new(through(File::open(path).map_err(unreadable)?));
+        let begins = input.fill_buf().map_err(unreadable)?.first().copied();
+        // A trace begins with its header's brace. What is no regular file cannot be read twice.
+        if begins == Some(b'{') || !path.is_file() {
+            return Self::new(input, &name);
+        }
+        let mut text = String::new();
+        let read = (&mut input)
+            .take(MAIL_LIMIT_BYTES)
+            .read_to_string(&mut text);
+        match read.ok().and_then(|_| enclosed::trace(&text)) {
+            Some(Ok(trace)) => {
+                let mut file = tempfile::tempfile().map_err(unreadable)?;
+                file.write_all(trace.as_bytes())
+                    .and_then(|()| file.rewind())
+                    .map_err(unreadable)?;
+                Self::new(
+                    BufReader::new(through(file)),
+                    &format!("{name}, its schedule"),
+                )
+            }
+            Some(Err((line, problem))) => Err(TraceError::new(
+                &name,
+                line as u64,
+                Problem::Log(problem),
+                "copy the lines from the one mark to the other as they were",
+            )),
+            None => {
+                input.rewind().map_err(unreadable)?;
+                Self::new(input, &name)
+            }
+        }
     }
 }
 

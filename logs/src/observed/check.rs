@@ -295,8 +295,16 @@ impl Checker {
                 Some(size) => (size, "the ring has"),
                 None => (RING_ENTRIES_MAX, "the largest ring has"),
             };
+            // The entry that stood where this one goes.
+            let under = self
+                .rings
+                .get(&name)
+                .and_then(|ring| ring.entry(dirty.wrapping_sub(1).wrapping_sub(size)));
             self.claim(Claim::RingNeverOverflows, difference <= size, Weight::Defect, || {
-                format!("ring {name}: {difference} entries in use; {which} {size}: {} were overwritten", difference - size)
+                let page = under.map_or(String::new(), |entry| {
+                    format!(", now slot {} offset {:#x}, pushed on line {}", entry.page.0, entry.page.1, entry.line)
+                });
+                format!("ring {name}: {difference} entries in use; {which} {size}: {} were overwritten{page}", difference - size)
             });
         }
         behind
@@ -332,7 +340,7 @@ impl Checker {
             );
         }
         if behind {
-            if ring.consume_to(reset) {
+            if ring.consume_to(reset, self.line) {
                 self.arming += 1;
             }
             ring.reset = Some(reset);
@@ -405,7 +413,7 @@ impl Checker {
         let advance = ring.reset_event.map(|last| reset.wrapping_sub(last));
         self.harvest
             .reset(advance.filter(|n| *n <= i32::MAX as u32));
-        if behind && ring.consume_to(reset) | (advance != Some(0)) {
+        if behind && ring.consume_to(reset, self.line) | (advance != Some(0)) {
             self.arming += 1;
         }
         ring.reset = Some(reset);

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use super::check::{Checker, KEPT_MAX, Slot};
 use super::report::{Claim, Unknown, Weight};
+use super::ring::{Page, Ring};
 use crate::trace::observed::{KvmIoctl, Phase};
 
 impl Checker {
@@ -30,17 +31,23 @@ impl Checker {
         let Some(&vcpu) = self.harvest.vcpu_of_index.get(&cpu_index) else {
             return self.unknown(Unknown::VcpuOfIndex);
         };
-        let Some(ring) = self.rings.get(&vcpu) else {
+        let Some(ring) = self.rings.get_mut(&vcpu) else {
             return self.unknown(Unknown::RingIndices);
         };
-        if let Some((slot, pushed)) = ring.entry(fetch) {
+        ring.read(fetch);
+        if let Some(entry) = ring.entry(fetch) {
+            let ((slot, pushed), line) = (entry.page, entry.line);
             self.claim(Claim::HarvestedEntryWasPushed, pushed == offset, Weight::Defect, || {
-                format!("vcpu {vcpu}: offset {offset:#x} harvested at {fetch}; slot {slot} offset {pushed:#x} was pushed there")
+                format!("vcpu {vcpu}: offset {offset:#x} harvested at {fetch}; slot {slot} offset {pushed:#x} was pushed there, on line {line}")
             });
         } else if ring.is_reset(fetch) {
             let reset = ring.reset.unwrap_or_default();
+            let gone = ring.gone(fetch);
             self.claim(Claim::HarvestedEntryWasPushed, false, Weight::Defect, || {
-                format!("vcpu {vcpu}: index {fetch} harvested after it was reset (reset index {reset})")
+                let page = gone.map_or(String::new(), |(entry, line)| {
+                    format!(": slot {} offset {:#x}, pushed on line {}, reset on line {line}", entry.page.0, entry.page.1, entry.line)
+                });
+                format!("vcpu {vcpu}: index {fetch} harvested after it was reset (reset index {reset}){page}")
             });
         } else if ring.dirty == Some(fetch) {
             self.unknown(Unknown::InFlight);
@@ -67,12 +74,16 @@ impl Checker {
             }
             None => self.unknown(Unknown::HarvestBefore),
         }
+        let unread = self.first_unread();
         if let Some(reset) = totals.reset {
             self.claim(
                 Claim::ResetCountEqualsHarvested,
                 reset == count,
                 Weight::Defect,
-                || format!("QEMU reaped {count} pages; the kernel reset {reset} entries"),
+                || {
+                    let page = unread.unwrap_or_default();
+                    format!("QEMU reaped {count} pages; the kernel reset {reset} entries{page}")
+                },
             );
         }
         if let Some(was_reset) = totals.ioctl_seen {
@@ -81,6 +92,23 @@ impl Checker {
                     .to_owned()
             });
         }
+    }
+
+    /// The entry with the lowest line that was reset since the reap before, and that nobody had read; of rings whose reader is
+    /// known.
+    fn first_unread(&mut self) -> Option<String> {
+        let mut first: Option<(u64, Page, u32, u64)> = None;
+        for vcpu in self.harvest.vcpu_of_index.values() {
+            if let Some((entry, reset)) = self.rings.get_mut(vcpu).and_then(Ring::take_unread)
+                && first.is_none_or(|(line, ..)| entry.line < line)
+            {
+                first = Some((entry.line, entry.page, *vcpu, reset));
+            }
+        }
+        let (line, (slot, offset), ring, reset) = first?;
+        Some(format!(
+            "; of ring {ring} nobody had read slot {slot} offset {offset:#x}, pushed on line {line}, reset on line {reset}"
+        ))
     }
 
     pub(super) fn paired(&mut self, ends: bool, flush: bool) {

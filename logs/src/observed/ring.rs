@@ -27,10 +27,27 @@ pub(crate) struct Ring {
     /// Pushes since the last exit to userspace that found the ring soft-full and was not exit 31.
     pub(crate) pushes_since_exit: Option<u32>,
     /// Entries that were pushed and not reset, from index `first` on.
-    entries: VecDeque<Page>,
+    entries: VecDeque<Entry>,
     first: u32,
+    /// The entries that were reset last, from `gone_first` on: what is said of them later names their pages.
+    gone: Vec<Entry>,
+    gone_first: u32,
+    /// The line at which they were reset.
+    gone_line: u64,
+    /// The first entry that was reset though nobody had read it, since somebody asked.
+    unread: Option<(Entry, u64)>,
     /// For each page of `entries`: how many of them name it, and when it was pushed last.
     pages: HashMap<Page, Pushed>,
+}
+
+/// An entry of a ring.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    /// What it names.
+    pub(crate) page: Page,
+    /// The line of its push.
+    pub(crate) line: u64,
+    read: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,16 +69,25 @@ impl Ring {
     }
 
     /// Takes note that everything below this index was reset; answers whether that is news.
-    pub(crate) fn consume_to(&mut self, reset_index: u32) -> bool {
+    pub(crate) fn consume_to(&mut self, reset_index: u32, line: u64) -> bool {
         let news = self.reset.is_some_and(|reset| reset != reset_index);
         let consumed = reset_index.wrapping_sub(self.first);
         if consumed > i32::MAX as u32 {
             return news;
         }
+        if consumed > 0 {
+            (self.gone_first, self.gone_line) = (self.first, line);
+            self.gone.clear();
+        }
         for _ in 0..consumed {
-            let Some(page) = self.entries.pop_front() else {
+            let Some(entry) = self.entries.pop_front() else {
                 break;
             };
+            let page = entry.page;
+            self.gone.push(entry);
+            if !entry.read && self.unread.is_none() {
+                self.unread = Some((entry, line));
+            }
             if let Some(pushed) = self.pages.get_mut(&page) {
                 pushed.entries -= 1;
                 if pushed.entries == 0 {
@@ -84,7 +110,11 @@ impl Ring {
             self.pages.clear();
             self.first = index;
         }
-        self.entries.push_back(page);
+        self.entries.push_back(Entry {
+            page,
+            line,
+            read: false,
+        });
         let mut earlier = None;
         self.pages
             .entry(page)
@@ -105,10 +135,33 @@ impl Ring {
     }
 
     /// The entry at an index, where it was seen and not reset.
-    pub(crate) fn entry(&self, index: u32) -> Option<Page> {
+    pub(crate) fn entry(&self, index: u32) -> Option<Entry> {
         self.entries
             .get(index.wrapping_sub(self.first) as usize)
             .copied()
+    }
+
+    /// The entry at an index that was reset last, and the line of that reset.
+    pub(crate) fn gone(&self, index: u32) -> Option<(Entry, u64)> {
+        let entry = self
+            .gone
+            .get(index.wrapping_sub(self.gone_first) as usize)?;
+        Some((*entry, self.gone_line))
+    }
+
+    /// Takes note that the entry at an index was read.
+    pub(crate) fn read(&mut self, index: u32) {
+        if let Some(entry) = self
+            .entries
+            .get_mut(index.wrapping_sub(self.first) as usize)
+        {
+            entry.read = true;
+        }
+    }
+
+    /// The first entry since this was asked last that was reset and that nobody had read, and the line of its reset.
+    pub(crate) fn take_unread(&mut self) -> Option<(Entry, u64)> {
+        self.unread.take()
     }
 
     /// Whether an index was reset already.

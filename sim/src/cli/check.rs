@@ -182,7 +182,7 @@ pub(super) fn shrink_budget(options: &Options) -> Budget {
     }
 }
 
-fn subject(
+pub(super) fn subject(
     scenario: &Scenario,
     outcome: &search::Report,
     minimal: Option<&Minimal>,
@@ -220,13 +220,13 @@ fn subject(
     }
     let limit_words = limit.map_or(String::new(), |limit| format!(" by {limit}"));
     text.push_str(&format!(
-        "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}; {}\n",
+        "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}; chance of a missed state at most {:.1e}\n",
         expected_words(as_expected),
         scenario.sentence,
         grouped(outcome.states),
         grouped(outcome.transitions),
         outcome.depth,
-        missed_words(outcome.collision_probability),
+        outcome.collision_probability,
     ));
     text.push_str(&unclaimed(
         scenario,
@@ -263,15 +263,6 @@ fn subject(
         json,
         text,
     })
-}
-
-/// What the visited set may have taken for known.
-fn missed_words(probability: f64) -> String {
-    if probability == 0.0 {
-        "the visited set is exact: states, not fingerprints".to_owned()
-    } else {
-        format!("chance of a missed state at most {probability:.1e}")
-    }
 }
 
 /// Keeps the counterexample as a trace and says how long it is.

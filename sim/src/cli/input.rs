@@ -1,7 +1,7 @@
 //! A file that is read until somebody presses Ctrl-C.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::interrupted;
@@ -46,5 +46,11 @@ impl Read for Input {
         // Whoever wrote to a pipe was interrupted as well, so that its end is no end.
         cut()?;
         read
+    }
+}
+
+impl Seek for Input {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
     }
 }

@@ -11,14 +11,17 @@ pub mod cost;
 mod coverage;
 mod debate;
 mod explain;
+mod export;
 pub mod help;
 mod import;
 mod input;
 mod kind;
+mod letter;
 mod list;
 mod liveness;
 mod new;
 mod orders;
+mod page;
 mod replay;
 mod report;
 mod run;
@@ -90,8 +93,14 @@ enum Command {
     Shrink(shrink::ShrinkArgs),
     /// Tell the story of the lost page
     Explain(explain::ExplainArgs),
+    /// Every event of a page, in a log or a trace, and what became of it
+    Page(page::PageArgs),
     /// Rank what could have lost exactly these pages
     Blame(blame::BlameArgs),
+    /// One text with question, verdict, story and the scenario itself, that a reader can check
+    Report(letter::LetterArgs),
+    /// A recording as one C file that makes the same calls on the reader's kernel
+    Export(export::ExportArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
@@ -162,7 +171,10 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
         Command::Explain(args) => explain::run(args, global),
+        Command::Page(args) => page::run(args, global),
         Command::Blame(args) => blame::run(args, global),
+        Command::Report(args) => letter::run(args, global),
+        Command::Export(args) => export::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
         Command::Debate(args) => debate::run(args, global),

@@ -15,7 +15,6 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
 use rayon::prelude::*;
 
-use super::super::engine::choices;
 use super::super::limits::Limits;
 use super::super::sections::section_hash;
 use super::super::{Limit, Progress, Reduced, memory};
@@ -297,6 +296,13 @@ struct Expanded {
     /// No end is awaited any more though somebody can act.
     ended: bool,
     deadlock: bool,
+}
+
+/// The choices that vCPUs and devices have in one state, more or less.
+fn choices(machine: &Machine) -> usize {
+    let vcpus = machine.vcpus.iter().map(|vcpu| vcpu.frames.len());
+    let devices = machine.devices.iter().map(|device| device.frames.len());
+    vcpus.chain(devices).sum()
 }
 
 /// Builds a [`Graph`].
