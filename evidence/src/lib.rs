@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 pub mod blame;
+pub mod distil;
 pub mod explain;
 pub mod letter;
+pub mod measure;
 pub mod page;
 pub mod replay;
 pub mod reproducer;

@@ -18,7 +18,9 @@ pub use dirtysim_check::{
 };
 #[cfg(feature = "debate")]
 pub use dirtysim_debate::{cost, debate, plot};
-pub use dirtysim_evidence::{blame, explain, letter, page, replay, reproducer, trace};
+pub use dirtysim_evidence::{
+    blame, distil, explain, letter, measure, page, replay, reproducer, trace,
+};
 #[cfg(feature = "import")]
 pub use dirtysim_logs::{import, observed};
 

@@ -283,8 +283,8 @@ impl Memo {
     ) -> EntryAt {
         let vm = source.sections.vm::<N>();
         let is_it = |memo: &Self, near: EntryAt| {
-            let near = near as usize;
-            memo.arena[near - vm.len()..near] == words[vm.clone()]
+            let key = &memo.arena[near as usize - vm.len()..near as usize];
+            vm.clone().all(|index| key[index] == words[index])
         };
         let find = |memo: &mut Self| memo.vm_entry::<L, N>(source, words);
         self.near(other as usize + OTHER, is_it, find)

@@ -256,11 +256,11 @@ impl Sections {
     /// What vCPUs' steps, their packing and the rules for them read of the threads.
     #[inline(always)]
     pub(super) fn context(&self, words: &[u64]) -> u64 {
-        self.places(words)
-            .zip(&self.contexts)
-            .fold(0, |context, (place, by_op)| {
-                context | by_op[usize::from(place.op)]
-            })
+        let mut context = 0;
+        for (thread, by_op) in self.contexts.iter().enumerate() {
+            context |= by_op[usize::from(self.place(words, thread).op)];
+        }
+        context
     }
 
     /// Where the threads' sections begin.
@@ -277,8 +277,7 @@ impl Sections {
     /// Whether some thread's section differs.
     #[inline(always)]
     pub(super) fn any_thread_changed(&self, old: &[u64], new: &[u64]) -> bool {
-        let first = self.first_thread();
-        old[first..] != new[first..]
+        (self.first_thread()..old.len()).any(|index| old[index] != new[index])
     }
 
     /// The fingerprint of a packed state: the sum of its sections' hashes, so that a step that changes some sections

@@ -1,9 +1,9 @@
 //! Blame: which ways of losing a page explain exactly the pages that differ.
 //!
 //! Somebody has a schedule and a list of pages that differ at the destination. Each way in which the machine or the
-//! VMM could be wrong (one mutation switched on; two neighbouring operations of the VMM in the other order) is applied
+//! VMM could be wrong (one mutation switched on; an operation of the VMM left out, or made earlier or later) is applied
 //! alone, with the trace's own mutations off, the schedule is replayed as far as it still can be, and the ways are ranked by how far the pages that they
-//! lose are from those that differ. That is evidence and no proof: another schedule may lose other pages, and a cause
+//! lose are from those that differ, and of those alike the VMM's own order comes before a kernel that was released. That is evidence and no proof: another schedule may lose other pages, and a cause
 //! that no candidate stands for is not among them.
 
 mod pages;
@@ -41,6 +41,60 @@ pub enum Cause {
         /// The first of the two operations, from 0 on.
         op: usize,
     },
+    /// An operation of a thread is left out.
+    LeftOut {
+        /// The thread.
+        thread: usize,
+        /// The operation, from 0 on.
+        op: usize,
+    },
+    /// An operation of a thread is made earlier or later than by one place.
+    Moved {
+        /// The thread.
+        thread: usize,
+        /// The operation, from 0 on.
+        op: usize,
+        /// Its place in the changed program, from 0 on.
+        to: usize,
+    },
+}
+
+impl Cause {
+    /// Where an operation of a thread stands in the changed program; none where it is not there.
+    fn place(self, of: usize, at: usize) -> Option<usize> {
+        match self {
+            Self::Swap { thread, op } if thread == of && at == op => Some(op + 1),
+            Self::Swap { thread, op } if thread == of && at == op + 1 => Some(op),
+            Self::LeftOut { thread, op } if thread == of => match at.cmp(&op) {
+                std::cmp::Ordering::Less => Some(at),
+                std::cmp::Ordering::Equal => None,
+                std::cmp::Ordering::Greater => Some(at - 1),
+            },
+            Self::Moved { thread, op, to } if thread == of => Some(if at == op {
+                to
+            } else if op < at && at <= to {
+                at - 1
+            } else if to <= at && at < op {
+                at + 1
+            } else {
+                at
+            }),
+            _ => Some(at),
+        }
+    }
+
+    /// How far from what somebody would think of first: a VMM's own order, then the VMM's and its devices' code, then a kernel
+    /// that was released.
+    #[must_use]
+    pub fn rank(self) -> u8 {
+        match self {
+            Self::Nothing => 0,
+            Self::Swap { .. } | Self::LeftOut { .. } | Self::Moved { .. } => 1,
+            Self::Mutation(mutation) if mutation.name().starts_with("vmm.") => 2,
+            Self::Mutation(mutation) if mutation.name().starts_with("device.") => 3,
+            Self::Mutation(_) => 4,
+        }
+    }
 }
 
 /// A candidate, and what it loses.
@@ -81,7 +135,7 @@ impl Candidate {
 pub struct Blame {
     /// What the schedule loses with every mutation off and the scenario's order as it is.
     pub unchanged: Candidate,
-    /// The candidates, the likeliest first: by difference, then by name; `unchanged` is not among them.
+    /// The candidates, the likeliest first: by difference, then by [`Cause::rank`], then by name; `unchanged` is not among them.
     pub candidates: Vec<Candidate>,
     /// The schedules under which each was tried.
     pub schedules: u64,
@@ -148,6 +202,7 @@ pub fn blame(
         });
     let mut candidates: Vec<Candidate> = mutations
         .chain(swaps)
+        .chain(edits(scenario))
         .map(|(cause, name)| judge(cause, name, &unchanged.lost))
         .collect::<Option<_>>()?;
     rank(&mut candidates);
@@ -158,10 +213,67 @@ pub fn blame(
     })
 }
 
+/// Operations left out, and moved by more than one place. What is gone to by number stays, so that only programs without a jump
+/// have any.
+fn edits(scenario: &Scenario) -> Vec<(Cause, String)> {
+    let mut found = Vec::new();
+    for (thread, program) in scenario.machine.programs.iter().enumerate() {
+        if program.iter().any(jumps) {
+            continue;
+        }
+        let word = |op: usize| format!("{}, {}", op + 1, op_words(scenario, &program[op]));
+        for op in (0..program.len()).filter(|&op| can_move(&program[op])) {
+            let left_out = Cause::LeftOut { thread, op };
+            found.push((left_out, format!("left out: operation {}", word(op))));
+            let to = (0..program.len()).filter(|&to| op.abs_diff(to) > 1 && can_move(&program[to]));
+            for to in to {
+                // Past a like operation is the same program.
+                let between = if to > op { op + 1..=to } else { to..=op - 1 };
+                if program[between].iter().any(|other| *other == program[op]) {
+                    continue;
+                }
+                let place = if to > op { "behind" } else { "in front of" };
+                let name = format!(
+                    "moved: operation {}, {place} operation {}",
+                    word(op),
+                    word(to)
+                );
+                found.push((Cause::Moved { thread, op, to }, name));
+            }
+        }
+    }
+    found
+}
+
+/// Whether an operation goes elsewhere in the program, by number.
+fn jumps(op: &Op) -> bool {
+    matches!(op, Op::OnError(_) | Op::Again(_) | Op::PassUnless(_))
+}
+
+/// Whether an operation may stand elsewhere or be left out: not what stops the guest and waits for that, nor the end.
+fn can_move(op: &Op) -> bool {
+    !matches!(
+        op,
+        Op::Kick(_)
+            | Op::WaitKicked
+            | Op::WaitStopped
+            | Op::WaitRunning
+            | Op::Resume
+            | Op::Lock(_)
+            | Op::Unlock(_)
+            | Op::Signal(_)
+            | Op::WaitSignal(_)
+            | Op::JoinThread(_)
+            | Op::Checkpoint
+            | Op::Finish(_)
+    )
+}
+
 fn rank(candidates: &mut [Candidate]) {
     candidates.sort_by(|a, b| {
         a.difference()
             .cmp(&b.difference())
+            .then_with(|| a.cause.rank().cmp(&b.cause.rank()))
             .then_with(|| a.name.cmp(&b.name))
     });
 }
@@ -258,8 +370,6 @@ fn can_swap(first: &Op, second: &Op) -> bool {
         (first, second),
         (Op::Kick(_), Op::WaitStopped | Op::WaitKicked)
     );
-    // What is gone to by number does not move.
-    let jumps = |op: &Op| matches!(op, Op::OnError(_) | Op::Again(_) | Op::PassUnless(_));
     !one && !jumps(first) && !jumps(second) && first != second
 }
 
@@ -280,6 +390,13 @@ fn lost_by(
             dirtysim_model::mutated::switch_on(&mut changed.machine, mutation)
         }
         Cause::Swap { thread, op } => changed.machine.programs[thread].swap(op, op + 1),
+        Cause::LeftOut { thread, op } => {
+            changed.machine.programs[thread].remove(op);
+        }
+        Cause::Moved { thread, op, to } => {
+            let moved = changed.machine.programs[thread].remove(op);
+            changed.machine.programs[thread].insert(to, moved);
+        }
     }
     dirtysim_model::op::ahead::look_ahead(&mut changed.machine);
     nearest(

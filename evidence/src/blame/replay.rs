@@ -82,7 +82,11 @@ fn follow<'m, L: Layout>(
                     run.take(step);
                 }
             }
-            Matching::Name => run.take_by_name(step, op, name),
+            Matching::Name => {
+                if let Some(op) = op {
+                    run.take_by_name(step, op, name);
+                }
+            }
         }
         if is_possible(recorded, &original, step) {
             apply(recorded, &mut original, step);
@@ -99,20 +103,11 @@ fn op_of<L: Layout>(state: &State<L>, actor: Actor) -> u16 {
     }
 }
 
-/// Where an operation stands under the cause.
-fn moved(cause: Cause, actor: Actor, op: u16) -> u16 {
-    match cause {
-        Cause::Swap { thread, op: first } if actor == Actor::Thread(thread as u8) => {
-            let first = first as u16;
-            if op == first {
-                first + 1
-            } else if op == first + 1 {
-                first
-            } else {
-                op
-            }
-        }
-        _ => op,
+/// Where an operation stands under the cause; none where it is left out.
+fn moved(cause: Cause, actor: Actor, op: u16) -> Option<u16> {
+    match actor {
+        Actor::Thread(thread) => Some(cause.place(usize::from(thread), usize::from(op))? as u16),
+        Actor::Vcpu(_) | Actor::Device(_) => Some(op),
     }
 }
 

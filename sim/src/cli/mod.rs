@@ -7,9 +7,11 @@ mod blame;
 mod bugs;
 mod check;
 mod ci;
+mod compare;
 pub mod cost;
 mod coverage;
 mod debate;
+mod distil;
 mod explain;
 mod export;
 pub mod help;
@@ -19,6 +21,7 @@ mod kind;
 mod letter;
 mod list;
 mod liveness;
+mod log;
 mod new;
 mod orders;
 mod page;
@@ -85,6 +88,8 @@ enum Command {
     /// because it had the fingerprint of another; or by themselves, where it says so (`--no-reduction`, two vCPUs or more,
     /// no mutation).
     Check(check::CheckArgs),
+    /// Two orders on the same machines: verdicts, cost, and the schedule that one does not survive
+    Compare(compare::CompareArgs),
     /// Every order of the final steps: which are safe, and the weakest constraints that make them so
     Orders(orders::OrdersArgs),
     /// Run traces again; say where a real kernel and the model differ
@@ -95,6 +100,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Every event of a page, in a log or a trace, and what became of it
     Page(page::PageArgs),
+    /// A small scenario from a log: the machine and the order that it shows, ready for `check`
+    Distil(distil::DistilArgs),
     /// Rank what could have lost exactly these pages
     Blame(blame::BlameArgs),
     /// One text with question, verdict, story and the scenario itself, that a reader can check
@@ -167,11 +174,13 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(args) => run::run(args, global),
         Command::Check(args) => check::run(args, global),
+        Command::Compare(args) => compare::run(args, global),
         Command::Orders(args) => orders::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
         Command::Explain(args) => explain::run(args, global),
         Command::Page(args) => page::run(args, global),
+        Command::Distil(args) => distil::run(args, global),
         Command::Blame(args) => blame::run(args, global),
         Command::Report(args) => letter::run(args, global),
         Command::Export(args) => export::run(args, global),

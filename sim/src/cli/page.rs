@@ -1,20 +1,20 @@
 //! `dirtysim page`: every event of a page in a log or a trace, and what became of it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::kind::{self, Wanted};
+use super::log::events_of;
 use super::report::grouped;
 use super::schedule::Schedule;
 use super::{CliError, CliResult, Global, Report};
 use crate::blame::page_of;
 use crate::explain::Story;
 use crate::import::detect::{Detected, detect_file};
-use crate::import::{LogOptions, import_logs};
 use crate::observed::CheckConfig;
 use crate::page::log::Follower;
 use crate::page::names::{Memory, Named, PagesError, parse, read_list};
@@ -96,22 +96,29 @@ impl PageArgs {
             names.push(named);
         }
         if let Some(path) = &self.pages {
-            let file = path.display().to_string();
-            let input = File::open(path)
-                .map_err(|error| CliError(format!("{file}: cannot read: {error}")))?;
-            // A dump that differs at every byte names a page four thousand times.
-            read_list(BufReader::new(input), &file, memory, |named| {
-                if names.last() != Some(&named) {
-                    names.push(named);
-                }
-                Ok(())
-            })
-            .map_err(|error: PagesError| CliError(error.to_string()))?;
+            names.extend(read_names(path, memory)?);
         }
         let mut seen = std::collections::BTreeSet::new();
         names.retain(|named| seen.insert(named.clone()));
         Ok(names)
     }
+}
+
+/// The pages of a list.
+pub(super) fn read_names(path: &Path, memory: Memory) -> Result<Vec<Named>, CliError> {
+    let file = path.display().to_string();
+    let input =
+        File::open(path).map_err(|error| CliError(format!("{file}: cannot read: {error}")))?;
+    let mut names: Vec<Named> = Vec::new();
+    // A dump that differs at every byte names a page four thousand times.
+    read_list(BufReader::new(input), &file, memory, |named| {
+        if names.last() != Some(&named) {
+            names.push(named);
+        }
+        Ok(())
+    })
+    .map_err(|error: PagesError| CliError(error.to_string()))?;
+    Ok(names)
 }
 
 pub(super) fn run(args: &PageArgs, _global: &Global) -> CliResult {
@@ -120,28 +127,16 @@ pub(super) fn run(args: &PageArgs, _global: &Global) -> CliResult {
     args.config()
         .check()
         .map_err(|complaint| *complaint.at(&name, 0))?;
-    let (pages, unknown, kind) = match detect_file(path) {
-        Ok(Detected::Log(kind)) => {
-            let input = File::open(path)
-                .map_err(|error| CliError(format!("{name}: cannot read: {error}")))?;
-            let options = LogOptions {
-                from: Some(kind),
-                pids: args.pid.clone(),
-                check: args.config(),
-                title: None,
-            };
-            let mut whole = tempfile::tempfile()?;
-            import_logs(vec![(name.clone(), input)], &mut whole, &options)?;
-            whole.rewind()?;
-            let reader = TraceReader::new(BufReader::new(whole), &name)?;
+    let is_log = matches!(detect_file(path), Ok(Detected::Log(_)));
+    let (pages, unknown, kind) = match events_of(path, &args.pid, args.config())? {
+        Some(reader) if is_log => {
             let (pages, unknown) = observed(args, reader)?;
             (pages, unknown, "log")
         }
-        Ok(Detected::KvmJsonl) | Ok(Detected::Unknown) => {
+        _ => {
             kind::check(path, Wanted::Trace)?;
             trace(args, path, &name)?
         }
-        _ => trace(args, path, &name)?,
     };
     Ok(report(args, &name, kind, &pages, &unknown))
 }
