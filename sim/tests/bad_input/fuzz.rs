@@ -170,6 +170,13 @@ const TO_LOGS: [&[&str]; 6] = [
 const IMPORTED: &str = "imported.trace.jsonl";
 const REPLAY: [&str; 4] = ["replay", IMPORTED, "--search-steps", "20000"];
 
+/// Files of one kind, the name of what is made of one of them, and what is done with that.
+type Kind = (
+    Vec<PathBuf>,
+    &'static str,
+    &'static [&'static [&'static str]],
+);
+
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("DIRTYSIM_FUZZ") else {
         return SEEDS;
@@ -257,7 +264,7 @@ fn try_out(dir: &Path, args: &[&str]) -> Option<String> {
 fn whatever_stands_in_a_file_a_command_ends_with_one_of_its_exit_codes() {
     let dir = tempfile::tempdir().expect("a directory");
     fs::write(dir.path().join("pages"), "gfn 0x0\n").expect("written");
-    let kinds: [(Vec<PathBuf>, &str, &[&[&str]]); 3] = [
+    let kinds: [Kind; 3] = [
         (
             files("../check/scenarios", ".toml"),
             "it.toml",
