@@ -250,7 +250,11 @@ fn an_editor_gets_the_keys_that_the_reader_knows() {
     let steps = schema["$defs"]["step"]["anyOf"][0]["enum"].as_array();
     assert!(steps.is_some_and(|steps| steps.contains(&"harvest-rings".into())));
     let output = dirtysim(dir.path(), &["schema", "trace"]);
-    assert!(said(&output).contains("json-schema.org"), "{}", said(&output));
+    assert!(
+        said(&output).contains("json-schema.org"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
@@ -280,8 +284,14 @@ fn a_file_that_is_watched_is_checked_again_when_it_changes() {
     child.kill().expect("it still watches");
     let _ = child.wait();
     assert_eq!(first.as_deref(), Some("my: holds, as expected"));
-    assert_eq!(second.as_deref(), Some("my: violated (no_dirty_page_lost), NOT as expected"));
-    for arguments in [&["check", "--watch"][..], &["check", "--watch", "kernel-docs"]] {
+    assert_eq!(
+        second.as_deref(),
+        Some("my: violated (no_dirty_page_lost), NOT as expected")
+    );
+    for arguments in [
+        &["check", "--watch"][..],
+        &["check", "--watch", "kernel-docs"],
+    ] {
         let output = dirtysim(dir.path(), arguments);
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     }
