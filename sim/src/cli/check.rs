@@ -18,7 +18,7 @@ use crate::first;
 use crate::mutated::acted;
 use crate::scenario::{Expect, Scenario, about_liveness};
 use crate::search::minimal::{Minimal, minimal};
-use crate::search::{self, Options, Reductions, Rule, Violation};
+use crate::search::{self, Options, Reductions, Rule, Violation, memory};
 use crate::shrink::Budget;
 
 /// Arguments of `dirtysim check`.
@@ -226,11 +226,9 @@ fn once(args: &CheckArgs, global: &Global) -> CliResult {
 
 /// What making a counterexample short may cost: the usual, or what the search's own limit leaves room for.
 pub(super) fn shrink_budget(options: &Options) -> Budget {
-    let usual = Budget::default();
-    let room = options.max_memory_bytes.unwrap_or(u64::MAX) / Budget::BYTES_PER_STATE;
     Budget {
-        states: usual.states.min(room),
-        ..usual
+        bytes: memory::for_a_search(options.max_memory_bytes),
+        ..Budget::default()
     }
 }
 

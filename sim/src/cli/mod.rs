@@ -16,6 +16,7 @@ mod explain;
 mod export;
 pub mod help;
 mod import;
+mod input;
 mod kind;
 mod letter;
 mod list;

@@ -70,17 +70,22 @@ impl Subject {
 
 /// What is said of a subject that nobody came to, because the command was interrupted before.
 pub(crate) fn not_begun(kind: &str, name: &str) -> Subject {
+    cut(kind, name, "not begun")
+}
+
+/// What is said of a subject whose verdict an interrupt came before; `how` says how far it was.
+pub(crate) fn cut(kind: &str, name: &str, how: &str) -> Subject {
     let mut json = Map::new();
     json.insert(kind.into(), name.into());
     json.insert("verdict".into(), Verdict::Inconclusive.name().into());
     json.insert("as_expected".into(), false.into());
     json.insert("coverage".into(), "truncated".into());
-    json.insert("limit".into(), "interrupt".into());
+    json.insert("limit".into(), search::Limit::Interrupt.name().into());
     Subject {
         verdict: Verdict::Inconclusive,
         as_expected: false,
         json,
-        text: format!("{name}: inconclusive\n  not begun: interrupted\n"),
+        text: format!("{name}: inconclusive\n  {how}: interrupted\n"),
     }
 }
 
