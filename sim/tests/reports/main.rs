@@ -85,6 +85,26 @@ fn what_loses_a_page_does_not_hold() {
 }
 
 #[test]
+fn the_kernels_record_is_written_once_a_run() {
+    let overflows = Some(Invariant::RingNeverOverflows);
+    for (name, text, broken) in [
+        (
+            "ring-full-again-and-again",
+            include_str!("steal-time/ring-full-again-and-again.toml"),
+            overflows,
+        ),
+        (
+            "waits-after-exit-31",
+            include_str!("steal-time/waits-after-exit-31.toml"),
+            None,
+        ),
+        ("x86", include_str!("steal-time/x86.toml"), None),
+    ] {
+        all_say(name, text, broken);
+    }
+}
+
+#[test]
 fn an_ioctl_that_was_refused_is_told_and_can_be_caught() {
     let text = include_str!("refused/get-without-a-log.toml");
     all_say("get-without-a-log", text, None);
