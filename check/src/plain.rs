@@ -10,6 +10,15 @@ const LEAST_COLUMNS: usize = 8;
 /// `text` without what a terminal would obey: control characters but line feeds and tabs, and characters that turn the
 /// direction of writing, are shown as `\u{1b}`.
 pub fn printable(text: &str) -> Cow<'_, str> {
+    shown(text, |c| c.escape_unicode().to_string())
+}
+
+/// The same for JSON, whose strings may hold such characters as they are: there they are shown as `\u001b`, and mean the same.
+pub fn printable_json(text: &str) -> Cow<'_, str> {
+    shown(text, |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+fn shown(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     let obeyed = |c: char| {
         c.is_control() && !matches!(c, '\n' | '\t')
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -20,7 +29,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if obeyed(c) {
-            shown.extend(c.escape_unicode());
+            shown.push_str(&escape(c));
         } else {
             shown.push(c);
         }
@@ -51,7 +60,7 @@ pub fn paragraph(out: &mut String, text: &str, first: &str, rest: &str, columns:
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::{printable, printable_json};
 
     #[test]
     fn a_terminal_gets_nothing_to_obey() {
@@ -63,5 +72,6 @@ mod tests {
             printable("zwölf\tBoxkämpfer\n日本"),
             "zwölf\tBoxkämpfer\n日本"
         );
+        assert_eq!(printable_json("\"a\u{7f}\u{9b}ä\""), "\"a\\u007f\\u009bä\"");
     }
 }

@@ -1,7 +1,7 @@
 //! `dirtysim import`: other tools' logs into traces.
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -15,6 +15,7 @@ use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::import::detect::{Detected, LogKind, detect_file};
 use crate::import::{ImportError, ImportSummary, LogOptions, import_kvm_jsonl, import_logs};
 use crate::observed::{CheckConfig, Weight};
+use crate::plain::printable_json;
 use crate::trace::PendingFile;
 
 /// Arguments of `dirtysim import`.
@@ -131,7 +132,11 @@ impl Output {
             Self::File(file) => file.keep().map_err(ImportError::Write)?,
             Self::Stdout(mut whole) => {
                 whole.rewind()?;
-                io::copy(&mut whole, &mut io::stdout().lock())?;
+                let mut out = BufWriter::new(io::stdout().lock());
+                for line in BufReader::new(whole).lines() {
+                    writeln!(out, "{}", printable_json(&line?))?;
+                }
+                out.flush()?;
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use super::CliError;
 use crate::explain;
 use crate::fidelity;
 use crate::mutated::Acted;
-use crate::plain::printable;
+use crate::plain::{printable, printable_json};
 pub(crate) use crate::plot::grouped;
 use crate::refused::Refused;
 use crate::scenario::{Expect, Scenario};
@@ -202,7 +202,7 @@ impl Report {
     pub(crate) fn print(&self, json: bool) -> ExitCode {
         let mut text = String::new();
         if json {
-            text = format!("{}\n", self.document());
+            text = format!("{}\n", printable_json(&self.document().to_string()));
         } else {
             text.push_str(&printable(&self.head));
             for subject in &self.subjects {

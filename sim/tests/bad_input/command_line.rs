@@ -221,3 +221,34 @@ fn an_interrupt_claims_nothing_that_was_not_done() {
         assert!(!at.join("page").exists());
     }
 }
+
+#[test]
+fn what_a_log_says_reaches_no_terminal_as_an_escape() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path();
+    let line = "  li\u{7f}\u{9b}e-4250    [001] .....   101.000092: kvm_dirty_ring_reset: ring 1: dirty 0x2 reset 0x2 (used 0)\n";
+    fs::write(at.join("it.log"), line).expect("written");
+    let imported = ran(at, &["import", "it.log", "--from", "ftrace"]).1.stdout;
+    let said = String::from_utf8(imported).expect("text");
+    assert!(said.contains("li\\u007f\\u009be"), "{said}");
+    // In a file it stands as it was, and means the same.
+    ran(
+        at,
+        &[
+            "import",
+            "it.log",
+            "--from",
+            "ftrace",
+            "-o",
+            "it.trace.jsonl",
+        ],
+    );
+    let rows = |text: &str| -> Vec<serde_json::Value> {
+        let lines = text.lines();
+        lines
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
+    };
+    let written = fs::read_to_string(at.join("it.trace.jsonl")).expect("written");
+    assert_eq!(rows(&said)[1..], rows(&written)[1..]);
+}
