@@ -38,8 +38,8 @@ fn main() -> ExitCode {
     println!("|---|---|---|---|---|---|");
     let mut behind = Vec::new();
     for scenario in scenarios() {
-        let found =
-            SCHEDULERS.map(|scheduler| median_schedules(&scenario, scheduler, most).schedules);
+        let found = SCHEDULERS
+            .map(|scheduler| median_schedules(&scenario, scheduler, most, &|| true).schedules);
         let words =
             found.map(|median| median.map_or(format!("> {most}"), |median| median.to_string()));
         let best = found[..3].iter().flatten().min().copied();

@@ -4,27 +4,45 @@
 
 use dirtysim_model::machine::{Arch, Kernel, Machine, Mmu};
 
-/// The parts of a machine that no recorded kernel has, as phrases.
+/// A phrase for each kernel version that was not seen, by their order in [`Kernel::ALL`].
+macro_rules! at_linux {
+    ($kernel:expr, $what:literal, $seen:literal) => {
+        match $kernel {
+            Kernel::V6_1 => concat!($what, " at Linux 6.1 (seen: ", $seen, ")"),
+            Kernel::V6_12 => concat!($what, " at Linux 6.12 (seen: ", $seen, ")"),
+            Kernel::V6_18 => concat!($what, " at Linux 6.18 (seen: ", $seen, ")"),
+            Kernel::V7_2 => concat!($what, " at Linux 7.2 (seen: ", $seen, ")"),
+            Kernel::V7_3 => concat!($what, " at Linux 7.3 (seen: ", $seen, ")"),
+        }
+    };
+}
+
+/// The parts of a machine that no kernel was seen with, as phrases: by architecture, MMU and kernel version. What was seen are results of
+/// calls, recorded or in lockstep; no order of steps within a call ever was.
 #[must_use]
 pub fn never_seen(machine: &Machine) -> Vec<&'static str> {
+    let kernel = machine.kernel;
     let mut parts = Vec::new();
-    match machine.arch {
-        Arch::X86 if machine.mmu == Mmu::TwoDimensional => {
-            parts.push("x86's two-dimensional MMU and its lockless page fault");
+    match (machine.arch, machine.mmu) {
+        (Arch::Arm64, _) if matches!(kernel, Kernel::V6_12 | Kernel::V7_3) => {}
+        (Arch::Arm64, _) => parts.push(at_linux!(kernel, "KVM on arm64", "6.12, 7.3")),
+        (Arch::X86, Mmu::TwoDimensional) if matches!(kernel, Kernel::V6_12 | Kernel::V7_3) => {}
+        (Arch::X86, Mmu::TwoDimensional) => {
+            parts.push(at_linux!(kernel, "x86's two-dimensional MMU", "6.12, 7.3"));
         }
-        Arch::Riscv => parts.push("KVM on RISC-V"),
-        Arch::Loongarch => parts.push("KVM on LoongArch"),
-        Arch::S390 => parts.push("KVM on s390"),
-        Arch::X86 | Arch::Arm64 => {}
+        (Arch::X86, Mmu::Shadow) if kernel == Kernel::V6_18 => {}
+        (Arch::X86, Mmu::Shadow) => {
+            parts.push(at_linux!(kernel, "x86's shadow paging", "6.18"));
+        }
+        (Arch::Riscv, _) => parts.push("KVM on RISC-V"),
+        (Arch::Loongarch, _) => parts.push("KVM on LoongArch"),
+        (Arch::S390, _) => parts.push("KVM on s390"),
     }
     if machine.pml {
         parts.push("the page-modification log (PML)");
     }
     if machine.slots.iter().any(|slot| slot.as_id > 0) {
         parts.push("slots in a second address space");
-    }
-    if machine.kernel == Kernel::V6_1 {
-        parts.push("Linux 6.1");
     }
     parts
 }
@@ -75,6 +93,15 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_was_not_recorded_is_named() {
+        let arm64 = Machine::new(Arch::Arm64, Kernel::V7_2, false);
+        assert_eq!(
+            never_seen(&arm64),
+            ["KVM on arm64 at Linux 7.2 (seen: 6.12, 7.3)"]
+        );
+    }
+
+    #[test]
     fn a_kernel_that_an_architecture_did_not_have_or_that_nobody_read_is_told_apart() {
         let unknown: Vec<(Arch, Kernel)> = Arch::ALL
             .iter()
@@ -93,9 +120,8 @@ mod tests {
         assert_eq!(
             never_seen(&x86),
             [
-                "x86's two-dimensional MMU and its lockless page fault",
+                "x86's two-dimensional MMU at Linux 6.1 (seen: 6.12, 7.3)",
                 "the page-modification log (PML)",
-                "Linux 6.1"
             ]
         );
         for arch in [Arch::Riscv, Arch::Loongarch, Arch::S390] {

@@ -45,11 +45,15 @@ pub struct Reproduced {
 /// PCT as it is used for bugs: three changes of priority.
 pub const PCT: Scheduler = Scheduler::Pct { depth: 4 };
 
+/// Asked now and then whether to go on.
+pub type GoOn<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// Looks for what `scenario` expects to break, and shrinks what it finds. The same on any number of threads.
 ///
-/// None: it was not found within [`MOST_SCHEDULES`] of either scheduler, or the scenario expects to hold.
+/// None: it was not found within [`MOST_SCHEDULES`] of either scheduler, or before it was not to go on, or the scenario
+/// expects to hold.
 #[must_use]
-pub fn reproduce(scenario: &Scenario, budget: Budget) -> Option<Reproduced> {
+pub fn reproduce(scenario: &Scenario, budget: Budget, go_on: GoOn<'_>) -> Option<Reproduced> {
     let Expect::Violated(invariant) = scenario.expected() else {
         return None;
     };
@@ -64,11 +68,13 @@ pub fn reproduce(scenario: &Scenario, budget: Budget) -> Option<Reproduced> {
             scheduler,
             keep_going: false,
         };
-        let outcome = run::run(scenario, &options, &|_| true);
+        let outcome = run::run(scenario, &options, &|_| go_on());
         outcome.failure.is_some().then_some((scheduler, outcome))
     })?;
     let failure = outcome.failure?;
-    let shrunk = shrink::shrink(scenario, &failure.steps, invariant, budget, &mut |_| true)?;
+    let shrunk = shrink::shrink(scenario, &failure.steps, invariant, budget, &mut |_| {
+        go_on()
+    })?;
     Some(Reproduced {
         invariant,
         scheduler,
@@ -90,9 +96,14 @@ pub struct Median {
 }
 
 /// The median of the schedules until a scheduler found it, of at most `most`; of an even number of ranges, the lower of the two in
-/// the middle.
+/// the middle. Where it was not to go on, it says nothing.
 #[must_use]
-pub fn median_schedules(scenario: &Scenario, scheduler: Scheduler, most: u64) -> Median {
+pub fn median_schedules(
+    scenario: &Scenario,
+    scheduler: Scheduler,
+    most: u64,
+    go_on: GoOn<'_>,
+) -> Median {
     let mut counts: Vec<u64> = (0..SEED_RANGES)
         .filter_map(|range| {
             let first = range * RANGE_DISTANCE;
@@ -101,7 +112,7 @@ pub fn median_schedules(scenario: &Scenario, scheduler: Scheduler, most: u64) ->
                 scheduler,
                 keep_going: false,
             };
-            let outcome = run::run(scenario, &options, &|_| true);
+            let outcome = run::run(scenario, &options, &|_| go_on());
             outcome.failure.map(|_| outcome.schedules)
         })
         .collect();
@@ -112,14 +123,14 @@ pub fn median_schedules(scenario: &Scenario, scheduler: Scheduler, most: u64) ->
     }
 }
 
-/// The states that the search knows when it finds the bug; none if a limit comes first.
+/// The states that the search knows when it finds the bug; none if a limit comes first, or it was not to go on.
 #[must_use]
-pub fn states_until_found(scenario: &Scenario) -> Option<u64> {
+pub fn states_until_found(scenario: &Scenario, go_on: GoOn<'_>) -> Option<u64> {
     let options = search::Options {
         max_states: Some(MOST_STATES),
         counterexample: false,
         ..search::Options::default()
     };
-    let report = search::check(scenario, &options, &|_| true).ok()?;
+    let report = search::check(scenario, &options, &|_| go_on()).ok()?;
     report.violation.map(|_| report.states)
 }

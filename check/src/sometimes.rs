@@ -3,6 +3,7 @@
 //! An invariant that holds because nothing ever happened holds in vain. Each claim says in which scenarios it is
 //! expected at all.
 
+use dirtysim_model::kernel::soft_limit;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::{self, Op, Until};
 use dirtysim_model::state::State;
@@ -360,7 +361,9 @@ impl Facts {
         choice: Choice,
     ) {
         let v = &state.vcpus[vcpu];
-        self.insert(Sometimes::SoftFull, v.request);
+        let compared = machine.kernel.soft_full_is_compared() && v.ring.size() > 0;
+        let full = compared && v.ring.used() >= soft_limit(machine, v.ring.size());
+        self.insert(Sometimes::SoftFull, v.request || full);
         self.insert(Sometimes::ExitRingFull, v.exit == Exit::DirtyRingFull);
         self.insert(Sometimes::PmlHeld, !v.pml.is_empty());
         let frame = match (v.pc, choice) {

@@ -9,6 +9,8 @@
 mod constraints;
 mod part;
 
+use std::time::Instant;
+
 use crate::scenario::{Expect, Scenario, ScenarioError};
 use crate::search::minimal::{Minimal, minimal};
 use crate::search::{self, Coverage, Limit, Options, Verdict, Violation};
@@ -193,10 +195,14 @@ pub fn orders(
         });
         counterexamples.push(match breaks.min_by_key(|order| order.depth) {
             Some(order) => {
+                let begun = Instant::now();
                 let (scenario, report) = judge(&order.steps, true)?;
+                let in_time = || options.max_time.is_none_or(|most| begun.elapsed() < most);
                 report.violation.map(|violation| Counterexample {
                     order: order.steps.clone(),
-                    minimal: minimal(&scenario, &violation, budget, &|_| watch(&IDLE)),
+                    minimal: minimal(&scenario, &violation, budget, &|_| {
+                        watch(&IDLE) && in_time()
+                    }),
                     scenario,
                     violation,
                 })

@@ -29,6 +29,8 @@ scenarios!(
     "x86-pml-enabled-late",
     "two-resets",
     "s390-mark-during-get",
+    "s390-unmapped-page",
+    "x86-emulated-string",
     "vmm/qemu-bitmap",
     "vmm/qemu-bitmap-vhost",
     "vmm/qemu-ring",

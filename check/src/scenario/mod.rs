@@ -6,6 +6,7 @@
 mod builtin;
 pub mod enclosed;
 mod error;
+pub mod keys;
 mod machine;
 mod node;
 mod reach;

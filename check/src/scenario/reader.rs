@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::error::{ScenarioError, nearest};
+use super::keys;
 use super::node::{Kind, Node};
 
 pub(super) type Result<T> = std::result::Result<T, Box<ScenarioError>>;
@@ -72,6 +73,7 @@ impl<'a> Table<'a> {
 
     /// Complains about the first key that nobody took.
     pub(super) fn finish(self) -> Result<()> {
+        keys::note(&self.name, &self.taken);
         for (key, _) in self.rows {
             let Kind::Text(word) = &key.kind else {
                 continue;

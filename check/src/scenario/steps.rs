@@ -868,16 +868,18 @@ impl Writer<'_> {
                 }
                 self.program.push(Op::JoinThread(thread as u8));
             }
-            Word::HostAge => {
+            Word::HostAge | Word::HostUnmap => {
+                let unmap = word == Word::HostUnmap;
+                let name = if unmap { "host-unmap" } else { "host-age" };
                 let Some(node) = table.get("page") else {
                     return source.error(
                         &table.span,
-                        "`host-age` without `page`",
-                        "write { step = \"host-age\", page = 0 }",
+                        format!("`{name}` without `page`"),
+                        format!("write {{ step = \"{name}\", page = 0 }}"),
                     );
                 };
                 let frame = self.parts.frame(source, node)?;
-                self.program.push(Op::HostAge(op::HostAge { frame }));
+                self.program.push(Op::HostAge(op::HostAge { frame, unmap }));
             }
             Word::PreFault => self.pre_fault(&mut table)?,
             Word::DropFree => {

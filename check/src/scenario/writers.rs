@@ -1,7 +1,7 @@
 //! `[writers]`: who stores to guest memory, how often, and where it is logged.
 
-use dirtysim_model::machine::DeviceConfig;
 use dirtysim_model::machine::WriterLog;
+use dirtysim_model::machine::{Arch, DeviceConfig};
 use dirtysim_model::state::vcpu::UNLIMITED;
 
 use super::machine::Parts;
@@ -42,7 +42,10 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
         read_vcpu(source, node, parts)?;
     }
     if let Some(node) = table.get("kernel_record") {
-        read_record(source, node, parts)?;
+        read_record(source, node, parts, false)?;
+    }
+    if let Some(node) = table.get("emulated_stores") {
+        read_record(source, node, parts, true)?;
     }
     writers.its_save = read_tables(source, table.get("its_save"), "its_save", parts)?;
     writers.pending_save = read_tables(source, table.get("pending_save"), "pending_save", parts)?;
@@ -138,33 +141,51 @@ fn read_stores(source: Source<'_>, table: &mut Table<'_>, least: u64) -> Result<
     Ok(Some(stores as u8))
 }
 
-/// A record that the kernel keeps in guest memory and updates in the context of a vCPU: steal time, a clock.
-fn read_record(source: Source<'_>, node: &Node, parts: &mut Parts) -> Result<()> {
-    let mut table = Table::new(source, node, "`kernel_record`")?;
-    let Some(updates) = table.integer("updates", 1..=MOST_STORES)? else {
+/// A record that the kernel keeps in guest memory and updates in the context of a vCPU: steal time, a clock. Or stores of the guest that
+/// it emulates: any number within KVM_RUN, with no look at the ring between them.
+fn read_record(source: Source<'_>, node: &Node, parts: &mut Parts, emulated: bool) -> Result<()> {
+    let (name, count) = if emulated {
+        ("emulated_stores", "stores")
+    } else {
+        ("kernel_record", "updates")
+    };
+    let example = format!("write {{ {count} = 1, page = 3 }}");
+    if emulated && parts.machine.arch != Arch::X86 {
         return source.error(
             &node.span,
-            "`kernel_record` without `updates`",
-            "write { updates = 1, page = 3 }",
+            format!("`{name}` on {}", parts.machine.arch.name()),
+            "leave it out, or write arch = \"x86\": KVM emulates string instructions there alone",
         );
+    }
+    let mut table = Table::new(source, node, format!("`{name}`"))?;
+    let Some(updates) = table.integer(count, 1..=MOST_STORES)? else {
+        return source.error(&node.span, format!("`{name}` without `{count}`"), example);
     };
     let Some(page) = table.get("page") else {
-        return source.error(
-            &node.span,
-            "`kernel_record` without `page`",
-            "write { updates = 1, page = 3 }",
-        );
+        return source.error(&node.span, format!("`{name}` without `page`"), example);
     };
     let frame = parts.frame(source, page)?;
-    let log = table.get("log").map_or(Ok(WriterLog::Right), |node| {
-        reader::pick(source, node, "log", &LOGS)
-    })?;
+    let log = if emulated {
+        WriterLog::Right
+    } else {
+        table.get("log").map_or(Ok(WriterLog::Right), |node| {
+            reader::pick(source, node, "log", &LOGS)
+        })?
+    };
     let vcpus = parts.machine.vcpus.len() as u64;
     let only = table.integer("vcpu", 0..=vcpus - 1)?;
     table.finish()?;
     for (id, vcpu) in parts.machine.vcpus.iter_mut().enumerate() {
         if only.is_none_or(|only| only == id as u64) {
+            if vcpu.steal > 0 {
+                return source.error(
+                    &node.span,
+                    format!("`kernel_record` and `emulated_stores` of vCPU {id}"),
+                    "write one of them, or give each a `vcpu` of its own",
+                );
+            }
             vcpu.steal = updates as u8;
+            vcpu.own_stores = emulated;
             vcpu.steal_frame = frame;
             vcpu.steal_log = log;
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{Invariant, Invariants};
@@ -13,9 +12,10 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 
 use super::block::RecordLayout;
+use super::limits::Limits;
 use super::sections::Sections;
 use super::source::Source;
-use super::{Limit, Options, Progress, Watch, memory};
+use super::{Limit, Options, Watch};
 use crate::refused::Refused;
 use crate::sometimes::Seen;
 
@@ -34,9 +34,7 @@ pub(super) struct Search<'a, L: Layout> {
     pub(super) symmetry: Symmetry,
     pub(super) rules: Rules,
     pub(super) target: Option<Invariant>,
-    pub(super) limit_bytes: u64,
-    pub(super) deadline: Option<Instant>,
-    pub(super) watch: Watch<'a>,
+    pub(super) limits: Limits<'a>,
     refused: Mutex<BTreeSet<Refused>>,
 }
 
@@ -58,11 +56,7 @@ impl<'a, L: Layout> Search<'a, L> {
             symmetry: Symmetry::of(machine, start, wanted.pages, wanted.vcpus),
             rules,
             target,
-            limit_bytes: options
-                .max_memory_bytes
-                .unwrap_or_else(memory::default_limit_bytes),
-            deadline: options.max_time.map(|time| Instant::now() + time),
-            watch,
+            limits: Limits::new(options, watch),
             refused: Mutex::default(),
         }
     }
@@ -86,20 +80,6 @@ impl<'a, L: Layout> Search<'a, L> {
 
     pub(super) fn record_layout(&self) -> RecordLayout {
         RecordLayout::new(self.sections.packing().words(), self.sections.actors())
-    }
-
-    /// The limit that was reached, after telling whoever watches.
-    pub(super) fn limit_reached(&self, progress: &Progress) -> Option<Limit> {
-        if progress.bytes > self.limit_bytes {
-            return Some(Limit::Memory);
-        }
-        if self
-            .deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
-        {
-            return Some(Limit::Time);
-        }
-        (!(self.watch)(progress)).then_some(Limit::Interrupt)
     }
 
     /// The words of the representative of a state.

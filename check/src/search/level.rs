@@ -1,6 +1,6 @@
 //! One level: its states, taken block by block by the threads, become the next level's.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use dirtysim_model::oracle::parts::Part;
@@ -79,6 +79,8 @@ pub(super) struct Job {
     /// Bytes of the blocks of this level that are left, of those of the next one, and of the desks.
     bytes: AtomicU64,
     kept_bytes: u64,
+    /// Set where the next level has more states than there may be: the rest of this one is judged, and nothing is kept.
+    has_too_many: AtomicBool,
 }
 
 impl Job {
@@ -99,7 +101,12 @@ impl Job {
             frontier,
             bytes: AtomicU64::new(bytes),
             kept_bytes,
+            has_too_many: AtomicBool::new(false),
         }
+    }
+
+    fn has_too_many(&self) -> bool {
+        self.has_too_many.load(Relaxed)
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -286,7 +293,11 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let mut limit = None;
         while let Some(mut block) = self.job.take(self.owner.0) {
             limit = self.limit_reached();
-            if limit.is_some() || self.table.is_short_of(self.slack) {
+            if self.search.limits.are_too_many(self.table.len()) {
+                self.job.has_too_many.store(true, Relaxed);
+            }
+            let is_short = self.table.is_short_of(self.slack) && !self.job.has_too_many();
+            if limit.is_some() || is_short {
                 self.job.put_back(block);
                 break;
             }
@@ -323,7 +334,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
     }
 
     fn limit_reached(&self) -> Option<Limit> {
-        self.search.limit_reached(&Progress {
+        self.search.limits.reached(&Progress {
             states: self.table.len(),
             frontier: self.job.frontier,
             depth: self.job.depth,
@@ -620,7 +631,10 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         for candidate in &self.candidates {
             self.touched ^= self.table.touch(candidate.fingerprint);
         }
-        let candidates = std::mem::take(&mut self.candidates);
+        let mut candidates = std::mem::take(&mut self.candidates);
+        if self.job.has_too_many() {
+            candidates.clear();
+        }
         for candidate in &candidates {
             let new = if shared {
                 self.table.insert_shared(candidate.fingerprint)

@@ -1,5 +1,7 @@
 //! The search, level by level.
 
+use std::time::Duration;
+
 use dirtysim_model::state::layout::Layout;
 
 use super::block::Block;
@@ -12,10 +14,7 @@ use crate::run::hit;
 /// Which of the two passes over a scenario a search is.
 pub(super) enum Pass<'k> {
     /// The verdict.
-    Verdict {
-        max_states: Option<u64>,
-        keep_going: bool,
-    },
+    Verdict { keep_going: bool },
     /// The levels down to a depth, kept, for a counterexample.
     Levels {
         depth: u32,
@@ -35,14 +34,19 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
     table.add_len(1);
     let mut passed = Passed::begin(table.bytes());
     let mut kept_bytes = 0;
+    // What the level and the desks take.
+    let mut held_bytes = 0;
     loop {
         let frontier: u64 = level.iter().map(|block| block.states(layout)).sum();
         if let Pass::Levels { depth, kept } = &mut which {
             kept_bytes += level.iter().map(Block::bytes).sum::<u64>();
-            kept.push(level.clone());
-            if passed.depth == *depth {
+            let is_last = passed.depth == *depth;
+            if is_last || table.bytes() + held_bytes + kept_bytes > search.limits.bytes() {
+                kept.push(level);
+                passed.limit = (!is_last).then_some(Limit::Memory);
                 return passed;
             }
+            kept.push(level.clone());
         }
         let mut job = Job::new(level, passed.depth, frontier, kept_bytes, &mut desks);
         let outcome = loop {
@@ -51,7 +55,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
                 Stop::Full => {
                     let slots = table.grown_slots(job.slack(search));
                     let old = table.bytes();
-                    if old + slots as u64 * 8 + job.bytes() + kept_bytes > search.limit_bytes
+                    if old + slots as u64 * 8 + job.bytes() + kept_bytes > search.limits.bytes()
                         || !memory::has_room_for(slots as u64 * 8)
                     {
                         break Some(Limit::Memory);
@@ -67,6 +71,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
         passed.peak_bytes = passed
             .peak_bytes
             .max(table.bytes() + job.bytes() + kept_bytes);
+        held_bytes = job.bytes();
         let Outcome {
             broken_at,
             broken_after,
@@ -76,7 +81,6 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
         } = job.outcome();
         passed.seen.union(seen);
         passed.transitions += transitions;
-        passed.states = table.len();
         passed.broken.union(broken_at);
         passed.broken.union(broken_after);
         if passed.found.is_none() {
@@ -89,12 +93,15 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
                 .map(|(invariant, depth)| Found { invariant, depth });
         }
         passed.limit = outcome;
-        let (keep_going, max_states) = match which {
-            Pass::Verdict {
-                keep_going,
-                max_states,
-            } => (keep_going, max_states),
-            Pass::Levels { .. } => (true, None),
+        if search.limits.are_too_many(table.len()) {
+            // This level was judged to its end, unless another limit came; the next one is not known.
+            passed.limit = passed.limit.or(Some(Limit::States));
+        } else {
+            passed.states = table.len();
+        }
+        let keep_going = match which {
+            Pass::Verdict { keep_going } => keep_going,
+            Pass::Levels { .. } => true,
         };
         if passed.limit.is_some() || (passed.found.is_some() && !keep_going) {
             return passed;
@@ -103,7 +110,7 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
             return passed;
         }
         passed.depth += 1;
-        if max_states.is_some_and(|most| passed.states >= most) {
+        if search.limits.are_enough(passed.states) {
             passed.limit = Some(Limit::States);
             return passed;
         }
@@ -114,8 +121,8 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
             depth: passed.depth,
             bytes: passed.peak_bytes,
         };
-        if !(search.watch)(&progress) {
-            passed.limit = Some(Limit::Interrupt);
+        passed.limit = search.limits.is_over(Duration::ZERO, &progress);
+        if passed.limit.is_some() {
             return passed;
         }
     }

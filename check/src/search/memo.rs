@@ -29,6 +29,9 @@ use crate::sometimes::Facts;
 
 /// Words of the table of entries, 32 MiB: a memo that has filled them starts anew.
 const ARENA_WORDS: usize = 1 << 22;
+/// Words that there is room for from the start: the system gives a page when it is first written to, and what never moves is
+/// never there twice. What comes in while a block of states is in work goes beyond [`ARENA_WORDS`].
+const ARENA_ROOM_WORDS: usize = ARENA_WORDS + (1 << 20);
 
 // An entry is a key, five words that every entry has, and a body. The first word has the bits below; then come four of a
 // part.
@@ -149,6 +152,8 @@ pub(super) struct Memo {
     /// By kind of entry.
     indices: [Index; 3],
     arena: Vec<u64>,
+    /// The most words that the arena has had: memory that the system has given.
+    most_words: usize,
     key: Vec<u64>,
     generation: u32,
     /// What all workers' memos were told; none: there is one worker.
@@ -163,7 +168,8 @@ impl Memo {
         let answers = (workers > 1).then(|| Arc::new(Answers::new(ARENA_WORDS)));
         (0..workers).map(move |_| Self {
             indices: [(); 3].map(|()| Index::new()),
-            arena: Vec::new(),
+            arena: Vec::with_capacity(ARENA_ROOM_WORDS),
+            most_words: 0,
             key: Vec::new(),
             generation: 1,
             answers: answers.clone(),
@@ -173,12 +179,14 @@ impl Memo {
 
     pub(super) fn bytes(&self) -> u64 {
         let indices: u64 = self.indices.iter().map(Index::bytes).sum();
-        indices + self.arena.capacity() as u64 * 8 + self.added_bytes
+        let words = self.arena.len().max(self.most_words);
+        indices + words as u64 * 8 + self.added_bytes
     }
 
     /// Forgets everything if there is too much of it; entries of other generations are void.
     pub(super) fn make_room(&mut self) -> u32 {
         if self.arena.len() > ARENA_WORDS {
+            self.most_words = self.most_words.max(self.arena.len());
             self.arena.clear();
             self.indices = [(); 3].map(|()| Index::new());
             self.generation += 1;

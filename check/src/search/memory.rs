@@ -10,6 +10,16 @@ pub fn default_limit_bytes() -> u64 {
     available_bytes().map_or(FALLBACK_BYTES, |bytes| bytes / 4 * 3)
 }
 
+/// What a program takes that searches nothing.
+const PROGRAM_BYTES: u64 = 12 << 20;
+
+/// The bytes that are left for a search where all of the program may take so many, or [`default_limit_bytes`].
+#[must_use]
+pub fn for_a_search(limit_bytes: Option<u64>) -> u64 {
+    let bytes = limit_bytes.unwrap_or_else(default_limit_bytes);
+    bytes - PROGRAM_BYTES.min(bytes / 4)
+}
+
 /// Whether the system has so many bytes to give now: others may have taken what it had when a limit was set. True where
 /// it does not say.
 pub(super) fn has_room_for(bytes: u64) -> bool {

@@ -15,6 +15,7 @@ mod index;
 mod known;
 mod level;
 mod levels;
+pub mod limits;
 pub mod liveness;
 mod memo;
 pub mod memory;
@@ -42,9 +43,10 @@ use crate::sometimes::Seen;
 /// What to search, and how far.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Stop at the end of the level at which so many states are known.
+    /// Stop at the end of the level at which so many states are known; or of the one before it, where that level has too
+    /// many: a tenth more are never reported.
     pub max_states: Option<u64>,
-    /// Bytes for the visited set, the frontiers and the memos; none: [`memory::default_limit_bytes`].
+    /// Bytes for the visited set, the frontiers and the memos, in each pass; none: [`memory::default_limit_bytes`].
     pub max_memory_bytes: Option<u64>,
     /// Stop after that time.
     pub max_time: Option<Duration>,

@@ -5,6 +5,8 @@
 //! the one with the lowest bits, of all its predecessors the one with the lowest bits, and so on. That makes the
 //! counterexample the same on any number of threads.
 
+use std::time::Duration;
+
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
@@ -12,6 +14,7 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Effect, Step, apply, for_each_step};
 use rayon::prelude::*;
 
+use super::Progress;
 use super::block::Block;
 use super::engine::{Found, Search};
 use super::levels::{Pass, pass};
@@ -30,15 +33,24 @@ pub(super) fn shortest<L: Layout>(search: &Search<'_, L>, found: Found) -> Optio
             kept: &mut kept,
         },
     );
-    if passed.limit.is_some() {
-        return None;
-    }
-    let (depth, (by_step, mut words)) = kept.iter().enumerate().find_map(|(depth, level)| {
-        end_in(search, level, found.invariant).map(|end| (depth, end))
-    })?;
+    // The levels that were kept are whole, whatever ended the pass, and the first that has an end has a nearest one.
+    let progress = Progress {
+        states: passed.states,
+        frontier: 0,
+        depth: passed.depth,
+        bytes: passed.peak_bytes,
+    };
+    let go_on = || search.limits.is_over(Duration::ZERO, &progress).is_none();
+    let mut ends = kept.iter().enumerate();
+    let (depth, (by_step, mut words)) = loop {
+        let (depth, level) = ends.next()?;
+        if let Some(end) = end_in(search, level, found.invariant, &go_on)? {
+            break (depth, end);
+        }
+    };
     let mut way = vec![words.clone()];
     for level in kept[..depth].iter().rev() {
-        words = predecessor(search, level, &words)?;
+        words = predecessor(search, level, &words, &go_on)??;
         way.push(words.clone());
     }
     way.reverse();
@@ -49,10 +61,16 @@ pub(super) fn shortest<L: Layout>(search: &Search<'_, L>, found: Found) -> Optio
     Some(steps)
 }
 
-/// The lowest end of a counterexample in a level, if there is one.
-fn end_in<L: Layout>(search: &Search<'_, L>, level: &[Block], wanted: Invariant) -> Option<End> {
+/// The lowest end of a counterexample in a level, if there is one; none at all where a limit came first.
+fn end_in<L: Layout>(
+    search: &Search<'_, L>,
+    level: &[Block],
+    wanted: Invariant,
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Option<Option<End>> {
     let machine = search.machine;
-    let ends = in_level(search, level, |state, words| {
+    // An end without a step is one step shorter than one with, and comes first.
+    lowest(search, level, go_on, |state, words| {
         let mut steps = Vec::new();
         for_each_step(machine, state, |step| steps.push(step));
         let mut broken = oracle::check(machine, state, Effect::None);
@@ -63,9 +81,7 @@ fn end_in<L: Layout>(search: &Search<'_, L>, level: &[Block], wanted: Invariant)
             return Some((false, words.to_vec()));
         }
         breaking_step(machine, state, wanted).map(|_| (true, words.to_vec()))
-    });
-    // An end without a step is one step shorter than one with, and comes first.
-    ends.into_iter().min()
+    })
 }
 
 /// The first step out of `state` that breaks the claim by what it does.
@@ -89,17 +105,16 @@ fn breaking_step<L: Layout>(
     found
 }
 
-/// The lowest state of a level that has a step to `target`.
+/// The lowest state of a level that has a step to `target`; none at all where a limit came first.
 fn predecessor<L: Layout>(
     search: &Search<'_, L>,
     level: &[Block],
     target: &[u64],
-) -> Option<Vec<u64>> {
-    in_level(search, level, |state, words| {
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Option<Option<Vec<u64>>> {
+    lowest(search, level, go_on, |state, words| {
         step_to(search, state, target).map(|_| words.to_vec())
     })
-    .into_iter()
-    .min()
 }
 
 /// The first step from `state` to a state whose bits are `target`.
@@ -130,26 +145,26 @@ fn concrete<L: Layout>(search: &Search<'_, L>, way: &[Vec<u64>]) -> Option<(Vec<
     Some((steps, state))
 }
 
-/// What `look` answers for the states of a level, in no particular order.
-fn in_level<L: Layout, R: Send>(
+/// The lowest of what `look` answers for the states of a level, if it answers; none at all where a limit came first.
+fn lowest<L: Layout, R: Ord + Send>(
     search: &Search<'_, L>,
     level: &[Block],
+    go_on: &(dyn Fn() -> bool + Sync),
     look: impl Fn(&State<L>, &[u64]) -> Option<R> + Sync,
-) -> Vec<R> {
+) -> Option<Option<R>> {
     let layout = search.record_layout();
+    let of_block = |block: &Block| {
+        let mut state = search.start.clone();
+        let packing = search.sections.packing();
+        let answers = block.packed(layout).filter_map(|words| {
+            packing.unpack(search.machine, words, &mut state);
+            look(&state, words)
+        });
+        answers.min()
+    };
+    let lower = |a: Option<R>, b: Option<R>| a.into_iter().chain(b).min();
     level
         .par_iter()
-        .flat_map_iter(|block| {
-            let mut state = search.start.clone();
-            let mut answers = Vec::new();
-            for words in block.packed(layout) {
-                search
-                    .sections
-                    .packing()
-                    .unpack(search.machine, words, &mut state);
-                answers.extend(look(&state, words));
-            }
-            answers
-        })
-        .collect()
+        .map(|block| go_on().then(|| of_block(block)))
+        .try_reduce(|| None, |a, b| Some(lower(a, b)))
 }

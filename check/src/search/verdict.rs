@@ -26,7 +26,6 @@ pub(super) fn search<L: Layout>(
     let passed = pass(
         &search,
         Pass::Verdict {
-            max_states: options.max_states,
             keep_going: options.keep_going,
         },
     );

@@ -28,13 +28,10 @@ pub use schedule::{blocks, is_possible, length};
 pub struct Budget {
     /// Replays, at most.
     pub attempts: u64,
-    /// Ways to states that the search may remember, at most; 0: no search. About [`Budget::BYTES_PER_STATE`] each.
+    /// Ways to states that the search may remember, at most; 0: no search.
     pub states: u64,
-}
-
-impl Budget {
-    /// What a way to a state takes, more or less, in bytes: itself, and the state's words twice, in a list and in a map.
-    pub const BYTES_PER_STATE: u64 = 150;
+    /// Bytes that they may take.
+    pub bytes: u64,
 }
 
 impl Default for Budget {
@@ -42,6 +39,7 @@ impl Default for Budget {
         Self {
             attempts: 100_000,
             states: 4_000_000,
+            bytes: u64::MAX,
         }
     }
 }
@@ -156,7 +154,7 @@ fn shrink_in<L: Layout>(
             start,
             target,
             length(&best),
-            budget.states,
+            budget,
             &|actor| everybody || actors.contains(&actor),
             &mut watch,
         );

@@ -4,7 +4,7 @@
 //! block. It is bounded by the length of a schedule that is known already, so that it sees the states that few changes
 //! of actor can reach and not all of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
@@ -12,8 +12,9 @@ use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
+use indexmap::IndexSet;
 
-use super::Watch;
+use super::{Budget, Watch};
 use crate::run::is_stuck;
 
 /// What the search came to.
@@ -37,14 +38,14 @@ struct Node {
 
 type Cost = (u32, u32);
 
+/// States between two looks at whether to go on.
+const LOOK: u64 = 256;
+
 const NONE: u32 = u32::MAX;
 
 /// The states seen, packed, and the ways to them.
 struct Graph {
-    words: Vec<u64>,
-    width: usize,
-    /// By packed state: its number.
-    numbers: HashMap<Box<[u64]>, u32>,
+    states: IndexSet<Box<[u64]>>,
     /// By state: the first of its nodes.
     first: Vec<u32>,
     nodes: Vec<Node>,
@@ -52,19 +53,37 @@ struct Graph {
 
 impl Graph {
     fn number(&mut self, packed: &[u64]) -> u32 {
-        if let Some(&number) = self.numbers.get(packed) {
-            return number;
+        if let Some(number) = self.states.get_index_of(packed) {
+            return number as u32;
         }
-        let number = self.first.len() as u32;
-        self.numbers.insert(packed.into(), number);
-        self.words.extend_from_slice(packed);
+        self.states.insert(packed.into());
         self.first.push(NONE);
-        number
+        self.first.len() as u32 - 1
     }
 
     fn packed(&self, state: u32) -> &[u64] {
-        let at = state as usize * self.width;
-        &self.words[at..at + self.width]
+        &self.states[state as usize]
+    }
+
+    /// Bytes once another way has come in: what is full then has become twice as large, and is there in both sizes while it
+    /// is moved.
+    fn bytes_with_one_more(&self) -> u64 {
+        let room = |len: usize, capacity: usize, bytes: usize| {
+            let moved = if len == capacity { 2 * capacity } else { 0 };
+            ((capacity + moved) * bytes) as u64
+        };
+        let words = self.states.first().map_or(0, |state| size_of_val(&**state));
+        // Each state: its words with what the allocator rounds up, its hash and place in the list, its number in the table
+        // with the room that a table leaves. Each way also stands in the list of open ones.
+        let state = size_of::<Box<[u64]>>() + 8 + 2 * 8;
+        (self.states.len() * words.next_multiple_of(16)) as u64
+            + room(self.states.len(), self.states.capacity(), state)
+            + room(self.first.len(), self.first.capacity(), 4)
+            + room(
+                self.nodes.len(),
+                self.nodes.capacity(),
+                size_of::<Node>() + 4,
+            )
     }
 
     /// Whether a way that is known makes a way of that cost by `actor` needless.
@@ -124,22 +143,20 @@ fn may_end(target: Invariant, actor: Actor) -> bool {
 
 /// Searches for the shortest schedule that breaks `target` and is not longer than `bound` (blocks, steps).
 ///
-/// Only the actors that `wanted` accepts act. `most_states` bounds the memory.
+/// Only the actors that `wanted` accepts act. The budget bounds the memory.
 pub(super) fn shortest<L: Layout>(
     machine: &Machine,
     start: &State<L>,
     target: Invariant,
     bound: (usize, usize),
-    most_states: u64,
+    budget: Budget,
     wanted: &dyn Fn(Actor) -> bool,
     watch: &mut Watch<'_>,
 ) -> Found {
     let packing = Packing::new(machine, start);
     let width = packing.words();
     let mut graph = Graph {
-        words: Vec::new(),
-        width,
-        numbers: HashMap::new(),
+        states: IndexSet::new(),
         first: Vec::new(),
         nodes: Vec::new(),
     };
@@ -195,7 +212,10 @@ pub(super) fn shortest<L: Layout>(
                 }
                 let node = graph.add(index, Some(step), number, next);
                 open.entry(next).or_default().push(node);
-                if graph.nodes.len() as u64 > most_states || graph.nodes.len() as u32 == NONE - 1 {
+                if graph.nodes.len() as u64 > budget.states
+                    || graph.nodes.len() as u32 == NONE - 1
+                    || graph.bytes_with_one_more() > budget.bytes
+                {
                     return Found {
                         steps: found.map(|(node, last)| graph.path(node, last)),
                         exhausted: false,
@@ -203,7 +223,7 @@ pub(super) fn shortest<L: Layout>(
                 }
             }
             watch.progress.states += 1;
-            if watch.progress.states.is_multiple_of(4096) {
+            if watch.progress.states.is_multiple_of(LOOK) {
                 watch.tell();
                 if watch.stopped {
                     return Found {

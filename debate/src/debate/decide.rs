@@ -1,8 +1,6 @@
 //! How one scenario is decided: by the exhaustive search; and, where a claim is about one way of losing a page among
 //! several, by a search for a trace along the events that make that way.
 
-use std::collections::HashMap;
-
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::reduce::pack::Packing;
@@ -10,10 +8,12 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::{Layout, Medium};
 use dirtysim_model::state::vcpu::{NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_step};
+use indexmap::IndexSet;
 
 use crate::run::{hit, target};
 use crate::scenario::Scenario;
-use crate::search::{self, Limit, Options};
+use crate::search::limits::Limits;
+use crate::search::{self, Limit, Options, Progress};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,9 +144,11 @@ fn is_event<L: Layout>(
     }
 }
 
-/// One state of the search: its bits, how many events of the list lie behind it, and how it was reached.
+/// What a state takes beside its bits, more or less: its number in a table, its hash, its place, and how it was reached.
+const KNOWN_BYTES: usize = 72;
+
+/// How a state of the search was reached.
 struct Node {
-    key: Box<[u64]>,
     parent: u32,
     step: Step,
 }
@@ -169,9 +171,15 @@ fn witness_in<L: Layout>(
         key
     };
     let first = packed(&mut start.clone(), 0);
-    let mut known: HashMap<Box<[u64]>, ()> = HashMap::from([(first.clone(), ())]);
+    // States by number: their bits, and how many events of the list lie behind them.
+    let mut known: IndexSet<Box<[u64]>> = IndexSet::from([first]);
+    let options = Options {
+        max_states: Some(STATES_MAX),
+        ..Options::default()
+    };
+    let watch = |_: &Progress| go_on();
+    let limits = Limits::new(&options, &watch);
     let mut nodes = vec![Node {
-        key: first,
         parent: u32::MAX,
         step: Step {
             actor: Actor::Thread(0),
@@ -191,10 +199,17 @@ fn witness_in<L: Layout>(
             level_end = nodes.len();
             decision.depth += 1;
         }
-        let limit = if nodes.len() as u64 > STATES_MAX {
+        let limit = if limits.are_enough(nodes.len() as u64) {
             Some(Limit::States)
+        } else if at % 4096 == 0 {
+            limits.reached(&Progress {
+                states: nodes.len() as u64,
+                frontier: (nodes.len() - level_end) as u64,
+                depth: decision.depth as u32,
+                bytes: (known.capacity() * (8 * words + KNOWN_BYTES)) as u64,
+            })
         } else {
-            (at % 4096 == 0 && !go_on()).then_some(Limit::Interrupt)
+            None
         };
         if let Some(limit) = limit {
             decision.found = Found::Inconclusive {
@@ -203,8 +218,8 @@ fn witness_in<L: Layout>(
             break;
         }
         let mut state = start.clone();
-        packing.unpack(machine, &nodes[at].key[..words], &mut state);
-        let behind = nodes[at].key[words];
+        packing.unpack(machine, &known[at][..words], &mut state);
+        let behind = known[at][words];
         possible.clear();
         for_each_step(machine, &state, |step| possible.push(step));
         for &step in &possible {
@@ -230,9 +245,8 @@ fn witness_in<L: Layout>(
                 continue;
             }
             let key = packed(&mut next, behind);
-            if known.insert(key.clone(), ()).is_none() {
+            if known.insert(key) {
                 nodes.push(Node {
-                    key,
                     parent: at as u32,
                     step,
                 });

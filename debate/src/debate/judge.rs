@@ -205,6 +205,7 @@ fn decide_case(
             let budget = Budget {
                 attempts: 20_000,
                 states: 300_000,
+                bytes: u64::MAX,
             };
             let shrunk = shrink::shrink(&evidence.scenario, steps, *invariant, budget, &mut |_| {
                 go_on()

@@ -42,7 +42,9 @@ pub(super) fn tell(story: &Story) -> String {
     out.push_str("\nWhat happened:\n\n");
     happened(story, &mut out);
     if let Some(enclosed) = &story.enclosed {
-        out.push_str("\nThe scenario and the schedule:\n\n");
+        out.push_str(
+            "\nThe scenario and the schedule (save this mail as mail.txt, quoted or\nnot):\n\n",
+        );
         out.push_str(enclosed);
     }
     ascii(&out)

@@ -8,7 +8,8 @@
     for (const [name, value] of Object.entries(attributes || {})) {
       if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
     }
-    for (const child of children) element.append(child);
+    // An arrow of two characters may be broken between them.
+    for (const child of children) element.append(typeof child === "string" ? child.replaceAll("->", "\u2192") : child);
     return element;
   };
   const last = story.steps.length;

@@ -56,6 +56,13 @@ impl TraceReader<BufReader<File>> {
     /// Opens a file and reads its header; of a text that carries a schedule ([`enclosed`]), that. Errors show the path as
     /// it was given.
     pub fn open(path: &Path) -> Result<Self, Box<TraceError>> {
+        Self::open_through(path, |file| file)
+    }
+}
+
+impl<R: Read + Seek> TraceReader<BufReader<R>> {
+    /// The same, where the file is read by what `through` makes of it.
+    pub fn open_through(path: &Path, through: impl Fn(File) -> R) -> Result<Self, Box<TraceError>> {
         let name = path.display().to_string();
         let unreadable = |error: std::io::Error| {
             TraceError::new(
@@ -65,7 +72,7 @@ impl TraceReader<BufReader<File>> {
                 "check the path of the trace",
             )
         };
-        let mut input = BufReader::new(File::open(path).map_err(unreadable)?);
+        let mut input = BufReader::new(through(File::open(path).map_err(unreadable)?));
         let begins = input.fill_buf().map_err(unreadable)?.first().copied();
         // A trace begins with its header's brace. What is no regular file cannot be read twice.
         if begins == Some(b'{') || !path.is_file() {
@@ -81,7 +88,10 @@ impl TraceReader<BufReader<File>> {
                 file.write_all(trace.as_bytes())
                     .and_then(|()| file.rewind())
                     .map_err(unreadable)?;
-                Self::new(BufReader::new(file), &format!("{name}, its schedule"))
+                Self::new(
+                    BufReader::new(through(file)),
+                    &format!("{name}, its schedule"),
+                )
             }
             Some(Err((line, problem))) => Err(TraceError::new(
                 &name,

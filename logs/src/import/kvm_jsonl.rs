@@ -5,7 +5,8 @@
 //! moves from the HOST row to the trace's header. Everything else is carried over; see `kvm_jsonl_rows` and `kvm_jsonl_calls`.
 //!
 //! A recorder may know words that this importer does not: ops, fields, names of capabilities. A row with one is left out,
-//! and a row that says so stands in its place, because what follows depends on it; so it is with rows that are missing.
+//! and a row that says so stands in its place, because what follows depends on it, unless the row only read something; so it
+//! is with rows that are missing.
 //! What contradicts itself, or lacks what its op must have, is an error.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -72,6 +73,7 @@ pub fn import_kvm_jsonl(
                 write(&mut trace, &place.unknown(vm, words), &lines)?;
                 continue;
             }
+            Row::Read => continue,
         };
         let row = match op {
             Op::Scenario { title } => {
@@ -99,7 +101,6 @@ pub fn import_kvm_jsonl(
                         ..
                     }) => {
                         let row = place.unknown(vm, vec![format!("{what} {name}")]);
-                        // Nothing depends on what was only asked.
                         if reads {
                             continue;
                         }
@@ -202,6 +203,8 @@ enum Row {
     Known(Option<u32>, Op),
     /// The words in it that are not known.
     Unknown(Option<u32>, Vec<String>),
+    /// It has such words, which are counted already; nothing depends on what was only read.
+    Read,
 }
 
 /// The word for rows that are not there.
@@ -332,7 +335,7 @@ fn read_op(
                 return Ok((Row::Known(vm, known), words));
             }
             Ok(known) if words.is_empty() => return Ok((Row::Known(vm, known), words)),
-            Ok(_) => return Ok((Row::Unknown(vm, words), Vec::new())),
+            Ok(_) => return Ok(left_out(vm, op, words)),
             Err(error) => error,
         };
         // Only the parser knows which words there are, and it names one at a time.
@@ -349,7 +352,16 @@ fn read_op(
         if words.is_empty() || matches!(op, "SCENARIO" | "HOST") {
             return Err(Complaint::from_serde(&error, Problem::row_field));
         }
-        return Ok((Row::Unknown(vm, words), Vec::new()));
+        return Ok(left_out(vm, op, words));
+    }
+}
+
+/// A row with words that are not known; and those of them that are to be counted at once.
+fn left_out(vm: Option<u32>, op: &str, words: Vec<String>) -> (Row, Vec<String>) {
+    if Op::READS.contains(&op) {
+        (Row::Read, words)
+    } else {
+        (Row::Unknown(vm, words), Vec::new())
     }
 }
 

@@ -2,7 +2,7 @@
 //! says it once.
 
 use super::kvm_jsonl_rows::{Hex, Op, UserWriteKind};
-use crate::trace::call::{Call, ItsCommand, RecordedCall, UserData};
+use crate::trace::call::{Access, Call, ItsCommand, RecordedCall, UserData};
 use crate::trace::call_result::{CallResult, Returned};
 use crate::trace::{Cap, Complaint, Errno, Exit, RowProblem};
 
@@ -155,20 +155,34 @@ impl Op {
                 program_done,
                 stores_retired,
                 stores_retired_total,
-            } => (
-                Call::Run {
+            } => {
+                let program = program.into_program().ok_or_else(|| {
+                    Complaint::row(
+                        RowProblem::UnknownName {
+                            what: "program",
+                            name: "that is none of `store`, `read` and `nop` alone".to_owned(),
+                        },
+                        "import leaves the row out",
+                    )
+                })?;
+                // A recorder may count what its name says, stores alone; of loads that were begun and ended here all retired.
+                let uncounted = program.access == Access::Load
+                    && (resume, program_done, stores_retired_total) == (false, true, 0);
+                let retired = uncounted.then(|| program.store.count());
+                let result = CallResult {
+                    exit: Some(named_exit(&exit, exit_reason)?),
+                    program_done: Some(program_done),
+                    stores_retired: Some(retired.unwrap_or(stores_retired)),
+                    stores_retired_total: Some(retired.unwrap_or(stores_retired_total)),
+                    ..returned(ret, errno)?
+                };
+                let call = Call::Run {
                     vcpu,
                     program,
                     resume,
-                },
-                CallResult {
-                    exit: Some(named_exit(&exit, exit_reason)?),
-                    program_done: Some(program_done),
-                    stores_retired: Some(stores_retired),
-                    stores_retired_total: Some(stores_retired_total),
-                    ..returned(ret, errno)?
-                },
-            ),
+                };
+                (call, result)
+            }
             Op::RingPeek {
                 vcpu,
                 fetch_index,

@@ -1,10 +1,11 @@
 //! The rows of a raw recording, field by field. A field is here if and only if recordings have it, or a trace's header does.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use crate::trace::call::{GuestLayout, ItsCommand, Program, Prot, Sharing};
+use crate::trace::call::{Access, GuestLayout, ItsCommand, Program, Prot, Sharing};
 use crate::trace::call_result::Touch;
-use crate::trace::{Arch, Errno, PageRuns, RingEntries, Words};
+use crate::trace::{Arch, Errno, PageRuns, RingEntries, StoreRuns, Words};
 
 /// A number, or a hexadecimal string.
 #[derive(Debug, Deserialize)]
@@ -109,7 +110,7 @@ pub(super) enum Op {
     },
     Run {
         vcpu: u32,
-        program: Program,
+        program: RawProgram,
         resume: bool,
         ret: i64,
         #[serde(deserialize_with = "Option::deserialize")]
@@ -263,6 +264,52 @@ pub(super) enum Op {
     },
 }
 
+/// What a guest does, as recordings say it: it stores, it reads, or it does nothing and says that it is done.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawProgram {
+    store: Option<StoreRuns>,
+    read: Option<StoreRuns>,
+    nop: Option<IgnoredAny>,
+    bytes: Option<u32>,
+    value: Option<Hex>,
+}
+
+impl RawProgram {
+    /// The program, unless it is no single one of them.
+    pub(super) fn into_program(self) -> Option<Program> {
+        let (store, bytes, value, access) = match self {
+            Self {
+                store: Some(store),
+                read: None,
+                nop: None,
+                bytes: Some(bytes),
+                value: Some(Hex(value)),
+            } => (store, bytes, value, Access::Store),
+            Self {
+                store: None,
+                read: Some(read),
+                nop: None,
+                bytes,
+                ..
+            } => (read, bytes.unwrap_or(1), 0, Access::Load),
+            Self {
+                store: None,
+                read: None,
+                nop: Some(_),
+                ..
+            } => (StoreRuns::default(), 1, 0, Access::Store),
+            _ => return None,
+        };
+        Some(Program {
+            store,
+            bytes,
+            value,
+            access,
+        })
+    }
+}
+
 /// What a USER_WRITE stored.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -272,6 +319,15 @@ pub(super) enum UserWriteKind {
 }
 
 impl Op {
+    /// The names of those that only read: nothing that follows depends on them.
+    pub(super) const READS: &'static [&'static str] = &[
+        "CHECK_EXTENSION",
+        "RING_PEEK",
+        "RING_READ",
+        "ITS_REG_READ",
+        "READ_PAGE",
+        "COMPARE",
+    ];
     /// The names of all ops, for an error that must list them.
     pub(super) const NAMES: &'static [&'static str] = &[
         "SCENARIO",

@@ -20,6 +20,7 @@ use crate::observed::CheckConfig;
 use crate::page::log::Follower;
 use crate::page::names::Memory;
 use crate::scenario::Scenario;
+use crate::search::Limit;
 use crate::trace::observed::ObservedEvent;
 
 /// Arguments of `dirtysim blame`.
@@ -246,7 +247,7 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
             "  interrupted: seeds {}..{} were not tried\n",
             tried.end, seeds.end
         ));
-        extra.insert("limit".into(), "interrupt".into());
+        extra.insert("limit".into(), Limit::Interrupt.name().into());
         extra.insert(
             "seeds".into(),
             format!("{}..{}", tried.start, tried.end).into(),
@@ -288,7 +289,7 @@ fn untried(args: &BlameArgs, scenario: &Scenario) -> Report {
     let mut extra = Map::new();
     extra.insert("scenario".into(), scenario.name.clone().into());
     extra.insert("trace".into(), args.trace.display().to_string().into());
-    extra.insert("limit".into(), "interrupt".into());
+    extra.insert("limit".into(), Limit::Interrupt.name().into());
     Report {
         command: "blame",
         extra,

@@ -176,7 +176,7 @@ fn question(scenario: &Scenario, story: &Story, letter: &mut Letter) {
                 }
             })
             .collect();
-        fields.push((who, words.join(", ")));
+        fields.push((who, words.join("; ")));
     }
     for scaled in &scenario.scaled {
         fields.push(("scaled".to_owned(), scaled.clone()));
@@ -192,7 +192,11 @@ fn verdict_lines(text: &str) -> Vec<String> {
     text.lines()
         .skip(1)
         .map(str::trim)
-        .filter(|line| !line.starts_with("trace: ") && !line.starts_with("no trace: "))
+        // What the machine's lines say already, and what is about this machine's files.
+        .filter(|line| {
+            let told = ["trace: ", "no trace: ", "scaled: ", "judged by: "];
+            !told.iter().any(|begin| line.starts_with(begin))
+        })
         .filter(|line| !line.is_empty())
         .map(str::to_owned)
         .collect()

@@ -16,6 +16,7 @@ mod explain;
 mod export;
 pub mod help;
 mod import;
+mod input;
 mod kind;
 mod letter;
 mod list;
@@ -28,6 +29,7 @@ mod replay;
 mod report;
 mod run;
 mod schedule;
+pub mod schema;
 mod shell;
 mod shrink;
 mod spinner;
@@ -117,6 +119,8 @@ enum Command {
     Bugs(bugs::BugsArgs),
     /// List scenarios, mutations, invariants or claims
     List(list::ListArgs),
+    /// JSON Schemas of scenarios and traces, for editors
+    Schema(schema::SchemaArgs),
     /// Write a scenario to begin with
     New(new::NewArgs),
     /// A command's help, or a page of the manual
@@ -188,6 +192,7 @@ pub fn main() -> ExitCode {
         Command::Debate(args) => debate::run(args, global),
         Command::Bugs(args) => bugs::run(args, global),
         Command::List(args) => list::run(args),
+        Command::Schema(args) => schema::run(args),
         Command::New(args) => new::run(args, global),
         Command::Help(args) => help::run(args),
         Command::Completions(args) => shell::completions(args),

@@ -7,8 +7,9 @@ use clap::Args;
 use dirtysim_model::transition::Step;
 use serde_json::{Map, Value};
 
+use super::input::Input;
 use super::kind::{self, Wanted};
-use super::report::{block_words, caveats, grouped, mutated, not_begun};
+use super::report::{block_words, caveats, cut, grouped, mutated, not_begun};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::first;
 use crate::mutated::{Acted, acted_in};
@@ -78,6 +79,12 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
         }
         match one(args, path) {
             Ok(subject) => report.subjects.push(subject),
+            Err(_) if interrupted() => {
+                let name = path.display().to_string();
+                report
+                    .subjects
+                    .push(cut("trace", &name, "not read to its end"));
+            }
             // What the others say stands all the same.
             Err(error) => report.errors.push(error),
         }
@@ -96,7 +103,7 @@ pub(super) fn one(args: &ReplayArgs, path: &Path) -> Result<Subject, CliError> {
     let begun = Instant::now();
     let name = path.display().to_string();
     kind::check(path, Wanted::Trace)?;
-    let reader = TraceReader::open(path)?;
+    let reader = TraceReader::open_through(path, Input)?;
     let header = reader.header().clone();
     let mut subject = match header.kind {
         Kind::Step => {

@@ -300,6 +300,7 @@ fn counterexample(
     let budget = Budget {
         attempts: 500,
         states: 20_000,
+        ..Budget::default()
     };
     let shrunk = shrink(scenario, schedule, claim, budget, &mut |_| true)
         .ok_or("shrink says that the counterexample breaks nothing")?;

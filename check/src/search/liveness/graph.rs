@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::Duration;
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::reduce::pack::Packing;
@@ -15,27 +15,25 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
 use rayon::prelude::*;
 
+use super::super::limits::Limits;
 use super::super::sections::section_hash;
-use super::super::{Limit, Progress, Reduced, Watch, memory};
+use super::super::{Limit, Progress, Reduced, memory};
 use super::{Actors, Endless, is_at_leisure, is_awaited, is_progress, is_unquiet, queued};
 use crate::refused::{Call, Refused};
 use crate::run::{has_work, is_stuck};
 
 /// States that are expanded before their successors are numbered.
 const BATCH_STATES: usize = 1 << 15;
+/// Steps out of them, more or less, where each state has many: they are held in memory until their states have numbers.
+const BATCH_STEPS: usize = 1 << 18;
+/// What is left for judging what was found when the time is over.
+const JUDGING: Duration = Duration::from_millis(500);
 /// States that one task expands.
 const TASK_STATES: usize = 1 << 10;
 /// Slots of the smallest table of numbers.
 const LEAST_SLOTS: usize = 1 << 16;
 /// A number of no state.
 pub(super) const NONE: u32 = u32::MAX;
-
-/// What ends the search early.
-pub(super) struct Limits {
-    pub(super) max_states: Option<u64>,
-    pub(super) bytes: u64,
-    pub(super) deadline: Option<Instant>,
-}
 
 /// Of an edge: the step is progress.
 const PROGRESS: u16 = 1 << 15;
@@ -300,14 +298,20 @@ struct Expanded {
     deadlock: bool,
 }
 
+/// The choices that vCPUs and devices have in one state, more or less.
+fn choices(machine: &Machine) -> usize {
+    let vcpus = machine.vcpus.iter().map(|vcpu| vcpu.frames.len());
+    let devices = machine.devices.iter().map(|device| device.frames.len());
+    vcpus.chain(devices).sum()
+}
+
 /// Builds a [`Graph`].
 pub(super) struct Builder<'a, L: Layout> {
     pub(super) machine: &'a Machine,
     pub(super) start: &'a State<L>,
     packing: Packing,
     symmetry: Symmetry,
-    limits: Limits,
-    watch: Watch<'a>,
+    limits: Limits<'a>,
     graph: Graph,
     peak_bytes: u64,
 }
@@ -317,8 +321,7 @@ impl<'a, L: Layout> Builder<'a, L> {
         machine: &'a Machine,
         start: &'a State<L>,
         symmetry: Symmetry,
-        limits: Limits,
-        watch: Watch<'a>,
+        limits: Limits<'a>,
     ) -> Self {
         Self {
             machine,
@@ -326,7 +329,6 @@ impl<'a, L: Layout> Builder<'a, L> {
             packing: Packing::new(machine, start),
             symmetry,
             limits,
-            watch,
             graph: Graph::default(),
             peak_bytes: 0,
         }
@@ -373,28 +375,24 @@ impl<'a, L: Layout> Builder<'a, L> {
         words
     }
 
-    /// Whether neither time nor patience is over.
-    pub(super) fn may_go_on(&self) -> bool {
-        self.over(0).is_none()
+    /// The limit that keeps what was found from being judged: it has half a second more than the search.
+    pub(super) fn over_judging(&self) -> Option<Limit> {
+        self.limits.is_over(JUDGING, &self.progress(0))
     }
 
-    fn over(&self, frontier: u64) -> Option<Limit> {
-        let deadline = self.limits.deadline;
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Some(Limit::Time);
-        }
-        let progress = Progress {
+    fn progress(&self, frontier: u64) -> Progress {
+        Progress {
             states: self.graph.states() as u64,
             frontier,
             depth: self.graph.depth,
             bytes: self.peak_bytes,
-        };
-        (!(self.watch)(&progress)).then_some(Limit::Interrupt)
+        }
     }
 
     /// Goes through all states, level by level; a limit ends it.
     pub(super) fn build(&mut self) -> Option<Limit> {
         let stride = self.packing.words();
+        let batch_states = (BATCH_STEPS / choices(self.machine).max(1)).clamp(1, BATCH_STATES);
         let mut level = vec![0; stride];
         self.pack(&mut self.start.clone(), &mut level);
         self.graph.grow(self.graph.wanted_slots(1));
@@ -404,8 +402,11 @@ impl<'a, L: Layout> Builder<'a, L> {
             self.graph.levels.push(number);
             let frontier = (level.len() / stride) as u64;
             let mut next = Vec::new();
-            for batch in level.chunks(BATCH_STATES * stride) {
-                if let Some(limit) = self.over(frontier) {
+            for batch in level.chunks(batch_states * stride) {
+                let over = self
+                    .limits
+                    .is_over(Duration::ZERO, &self.progress(frontier));
+                if let Some(limit) = over {
                     return Some(limit);
                 }
                 let found: Vec<Found> = batch
@@ -422,7 +423,7 @@ impl<'a, L: Layout> Builder<'a, L> {
                 let table = (slots - self.graph.slots.len()) * 4;
                 let bytes = self.graph.bytes() + (blocks + table) as u64;
                 let taken = (table + blocks) as u64;
-                if bytes > self.limits.bytes
+                if bytes > self.limits.bytes()
                     || (table > 0 && !memory::has_room_for(taken))
                     || self.graph.edges() + coming >= NONE as usize
                     || self.graph.states() + coming >= NONE as usize
@@ -432,15 +433,16 @@ impl<'a, L: Layout> Builder<'a, L> {
                 self.peak_bytes = self.peak_bytes.max(bytes);
                 self.graph.grow(slots);
                 for task in found {
-                    self.merge(task, &mut number, &mut next);
+                    if !self.merge(task, &mut number, &mut next) {
+                        return Some(Limit::States);
+                    }
                 }
             }
             if next.is_empty() {
                 return None;
             }
             self.graph.depth += 1;
-            let most = self.limits.max_states;
-            if most.is_some_and(|most| self.graph.states() as u64 >= most) {
+            if self.limits.are_enough(self.graph.states() as u64) {
                 return Some(Limit::States);
             }
             level = next;
@@ -494,13 +496,21 @@ impl<'a, L: Layout> Builder<'a, L> {
         found
     }
 
-    /// Gives numbers to what a task found.
-    fn merge(&mut self, found: Found, number: &mut u32, next: &mut Vec<u64>) {
+    /// Gives numbers to what a task found; false where there would be too many, and then the rest of it is not known.
+    fn merge(&mut self, found: Found, number: &mut u32, next: &mut Vec<u64>) -> bool {
         let stride = self.packing.words();
         let graph = &mut self.graph;
         graph.refused.extend(found.refused);
         let mut at = 0;
         for state in found.states {
+            let known = graph.states() as u64;
+            let steps = &found.prints[at..at + state.transitions as usize];
+            if self.limits.are_too_many(known + steps.len() as u64) {
+                let new = steps.iter().filter(|print| graph.number(**print).is_none());
+                if self.limits.are_too_many(known + new.count() as u64) {
+                    return false;
+                }
+            }
             if state.idle {
                 graph.idle.push(*number);
             }
@@ -531,5 +541,6 @@ impl<'a, L: Layout> Builder<'a, L> {
             push(&mut graph.ends, graph.targets.len() as u32);
             *number += 1;
         }
+        true
     }
 }

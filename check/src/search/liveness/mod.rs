@@ -36,7 +36,6 @@ mod graph;
 mod lasso;
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
@@ -49,8 +48,9 @@ use dirtysim_model::state::vcpu::{NO_FRAME, UNLIMITED};
 use dirtysim_model::transition::{Actor, Choice, Step, blocked};
 use dirtysim_model::words::Waits;
 
+use super::limits::Limits;
 use super::table::collision_probability;
-use super::{Coverage, Limit, Options, Reduced, TooLarge, Verdict, Watch, memory};
+use super::{Coverage, Limit, Options, Reduced, TooLarge, Verdict, Watch};
 use crate::ladder::{Packed, on_packed};
 use crate::refused::Refused;
 use crate::scenario::Scenario;
@@ -275,22 +275,16 @@ fn liveness_in<L: Layout>(
     options: &Options,
     watch: Watch<'_>,
 ) -> Report {
-    let limits = graph::Limits {
-        max_states: options.max_states,
-        bytes: options
-            .max_memory_bytes
-            .unwrap_or_else(memory::default_limit_bytes),
-        deadline: options.max_time.map(|time| Instant::now() + time),
-    };
+    let limits = Limits::new(options, watch);
     let symmetry = Symmetry::of(machine, start, options.reductions.pages, false);
-    let mut builder = graph::Builder::new(machine, start, symmetry, limits, watch);
+    let mut builder = graph::Builder::new(machine, start, symmetry, limits);
     let mut limit = builder.build();
     let graph = builder.graph();
     // What was seen before a limit is as true as all of it: a cycle in it is a cycle.
     let mut find = |kind| {
-        let found = component::find(graph, kind, &|| builder.may_go_on());
+        let found = component::find(graph, kind, &|| builder.over_judging().is_none());
         if found.is_none() {
-            limit = limit.or(Some(Limit::Interrupt));
+            limit = limit.or(builder.over_judging()).or(Some(Limit::Interrupt));
         }
         found.map_or((0, None), |found| (found.components, found.fair))
     };

@@ -35,7 +35,10 @@ details{margin:.6rem 0}summary{cursor:pointer}
 code{font-family:ui-monospace,monospace;font-size:.85em;background:var(--card);padding:.05rem .25rem;border-radius:.2rem;overflow-wrap:anywhere}
 figure{margin:1.5rem 0}figure svg{max-width:100%;height:auto;background:#fff;border-radius:.4rem}
 figcaption{margin-top:.4rem}
-@media (max-width:40rem){dl{grid-template-columns:1fr}dt{margin-top:.4rem}}
+@media (max-width:40rem){dl{grid-template-columns:1fr}dt{margin-top:.4rem}
+.cards thead{position:absolute;left:-99rem}.cards,.cards tbody,.cards tr,.cards td{display:block;width:100%}
+.cards tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem .5rem}.cards td,.lanes.cards td{border:0;padding:.1rem 0}.cards td.off,.cards td:empty{display:none}
+.cards td[data-label]::before{content:attr(data-label)': ';color:var(--soft)}}
 @media print{details>*{display:block}}
 ";
 
@@ -127,11 +130,11 @@ pub fn page(debate: &Debate) -> String {
         term(&mut out, word, meaning);
     }
     out.push_str("</dl></details>\n");
-    out.push_str("<h2>Verdicts</h2>\n<div class=\"scroll\"><table><thead><tr><th>claim</th><th></th><th>verdict</th><th>what it comes to</th></tr></thead><tbody>\n");
+    out.push_str("<h2>Verdicts</h2>\n<div class=\"scroll\"><table class=\"cards\"><thead><tr><th>claim</th><th></th><th>verdict</th><th>what it comes to</th></tr></thead><tbody>\n");
     for judgement in &debate.judgements {
         let claim = &judgement.claim;
         out.push_str(&format!(
-            "<tr><td class=\"id\"><a href=\"#{id}\">{id}</a></td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+            "<tr><td class=\"id\"><a href=\"#{id}\">{id}</a></td><td>{}</td><td data-label=\"verdict\">{}</td><td data-label=\"comes to\">{}</td></tr>\n",
             escape(&claim.title),
             badge(judgement.verdict),
             comes_to(judgement),
@@ -233,7 +236,7 @@ fn case(out: &mut String, judgement: &Judgement, row: &[&Evidence]) {
         escape(&case.sentence),
         escape(&bounds(row[0]))
     ));
-    out.push_str("<div class=\"scroll\"><table class=\"small\"><thead><tr><th>machine</th><th>states</th><th>transitions</th><th>depth</th><th>trace</th></tr></thead><tbody>\n");
+    out.push_str("<div class=\"scroll\"><table class=\"small cards\"><thead><tr><th>machine</th><th>states</th><th>transitions</th><th>depth</th><th>trace</th></tr></thead><tbody>\n");
     for evidence in row {
         let name = &evidence.scenario.name;
         let trace = if evidence.steps.is_empty() {
@@ -246,7 +249,7 @@ fn case(out: &mut String, judgement: &Judgement, row: &[&Evidence]) {
             )
         };
         out.push_str(&format!(
-            "<tr><td><a href=\"scenarios/{name}.toml\">{}</a></td><td>{}</td><td>{}</td><td>{}</td><td>{trace}</td></tr>\n",
+            "<tr><td><a href=\"scenarios/{name}.toml\">{}</a></td><td data-label=\"states\">{}</td><td data-label=\"transitions\">{}</td><td data-label=\"depth\">{}</td><td data-label=\"trace\">{trace}</td></tr>\n",
             evidence.on.slug(),
             grouped(evidence.decision.states),
             grouped(evidence.decision.transitions),
@@ -270,7 +273,7 @@ fn case(out: &mut String, judgement: &Judgement, row: &[&Evidence]) {
 }
 
 fn lane_table(out: &mut String, lanes: &Lanes) {
-    out.push_str("<div class=\"scroll\"><table class=\"lanes\"><thead><tr>");
+    out.push_str("<div class=\"scroll\"><table class=\"lanes cards\"><thead><tr>");
     for actor in &lanes.names {
         out.push_str(&format!("<th>{actor}</th>"));
     }
@@ -280,7 +283,10 @@ fn lane_table(out: &mut String, lanes: &Lanes) {
         out.push_str("<tr>");
         for actor in &lanes.names {
             if *actor == block.who {
-                out.push_str(&format!("<td>{}</td>", escape(&block.what)));
+                out.push_str(&format!(
+                    "<td data-label=\"{actor}\">{}</td>",
+                    escape(&block.what)
+                ));
             } else {
                 out.push_str("<td class=\"off\"></td>");
             }
@@ -296,12 +302,12 @@ fn lane_table(out: &mut String, lanes: &Lanes) {
 
 fn calls(out: &mut String, judgement: &Judgement) {
     out.push_str(&format!(
-        "<details><summary><b>{} calls</b>, each run to its end</summary>\n<div class=\"scroll\"><table class=\"small\"><thead><tr><th>call</th><th>the claim says</th><th>answer</th></tr></thead><tbody>\n",
+        "<details><summary><b>{} calls</b>, each run to its end</summary>\n<div class=\"scroll\"><table class=\"small cards\"><thead><tr><th>call</th><th>the claim says</th><th>answer</th></tr></thead><tbody>\n",
         judgement.calls.len()
     ));
     for call in &judgement.calls {
         out.push_str(&format!(
-            "<tr><td>{}</td><td>{}</td><td>{}{}</td></tr>\n",
+            "<tr><td>{}</td><td data-label=\"says\">{}</td><td data-label=\"answer\">{}{}</td></tr>\n",
             escape(&call.call),
             escape(&call.says),
             escape(&call.got),

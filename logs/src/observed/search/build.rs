@@ -190,6 +190,7 @@ impl Shape {
             VcpuConfig {
                 stores: UNLIMITED,
                 steal: 1,
+                own_stores: true,
                 ..VcpuConfig::default()
             };
             self.rings.len()

@@ -59,7 +59,13 @@ kernel_record = {{ updates = 5, page = 2 }}
 steps = ["enable-logging", {{ forever = ["harvest-rings", {reset}, "kick-vcpus"] }}]
 "#
     );
-    Scenario::from_toml("log.toml", &text).unwrap_or_else(|error| panic!("{error}"))
+    let mut scenario =
+        Scenario::from_toml("log.toml", &text).unwrap_or_else(|error| panic!("{error}"));
+    // Whatever KVM stores of its own, not the record alone.
+    for vcpu in &mut scenario.machine.vcpus {
+        vcpu.own_stores = true;
+    }
+    scenario
 }
 
 /// An event that a step caused: its indices are read when it is written.
@@ -653,7 +659,10 @@ fn in_the_model(arch: ModelArch, pml: bool) -> (machine::Machine, u32, bool) {
         huge: false,
         name: String::new(),
     });
-    machine.vcpus = vec![machine::VcpuConfig::default()];
+    machine.vcpus = vec![machine::VcpuConfig {
+        own_stores: true,
+        ..machine::VcpuConfig::default()
+    }];
     let mut state = State::<Large>::new(&machine);
     state.caps.ring_entries = machine.constants.ring_min_entries;
     state.slots[0].life = Life::Live;

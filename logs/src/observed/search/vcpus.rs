@@ -186,7 +186,8 @@ impl Run {
     /// Whether the next request check leaves with exit 31.
     fn is_soft_full(&self, vcpu: usize) -> bool {
         let v = &self.state.vcpus[vcpu];
-        v.request && v.ring.used() >= self.soft_limit(vcpu)
+        (v.request || self.machine.kernel.soft_full_is_compared())
+            && v.ring.used() >= self.soft_limit(vcpu)
     }
 
     /// What follows in the log, where the push that comes next makes the ring soft-full.
