@@ -40,6 +40,7 @@ const RECORDING: &str = include_str!("../traces/kernel/arm64-linux-6.12.117.rand
 /// A guest that never stops, and a VMM that collects for ever by the order of KVM's documentation.
 const SMALL: &str = r#"
 name = "collect-for-ever"
+liveness = "violated"
 [machine]
 arch = "arm64"
 vcpus = 2
@@ -58,6 +59,7 @@ steps = ["enable-logging", "copy-all", { forever = [
 /// The same with PML, four vCPUs, larger rings and 48 pages.
 const LARGE: &str = r#"
 name = "collect-for-ever-large"
+liveness = "violated"
 [machine]
 arch = "x86"
 pml = true
