@@ -28,6 +28,7 @@ pub(crate) struct Interrupt {
     held: Vec<(Actor, u32)>,
     within: u32,
     elsewhere: u32,
+    longest: u32,
 }
 
 impl Interrupt {
@@ -37,8 +38,9 @@ impl Interrupt {
         Self {
             at_work: None,
             held: Vec::new(),
-            within: pick(&WITHIN, choices),
-            elsewhere: pick(&ELSEWHERE, choices),
+            within: pick(&env("W", &WITHIN), choices),
+            elsewhere: pick(&env("E", &ELSEWHERE), choices),
+            longest: pick(&env("H", &[LONGEST_HOLD]), choices),
         }
     }
 
@@ -63,7 +65,13 @@ impl Interrupt {
             if choices.below(one_in) != 0 {
                 return actor;
             }
-            let longest = 1 << choices.below(LONGEST_HOLD + 1);
+            let longest = if self.longest >= 100 {
+                let a = self.longest - 100;
+                let b = choices.below(a + 1);
+                if b == a { 1 << 30 } else { 1 << b }
+            } else {
+                1 << choices.below(self.longest + 1)
+            };
             self.held.push((actor, 1 + choices.below(longest)));
         }
         let is_held = |actor: Actor| self.held.iter().any(|(held, _)| *held == actor);
@@ -104,4 +112,18 @@ fn is_within_kernel<L: Layout>(state: &State<L>, actor: Actor) -> bool {
         },
         Actor::Device(_) => false,
     }
+}
+
+fn env(name: &str, or: &[u32]) -> Vec<u32> {
+    use std::sync::OnceLock;
+    static ALL: OnceLock<std::collections::HashMap<String, Vec<u32>>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        std::env::vars()
+            .filter(|(k, _)| k.len() == 1 && k != "_")
+            .map(|(k, v)| (k, v.split(',').filter_map(|x| x.parse().ok()).collect()))
+            .collect()
+    })
+    .get(name)
+    .cloned()
+    .unwrap_or(or.to_vec())
 }
