@@ -4,7 +4,7 @@
 //! loss is found. A median of 20 is uncertain by a third, so that the last column compares what a find takes on average, over a
 //! thousand finds: how many times the best single scheduler's schedules the mix takes.
 //!
-//! `-- --most N`: schedules after which a range counts as not found (20,000); a hundred times as many are tried for the average.
+//! `-- --most N`: schedules after which a range counts as not found (20,000); twenty times as many are tried for the average.
 //! Without `--bench` (`cargo test --benches`) it is 200.
 
 use std::process::ExitCode;
@@ -35,7 +35,7 @@ const FINDS: u64 = 1_000;
 const FEW: u64 = 100;
 
 /// For the average, so many times the schedules of a range are tried.
-const RANGES: u64 = 100;
+const RANGES: u64 = 20;
 
 /// Schedules for each find, and how many finds there were; none where there was none.
 fn on_average(scenario: &Scenario, scheduler: Scheduler, most: u64) -> Option<(f64, u64)> {

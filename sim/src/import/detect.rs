@@ -124,10 +124,12 @@ pub fn detect(head: &[u8]) -> Detected {
     let mut before: &[u8] = b"";
     for line in head.split(|b| *b == b'\n') {
         let line = unquoted(line.strip_suffix(b"\r").unwrap_or(line));
-        // A mail program may have broken every line of a log behind its front.
-        let mended = [before.trim_ascii_end(), line.trim_ascii_start()].join(&b' ');
+        // A mail program may have broken every line of a log behind its front: two lines that say nothing alone.
+        let both = [before.trim_ascii_end(), line.trim_ascii_start()].join(&b' ');
         for (kind, count) in LogKind::ALL.into_iter().zip(&mut counts) {
-            *count += u32::from(names_event(kind, line) || names_event(kind, &mended));
+            let is_event =
+                names_event(kind, line) || !names_event(kind, before) && names_event(kind, &both);
+            *count += u32::from(is_event);
         }
         before = line;
     }
