@@ -397,7 +397,7 @@ impl Reader {
 
     /// A line may be the end of the lines before it, which a mail program broke at a space. They are taken for one line only
     /// where that reads as an event, or as the tool's word for losses, from its first character to its last: the fewest of them
-    /// that say when or where. Where the line says something by itself (`front`), they must say that.
+    /// that say when or where. Where the line says something by itself (`front`), they must say that, or be a front and no more.
     fn joins(&mut self, text: &[u8], cut: bool, front: bool) -> bool {
         let mut best = None;
         for from in (0..self.pieces.len()).rev() {
@@ -411,7 +411,7 @@ impl Reader {
                 Reading::Lost { .. } => !cut,
                 Reading::Damaged | Reading::Other(_) | Reading::Own | Reading::Foreign => false,
             };
-            if is_one && reading.says_where() {
+            if is_one && (reading.says_where() || front && self.is_front(from)) {
                 best = Some(from);
                 break;
             }
@@ -439,6 +439,12 @@ impl Reader {
             self.give_up_piece(&piece);
         }
         true
+    }
+
+    /// Whether the pieces from one on are what the tool writes in front of an event, and no more.
+    fn is_front(&self, from: usize) -> bool {
+        let front = self.one_line(from, b"");
+        matches!(self.kind.parse(&front), Line::Event(prefix) if prefix.event.is_empty())
     }
 
     /// The pieces from one on, and what follows them.
