@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench bounds` searches `kernel-docs` and `bitmap-last-clear` with two vCPUs, rings of four entries with
 //! two in reserve and two ITS saves, once for each combination of 1 to 3 stores a vCPU, 3 to 5 pages and 1 or 2 pre-copy
-//! rounds, each in a process of its own, and prints the table of `docs/search.md`. Two threads, all reductions.
+//! rounds, each in a process of its own, and prints the table of `docs/figures.md`. Two threads, all reductions.
 //!
 //! `-- --max-time S` (300 unless given) and `-- --max-memory M` (in MiB; 6144 unless given) end a search that is larger;
 //! the table then says so, and how far it came. Without `--bench` (`cargo test --benches`) the smallest row is made.

@@ -20,6 +20,7 @@ use rayon::prelude::*;
 const TRIALS: Budget = Budget {
     attempts: 20_000,
     states: 0,
+    bytes: u64::MAX,
 };
 
 /// Seeds that are run before their failures are shrunk.

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     let mut behind = Vec::new();
     for scenario in scenarios() {
         let medians = SCHEDULERS.map(|scheduler| {
-            let median = median_schedules(&scenario, scheduler, most).schedules;
+            let median = median_schedules(&scenario, scheduler, most, &|| true).schedules;
             median.map_or(format!("> {most}"), |median| median.to_string())
         });
         let averages = SCHEDULERS.map(|scheduler| on_average(&scenario, scheduler, most));

@@ -27,11 +27,6 @@ use dirtysim_peers::measure::{Measured, measure};
 use dirtysim_peers::sizes::Sizes;
 use dirtysim_peers::spin::{self, Reduction, Verifier};
 
-/// That of the binary `dirtysim`; stateright has it as well, and SPIN takes one block.
-#[cfg(unix)]
-#[path = "../../sim/src/allocator.rs"]
-mod allocator;
-
 /// Turns that this project's own search gets for each of another tool: a run of half a second is more at the mercy of the
 /// machine than one of ten.
 const OWN_TURNS: usize = 5;

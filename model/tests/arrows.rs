@@ -32,6 +32,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
         "reduce",
         &[
             "transition",
+            "mutated",
             "op",
             "vcpu",
             "kernel",

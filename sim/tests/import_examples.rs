@@ -288,6 +288,7 @@ fn every_defect_is_found_where_it_is() {
         "harvest-after-reset",
         "reap-count",
         "reset-count",
+        "unread-entry",
         "harvest-not-reset",
         "reset-returns-other",
         "clear-range",

@@ -32,6 +32,9 @@ fn the_pages_in_the_binary_are_those_of_the_documentation() {
         dirtysim_expected::file(&root.join("help").join(file), &page);
         assert!(!text.is_empty(), "{name}");
     }
+    let schema = "trace-format.schema.json";
+    let page = std::fs::read_to_string(repository().join("docs").join(schema)).expect(schema);
+    dirtysim_expected::file(&root.join("help").join(schema), &page);
 }
 
 /// The tutorial with its files written, its commands typed, and their outputs in place of those that stand there.
@@ -223,4 +226,73 @@ steps = ["enable-logging", "copy-all", "pause-vcpus", "get-dirty-log", "clear-di
     );
     let xml = std::fs::read_to_string(dir.path().join("out.xml")).expect("the file");
     assert!(xml.contains("<failure"), "{xml}");
+}
+
+#[test]
+fn an_editor_gets_the_keys_that_the_reader_knows() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = dirtysim(dir.path(), &["schema", "scenario"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a schema");
+    // Every key of every scenario that comes with the program is one of the schema's.
+    for name in ["kernel-docs", "qemu-ring", "two-resets", "cancel-retry"] {
+        let text = dirtysim::scenario::builtin_text(name).expect("it is built in");
+        let scenario: serde_json::Value = toml::from_str(text).expect("it is TOML");
+        for (key, value) in scenario.as_object().expect("a table") {
+            assert!(schema["properties"].get(key).is_some(), "{name}: {key}");
+            let keys = value.as_object().into_iter().flatten();
+            for (inner, _) in keys.filter(|_| key != "expect") {
+                let known = &schema["$defs"][key]["properties"];
+                assert!(known.get(inner).is_some(), "{name}: {key}.{inner}");
+            }
+        }
+    }
+    let steps = schema["$defs"]["step"]["anyOf"][0]["enum"].as_array();
+    assert!(steps.is_some_and(|steps| steps.contains(&"harvest-rings".into())));
+    let output = dirtysim(dir.path(), &["schema", "trace"]);
+    assert!(
+        said(&output).contains("json-schema.org"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_file_that_is_watched_is_checked_again_when_it_changes() {
+    use std::io::{BufRead, BufReader};
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("my.toml");
+    let text = |last: &str| {
+        format!(
+            "name = \"my\"\n[machine]\narch = \"x86\"\nvcpus = 1\npages = 1\n[writers]\nvcpu = {{ stores = 1 }}\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", {last}, \"copy\", \"finish\"]\n"
+        )
+    };
+    std::fs::write(&file, text("\"pause-vcpus\", \"get-dirty-log\"")).expect("written");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+        .current_dir(dir.path())
+        .args(["check", "--watch", "my.toml"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut verdicts = lines
+        .map_while(Result::ok)
+        .filter(|line| line.starts_with("my: "));
+    let first = verdicts.next();
+    std::fs::write(&file, text("\"get-dirty-log\", \"pause-vcpus\"")).expect("written");
+    let second = verdicts.next();
+    child.kill().expect("it still watches");
+    let _ = child.wait();
+    assert_eq!(first.as_deref(), Some("my: holds, as expected"));
+    assert_eq!(
+        second.as_deref(),
+        Some("my: violated (no_dirty_page_lost), NOT as expected")
+    );
+    for arguments in [
+        &["check", "--watch"][..],
+        &["check", "--watch", "kernel-docs"],
+    ] {
+        let output = dirtysim(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    }
 }

@@ -136,7 +136,7 @@ fn one_thread_and_two_give_the_same_document_and_the_same_bytes() {
 fn without_its_expectation_a_violated_scenario_and_its_trace_exit_with_1() {
     let dir = tempfile::tempdir().expect("a directory");
     let trace_dir = dir.path().to_str().expect("UTF-8");
-    let source = include_str!("../scenarios/bitmap-before-its-save.toml");
+    let source = include_str!("../../check/scenarios/bitmap-before-its-save.toml");
     let without: String = source
         .lines()
         .filter(|line| !line.starts_with("expect"))
@@ -255,7 +255,7 @@ const WRONG: [(&str, &str, &str); 12] = [
 
 #[test]
 fn a_wrong_scenario_gets_file_line_column_and_help_and_leaves_nothing_behind() {
-    let source = include_str!("../scenarios/kernel-docs.toml");
+    let source = include_str!("../../check/scenarios/kernel-docs.toml");
     for (right, wrong, help) in WRONG {
         assert!(source.contains(right), "{right}");
         let dir = tempfile::tempdir().expect("a directory");

@@ -22,4 +22,6 @@ pub mod model;
 pub mod record;
 pub mod refusal;
 pub mod script;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod strings;
 pub mod subject;

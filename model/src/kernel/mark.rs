@@ -86,7 +86,8 @@ fn push<L: Layout>(
         3 => {
             v.ring.dirty_index = index.wrapping_add(1);
             let soft_full = v.ring.used() >= soft_limit(machine, v.ring.size());
-            if !(soft_full && machine.wiring.raises_request) {
+            let asks = !machine.kernel.soft_full_is_compared() && machine.wiring.raises_request;
+            if !(soft_full && asks) {
                 v.push = 0;
                 return true;
             }

@@ -4,7 +4,7 @@ use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
-use crate::words::{Arch, Frame};
+use crate::words::{Arch, Frame, Kernel};
 
 /// Gives host pages memory of their own, before somebody stores to them: what KVM had mapped there goes.
 /// Source: virt/kvm/kvm_main.c, kvm_mmu_notifier_invalidate_range_start().
@@ -32,6 +32,17 @@ pub fn back<L: Layout>(machine: &mut Machine, state: &mut State<L>, first: u32, 
         }
     }
     machine.unbacked.remove_range(first, count);
+}
+
+/// The host takes a page's memory away: its leaf goes, and TLBs are flushed. On s390 the page's dirty state went with the leaf's
+/// successor until 7.2, and is dropped since. Source: virt/kvm/kvm_main.c, kvm_mmu_notifier_invalidate_range_start(); arch/s390/kvm/gmap.c.
+pub(crate) fn take<L: Layout>(machine: &Machine, state: &mut State<L>, frame: Frame) {
+    let keeps = machine.arch == Arch::S390 && machine.kernel < Kernel::V7_2;
+    let dirty = keeps && state.dirty_bit.contains(frame);
+    unmap(state, frame);
+    if dirty {
+        state.dirty_bit.insert(frame);
+    }
 }
 
 /// A leaf goes, and with it what TLBs have of it.

@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::pages::{PageSet, low_bits};
-use crate::words::{Arch, Fields, Frame, Reach, Row};
+use crate::words::{Arch, Fields, Frame, Kernel, Reach, Row};
 
 /// What re-arming reads: it clears bits of the leaves, and looks at them only to find huge ones.
 pub(crate) fn reads(machine: &Machine) -> Fields {
@@ -17,14 +17,19 @@ pub(crate) fn reads(machine: &Machine) -> Fields {
     }
 }
 
-/// The row of a step that re-arms: RISC-V flushes TLBs at once.
+/// Whether TLBs are flushed in the same step: RISC-V since 7.2. Source: arch/riscv/kvm/mmu.c, kvm_arch_mmu_enable_log_dirty_pt_masked().
+pub(crate) fn flushes_at_once(machine: &Machine) -> bool {
+    machine.arch == Arch::Riscv && machine.kernel >= Kernel::V7_2
+}
+
+/// The row of a step that re-arms.
 pub(crate) fn row(machine: &Machine, step: Row) -> Row {
-    match machine.arch {
-        Arch::Riscv => step
+    if flushes_at_once(machine) {
+        return step
             .writes(Fields::LEAVES | Fields::TLB)
-            .reach(Reach::EachVcpu),
-        Arch::Arm64 | Arch::X86 | Arch::Loongarch | Arch::S390 => step.writes(Fields::LEAVES),
+            .reach(Reach::EachVcpu);
     }
+    step.writes(Fields::LEAVES)
 }
 
 /// Re-arms the pages of `mask`, bit 0 for `frame`, under mmu_lock.
@@ -44,10 +49,11 @@ pub(crate) fn rearm<L: Layout>(
         let high = 63 - mask.leading_zeros();
         mask = low_bits(high - low + 1) << low;
     }
-    if state.caps.initially_set() || machine.arch.rearms_range() {
+    let huge_too = machine.arch.rearms_range() || machine.arch == Arch::Loongarch;
+    if state.caps.initially_set() || huge_too {
         protect_huge(machine, state, slot, frame, mask);
     }
-    if !machine.arch.rearms_range() {
+    if !huge_too {
         // x86 looks at small leaves alone: a huge one that is still writable, because the log began with INITIALLY_SET and that was
         // taken back before this call, stays so, and its pages are recorded no more. Seen on x86 6.18.44.
         mask &= !state.huge.word(frame, 64);
@@ -57,7 +63,7 @@ pub(crate) fn rearm<L: Layout>(
     } else {
         state.writable.clear_word(frame, mask);
     }
-    if machine.arch == Arch::Riscv {
+    if flushes_at_once(machine) {
         for vcpu in state.vcpus.iter_mut() {
             vcpu.tlb.clear_word(frame, mask);
         }

@@ -90,8 +90,11 @@ pub struct VcpuConfig {
     pub loads: u8,
     /// The frames that it may touch.
     pub frames: Vec<u32>,
-    /// Updates of steal time or another record that the kernel keeps in guest memory, at most.
+    /// Updates of steal time or another record that the kernel keeps in guest memory, at most: one a KVM_RUN, on the way into
+    /// the guest.
     pub steal: u8,
+    /// What the kernel writes in the vCPU's context comes any number of times within KVM_RUN: several records, stores that it emulates.
+    pub own_stores: bool,
     /// The frame of that record.
     pub steal_frame: u32,
     /// Where those updates are logged.

@@ -217,11 +217,13 @@ pub struct UserWrite {
     pub log: WriterLog,
 }
 
-/// The host ages a page: its leaf loses its permission, TLBs are not flushed.
+/// The host ages a page: its leaf loses its permission, TLBs are not flushed. Or it takes the page's memory away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostAge {
     /// The frame.
     pub frame: Frame,
+    /// The mapping goes, with a flush, as where memory is swapped out, merged or moved.
+    pub unmap: bool,
 }
 
 /// The guest calls pages free, so that their bytes do not matter until they are stored to again; then the VMM takes them
@@ -371,7 +373,7 @@ pub enum Op {
     Cancel,
     /// A new, empty destination: everything is stale.
     NewDestination,
-    /// The host ages a page: its leaf loses its permission, TLBs are not flushed.
+    /// The host ages a page, or takes its mapping away.
     HostAge(HostAge),
     /// The guest calls pages free, and the VMM takes them out of those that are to be copied.
     DropFree(DropFree),

@@ -7,6 +7,7 @@ mod devices;
 mod log_ioctls;
 mod memory;
 mod rings;
+mod sites;
 mod vcpus;
 mod vmm;
 
@@ -18,6 +19,7 @@ use crate::state::layout::Layout;
 use crate::words::fault::FaultStage;
 use crate::words::word::loud;
 use crate::words::{Actor, Duty, Effect, Found, Mutation, Mutations, Step, Word};
+use sites::Sites;
 
 /// The step as it should be.
 type Faithful<L> = fn(&Machine, &mut State<L>, Step) -> Effect;
@@ -96,11 +98,30 @@ pub(crate) fn choices<L: Layout>(
     actor: Actor,
     found: Found<'_>,
 ) -> bool {
+    may_change(machine, state, actor)
+        && match actor {
+            Actor::Vcpu(vcpu) => vcpus::choices(machine, state, usize::from(vcpu), found),
+            Actor::Thread(thread) => vmm::choices(machine, state, usize::from(thread), found),
+            Actor::Device(_) => false,
+        }
+}
+
+/// Whether the actor's steps in a state may be others than the right ones: if not, [`apply`] takes those.
+#[must_use]
+pub fn may_change<L: Layout>(machine: &Machine, state: &State<L>, actor: Actor) -> bool {
     match actor {
-        Actor::Vcpu(vcpu) => vcpus::choices(machine, state, usize::from(vcpu), found),
-        Actor::Thread(thread) => vmm::choices(machine, state, usize::from(thread), found),
-        Actor::Device(_) => false,
+        Actor::Vcpu(_) => Sites::VCPUS.any_changed_by(machine.mutations),
+        Actor::Device(_) => Sites::DEVICES.any_changed_by(machine.mutations),
+        Actor::Thread(thread) => state
+            .current_op(machine, usize::from(thread))
+            .is_some_and(|op| may_change_op(machine, op)),
     }
+}
+
+/// As [`may_change`], of an operation's steps.
+#[must_use]
+pub fn may_change_op(machine: &Machine, op: &Op) -> bool {
+    Sites::of_op(op).any_changed_by(machine.mutations)
 }
 
 /// Takes a step as it is taken with the machine's mutations.
@@ -110,6 +131,10 @@ pub(crate) fn apply<L: Layout>(
     step: Step,
     faithful: Faithful<L>,
 ) -> Effect {
+    let right = |state: &mut State<L>| faithful(machine, state, step);
+    if !may_change(machine, state, step.actor) {
+        return right(state);
+    }
     let index = match step.actor {
         Actor::Vcpu(vcpu) => {
             vcpus::apply(machine, state, usize::from(vcpu), step, faithful);
@@ -124,7 +149,6 @@ pub(crate) fn apply<L: Layout>(
     let Some(op) = state.current_op(machine, index) else {
         return Effect::None;
     };
-    let right = |state: &mut State<L>| faithful(machine, state, step);
     let act = Act {
         machine,
         state,
@@ -142,43 +166,7 @@ pub(crate) fn apply<L: Layout>(
         Op::Copy | Op::CopyAll | Op::CopyList(_) | Op::TakeAll => {
             vmm::copy(act, op, step.choice, right)
         }
-        Op::UserWrite(_)
-        | Op::DropFree(_)
-        | Op::EndFree(_)
-        | Op::PublishSlot(_)
-        | Op::MarkOwn(_)
-        | Op::TakeAlways
-        | Op::Cancel
-        | Op::PutBack
-        | Op::OnError(_) => vmm::step(act, op, right),
-        Op::CreateVcpu
-        | Op::PreFault(_)
-        | Op::HostAge(_)
-        | Op::Publish
-        | Op::Forget
-        | Op::Kick(_)
-        | Op::WaitKicked
-        | Op::WaitStopped
-        | Op::WaitRunning
-        | Op::JoinThread(_)
-        | Op::Resume
-        | Op::WaitRingFull
-        | Op::AckRingFull
-        | Op::CollectOwnLog
-        | Op::ResetOwnLog
-        | Op::DeviceStart(_)
-        | Op::DeviceStop(_)
-        | Op::DeviceDrain(_)
-        | Op::Lock(_)
-        | Op::Unlock(_)
-        | Op::Signal(_)
-        | Op::WaitSignal(_)
-        | Op::MayFail
-        | Op::Again(_)
-        | Op::PassUnless(_)
-        | Op::Discard
-        | Op::NewDestination
-        | Op::Checkpoint
-        | Op::Finish(_) => right(act.state),
+        // What `Sites` takes for something else than the VMM's is above, or it is right.
+        _ => vmm::step(act, op, right),
     }
 }

@@ -142,7 +142,8 @@ impl Operation for Harvest {
                 };
                 ring.entry_mut(fetch).set_flags(given_back);
                 ring.fetch_index = fetch.wrapping_add(1);
-                act.thread().count += 1;
+                // Without a limit nobody asks how many they were.
+                act.thread().count += u32::from(self.max != u32::MAX);
                 act.go(LOAD_FLAGS)
             }
         }

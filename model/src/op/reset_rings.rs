@@ -10,8 +10,8 @@ use crate::state::vcpu::Pc;
 use crate::state::{Batch, State, Vcpu};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Arch, Choice, Counts, Duty, Effect, Errno, Facts, Fields, Found, Frame, NO_FRAME, Reach,
-    ResetCount, Row, Rule, Waits, Word,
+    Choice, Counts, Duty, Effect, Errno, Facts, Fields, Found, Frame, NO_FRAME, Reach, ResetCount,
+    Row, Rule, Waits, Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -77,11 +77,10 @@ impl Operation for ResetRings {
             REARM => {
                 let step =
                     rearm::row(machine, step.reads(Fields::MMU_LOCK)).duty(Duty::MAY_HOLD_ENTRY);
-                step.reach(match machine.arch {
-                    Arch::Riscv => Reach::Everything,
-                    Arch::Arm64 | Arch::X86 | Arch::Loongarch | Arch::S390 => {
-                        Reach::IndexedOnControl
-                    }
+                step.reach(if rearm::flushes_at_once(machine) {
+                    Reach::Everything
+                } else {
+                    Reach::IndexedOnControl
                 })
             }
             UNLOCK => step.writes(Fields::SLOTS_LOCK),
@@ -251,7 +250,7 @@ pub(crate) fn next_ring<L: Layout>(act: &mut Act<'_, L>) -> Effect {
     Effect::None
 }
 
-/// Takes an entry into the batch if it lies in the same slot and within the batch's span, on either side.
+/// Source: virt/kvm/dirty_ring.c, kvm_dirty_ring_reset(). Takes an entry into the batch if it lies in the same slot and within the batch's span, on either side.
 fn merge(batch: &mut Batch, slot: u32, offset: u64, span: u32) -> bool {
     if batch.mask == 0 {
         *batch = Batch {
@@ -264,12 +263,13 @@ fn merge(batch: &mut Batch, slot: u32, offset: u64, span: u32) -> bool {
     if batch.slot != slot {
         return false;
     }
-    let delta = i128::from(offset) - i128::from(batch.offset);
-    if (0..i128::from(span)).contains(&delta) {
+    // A difference of 64 bits with a sign, which wraps: user space may have left any offset in the entry.
+    let delta = offset.wrapping_sub(batch.offset) as i64;
+    if (0..i64::from(span)).contains(&delta) {
         batch.mask |= 1 << delta;
         return true;
     }
-    if (1 - i128::from(span)..0).contains(&delta) {
+    if (1 - i64::from(span)..0).contains(&delta) {
         let shift = (-delta) as u32;
         let shifted = batch.mask << shift & low_bits(span);
         if shifted >> shift == batch.mask {

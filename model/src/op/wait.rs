@@ -149,6 +149,7 @@ fn retire_guest<L: Layout>(act: &mut Act<'_, L>) {
         v.stores = 0;
         v.loads = 0;
         v.steal = 0;
+        v.record_due = false;
         v.request = false;
         v.kicked = false;
         v.resched = false;

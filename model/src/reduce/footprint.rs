@@ -10,9 +10,10 @@
 //! will never enter again is packed without what only running could use, and whether it will depends on what lies ahead of the
 //! threads ([`resume_ahead`]). What a thread depends on besides is its row's [`Reach`].
 //!
-//! A mutation may read or write anything, so that with one nothing is promised.
+//! A step that a mutation may change ([`mutated::may_change`]) may read or write anything: of that nothing is promised.
 
 use crate::machine::{Machine, Op};
+use crate::mutated;
 use crate::state::State;
 use crate::state::fields::{Look, Number, Size, look_thread, look_vcpu, look_vm};
 use crate::state::layout::Layout;
@@ -55,10 +56,11 @@ pub fn reads_of_thread(machine: &Machine, op: Option<&Op>, stage: u8) -> Fields 
 /// What the next step of a thread reads or writes of the vCPUs, at a stage of its operation.
 #[must_use]
 pub fn reach(machine: &Machine, op: Option<&Op>, stage: u8) -> Reach {
-    if !machine.mutations.is_empty() {
-        return Reach::Everything;
+    match op {
+        Some(op) if mutated::may_change_op(machine, op) => Reach::Everything,
+        Some(op) => op.row(machine, stage).vcpus,
+        None => Reach::Own,
     }
-    op.map_or(Reach::Own, |op| op.row(machine, stage).vcpus)
 }
 
 /// What tells which leaves a vCPU's next step reads.
@@ -94,7 +96,7 @@ pub fn resume_ahead(machine: &Machine, ops: impl IntoIterator<Item = usize>) -> 
 }
 
 /// The kinds of fields that a thread's step from `before` to `after` wrote and that its row does not declare; none for others, and
-/// with mutations, of which nothing is declared. To be asked where assertions are on.
+/// where a mutation may change the step, of which nothing is declared. To be asked where assertions are on.
 #[must_use]
 pub fn undeclared<L: Layout>(
     machine: &Machine,
@@ -108,7 +110,7 @@ pub fn undeclared<L: Layout>(
     let thread = usize::from(thread);
     let Some(op) = before
         .current_op(machine, thread)
-        .filter(|_| machine.mutations.is_empty())
+        .filter(|op| !mutated::may_change_op(machine, op))
     else {
         return Fields::NONE;
     };

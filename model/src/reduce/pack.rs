@@ -764,8 +764,7 @@ fn normalise_thread<L: Layout>(
         .map_or(Counts::Exactly, |op| op.facts(machine).counts);
     let t = &mut state.threads[index];
     match counts {
-        Counts::Exactly | Counts::UpTo(_) => {}
-        Counts::Never => t.count = 0,
+        Counts::Exactly | Counts::UpTo(_) | Counts::Never => {}
         Counts::Whether => {
             t.count = t.count.min(1);
             t.freed = t.freed.min(1);

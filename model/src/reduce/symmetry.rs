@@ -759,7 +759,7 @@ fn rank<L: Layout>(vcpu: &Vcpu<L>) -> u64 {
         u64::from(vcpu.push),
         u64::from(vcpu.stores),
         u64::from(vcpu.loads),
-        u64::from(vcpu.steal),
+        u64::from(vcpu.steal) << 1 | u64::from(vcpu.record_due),
         vcpu.exit as u64,
         u64::from(vcpu.request) << 3
             | u64::from(vcpu.kicked) << 2

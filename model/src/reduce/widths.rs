@@ -134,6 +134,7 @@ impl Widths {
             Measure::Loads => when(loads, budget),
             Measure::LoadFlag => when(loads, 1),
             Measure::Steal => when(steals, budget),
+            Measure::RecordDue => when(steals, 1),
             Measure::Failures => when(machine.send_failures > 0, budget),
             Measure::Locks => when(writes.has(Fields::USER_LOCKS), 8),
             Measure::Signals => when(writes.has(Fields::SIGNALS), 8),

@@ -79,6 +79,8 @@ measures! {
     LoadFlag;
     /// What is left of updates of the kernel's record, where there are some.
     Steal;
+    /// Whether one is due, where there are some.
+    RecordDue;
     /// Sends that may still fail, where some may.
     Failures;
     /// User space's locks, where there are some.
@@ -323,6 +325,7 @@ macro_rules! walks {
             v.number(Fields::ACCESS, Bits(1), &$($mut)? u.old_slots);
             v.number(Fields::ACCESS, Of(Budget), &$($mut)? u.stores);
             v.number(Fields::ACCESS, Of(Steal), &$($mut)? u.steal);
+            v.number(Fields::ACCESS, Of(RecordDue), &$($mut)? u.record_due);
             v.number(Fields::EXIT, Bits(2), &$($mut)? u.exit);
             v.number(Fields::REQUEST, Bits(1), &$($mut)? u.request);
             v.number(Fields::KICKED, Bits(1), &$($mut)? u.kicked);

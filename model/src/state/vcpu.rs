@@ -109,6 +109,8 @@ pub struct Vcpu<L: Parts> {
     pub loads: u8,
     /// Updates of the kernel's record left.
     pub steal: u8,
+    /// Such an update is due: KVM_RUN was called, and has not come to it yet.
+    pub record_due: bool,
     /// Why KVM_RUN returned last.
     pub exit: Exit,
     /// KVM_REQ_DIRTY_RING_SOFT_FULL is raised.
@@ -146,6 +148,7 @@ impl<L: Parts> Default for Vcpu<L> {
             stores: 0,
             loads: 0,
             steal: 0,
+            record_due: false,
             exit: Exit::None,
             request: false,
             kicked: false,

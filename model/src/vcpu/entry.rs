@@ -1,5 +1,6 @@
 //! Into the guest and out of KVM_RUN: the request checks, in the architecture's order.
 
+use super::steal;
 use crate::kernel::soft_limit;
 use crate::machine::{Machine, OnRingFull};
 use crate::state::layout::Layout;
@@ -47,7 +48,9 @@ pub(crate) fn stage<L: Layout>(machine: &Machine, v: &Vcpu<L>) -> EntryStage {
 
 /// KVM_RUN is called.
 pub(crate) fn run<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize) {
-    state.vcpus[vcpu].exit = Exit::None;
+    let v = &mut state.vcpus[vcpu];
+    v.exit = Exit::None;
+    v.record_due = v.steal > 0;
     go(machine, state, vcpu, 0);
 }
 
@@ -58,8 +61,10 @@ pub(crate) fn go<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize
     let mut stage = stage;
     loop {
         let idle = match stages[usize::from(stage)] {
+            // What is compared each time is looked at in a step of its own.
+            EntryStage::SoftFull if machine.kernel.soft_full_is_compared() => v.ring.size() == 0,
             EntryStage::SoftFull => !v.request,
-            EntryStage::Steal => v.steal == 0,
+            EntryStage::Steal => !steal::is_due(machine, v, vcpu),
             EntryStage::Enter => false,
         };
         if !idle {
@@ -90,7 +95,10 @@ pub(crate) fn step<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usi
                 go(machine, state, vcpu, next);
             }
         }
-        EntryStage::Steal => go(machine, state, vcpu, next),
+        EntryStage::Steal => {
+            v.record_due = false;
+            go(machine, state, vcpu, next);
+        }
         EntryStage::Enter => {
             if v.kicked {
                 v.exit = Exit::Interrupted;
@@ -110,6 +118,7 @@ pub(crate) fn to_exit<L: Layout>(v: &mut Vcpu<L>) {
     v.pc = Pc::Exit;
     v.stage = 0;
     v.push = 0;
+    v.record_due = false;
 }
 
 /// KVM_RUN returns.

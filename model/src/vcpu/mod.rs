@@ -89,7 +89,7 @@ pub(crate) fn choices<L: Layout>(
     match v.pc {
         Pc::Entry => {
             found(Choice::Advance);
-            if entry::stage(machine, v) == EntryStage::Steal && v.steal > 0 {
+            if entry::stage(machine, v) == EntryStage::Steal && steal::is_due(machine, v, vcpu) {
                 found(Choice::Steal);
             }
         }
@@ -101,7 +101,7 @@ pub(crate) fn choices<L: Layout>(
         }
         Pc::Exit => {
             found(Choice::Advance);
-            if v.steal > 0 {
+            if v.steal > 0 && machine.vcpus[vcpu].own_stores {
                 found(Choice::Steal);
             }
         }

@@ -3,9 +3,16 @@
 use super::entry;
 use crate::kernel::mark as primitive;
 use crate::machine::{Machine, WriterLog};
-use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::vcpu::Pc;
+use crate::state::{State, Vcpu};
+
+/// Whether the record may be updated on the way into the guest: once a KVM_RUN. On the way out it is written only where the thread was
+/// preempted, which is not modelled. Source: arch/arm64/kvm/arm.c, kvm_arch_vcpu_load(), check_vcpu_requests(); arch/x86/kvm/x86.c,
+/// record_steal_time(), kvm_arch_vcpu_put(); arch/riscv/kvm/vcpu.c, kvm_arch_vcpu_load().
+pub(crate) fn is_due<L: Layout>(machine: &Machine, v: &Vcpu<L>, vcpu: usize) -> bool {
+    v.steal > 0 && (v.record_due || machine.vcpus[vcpu].own_stores)
+}
 
 /// The record changes; the mark is still to come, at `then`.
 pub(crate) fn update<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize, then: Pc) {
@@ -18,6 +25,7 @@ pub(crate) fn update<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: u
 pub(crate) fn updated<L: Layout>(state: &mut State<L>, vcpu: usize, then: Pc) {
     let v = &mut state.vcpus[vcpu];
     v.steal -= 1;
+    v.record_due = false;
     v.push = 0;
     v.pc = then;
 }

@@ -41,10 +41,11 @@ impl Arch {
     }
 
     /// Whether re-arming a batch write-protects every page from its lowest to its highest bit.
-    /// Source: arch/arm64/kvm/mmu.c, arch/riscv/kvm/mmu.c, arch/loongarch/kvm/mmu.c, kvm_arch_mmu_enable_log_dirty_pt_masked().
+    /// LoongArch and x86 re-arm the batch's own pages. Source: arch/arm64/kvm/mmu.c, arch/riscv/kvm/mmu.c, arch/loongarch/kvm/mmu.c,
+    /// kvm_arch_mmu_enable_log_dirty_pt_masked().
     #[must_use]
     pub const fn rearms_range(self) -> bool {
-        matches!(self, Self::Arm64 | Self::Riscv | Self::Loongarch)
+        matches!(self, Self::Arm64 | Self::Riscv)
     }
 
     /// Whether the architecture has dirty rings at that kernel version.

@@ -34,6 +34,12 @@ impl Kernel {
         }
     }
 
+    /// `soft_full_is_compared`: whether the ring is soft-full is worked out at each entry; there is no request (until cf87ac739e48, 6.2).
+    #[must_use]
+    pub fn soft_full_is_compared(self) -> bool {
+        self == Self::V6_1
+    }
+
     /// `reset_signal_exit`: RESET leaves at once when a signal is pending (commit 49005a2a3d2a, 6.17).
     #[must_use]
     pub fn reset_signal_exit(self) -> bool {

@@ -11,7 +11,7 @@ macro_rules! mutations {
         }
 
         impl Mutation {
-            /// Every mutation.
+            /// Every mutation, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// The name in scenarios and traces: what is switched, and to what.
@@ -204,9 +204,11 @@ impl Mutations {
 
     /// The mutations that are on, in the order of their list.
     pub fn iter(self) -> impl Iterator<Item = Mutation> {
-        Mutation::ALL
-            .iter()
-            .copied()
-            .filter(move |mutation| self.has(*mutation))
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let next = Mutation::ALL.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(*next)
+        })
     }
 }

@@ -71,13 +71,13 @@ impl Naive {
         naive
     }
 
-    /// Re-arming a set of pages: x86 takes exactly those, the others all from the lowest to the highest.
+    /// Re-arming a set of pages: x86 and LoongArch take exactly those, the others all from the lowest to the highest.
     fn rearm(&mut self, slot: usize, pages: &[usize]) {
         let (Some(&low), Some(&high)) = (pages.iter().min(), pages.iter().max()) else {
             return;
         };
         for page in low..=high {
-            if self.setup.arch != Arch::X86 || pages.contains(&page) {
+            if !matches!(self.setup.arch, Arch::X86 | Arch::Loongarch) || pages.contains(&page) {
                 self.slots[slot].writable[page] = false;
             }
         }

@@ -127,6 +127,7 @@ impl<L: Layout> Vm<L> {
             VcpuConfig {
                 stores: UNLIMITED,
                 steal_frame: frames[0],
+                own_stores: true,
                 frames,
                 ..VcpuConfig::default()
             };

@@ -9,16 +9,25 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::distil::distil;
+use super::log::events_of;
+use super::page::read_names;
 use super::report::{caveats, grouped};
 use super::schedule::Schedule;
 use super::{CliError, CliResult, Global, Report, interrupted};
 use crate::blame::{Blame, Candidate, Cause, blame, blame_seeds, read_pages};
+use crate::observed::CheckConfig;
+use crate::page::log::Follower;
+use crate::page::names::Memory;
 use crate::scenario::Scenario;
+use crate::search::Limit;
+use crate::trace::observed::ObservedEvent;
 
 /// Arguments of `dirtysim blame`.
 #[derive(Debug, Args)]
 pub(crate) struct BlameArgs {
-    /// A trace of kind `step`: the schedule. Or a scenario, where no schedule is known: a built-in name, or a file .toml
+    /// A trace of kind `step`: the schedule. Or a scenario, where no schedule is known: a built-in name, or a file .toml. Or a
+    /// log, of which `dirtysim distil` makes the scenario
     #[arg(value_name = "TRACE")]
     trace: PathBuf,
     /// Scenarios: seeds of the schedules under which each cause is tried, the end excluded
@@ -56,6 +65,8 @@ fn candidate_json(scenario: &Scenario, candidate: &Candidate) -> Value {
         Cause::Nothing => "unchanged",
         Cause::Mutation(_) => "mutation",
         Cause::Swap { .. } => "swap",
+        Cause::LeftOut { .. } => "left-out",
+        Cause::Moved { .. } => "moved",
     };
     json!({
         "name": candidate.name, "kind": kind, "exact": candidate.is_exact(), "difference": candidate.difference(),
@@ -68,10 +79,15 @@ fn candidate_json(scenario: &Scenario, candidate: &Candidate) -> Value {
 enum Subject {
     Schedule(Box<Schedule>),
     Scenario(Box<Scenario>),
+    /// What a log shows, and what is said of its pages.
+    Log(Box<Scenario>, String),
 }
 
 impl Subject {
     fn load(args: &BlameArgs) -> Result<Self, CliError> {
+        if let Some(log) = of_log(args)? {
+            return Ok(log);
+        }
         let name = args.trace.to_string_lossy();
         let is_scenario = name.ends_with(".toml") || crate::scenario::builtin(&name).is_some();
         if is_scenario {
@@ -84,14 +100,14 @@ impl Subject {
     fn scenario(&self) -> &Scenario {
         match self {
             Self::Schedule(schedule) => &schedule.replay.scenario,
-            Self::Scenario(scenario) => scenario,
+            Self::Scenario(scenario) | Self::Log(scenario, _) => scenario,
         }
     }
 
     fn words(&self, tried: &Range<u64>) -> String {
         match self {
             Self::Schedule(_) => "the schedule".to_owned(),
-            Self::Scenario(_) => format!(
+            Self::Scenario(_) | Self::Log(..) => format!(
                 "no schedule of seeds {}..{} comes nearer than one that",
                 tried.start, tried.end
             ),
@@ -104,7 +120,7 @@ impl Subject {
                 let scenario = &schedule.replay.scenario;
                 return blame(scenario, &schedule.steps, given, &|| !interrupted());
             }
-            Self::Scenario(scenario) => scenario,
+            Self::Scenario(scenario) | Self::Log(scenario, _) => scenario,
         };
         let bar = super::progress_bar(args.seeds.end - args.seeds.start, "schedules");
         let found = blame_seeds(scenario, args.seeds.clone(), given, &|done| {
@@ -116,25 +132,69 @@ impl Subject {
     }
 }
 
+/// A log: its pages followed, and its order as a small scenario; none where the file is none.
+fn of_log(args: &BlameArgs) -> Result<Option<Subject>, CliError> {
+    let check = CheckConfig::default();
+    let Some(reader) = events_of(&args.trace, &[], check)? else {
+        return Ok(None);
+    };
+    let names = read_names(&args.pages, Memory::default())?;
+    let complain = |(problem, help): (String, String)| CliError(format!("{problem}\nhelp: {help}"));
+    let config = reader.header().known;
+    let several = reader.header().sources.len() > 1;
+    let mut follower = Follower::new(names.clone(), config).map_err(complain)?;
+    for row in reader.rows::<ObservedEvent>()? {
+        follower.event(&row?.row);
+    }
+    let told = follower.finish(several);
+    let mut text = "  in the log, the worst first (`dirtysim page` has them all):\n".to_owned();
+    for page in told.pages.iter().take(MOST_NAMED) {
+        text.push_str(&format!("    {}: {}\n", page.name, page.sentence));
+    }
+    let (distilled, scenario) = distil(&args.trace, &[], "distilled", &names)?;
+    text.push_str("  as a small scenario (`dirtysim distil` writes it):");
+    for (small, real) in &distilled.map {
+        text.push_str(&format!(" {small} is {real};"));
+    }
+    text.push_str(&format!(
+        " ram:{} is every other page\n",
+        distilled.map.len()
+    ));
+    for assumed in &distilled.assumed {
+        text.push_str(&format!("    taken for granted: {assumed}\n"));
+    }
+    Ok(Some(Subject::Log(Box::new(scenario), text)))
+}
+
 pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
     let subject = Subject::load(args)?;
     let scenario = subject.scenario();
     let file = args.pages.display().to_string();
     let input = File::open(&args.pages)
         .map_err(|error| CliError(format!("{file}: cannot read: {error}")))?;
-    let given = read_pages(BufReader::new(input), &file, scenario)?;
+    // The small pages of a log's scenario, but for the last, stand for those that differ.
+    let given = match &subject {
+        Subject::Log(scenario, _) => {
+            let pages = scenario.machine.slots.first().map_or(0, |slot| slot.npages);
+            (0..pages.saturating_sub(1)).collect()
+        }
+        _ => read_pages(BufReader::new(input), &file, scenario)?,
+    };
     let Some(found) = subject.blame(args, &given) else {
         return Ok(untried(args, scenario));
     };
     let seeds = args.seeds.clone();
     let tried = seeds.start..seeds.start + found.schedules;
-    let cut = matches!(subject, Subject::Scenario(_)) && tried != seeds;
+    let cut = !matches!(subject, Subject::Schedule(_)) && tried != seeds;
     let exact: Vec<&Candidate> = found.exact().collect();
     let mut text = format!(
         "{}: which single cause loses exactly {}?\n",
         args.trace.display(),
         list(&names(scenario, &given))
     );
+    if let Subject::Log(_, told) = &subject {
+        text.push_str(told);
+    }
     text.push_str(&format!(
         "  without mutations and in the scenario's own order {} loses {}\n",
         subject.words(&tried),
@@ -187,7 +247,7 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
             "  interrupted: seeds {}..{} were not tried\n",
             tried.end, seeds.end
         ));
-        extra.insert("limit".into(), "interrupt".into());
+        extra.insert("limit".into(), Limit::Interrupt.name().into());
         extra.insert(
             "seeds".into(),
             format!("{}..{}", tried.start, tried.end).into(),
@@ -229,7 +289,7 @@ fn untried(args: &BlameArgs, scenario: &Scenario) -> Report {
     let mut extra = Map::new();
     extra.insert("scenario".into(), scenario.name.clone().into());
     extra.insert("trace".into(), args.trace.display().to_string().into());
-    extra.insert("limit".into(), "interrupt".into());
+    extra.insert("limit".into(), Limit::Interrupt.name().into());
     Report {
         command: "blame",
         extra,

@@ -10,17 +10,22 @@ use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, 
 use crate::bugs::{BUGS, Bug, Reproduction};
 use crate::mutated::{Acted, acted_in};
 use crate::reproduce::{
-    MOST_SCHEDULES, Median, PCT, median_schedules, reproduce, states_until_found,
+    GoOn, MOST_SCHEDULES, Median, PCT, median_schedules, reproduce, states_until_found,
 };
 use crate::scenario::{Scenario, nearest};
 use crate::scheduler::Scheduler;
+use crate::search::Limit;
 use crate::shrink::Budget;
 
 /// What shrinking one bug's schedule may take: little, since the scenarios are small.
 const BUDGET: Budget = Budget {
     attempts: 20_000,
     states: 150_000,
+    bytes: u64::MAX,
 };
+
+/// Until somebody presses Ctrl-C.
+const GO_ON: GoOn<'static> = &|| !interrupted();
 
 /// Arguments of `dirtysim bugs`.
 #[derive(Debug, Args)]
@@ -141,7 +146,7 @@ fn one(
     let mut json = head(bug);
     json.insert("scenario".into(), scenario.name.clone().into());
     let mut text = format!("{}\n     {}: ", title(bug), scenario.name);
-    let found = reproduce(scenario, BUDGET);
+    let found = reproduce(scenario, BUDGET, GO_ON);
     let verdict = match &found {
         Some(_) => Verdict::Violated,
         None => Verdict::Inconclusive,
@@ -152,6 +157,10 @@ fn one(
     json.insert("reproduced".into(), found.is_some().into());
     json.insert("coverage".into(), "sampled".into());
     match &found {
+        None if interrupted() => {
+            json.insert("limit".into(), Limit::Interrupt.name().into());
+            text.push_str("inconclusive: interrupted before it was found\n");
+        }
         None => text.push_str("NOT reproduced\n"),
         Some(found) => {
             let path = global
@@ -190,22 +199,28 @@ fn one(
         text.push_str(&format!("   {line}\n"));
     }
     if statistics {
-        let of = |scheduler| median_schedules(scenario, scheduler, MOST_SCHEDULES);
+        let of = |scheduler| median_schedules(scenario, scheduler, MOST_SCHEDULES, GO_ON);
         let random = of(Scheduler::Random);
         let pct = of(PCT);
         let mix = of(Scheduler::Mix);
-        let states = states_until_found(scenario);
-        json.insert("median_schedules_random".into(), random.schedules.into());
-        json.insert("median_schedules_pct".into(), pct.schedules.into());
-        json.insert("median_schedules_mix".into(), mix.schedules.into());
-        json.insert("states_to_find".into(), states.into());
-        text.push_str(&format!(
-            "     median of schedules: random {}, pct {}, mix {}; states: {}\n",
-            words(random),
-            words(pct),
-            words(mix),
-            states.map_or("more than the limit".to_owned(), grouped),
-        ));
+        let states = states_until_found(scenario, GO_ON);
+        if interrupted() {
+            // What was not tried to its end has no median.
+            json.insert("limit".into(), Limit::Interrupt.name().into());
+            text.push_str("     not measured: interrupted\n");
+        } else {
+            json.insert("median_schedules_random".into(), random.schedules.into());
+            json.insert("median_schedules_pct".into(), pct.schedules.into());
+            json.insert("median_schedules_mix".into(), mix.schedules.into());
+            json.insert("states_to_find".into(), states.into());
+            text.push_str(&format!(
+                "     median of schedules: random {}, pct {}, mix {}; states: {}\n",
+                words(random),
+                words(pct),
+                words(mix),
+                states.map_or("more than the limit".to_owned(), grouped),
+            ));
+        }
     }
     json.insert("elapsed_s".into(), begun.elapsed().as_secs_f64().into());
     Ok(Subject {

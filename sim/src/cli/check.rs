@@ -18,7 +18,7 @@ use crate::first;
 use crate::mutated::acted;
 use crate::scenario::{Expect, Scenario, about_liveness};
 use crate::search::minimal::{Minimal, minimal};
-use crate::search::{self, Options, Reductions, Rule, Violation};
+use crate::search::{self, Options, Reductions, Rule, Violation, memory};
 use crate::shrink::Budget;
 
 /// Arguments of `dirtysim check`.
@@ -61,6 +61,9 @@ pub(crate) struct CheckArgs {
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
+    /// Check again whenever one of the files changes, until Ctrl-C
+    #[arg(long, conflicts_with = "liveness")]
+    watch: bool,
     #[command(flatten)]
     ci: super::ci::CiArgs,
 }
@@ -113,6 +116,53 @@ impl CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
+    if !args.watch {
+        return once(args, global);
+    }
+    let files: Vec<&Path> = args.scenarios.iter().map(Path::new).collect();
+    if let Some(name) = files.iter().find(|path| !path.is_file()) {
+        return Err(CliError(format!(
+            "--watch: {} is no file\nhelp: name the scenario files that you work on",
+            name.display()
+        )));
+    }
+    if files.is_empty() {
+        return Err(CliError(
+            "--watch watches files\nhelp: name the scenario files that you work on".to_owned(),
+        ));
+    }
+    loop {
+        let seen = stamps(&files);
+        match once(args, global) {
+            Ok(report) if interrupted() => return Ok(report),
+            Ok(report) => {
+                report.print(global.json);
+            }
+            // A file that is being written is wrong for a moment.
+            Err(CliError(error)) => super::report::say(&format!("error: {error}")),
+        }
+        while stamps(&files) == seen {
+            if interrupted() {
+                return Ok(Report {
+                    command: "check",
+                    ..Report::default()
+                });
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// When each file was changed last, and how long it is; none where it cannot be asked.
+fn stamps(files: &[&Path]) -> Vec<Option<(std::time::SystemTime, u64)>> {
+    let stamp = |path: &&Path| {
+        let data = std::fs::metadata(path).ok()?;
+        Some((data.modified().ok()?, data.len()))
+    };
+    files.iter().map(stamp).collect()
+}
+
+fn once(args: &CheckArgs, global: &Global) -> CliResult {
     let mut scenarios = find_scenarios(&args.scenarios, &args.mutate)?;
     let options = Options {
         max_states: args.max_states,
@@ -176,15 +226,13 @@ pub(super) fn run(args: &CheckArgs, global: &Global) -> CliResult {
 
 /// What making a counterexample short may cost: the usual, or what the search's own limit leaves room for.
 pub(super) fn shrink_budget(options: &Options) -> Budget {
-    let usual = Budget::default();
-    let room = options.max_memory_bytes.unwrap_or(u64::MAX) / Budget::BYTES_PER_STATE;
     Budget {
-        states: usual.states.min(room),
-        ..usual
+        bytes: memory::for_a_search(options.max_memory_bytes),
+        ..Budget::default()
     }
 }
 
-fn subject(
+pub(super) fn subject(
     scenario: &Scenario,
     outcome: &search::Report,
     minimal: Option<&Minimal>,
@@ -222,13 +270,13 @@ fn subject(
     }
     let limit_words = limit.map_or(String::new(), |limit| format!(" by {limit}"));
     text.push_str(&format!(
-        "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}; {}\n",
+        "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}; chance of a missed state at most {:.1e}\n",
         expected_words(as_expected),
         scenario.sentence,
         grouped(outcome.states),
         grouped(outcome.transitions),
         outcome.depth,
-        missed_words(outcome.collision_probability),
+        outcome.collision_probability,
     ));
     text.push_str(&unclaimed(
         scenario,
@@ -265,15 +313,6 @@ fn subject(
         json,
         text,
     })
-}
-
-/// What the visited set may have taken for known.
-fn missed_words(probability: f64) -> String {
-    if probability == 0.0 {
-        "the visited set is exact: states, not fingerprints".to_owned()
-    } else {
-        format!("chance of a missed state at most {probability:.1e}")
-    }
 }
 
 /// Keeps the counterexample as a trace and says how long it is.

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Map;
 
 use super::report::{caveats, mutated};
-use super::schedule::{Schedule, deliver};
+use super::schedule::{MAIL, Schedule, deliver};
 use super::{CliError, CliResult, Global, Report};
 use crate::explain::{Format, Story, reproduce};
 use crate::mutated::acted_in;
@@ -63,12 +63,17 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
         )));
     }
     let found_by = schedule.header.found_by.as_deref();
-    let mut story = Story::new(
-        &replay.scenario,
-        &schedule.steps,
-        schedule.target(),
-        reproduce(&replay.scenario, found_by, &name),
-    )?;
+    // A mail carries what its reader needs, and no path of its writer's machine.
+    let mail = args.format == FormatArg::Lkml;
+    let again = if mail {
+        format!("dirtysim replay {MAIL}")
+    } else {
+        reproduce(&replay.scenario, found_by, &name)
+    };
+    let mut story = Story::new(&replay.scenario, &schedule.steps, schedule.target(), again)?;
+    if mail {
+        story.enclosed = Some(schedule.enclosed(None)?);
+    }
     if let Some((cycle, kind, Ok(()))) = replay.cycle {
         let last = story.notes.len();
         let but = match kind {

@@ -1,12 +1,13 @@
 //! `dirtysim import`: other tools' logs into traces.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
+use super::input::Input;
 use super::kind::{self, Wanted};
 use super::report::{grouped, say};
 use super::schedule::check_output;
@@ -111,54 +112,6 @@ fn judged(verdict: Verdict, mut keys: Map<String, Value>, text: String) -> Repor
     }
 }
 
-/// A log, read until somebody presses Ctrl-C; then reading it is an error.
-struct Log(File);
-
-impl Log {
-    fn open(path: &Path) -> Result<Self, CliError> {
-        File::open(path).map(Self).map_err(|error| {
-            CliError(format!(
-                "{}: cannot read: {error}\nhelp: check the path of the log",
-                path.display()
-            ))
-        })
-    }
-
-    /// Waits until there is something to read, on a pipe for ever, and looks at the interrupt ten times a second.
-    #[cfg(target_os = "linux")]
-    fn wait(&self) {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        use rustix::io::Errno;
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: 100_000_000,
-        };
-        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
-        // The signal itself ends the wait before anybody has noted it. What cannot be polled can be read.
-        while !interrupted()
-            && matches!(poll(&mut polled, Some(&timeout)), Ok(0) | Err(Errno::INTR))
-        {}
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn wait(&self) {}
-}
-
-impl Read for Log {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let cut = || match interrupted() {
-            true => Err(io::Error::other("interrupted")),
-            false => Ok(()),
-        };
-        self.wait();
-        cut()?;
-        let read = self.0.read(buffer);
-        // Whoever wrote to a pipe was interrupted as well, so that its end is no end.
-        cut()?;
-        read
-    }
-}
-
 /// Where a trace goes: to its file, or whole to standard output, so that what is wrong late in a log leaves no half of a trace.
 enum Output {
     File(PendingFile),
@@ -201,6 +154,15 @@ impl Write for Output {
     }
 }
 
+fn open_log(path: &Path) -> Result<Input, CliError> {
+    Input::open(path).map_err(|error| {
+        CliError(format!(
+            "{}: cannot read: {error}\nhelp: check the path of the log",
+            path.display()
+        ))
+    })
+}
+
 fn logs(args: &ImportArgs) -> CliResult {
     let options = LogOptions {
         from: args.from.and_then(From::log_kind),
@@ -214,7 +176,7 @@ fn logs(args: &ImportArgs) -> CliResult {
     };
     let mut inputs = Vec::new();
     for log in &args.logs {
-        inputs.push((log.display().to_string(), Log::open(log)?));
+        inputs.push((log.display().to_string(), open_log(log)?));
     }
     let mut out = Output::open(args)?;
     let summary = import_logs(inputs, &mut out, &options)?;
@@ -258,7 +220,7 @@ fn raw_recording(args: &ImportArgs) -> CliResult {
         ));
     };
     let name = log.display().to_string();
-    let input = BufReader::new(Log::open(log)?);
+    let input = BufReader::new(open_log(log)?);
     let mut out = Output::open(args)?;
     let summary = import_kvm_jsonl(input, &name, args.address_spaces, &mut out)?;
     out.keep()?;

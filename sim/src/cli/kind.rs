@@ -5,6 +5,7 @@ use std::path::Path;
 use super::CliError;
 use crate::import::detect::{Detected, detect_file};
 use crate::scenario::looks_like_one;
+use crate::trace::enclosed;
 
 /// What a command takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +37,22 @@ pub(super) fn check(path: &Path, wanted: Wanted) -> Result<(), CliError> {
             "a raw recording of KVM's calls, not a {}\nhelp: `dirtysim import {name} -o FILE.trace.jsonl`, then `dirtysim replay FILE.trace.jsonl`",
             word(wanted)
         ),
-        Ok(Detected::Unknown) if wanted != Wanted::Scenario && looks_like_one(path) => format!(
-            "a scenario, not a {}\nhelp: `dirtysim check {name}` tries every interleaving, `dirtysim run {name}` seeded schedules; both write traces",
-            word(wanted)
-        ),
+        Ok(Detected::Unknown)
+            if wanted != Wanted::Scenario && looks_like_one(path) && !carries_schedule(path) =>
+        {
+            format!(
+                "a scenario, not a {}\nhelp: `dirtysim check {name}` tries every interleaving, `dirtysim run {name}` seeded schedules; both write traces",
+                word(wanted)
+            )
+        }
         _ => return Ok(()),
     };
     Err(CliError(format!("{name}: {instead}")))
+}
+
+/// Whether a text that has a scenario in it has a schedule beside it.
+fn carries_schedule(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| enclosed::trace(&text).is_some())
 }
 
 fn word(wanted: Wanted) -> &'static str {

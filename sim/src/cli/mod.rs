@@ -7,21 +7,29 @@ mod blame;
 mod bugs;
 mod check;
 mod ci;
+mod compare;
 pub mod cost;
 mod coverage;
 mod debate;
+mod distil;
 mod explain;
+mod export;
 pub mod help;
 mod import;
+mod input;
 mod kind;
+mod letter;
 mod list;
 mod liveness;
+mod log;
 mod new;
 mod orders;
+mod page;
 mod replay;
 mod report;
 mod run;
 mod schedule;
+pub mod schema;
 mod shell;
 mod shrink;
 mod spinner;
@@ -81,6 +89,8 @@ enum Command {
     /// because it had the fingerprint of another; or by themselves, where it says so (`--no-reduction`, two vCPUs or more,
     /// no mutation).
     Check(check::CheckArgs),
+    /// Two orders on the same machines: verdicts, cost, and the schedule that one does not survive
+    Compare(compare::CompareArgs),
     /// Every order of the final steps: which are safe, and the weakest constraints that make them so
     Orders(orders::OrdersArgs),
     /// Run traces again; say where a real kernel and the model differ
@@ -89,8 +99,16 @@ enum Command {
     Shrink(shrink::ShrinkArgs),
     /// Tell the story of the lost page
     Explain(explain::ExplainArgs),
+    /// Every event of a page, in a log or a trace, and what became of it
+    Page(page::PageArgs),
+    /// A small scenario from a log: the machine and the order that it shows, ready for `check`
+    Distil(distil::DistilArgs),
     /// Rank what could have lost exactly these pages
     Blame(blame::BlameArgs),
+    /// One text with question, verdict, story and the scenario itself, that a reader can check
+    Report(letter::LetterArgs),
+    /// A recording as one C file that makes the same calls on the reader's kernel
+    Export(export::ExportArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),
     /// Simulate what a migration takes: rounds, total time, downtime
@@ -101,6 +119,8 @@ enum Command {
     Bugs(bugs::BugsArgs),
     /// List scenarios, mutations, invariants or claims
     List(list::ListArgs),
+    /// JSON Schemas of scenarios and traces, for editors
+    Schema(schema::SchemaArgs),
     /// Write a scenario to begin with
     New(new::NewArgs),
     /// A command's help, or a page of the manual
@@ -157,16 +177,22 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(args) => run::run(args, global),
         Command::Check(args) => check::run(args, global),
+        Command::Compare(args) => compare::run(args, global),
         Command::Orders(args) => orders::run(args, global),
         Command::Replay(args) => replay::run(args, global),
         Command::Shrink(args) => shrink::run(args, global),
         Command::Explain(args) => explain::run(args, global),
+        Command::Page(args) => page::run(args, global),
+        Command::Distil(args) => distil::run(args, global),
         Command::Blame(args) => blame::run(args, global),
+        Command::Report(args) => letter::run(args, global),
+        Command::Export(args) => export::run(args, global),
         Command::Import(args) => import::run(args, global),
         Command::Cost(args) => cost::run(args),
         Command::Debate(args) => debate::run(args, global),
         Command::Bugs(args) => bugs::run(args, global),
         Command::List(args) => list::run(args),
+        Command::Schema(args) => schema::run(args),
         Command::New(args) => new::run(args, global),
         Command::Help(args) => help::run(args),
         Command::Completions(args) => shell::completions(args),

@@ -7,8 +7,9 @@ use clap::Args;
 use dirtysim_model::transition::Step;
 use serde_json::{Map, Value};
 
+use super::input::Input;
 use super::kind::{self, Wanted};
-use super::report::{block_words, caveats, grouped, mutated, not_begun};
+use super::report::{block_words, caveats, cut, grouped, mutated, not_begun};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::first;
 use crate::mutated::{Acted, acted_in};
@@ -30,10 +31,10 @@ pub(crate) struct ReplayArgs {
     mutate: Vec<String>,
     /// Observed traces: entries of a ring, where not what its import was told
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    ring_entries: Option<u32>,
+    pub(super) ring_entries: Option<u32>,
     /// Observed traces: entries of a ring in reserve: 64, or 576 on x86 with PML
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    ring_reserved: Option<u32>,
+    pub(super) ring_reserved: Option<u32>,
     /// Observed traces: model steps that the search for a run may take; 0: no search
     #[arg(long, value_name = "N", default_value_t = search::STEPS_DEFAULT)]
     search_steps: u64,
@@ -43,6 +44,17 @@ pub(crate) struct ReplayArgs {
 const MOST_ASKED: usize = 20_000;
 
 impl ReplayArgs {
+    /// One trace, as it is replayed when nothing else is said.
+    pub(super) fn of(path: &Path) -> Self {
+        Self {
+            traces: vec![path.to_owned()],
+            mutate: Vec::new(),
+            ring_entries: None,
+            ring_reserved: None,
+            search_steps: search::STEPS_DEFAULT,
+        }
+    }
+
     fn config(&self) -> CheckConfig {
         CheckConfig {
             ring_entries: self.ring_entries,
@@ -67,6 +79,12 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
         }
         match one(args, path) {
             Ok(subject) => report.subjects.push(subject),
+            Err(_) if interrupted() => {
+                let name = path.display().to_string();
+                report
+                    .subjects
+                    .push(cut("trace", &name, "not read to its end"));
+            }
             // What the others say stands all the same.
             Err(error) => report.errors.push(error),
         }
@@ -81,11 +99,11 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
 }
 
 /// One trace, run again.
-fn one(args: &ReplayArgs, path: &Path) -> Result<Subject, CliError> {
+pub(super) fn one(args: &ReplayArgs, path: &Path) -> Result<Subject, CliError> {
     let begun = Instant::now();
     let name = path.display().to_string();
     kind::check(path, Wanted::Trace)?;
-    let reader = TraceReader::open(path)?;
+    let reader = TraceReader::open_through(path, Input)?;
     let header = reader.header().clone();
     let mut subject = match header.kind {
         Kind::Step => {

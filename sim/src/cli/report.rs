@@ -1,7 +1,7 @@
 //! What a command says: subjects with verdicts, as text or as one JSON document, and the exit code that follows.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -70,17 +70,22 @@ impl Subject {
 
 /// What is said of a subject that nobody came to, because the command was interrupted before.
 pub(crate) fn not_begun(kind: &str, name: &str) -> Subject {
+    cut(kind, name, "not begun")
+}
+
+/// What is said of a subject whose verdict an interrupt came before; `how` says how far it was.
+pub(crate) fn cut(kind: &str, name: &str, how: &str) -> Subject {
     let mut json = Map::new();
     json.insert(kind.into(), name.into());
     json.insert("verdict".into(), Verdict::Inconclusive.name().into());
     json.insert("as_expected".into(), false.into());
     json.insert("coverage".into(), "truncated".into());
-    json.insert("limit".into(), "interrupt".into());
+    json.insert("limit".into(), search::Limit::Interrupt.name().into());
     Subject {
         verdict: Verdict::Inconclusive,
         as_expected: false,
         json,
-        text: format!("{name}: inconclusive\n  not begun: interrupted\n"),
+        text: format!("{name}: inconclusive\n  {how}: interrupted\n"),
     }
 }
 
@@ -201,7 +206,12 @@ impl Report {
         } else {
             text.push_str(&printable(&self.head));
             for subject in &self.subjects {
-                text.push_str(&printable(&subject.text));
+                let words = printable(&subject.text);
+                text.push_str(&if colours() {
+                    painted(&words, subject.verdict, subject.as_expected)
+                } else {
+                    words.into_owned()
+                });
             }
             text.push_str(&printable(&self.tail));
             text.push_str(&self.file);
@@ -225,6 +235,27 @@ impl Report {
         } else {
             2
         })
+    }
+}
+
+/// Whether standard output is a terminal that wants colours: <https://no-color.org>.
+fn colours() -> bool {
+    let unwanted = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal()
+        && !unwanted("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// A subject's text with its first line in the colour of its verdict: what is not as expected stands out, whatever it is.
+fn painted(text: &str, verdict: Verdict, as_expected: bool) -> String {
+    let colour = match (verdict, as_expected) {
+        (Verdict::Inconclusive, _) => "33",
+        (_, true) => "32",
+        (_, false) => "1;31",
+    };
+    match text.split_once('\n') {
+        Some((first, rest)) => format!("\u{1b}[{colour}m{first}\u{1b}[0m\n{rest}"),
+        None => text.to_owned(),
     }
 }
 
@@ -411,4 +442,16 @@ pub(crate) fn happened(
         sentences(&|claim| seen.has(claim)).into(),
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_line_is_painted() {
+        let text = painted("a: holds\n  more\n", Verdict::Holds, true);
+        assert_eq!(text, "\u{1b}[32ma: holds\u{1b}[0m\n  more\n");
+        assert!(painted("a\nb\n", Verdict::Holds, false).starts_with("\u{1b}[1;31m"));
+    }
 }

@@ -23,6 +23,7 @@ use crate::mutated::{acted, lacks};
 use crate::replay::steps;
 use crate::run::{self, Options, Outcome, Scheduler};
 use crate::scenario::{Expect, Scenario, builtins};
+use crate::search::Limit;
 use crate::shrink::{Budget, shrink};
 use crate::sometimes::no_claim;
 use crate::trace::{PendingFile, WriteError};
@@ -182,7 +183,11 @@ fn judge(
     } else if outcome.cut > 0 {
         (Verdict::Inconclusive, "truncated", Some("steps"))
     } else if outcome.schedules < options.seeds.end - options.seeds.start {
-        (Verdict::Inconclusive, "truncated", Some("interrupt"))
+        (
+            Verdict::Inconclusive,
+            "truncated",
+            Some(Limit::Interrupt.name()),
+        )
     } else if no_claim(&scenario.machine, outcome.seen).is_some() {
         (Verdict::Inconclusive, "sampled", None)
     } else {
@@ -335,6 +340,7 @@ fn failed(
 const SHRINK_BUDGET: Budget = Budget {
     attempts: 20_000,
     states: 500_000,
+    bytes: u64::MAX,
 };
 
 /// Writes a schedule as a trace.

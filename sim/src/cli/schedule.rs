@@ -9,7 +9,11 @@ use dirtysim_model::transition::Step;
 use super::kind::{self, Wanted};
 use super::{CliError, Global};
 use crate::replay::steps::{self, StepReplay};
+use crate::trace::enclosed;
 use crate::trace::{Expect, Header, Kind, PendingFile, TraceReader, check_apart};
+
+/// What a mail is called whose reader is told what to type.
+pub(super) const MAIL: &str = "mail.txt";
 
 /// A step trace, replayed.
 pub(super) struct Schedule {
@@ -51,6 +55,15 @@ impl Schedule {
             replay,
             steps: taken,
         })
+    }
+
+    /// Scenario and schedule as a mail carries them; `toml` is the scenario as its author wrote it.
+    pub(super) fn enclosed(&self, toml: Option<&str>) -> Result<String, CliError> {
+        let scenario = &self.replay.scenario;
+        let rows = steps::rows(scenario, &self.steps)?;
+        let source = crate::scenario::enclosed::write_scenario(&scenario.source, toml);
+        let schedule = enclosed::write_schedule(&self.header, &rows);
+        Ok(format!("{source}\n{schedule}"))
     }
 
     /// The claim that the trace is about: the one that its header names, or the first that breaks last.

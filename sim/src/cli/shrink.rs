@@ -11,6 +11,7 @@ use super::schedule::{Schedule, deliver};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::mutated::acted_in;
 use crate::replay::steps;
+use crate::search::memory;
 use crate::shrink::{self, Budget};
 
 /// Arguments of `dirtysim shrink`.
@@ -25,7 +26,7 @@ pub(crate) struct ShrinkArgs {
     /// Replays, at most
     #[arg(long, value_name = "N", default_value_t = Budget::default().attempts)]
     max_attempts: u64,
-    /// States that the search for the shortest schedule may remember, at most (about 150 bytes each); 0: no search
+    /// States that the search for the shortest schedule may remember, at most within three quarters of the memory that is available; 0: no search
     #[arg(long, value_name = "N", default_value_t = Budget::default().states)]
     max_states: u64,
 }
@@ -48,6 +49,7 @@ pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     let budget = Budget {
         attempts: args.max_attempts,
         states: args.max_states,
+        bytes: memory::for_a_search(None),
     };
     let bar = indicatif::ProgressBar::new_spinner();
     let shrunk = shrink::shrink(

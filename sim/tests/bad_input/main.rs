@@ -3,10 +3,11 @@
 
 mod command_line;
 mod fuzz;
+mod limits;
 mod scenarios;
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 /// The program, in a directory of its own.
 fn dirtysim(dir: &Path, args: &[&str]) -> Command {
@@ -24,4 +25,11 @@ fn ran(dir: &Path, args: &[&str]) -> (i32, Output) {
 /// What it says on standard error.
 fn complaint(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+/// Presses Ctrl-C.
+fn interrupt(child: &Child) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &id]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill -INT {id}");
 }

@@ -66,11 +66,14 @@ fn the_mutation_that_a_schedule_was_made_with_is_an_exact_answer() {
             "{}: {exact:?}",
             mutation.name()
         );
-        // Exact ones come first, and after that by difference, then by name.
-        let order: Vec<(u64, &str)> = found
+        // Exact ones come first; of those alike, a VMM's own order before a kernel, then by name.
+        let order: Vec<(u64, u8, &str)> = found
             .candidates
             .iter()
-            .map(|candidate| (candidate.difference(), candidate.name.as_str()))
+            .map(|candidate| {
+                let name = candidate.name.as_str();
+                (candidate.difference(), candidate.cause.rank(), name)
+            })
             .collect();
         assert!(order.is_sorted());
         assert_eq!(found, all(&scenario, &steps, &lost));

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use dirtysim::replay::steps::{self, scenario_of};
 use dirtysim::run::{self, Scheduler, target};
-use dirtysim::scenario::Scenario;
+use dirtysim::scenario::{Expect, Scenario};
 use dirtysim::search::{self, Coverage, Options, Reductions, Report, Rule, Verdict};
 use dirtysim::shrink::{self, Budget, shrink};
 use dirtysim::trace::TraceReader;
@@ -17,7 +17,7 @@ use dirtysim_model::state::layout::Medium;
 use dirtysim_model::transition::Step;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::naive::{Explored, explore};
+use crate::naive::{Explored, explore, fewest_blocks};
 
 /// How far to go.
 #[derive(Clone, Copy)]
@@ -27,6 +27,9 @@ pub(crate) struct Effort {
     /// Seeds of each scheduler.
     pub(crate) seeds: u64,
 }
+
+/// Scenarios that have fewer are explored once more for the fewest blocks.
+const FEW_STATES: usize = 500;
 
 /// What a scenario turned out to be.
 pub(crate) enum Outcome {
@@ -111,30 +114,15 @@ pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
         );
     }
     let verdict = whole.verdict;
-    let first = POOLS[1].install(|| check(&scenario, Options::default()));
-    agree!(
-        first.verdict,
-        verdict,
-        "verdicts of a search that ends at the first violation and of one that goes on"
-    );
-    agree!(
-        first.violation.is_some(),
-        verdict == Verdict::Violated,
-        "a violation"
-    );
-    if let Some(violation) = &first.violation {
-        let claim = violation.invariant;
-        let steps = violation
-            .steps
-            .as_ref()
-            .ok_or("a violation without steps")?;
-        agree!(
-            Some(steps.len()),
-            explored.broken.get(&claim).copied(),
-            "steps to {} of the search and of the naive explorer",
-            claim.name()
-        );
-        counterexample(&scenario, steps, claim)?;
+    let shown = violation(&scenario, &explored, verdict)?;
+    for claim in explored
+        .broken
+        .keys()
+        .filter(|claim| shown != Some(**claim))
+    {
+        let mut about = scenario.clone();
+        about.expect = Some(Expect::Violated(*claim));
+        violation(&about, &explored, Verdict::Violated)?;
     }
     Ok(Outcome::Judged(Judged {
         verdict,
@@ -142,6 +130,37 @@ pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
         states: whole.states,
         mutated: !scenario.machine.mutations().is_empty(),
     }))
+}
+
+/// A search as it comes, which ends at the nearest violation: the claim that it shows broken.
+fn violation(
+    scenario: &Scenario,
+    explored: &Explored<Medium>,
+    verdict: Verdict,
+) -> Result<Option<Invariant>, String> {
+    let report = POOLS[1].install(|| check(scenario, Options::default()));
+    agree!(
+        report.verdict,
+        verdict,
+        "verdicts of a search that ends at the first violation and of one that goes on"
+    );
+    let Some(violation) = &report.violation else {
+        agree!(verdict == Verdict::Violated, false, "a violation");
+        return Ok(None);
+    };
+    let claim = violation.invariant;
+    let steps = violation
+        .steps
+        .as_ref()
+        .ok_or("a violation without steps")?;
+    agree!(
+        Some(steps.len()),
+        explored.broken.get(&claim).copied(),
+        "steps to {} of the search and of the naive explorer",
+        claim.name()
+    );
+    counterexample(scenario, explored, steps, claim)?;
+    Ok(Some(claim))
 }
 
 fn check(scenario: &Scenario, options: Options) -> Report {
@@ -270,17 +289,32 @@ fn packed(scenario: &Scenario, explored: &Explored<Medium>) -> u64 {
     distinct.len() as u64
 }
 
-/// A counterexample replays from its trace, and is still one when it is made short.
-fn counterexample(scenario: &Scenario, schedule: &[Step], claim: Invariant) -> Result<(), String> {
+/// A counterexample replays from its trace, and is still one when it is made short: in blocks, then in steps.
+fn counterexample(
+    scenario: &Scenario,
+    explored: &Explored<Medium>,
+    schedule: &[Step],
+    claim: Invariant,
+) -> Result<(), String> {
     replays(scenario, schedule, claim)?;
     let budget = Budget {
         attempts: 500,
         states: 20_000,
+        ..Budget::default()
     };
     let shrunk = shrink(scenario, schedule, claim, budget, &mut |_| true)
         .ok_or("shrink says that the counterexample breaks nothing")?;
-    if shrink::length(&shrunk.steps) > shrink::length(schedule) {
+    let length = shrink::length(&shrunk.steps);
+    if length > shrink::length(schedule) {
         return Err("a counterexample that was made short is longer".to_owned());
+    }
+    if shrunk.shortest && explored.states.len() < FEW_STATES {
+        agree!(
+            Some(length),
+            fewest_blocks::<Medium>(scenario, claim),
+            "blocks and steps to {} of what was made short and of the naive explorer",
+            claim.name()
+        );
     }
     replays(scenario, &shrunk.steps, claim)
 }

@@ -433,6 +433,16 @@ impl World {
                 record.push_str(&format!(", log = \"{}\"", draw.pick(LOGS)));
             }
             text.push_str(&format!("kernel_record = {{ {record} }}\n"));
+        } else if self.arch == Arch::X86 && self.affords(draw, 15, 1) {
+            let mut stores = format!(
+                "stores = {}, page = {}",
+                draw.pick(&[1, 1, 2]),
+                self.page(draw)
+            );
+            if draw.chance(30) {
+                stores.push_str(&format!(", vcpu = {}", draw.below(self.vcpus)));
+            }
+            text.push_str(&format!("emulated_stores = {{ {stores} }}\n"));
         }
         for (key, word) in [
             ("its_save", "its-save-tables"),
@@ -729,7 +739,7 @@ impl World {
                 ("remove-slot" | "move-slot", "slot")
                     | ("join-thread", "thread")
                     | ("signal" | "wait", "name")
-                    | ("vmm-write" | "host-age", "page")
+                    | ("vmm-write" | "host-age" | "host-unmap", "page")
                     | (
                         "pre-fault" | "drop-free" | "mark-queues" | "end-free" | "kernel-write",
                         "pages",

@@ -7,7 +7,7 @@ pub(crate) const TABLES: &[(&str, &str)] = &[
     ("", "name = \"all\""),
     (
         ".machine",
-        "[machine]\narch = \"x86\"\nmmu = \"two-dimensional\"",
+        "[machine]\narch = \"x86\"\nmmu = \"two-dimensional\"\nvcpus = 2",
     ),
     (".machine.ring", "[machine.ring]\nentries = 4\nreserved = 2"),
     (".slots", "[[slots]]\nname = \"ram\"\npages = 1"),
@@ -19,7 +19,11 @@ pub(crate) const TABLES: &[(&str, &str)] = &[
     (".writers.vcpu.each", "[[writers.vcpu.each]]\nvcpu = 0"),
     (
         ".writers.kernel_record",
-        "[writers.kernel_record]\nupdates = 1\npage = 0",
+        "[writers.kernel_record]\nupdates = 1\npage = 0\nvcpu = 0",
+    ),
+    (
+        ".writers.emulated_stores",
+        "[writers.emulated_stores]\nstores = 1\npage = 0\nvcpu = 1",
     ),
     (".writers.its_save", "[writers.its_save]\ntables = [0]"),
     (

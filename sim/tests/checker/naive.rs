@@ -81,3 +81,49 @@ fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
     let mut programs = machine.programs.iter().zip(at);
     !state.finished && !state.crashed && programs.any(|(program, at)| at < program.len())
 }
+
+/// The fewest blocks with which a schedule breaks the claim, and of those the fewest steps: ways of equal length to a state by whom it
+/// was come to, shorter ways first.
+pub(crate) fn fewest_blocks<L: Layout>(
+    scenario: &Scenario,
+    claim: Invariant,
+) -> Option<(usize, usize)> {
+    let machine = &scenario.machine;
+    let start = scenario.start::<L>().expect("the layout has room for it");
+    if oracle::check(machine, &start, Effect::None).has(claim) {
+        return Some((0, 0));
+    }
+    let mut open = BTreeMap::from([((0, 0), vec![(start, None)])]);
+    let mut seen = HashSet::new();
+    let mut least: Option<(usize, usize)> = None;
+    while let Some((length, ways)) = open.pop_first() {
+        if least.is_some_and(|least| least <= length) {
+            break;
+        }
+        for (state, actor) in ways {
+            if !seen.insert((state.clone(), actor)) {
+                continue;
+            }
+            let mut steps = Vec::new();
+            for_each_step(machine, &state, |step| steps.push(step));
+            let stuck = steps.is_empty() && is_stuck(machine, &state);
+            if stuck && claim == Invariant::MigrationMakesProgress {
+                least = Some(length);
+            }
+            for step in steps {
+                let blocks = length.0 + usize::from(actor != Some(step.actor));
+                let next = (blocks, length.1 + 1);
+                let mut after = state.clone();
+                let effect = apply(machine, &mut after, step);
+                if oracle::check(machine, &after, effect).has(claim) {
+                    least = Some(least.map_or(next, |least| least.min(next)));
+                } else {
+                    open.entry(next)
+                        .or_default()
+                        .push((after, Some(step.actor)));
+                }
+            }
+        }
+    }
+    least
+}

@@ -194,6 +194,7 @@ fn a_budget_ends_the_work_with_what_is_known() {
     let budget = Budget {
         attempts: 20,
         states: 100,
+        bytes: u64::MAX,
     };
     let shrunk = shrink(&scenario, &failure.steps, failure.invariant, budget);
     assert!(shrunk.cut && !shrunk.shortest);

@@ -89,7 +89,7 @@ fn words_that_are_not_known_are_left_out_and_all_are_told() {
         &format!(r#""n":2,{new_vm}"#),
         r#""n":3,"vm":1,"op":"READ_MSR","index":"0x4b564d03""#,
         r#""n":4,"vm":1,"op":"CLOSE_VM","time":5,"host":"a""#,
-        r#""n":5,"vm":1,"op":"RUN","vcpu":0,"program":{"nop":3},"resume":false,"ret":0,"errno":null,"exit":"IO","exit_reason":2,"program_done":true,"stores_retired":0,"stores_retired_total":0"#,
+        r#""n":5,"vm":1,"op":"RUN","vcpu":0,"program":{"wait":3},"resume":false,"ret":0,"errno":null,"exit":"IO","exit_reason":2,"program_done":true,"stores_retired":0,"stores_retired_total":0"#,
         r#""n":6,"vm":1,"op":"READ_PAGE","slot":1,"page":2,"u8":"0x1""#,
         r#""n":7,"vm":1,"op":"ENABLE_CAP","cap":"OF_TOMORROW","cap_number":999,"flags":0,"args0":0,"ret":0,"errno":null"#,
         r#""n":8,"vm":null,"op":"CHECK_EXTENSION","cap":"OF_TOMORROW","cap_number":999,"ret":1"#,
@@ -100,8 +100,7 @@ fn words_that_are_not_known_are_left_out_and_all_are_told() {
         r#"{"vm":1,"call":"KVM_CREATE_VM","result":{"ret":0}}"#,
         r#"{"vm":1,"unknown":"READ_MSR"}"#,
         r#"{"vm":1,"unknown":"CLOSE_VM.host, CLOSE_VM.time"}"#,
-        r#"{"vm":1,"unknown":"RUN.nop"}"#,
-        r#"{"vm":1,"unknown":"READ_PAGE.u8"}"#,
+        r#"{"vm":1,"unknown":"RUN.wait"}"#,
         r#"{"vm":1,"unknown":"capability OF_TOMORROW"}"#,
         r#"{"unknown":"READ_MSR"}"#,
         r#"{"unknown":"missing rows"}"#,
@@ -116,11 +115,37 @@ fn words_that_are_not_known_are_left_out_and_all_are_told() {
             ("CLOSE_VM.time", 1),
             ("READ_MSR", 2),
             ("READ_PAGE.u8", 1),
-            ("RUN.nop", 1),
+            ("RUN.wait", 1),
             ("capability OF_TOMORROW", 2),
         ]
     );
     assert_eq!(missing, 2);
+}
+
+#[test]
+fn programs_that_read_or_do_nothing_are_programs() {
+    let run = |program: &str| {
+        let row = format!(
+            r#""n":2,"vm":1,"op":"RUN","vcpu":0,"program":{program},"resume":false,"ret":0,"errno":null,"exit":"IO","exit_reason":2,"program_done":true,"stores_retired":0,"stores_retired_total":0"#
+        );
+        unknown(&[&row]).0.concat()
+    };
+    let reads = run(r#"{"read":[[1,0,3]]}"#);
+    assert!(
+        reads.contains(r#""program":{"store":[[1,0,3]],"bytes":1,"value":"0x0","access":"load"}"#),
+        "{reads}"
+    );
+    assert!(reads.contains(r#""stores_retired":3"#), "{reads}");
+    let nothing = run(r#"{"nop":true}"#);
+    assert!(
+        nothing.contains(r#""program":{"store":[],"bytes":1,"value":"0x0"}"#),
+        "{nothing}"
+    );
+    let both = run(r#"{"read":[[1,0,3]],"nop":1}"#);
+    assert!(
+        both.contains(r#""unknown":"program that is none of"#),
+        "{both}"
+    );
 }
 
 #[test]

@@ -74,6 +74,21 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
         "call": "KVM_RESET_DIRTY_RINGS", "signal": true, "harvested": interrupted.harvested, "reset": interrupted.reset,
         "unrecorded": interrupted.unrecorded, "as_expected": interrupted.unrecorded_otherwise == 0,
     }));
+    #[cfg(target_arch = "x86_64")]
+    {
+        let crate::strings::Report {
+            loads,
+            soft_full,
+            overwritten,
+        } = crate::strings::emulated_string(&kvm)?;
+        lines.push(format!(
+            "a string instruction from emulated memory: {loads} elements loaded, {} exit 31; {overwritten} of the entries before it are overwritten",
+            if soft_full { "then" } else { "no" },
+        ));
+        results.push(json!({
+            "what": "a string instruction from emulated memory", "loads": loads, "ring_full": soft_full, "overwritten": overwritten,
+        }));
+    }
     for Refusal {
         call,
         what,

@@ -35,6 +35,12 @@ pub enum Access {
     },
     /// Loads one byte.
     Load,
+    /// Copies each page, by one string instruction, from where no memory is.
+    #[cfg(target_arch = "x86_64")]
+    CopyFrom {
+        /// The guest physical address that is copied from.
+        gpa: u64,
+    },
     /// Stays at the first page for ever and touches nothing.
     Spin,
 }
@@ -81,11 +87,13 @@ fn write_list(
     Ok(())
 }
 
-/// The operation code of an access in the guest's loop (bytes stored; 0 for a load, 16 for a count, 32 to spin) and its value.
+/// The operation code of an access in the guest's loop (bytes stored; 0 for a load, 16 for a count, 32 to spin, 64 to copy) and its value.
 fn operation(access: Access) -> Result<(u64, u64), Refused> {
     match access {
         Access::Load => Ok((0, 0)),
         Access::Spin => Ok((32, 0)),
+        #[cfg(target_arch = "x86_64")]
+        Access::CopyFrom { gpa } => Ok((64, gpa)),
         Access::Count { first } => Ok((16, first)),
         Access::Store {
             bytes: bytes @ (1 | 2 | 4 | 8),

@@ -53,7 +53,7 @@ const USER_CODE: u16 = 0x18 | 3;
 const USER_DATA: u16 = 0x20 | 3;
 const TSS_SELECTOR: u16 = 0x28;
 
-// rsi: next run of the list; rcx: runs left; rdi: address; rbx: pages left of the run; rax: value; r9: operation; r8: accesses retired.
+// rsi: next run of the list; rcx: runs left; rdi: address; rbx: pages left of the run; rax: value; r9: operation; r8: accesses retired; r11, r12: saved.
 core::arch::global_asm!(
     ".pushsection .rodata.dirtysim_guest, \"a\", @progbits",
     ".globl dirtysim_guest_start",
@@ -77,6 +77,8 @@ core::arch::global_asm!(
     "   je 22f",
     "   cmp r9, 32",
     "   je 3b",
+    "   cmp r9, 64",
+    "   je 24f",
     "   cmp r9, 2",
     "   je 8f",
     "   mov r10b, byte ptr [rdi]",
@@ -89,6 +91,16 @@ core::arch::global_asm!(
     "   jmp 6f",
     "8: mov word ptr [rdi], ax",
     "   jmp 6f",
+    "24: mov r11, rsi",
+    "   mov r12, rcx",
+    "   mov rsi, rax",
+    "   mov rcx, 512",
+    "   rep movsq",
+    "   mov rsi, r11",
+    "   mov rcx, r12",
+    "   inc r8",
+    "   dec rbx",
+    "   jmp 3b",
     "22: mov qword ptr [rdi], rax",
     "   inc rax",
     "6: inc r8",

@@ -1,0 +1,334 @@
+//! Seeded schedules: the model driven by a random scheduler, every claim checked after every step.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use dirtysim_model::machine::Machine;
+use dirtysim_model::oracle::{self, Invariant, Invariants};
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{Step, apply, for_each_step};
+use rayon::prelude::*;
+
+use crate::first;
+use crate::ladder::{Any, on_any};
+use crate::random::Choices;
+use crate::refused::{Call, Refused};
+use crate::scenario::{Expect, Scenario};
+pub use crate::scheduler::Scheduler;
+use crate::sometimes::Seen;
+
+/// The most steps of one schedule. Longer ones go round in a circle; they make a verdict inconclusive.
+pub const MOST_STEPS: u64 = 50_000;
+
+/// Seeds that one task takes at a time.
+const BLOCK: u64 = 64;
+/// Steps after which a thread asks whether to go on.
+const PATIENCE: u64 = 1 << 17;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Seeds, the end excluded.
+    pub seeds: Range<u64>,
+    /// The scheduler.
+    pub scheduler: Scheduler,
+    /// Whether to go on after the first failing seed.
+    pub keep_going: bool,
+}
+
+/// A claim that broke, and the schedule that broke it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// The claim.
+    pub invariant: Invariant,
+    /// The steps, up to and including the one that broke it.
+    pub steps: Vec<Step>,
+}
+
+/// What the schedules came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Schedules, up to and including the first that failed.
+    pub schedules: u64,
+    /// Steps in them.
+    pub steps: u64,
+    /// The longest schedule, in steps.
+    pub longest: u64,
+    /// Those of them that failed; more than one only where the run goes on after the first.
+    pub failures: u64,
+    /// The failure with the lowest seed.
+    pub failure: Option<Failure>,
+    /// Every claim that broke, those included that were not looked for.
+    pub broken: Invariants,
+    /// What happened in some schedule.
+    pub seen: Seen,
+    /// Ioctls that were refused in some schedule.
+    pub refused: BTreeSet<Refused>,
+    /// Schedules that were cut at [`MOST_STEPS`].
+    pub cut: u64,
+}
+
+/// The claim that ends a schedule: the one that the scenario expects to break, or any.
+#[must_use]
+pub fn target(scenario: &Scenario) -> Option<Invariant> {
+    match scenario.expected() {
+        Expect::Violated(invariant) => Some(invariant),
+        Expect::Holds => None,
+    }
+}
+
+/// Which claim of `broken` ends a schedule that looks for `target`.
+#[must_use]
+pub fn hit(broken: Invariants, target: Option<Invariant>) -> Option<Invariant> {
+    match target {
+        Some(invariant) => broken.has(invariant).then_some(invariant),
+        None => broken.iter().next(),
+    }
+}
+
+/// Runs a scenario. `progress` is called now and then with the schedules done, and answers whether to go on.
+///
+/// The outcome is the same on any number of threads. An interrupted run covers the seeds before the interruption.
+pub fn run(
+    scenario: &Scenario,
+    options: &Options,
+    progress: &(dyn Fn(u64) -> bool + Sync),
+) -> Outcome {
+    on_any!(Any::start(scenario), |start| run_in(
+        scenario, &start, options, progress
+    ))
+}
+
+/// One schedule's share of an [`Outcome`].
+struct Schedule {
+    steps: u64,
+    failure: Option<Invariant>,
+    broken: Invariants,
+    seen: Seen,
+    refused: BTreeSet<Refused>,
+    cut: bool,
+}
+
+fn run_in<L: Layout>(
+    scenario: &Scenario,
+    start: &State<L>,
+    options: &Options,
+    progress: &(dyn Fn(u64) -> bool + Sync),
+) -> Outcome {
+    let machine = &scenario.machine;
+    let target = target(scenario);
+    let length = typical_length(machine, start);
+    let mut outcome = Outcome {
+        schedules: 0,
+        steps: 0,
+        longest: 0,
+        failures: 0,
+        failure: None,
+        broken: Invariants::NONE,
+        seen: Seen::default(),
+        refused: BTreeSet::new(),
+        cut: 0,
+    };
+    let mut failing = None;
+    let mut at = options.seeds.start;
+    let blocks_at_once = 16 * rayon::current_num_threads() as u64;
+    'seeds: while at < options.seeds.end {
+        let end = at
+            .saturating_add(BLOCK * blocks_at_once)
+            .min(options.seeds.end);
+        let blocks: Vec<u64> = (at..end).step_by(BLOCK as usize).collect();
+        let before = outcome.schedules;
+        let done: Vec<Vec<Schedule>> = blocks
+            .into_par_iter()
+            .map(|first| {
+                let last = first.saturating_add(BLOCK).min(end);
+                let mut runner = Runner::new(machine, start, options.scheduler, target, length);
+                let mut schedules = Vec::with_capacity((last - first) as usize);
+                let mut steps = 0;
+                for seed in first..last {
+                    // Schedules without an end of their own are long.
+                    if steps > PATIENCE {
+                        steps = 0;
+                        if !progress(before) {
+                            break;
+                        }
+                    }
+                    let schedule = runner.run(seed, None);
+                    steps += schedule.steps;
+                    let failed = schedule.failure.is_some();
+                    schedules.push(schedule);
+                    if failed && !options.keep_going {
+                        break;
+                    }
+                }
+                schedules
+            })
+            .collect();
+        let mut seed = at;
+        for block in done {
+            let first = seed;
+            for schedule in block {
+                outcome.schedules += 1;
+                outcome.steps += schedule.steps;
+                outcome.longest = outcome.longest.max(schedule.steps);
+                outcome.broken.union(schedule.broken);
+                outcome.seen.union(schedule.seen);
+                outcome.refused.extend(schedule.refused);
+                outcome.cut += u64::from(schedule.cut);
+                if let Some(invariant) = schedule.failure {
+                    outcome.failures += 1;
+                    failing.get_or_insert((seed, invariant));
+                    if !options.keep_going {
+                        break 'seeds;
+                    }
+                }
+                seed += 1;
+            }
+            seed = first.saturating_add(BLOCK).min(end);
+        }
+        at = end;
+        if !progress(outcome.schedules) {
+            break;
+        }
+    }
+    outcome.failure = failing.map(|(seed, invariant)| {
+        let mut steps = Vec::new();
+        Runner::new(machine, start, options.scheduler, target, length).run(seed, Some(&mut steps));
+        Failure {
+            seed,
+            invariant,
+            steps,
+        }
+    });
+    outcome
+}
+
+/// The steps that a schedule takes, more or less: PCT spreads its change points over them.
+fn typical_length<L: Layout>(machine: &Machine, start: &State<L>) -> u64 {
+    Runner::new(
+        machine,
+        start,
+        Scheduler::Random,
+        Some(Invariant::MigrationMakesProgress),
+        1,
+    )
+    .run(0, None)
+    .steps
+    .max(1)
+}
+
+/// Runs schedule after schedule with the memory of the first.
+struct Runner<'a, L: Layout> {
+    machine: &'a Machine,
+    start: &'a State<L>,
+    scheduler: Scheduler,
+    target: Option<Invariant>,
+    length: u64,
+    possible: Vec<Step>,
+    /// What is broken before anybody acts.
+    at_first: Invariants,
+}
+
+impl<'a, L: Layout> Runner<'a, L> {
+    fn new(
+        machine: &'a Machine,
+        start: &'a State<L>,
+        scheduler: Scheduler,
+        target: Option<Invariant>,
+        length: u64,
+    ) -> Self {
+        Self {
+            machine,
+            start,
+            scheduler,
+            target,
+            length,
+            possible: Vec::with_capacity(64),
+            at_first: first::broken(machine, start),
+        }
+    }
+
+    fn run(&mut self, seed: u64, mut record: Option<&mut Vec<Step>>) -> Schedule {
+        let machine = self.machine;
+        let mut choices = Choices::new(seed, 0);
+        let mut state = self.start.clone();
+        let mut pick = self
+            .scheduler
+            .begin(seed, &state, self.length, &mut choices);
+        let mut schedule = Schedule {
+            steps: 0,
+            failure: None,
+            broken: Invariants::NONE,
+            seen: Seen::default(),
+            refused: BTreeSet::new(),
+            cut: false,
+        };
+        schedule.broken.union(self.at_first);
+        schedule.failure = hit(self.at_first, self.target);
+        if schedule.failure.is_some() {
+            return schedule;
+        }
+        loop {
+            self.possible.clear();
+            for_each_step(machine, &state, |step| self.possible.push(step));
+            if self.possible.is_empty() {
+                if breaks_progress(machine, &state) {
+                    let mut broken = Invariants::NONE;
+                    broken.insert(Invariant::MigrationMakesProgress);
+                    schedule.broken.union(broken);
+                    schedule.failure = hit(broken, self.target);
+                }
+                return schedule;
+            }
+            if schedule.steps == MOST_STEPS {
+                schedule.cut = true;
+                return schedule;
+            }
+            let step = pick.pick(&state, &mut self.possible, schedule.steps, &mut choices);
+            schedule.seen.note(machine, &state, step);
+            let call = Call::of(machine, &state, step);
+            let effect = apply(machine, &mut state, step);
+            schedule.steps += 1;
+            schedule
+                .refused
+                .extend(call.and_then(|call| call.refused(&state)));
+            if let Some(steps) = record.as_deref_mut() {
+                steps.push(step);
+            }
+            let broken = oracle::check(machine, &state, effect);
+            if !broken.is_empty() {
+                schedule.broken.union(broken);
+                schedule.failure = hit(broken, self.target);
+                if schedule.failure.is_some() {
+                    return schedule;
+                }
+            }
+            pick.took(&state, step.actor);
+        }
+    }
+}
+
+/// Whether a state in which nobody can act is a deadlock: a program has not come to its end.
+#[must_use]
+pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    !state.finished && !state.crashed && has_work(machine, state)
+}
+
+/// Whether it breaks the claim of progress, by which not every scenario is judged.
+#[must_use]
+pub fn breaks_progress<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    machine.claims.has(Invariant::MigrationMakesProgress) && is_stuck(machine, state)
+}
+
+/// Whether a program has not come to its end.
+#[must_use]
+pub fn has_work<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    state
+        .threads
+        .iter()
+        .zip(&machine.programs)
+        .any(|(thread, program)| usize::from(thread.op) < program.len())
+}

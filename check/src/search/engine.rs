@@ -1,0 +1,124 @@
+//! What a search knows while it goes on, and what a pass of it came to.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use dirtysim_model::machine::Machine;
+use dirtysim_model::oracle::{Invariant, Invariants};
+use dirtysim_model::reduce::independence::Rules;
+use dirtysim_model::reduce::pack::Packing;
+use dirtysim_model::reduce::symmetry::Symmetry;
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
+
+use super::block::RecordLayout;
+use super::limits::Limits;
+use super::sections::Sections;
+use super::source::Source;
+use super::{Limit, Options, Watch};
+use crate::refused::Refused;
+use crate::sometimes::Seen;
+
+/// The violation of the shallowest state or transition, among those of one level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) invariant: Invariant,
+    pub(super) depth: u32,
+}
+
+/// What a search knows while it goes on.
+pub(super) struct Search<'a, L: Layout> {
+    pub(super) machine: &'a Machine,
+    pub(super) start: &'a State<L>,
+    pub(super) sections: Sections,
+    pub(super) symmetry: Symmetry,
+    pub(super) rules: Rules,
+    pub(super) target: Option<Invariant>,
+    pub(super) limits: Limits<'a>,
+    refused: Mutex<BTreeSet<Refused>>,
+}
+
+impl<'a, L: Layout> Search<'a, L> {
+    pub(super) fn new(
+        machine: &'a Machine,
+        start: &'a State<L>,
+        target: Option<Invariant>,
+        options: &Options,
+        watch: Watch<'a>,
+    ) -> Self {
+        let wanted = options.reductions;
+        let packing = Packing::new(machine, start);
+        let rules = Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0);
+        Self {
+            machine,
+            start,
+            sections: Sections::new(machine, start, packing, &rules),
+            symmetry: Symmetry::of(machine, start, wanted.pages, wanted.vcpus),
+            rules,
+            target,
+            limits: Limits::new(options, watch),
+            refused: Mutex::default(),
+        }
+    }
+
+    /// The ioctls that were refused so far.
+    pub(super) fn refused(&self) -> BTreeSet<Refused> {
+        let refused = self.refused.lock();
+        refused.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The transition function, for states as words.
+    pub(super) fn source(&self) -> Source<'_, L> {
+        Source {
+            machine: self.machine,
+            sections: &self.sections,
+            rules: &self.rules,
+            start: self.start,
+            refused: &self.refused,
+        }
+    }
+
+    pub(super) fn record_layout(&self) -> RecordLayout {
+        RecordLayout::new(self.sections.packing().words(), self.sections.actors())
+    }
+
+    /// The words of the representative of a state.
+    pub(super) fn representative(&self, mut state: State<L>) -> Vec<u64> {
+        // Exchanged is what is in its normal form: what nobody can read decides nothing.
+        let words = self.source().pack(&mut state);
+        let mut state = self.source().unpack(&words);
+        if self.symmetry.canonical(self.machine, &mut state) {
+            self.source().pack(&mut state)
+        } else {
+            words
+        }
+    }
+}
+
+/// What a pass came to.
+pub(super) struct Passed {
+    pub(super) limit: Option<Limit>,
+    pub(super) found: Option<Found>,
+    pub(super) broken: Invariants,
+    pub(super) seen: Seen,
+    pub(super) states: u64,
+    pub(super) transitions: u64,
+    pub(super) depth: u32,
+    pub(super) peak_bytes: u64,
+}
+
+impl Passed {
+    /// The first state is known, and nothing else.
+    pub(super) fn begin(peak_bytes: u64) -> Self {
+        Self {
+            limit: None,
+            found: None,
+            broken: Invariants::NONE,
+            seen: Seen::default(),
+            states: 1,
+            transitions: 0,
+            depth: 0,
+            peak_bytes,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The search, level by level.
+
+use std::time::Duration;
+
+use dirtysim_model::state::layout::Layout;
+
+use super::block::Block;
+use super::engine::{Found, Passed, Search};
+use super::level::{Desk, Job, Outcome, Stop, expand};
+use super::table::Table;
+use super::{Limit, Progress, memory};
+use crate::run::hit;
+
+/// Which of the two passes over a scenario a search is.
+pub(super) enum Pass<'k> {
+    /// The verdict.
+    Verdict { keep_going: bool },
+    /// The levels down to a depth, kept, for a counterexample.
+    Levels {
+        depth: u32,
+        kept: &'k mut Vec<Vec<Block>>,
+    },
+}
+
+/// Runs one pass.
+pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Passed {
+    let layout = search.record_layout();
+    let mut desks = Desk::all(search);
+    let mut table = Table::new(0);
+    let first = search.representative(search.start.clone());
+    let fingerprint = search.sections.fingerprint(&first);
+    let mut level = vec![Block::first(layout, &first, fingerprint)];
+    table.insert(fingerprint);
+    table.add_len(1);
+    let mut passed = Passed::begin(table.bytes());
+    let mut kept_bytes = 0;
+    // What the level and the desks take.
+    let mut held_bytes = 0;
+    loop {
+        let frontier: u64 = level.iter().map(|block| block.states(layout)).sum();
+        if let Pass::Levels { depth, kept } = &mut which {
+            kept_bytes += level.iter().map(Block::bytes).sum::<u64>();
+            let is_last = passed.depth == *depth;
+            if is_last || table.bytes() + held_bytes + kept_bytes > search.limits.bytes() {
+                kept.push(level);
+                passed.limit = (!is_last).then_some(Limit::Memory);
+                return passed;
+            }
+            kept.push(level.clone());
+        }
+        let mut job = Job::new(level, passed.depth, frontier, kept_bytes, &mut desks);
+        let outcome = loop {
+            match expand(search, &mut table, &mut job, &desks) {
+                Stop::Done => break None,
+                Stop::Full => {
+                    let slots = table.grown_slots(job.slack(search));
+                    let old = table.bytes();
+                    if old + slots as u64 * 8 + job.bytes() + kept_bytes > search.limits.bytes()
+                        || !memory::has_room_for(slots as u64 * 8)
+                    {
+                        break Some(Limit::Memory);
+                    }
+                    passed.peak_bytes = passed
+                        .peak_bytes
+                        .max(old + slots as u64 * 8 + job.bytes() + kept_bytes);
+                    table.grow(slots);
+                }
+                Stop::Limit(limit) => break Some(limit),
+            }
+        };
+        passed.peak_bytes = passed
+            .peak_bytes
+            .max(table.bytes() + job.bytes() + kept_bytes);
+        held_bytes = job.bytes();
+        let Outcome {
+            broken_at,
+            broken_after,
+            seen,
+            transitions,
+            next,
+        } = job.outcome();
+        passed.seen.union(seen);
+        passed.transitions += transitions;
+        passed.broken.union(broken_at);
+        passed.broken.union(broken_after);
+        if passed.found.is_none() {
+            // A claim that is broken in a state of this level comes before one that a step out of it breaks.
+            let at = hit(broken_at, search.target).map(|invariant| (invariant, passed.depth));
+            let after =
+                hit(broken_after, search.target).map(|invariant| (invariant, passed.depth + 1));
+            passed.found = at
+                .or(after)
+                .map(|(invariant, depth)| Found { invariant, depth });
+        }
+        passed.limit = outcome;
+        if search.limits.are_too_many(table.len()) {
+            // This level was judged to its end, unless another limit came; the next one is not known.
+            passed.limit = passed.limit.or(Some(Limit::States));
+        } else {
+            passed.states = table.len();
+        }
+        let keep_going = match which {
+            Pass::Verdict { keep_going } => keep_going,
+            Pass::Levels { .. } => true,
+        };
+        if passed.limit.is_some() || (passed.found.is_some() && !keep_going) {
+            return passed;
+        }
+        if next.is_empty() {
+            return passed;
+        }
+        passed.depth += 1;
+        if search.limits.are_enough(passed.states) {
+            passed.limit = Some(Limit::States);
+            return passed;
+        }
+        level = next;
+        let progress = Progress {
+            states: passed.states,
+            frontier: level.iter().map(|block| block.states(layout)).sum(),
+            depth: passed.depth,
+            bytes: passed.peak_bytes,
+        };
+        passed.limit = search.limits.is_over(Duration::ZERO, &progress);
+        if passed.limit.is_some() {
+            return passed;
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Exhaustive search: every interleaving within a scenario's bounds.
+//!
+//! Breadth first, level by level, over packed states. A level is finished before anything is reported, so that
+//! verdict, counts and counterexample are the same on any number of threads: the set of states at a depth is what it
+//! is, whoever found them. The visited set holds 64-bit fingerprints, sums of a hash for each section of a state; the
+//! probability that two states shared one is computed and belongs to the verdict.
+//!
+//! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
+
+mod answers;
+mod block;
+mod engine;
+pub mod estimate;
+mod index;
+mod known;
+mod level;
+mod levels;
+pub mod limits;
+pub mod liveness;
+mod memo;
+pub mod memory;
+pub mod minimal;
+mod path;
+mod representative;
+mod sections;
+mod source;
+mod table;
+mod verdict;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use dirtysim_model::oracle::{Invariant, Invariants};
+pub use dirtysim_model::reduce::independence::Rule;
+use dirtysim_model::transition::Step;
+
+use crate::ladder::{Packed, on_packed};
+use crate::refused::Refused;
+use crate::run::target;
+use crate::scenario::{NoRoom, Scenario};
+use crate::sometimes::Seen;
+
+/// What to search, and how far.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Stop at the end of the level at which so many states are known; or of the one before it, where that level has too
+    /// many: a tenth more are never reported.
+    pub max_states: Option<u64>,
+    /// Bytes for the visited set, the frontiers and the memos, in each pass; none: [`memory::default_limit_bytes`].
+    pub max_memory_bytes: Option<u64>,
+    /// Stop after that time.
+    pub max_time: Option<Duration>,
+    /// Go on after the first violation and report every broken claim.
+    pub keep_going: bool,
+    /// Find the steps of a counterexample, and not only its length.
+    pub counterexample: bool,
+    /// What to leave out because it can make no difference.
+    pub reductions: Reductions,
+}
+
+/// Reductions that a search may make where they are sound for the scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reductions {
+    /// Exchange pages that nothing orders.
+    pub pages: bool,
+    /// Exchange vCPUs that are alike.
+    pub vcpus: bool,
+    /// Take local steps alone: the rules that are wanted, one bit each, by the order of [`Rule::ALL`].
+    pub rules: u32,
+}
+
+impl Reductions {
+    /// All that are sound.
+    pub const ALL: Self = Self {
+        pages: true,
+        vcpus: true,
+        rules: u32::MAX,
+    };
+    /// None: every state.
+    pub const NONE: Self = Self {
+        pages: false,
+        vcpus: false,
+        rules: 0,
+    };
+
+    /// The same without one rule.
+    #[must_use]
+    pub fn without(mut self, rule: Rule) -> Self {
+        self.rules &= !(1 << rule as u8);
+        self
+    }
+}
+
+/// The reductions that a search made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reduced {
+    /// Classes of pages that were exchanged, by frame.
+    pub classes: Vec<Vec<u32>>,
+    /// Whether pages were exchanged in every state, and not only after the last re-arming while the guest may run.
+    pub pages_everywhere: bool,
+    /// Whether vCPUs were exchanged in states that no loop over vCPUs follows.
+    pub vcpus: bool,
+    /// The rules by which local steps were taken alone.
+    pub rules: Vec<Rule>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_states: None,
+            max_memory_bytes: None,
+            max_time: None,
+            keep_going: false,
+            counterexample: true,
+            reductions: Reductions::ALL,
+        }
+    }
+}
+
+/// Why a search ended before it had seen every state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// `max_states`.
+    States,
+    /// `max_memory_bytes`.
+    Memory,
+    /// `max_time`.
+    Time,
+    /// Somebody asked it to stop.
+    Interrupt,
+}
+
+impl Limit {
+    /// The name in documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::States => "max-states",
+            Self::Memory => "max-memory",
+            Self::Time => "max-time",
+            Self::Interrupt => "interrupted",
+        }
+    }
+}
+
+/// How much of the reachable states a search has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// All of them; or, with a violation found, all up to its depth.
+    Exhausted,
+    /// Those within a limit.
+    Truncated(Limit),
+}
+
+/// The verdict of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every reachable state satisfies every claim that was looked at.
+    Holds,
+    /// A claim is broken.
+    Violated,
+    /// A limit came first.
+    Inconclusive,
+}
+
+/// A broken claim and how to get there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The claim.
+    pub invariant: Invariant,
+    /// Steps to the violation in the graph that was searched.
+    pub depth: u32,
+    /// The steps, where they were asked for and the limits let them be found.
+    pub steps: Option<Vec<Step>>,
+    /// Whether no schedule with fewer steps breaks the claim.
+    pub shortest: bool,
+}
+
+/// What a search came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What it rests on.
+    pub coverage: Coverage,
+    /// Distinct states.
+    pub states: u64,
+    /// Transitions, those to known states included.
+    pub transitions: u64,
+    /// Levels below the first state.
+    pub depth: u32,
+    /// The violation that was looked for.
+    pub violation: Option<Violation>,
+    /// Every claim that broke, those included that were not looked for.
+    pub broken: Invariants,
+    /// What happened in some schedule.
+    pub seen: Seen,
+    /// Ioctls that were refused in some schedule.
+    pub refused: BTreeSet<Refused>,
+    /// An upper bound of the probability that two states shared a fingerprint, and one of them was never looked at.
+    pub collision_probability: f64,
+    /// The reductions that were made.
+    pub reduced: Reduced,
+    /// Bits of a packed state.
+    pub state_bits: u32,
+    /// The most bytes that the visited set, the frontiers and the memos took together.
+    pub peak_bytes: u64,
+}
+
+/// How far a search has come; for progress bars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Distinct states so far.
+    pub states: u64,
+    /// States of the level in work.
+    pub frontier: u64,
+    /// The level in work.
+    pub depth: u32,
+    /// Bytes of visited set, frontiers and memos.
+    pub bytes: u64,
+}
+
+/// Somebody who watches: called at every level and every few thousand states; answers whether to go on.
+pub type Watch<'a> = &'a (dyn Fn(&Progress) -> bool + Sync);
+
+/// A scenario that the search cannot take: what its states have no room for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooLarge(pub NoRoom);
+
+impl From<NoRoom> for TooLarge {
+    fn from(room: NoRoom) -> Self {
+        Self(room)
+    }
+}
+
+impl std::fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "too many {} for an exhaustive search: at most {}; scale the scenario down, or use `dirtysim run`",
+            self.0.part.name(),
+            self.0.most
+        )
+    }
+}
+
+impl std::error::Error for TooLarge {}
+
+/// Searches a scenario on rayon's threads. Blocks until it is done or `watch` says that it is enough.
+///
+/// # Errors
+/// A scenario whose states are larger than the search has room for.
+pub fn check(scenario: &Scenario, options: &Options, watch: Watch<'_>) -> Result<Report, TooLarge> {
+    let machine = &scenario.machine;
+    Ok(on_packed!(Packed::start(scenario)?, |start| {
+        verdict::search(machine, &start, target(scenario), options, watch)
+    }))
+}

@@ -1,0 +1,286 @@
+//! From what was found to a claim's verdict.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dirtysim_model::transition::Step;
+use rayon::prelude::*;
+
+use super::calls::{self, CallRow};
+use super::claim::{Case, Claim, Outcome, Verdict};
+use super::decide::{self, Decision, Found};
+use super::expand::{self, On};
+use super::figures::{self, Figure};
+use super::lanes::{Lanes, lanes};
+use crate::fidelity::never_seen;
+use crate::scenario::Scenario;
+use crate::shrink::{self, Budget};
+
+/// One case on one machine, decided.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// The case's index in its claim.
+    pub case: usize,
+    /// The machine.
+    pub on: On,
+    /// The scenario.
+    pub scenario: Scenario,
+    /// Its text.
+    pub text: String,
+    /// What was found.
+    pub decision: Decision,
+    /// A minimal schedule, where a claim of the oracle broke.
+    pub steps: Vec<Step>,
+    /// Whether no schedule has fewer blocks.
+    pub shortest: bool,
+}
+
+impl Evidence {
+    /// The outcome; none where a limit came first.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        match &self.decision.found {
+            Found::Holds => Some(Outcome::Holds),
+            Found::Violated { invariant, .. } => Some(Outcome::Breaks(*invariant)),
+            Found::Inconclusive { .. } => None,
+        }
+    }
+
+    /// The trace for people, where a claim of the oracle broke.
+    #[must_use]
+    pub fn lanes(&self) -> Option<Lanes> {
+        let Some(Outcome::Breaks(invariant)) = self.outcome() else {
+            return None;
+        };
+        lanes(&self.scenario, &self.steps, invariant)
+    }
+
+    /// The length of the schedule in blocks.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        shrink::blocks(&self.steps)
+    }
+}
+
+/// A claim, decided.
+#[derive(Debug, Clone)]
+pub struct Judgement {
+    /// The claim.
+    pub claim: Claim,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// The cases on their machines, in the order of the file.
+    pub evidence: Vec<Evidence>,
+    /// The calls.
+    pub calls: Vec<CallRow>,
+    /// The figure.
+    pub figure: Option<Figure>,
+}
+
+impl Judgement {
+    /// Whether a limit came before some answer.
+    #[must_use]
+    pub fn is_inconclusive(&self) -> bool {
+        self.evidence.iter().any(|e| e.outcome().is_none())
+    }
+
+    /// Whether verdict and every piece of evidence are what the claim's file states.
+    #[must_use]
+    pub fn as_expected(&self) -> bool {
+        let cases = self
+            .evidence
+            .iter()
+            .all(|e| e.outcome() == Some(self.claim.cases[e.case].expected()));
+        self.verdict == self.claim.expect && cases
+    }
+
+    /// What of the evidence's machines was read in the kernel's source and seen on no kernel.
+    #[must_use]
+    pub fn never_seen(&self) -> Vec<&'static str> {
+        let mut parts = Vec::new();
+        for part in self
+            .evidence
+            .iter()
+            .flat_map(|evidence| never_seen(&evidence.scenario.machine))
+        {
+            if !parts.contains(&part) {
+                parts.push(part);
+            }
+        }
+        parts
+    }
+
+    /// States seen by all searches together.
+    #[must_use]
+    pub fn states(&self) -> u64 {
+        self.evidence.iter().map(|e| e.decision.states).sum()
+    }
+}
+
+/// A case on one machine, to be decided.
+struct Job {
+    claim: usize,
+    case: usize,
+    on: On,
+}
+
+/// Decides claims, on rayon's threads. `progress` is called with the scenarios done and all of them, and answers
+/// whether to go on. The result is the same on any number of threads.
+///
+/// # Errors
+/// A claim that is wrong in itself: a bug in its file.
+pub fn judge(
+    claims: &[Claim],
+    progress: &(dyn Fn(u64, u64) -> bool + Sync),
+) -> Result<Vec<Judgement>, String> {
+    let mut jobs = Vec::new();
+    for (claim, known) in claims.iter().enumerate() {
+        for (case, row) in known.cases.iter().enumerate() {
+            for on in expand::machines(&row.on)? {
+                jobs.push(Job { claim, case, on });
+            }
+        }
+    }
+    let all = jobs.len() as u64;
+    let done = AtomicU64::new(0);
+    let evidence: Vec<Result<(usize, Evidence), String>> = jobs
+        .into_par_iter()
+        .map(|job| {
+            let claim = &claims[job.claim];
+            let case = &claim.cases[job.case];
+            let evidence = decide_case(claim, case, job.case, job.on, &|| {
+                progress(done.load(Ordering::Relaxed), all)
+            })?;
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
+            Ok((job.claim, evidence))
+        })
+        .collect();
+    let mut of: Vec<Vec<Evidence>> = claims.iter().map(|_| Vec::new()).collect();
+    for row in evidence {
+        let (claim, evidence) = row?;
+        of[claim].push(evidence);
+    }
+    claims
+        .iter()
+        .zip(of)
+        .map(|(claim, evidence)| {
+            let mut rows = Vec::new();
+            for name in &claim.calls {
+                rows.extend(calls::enumerate(name)?);
+            }
+            let figure = claim.figure.as_deref().map(figures::figure).transpose()?;
+            let verdict = verdict(claim, &evidence, &rows, figure.as_ref());
+            Ok(Judgement {
+                claim: claim.clone(),
+                verdict,
+                evidence,
+                calls: rows,
+                figure,
+            })
+        })
+        .collect()
+}
+
+fn decide_case(
+    claim: &Claim,
+    case: &Case,
+    index: usize,
+    on: On,
+    go_on: &(dyn Fn() -> bool + Sync),
+) -> Result<Evidence, String> {
+    let (text, scenario) = expand::scenario(&claim.id, case, &on)?;
+    let decision = decide::decide(&scenario, &case.along, go_on)?;
+    let mut evidence = Evidence {
+        case: index,
+        on,
+        scenario,
+        text,
+        decision,
+        steps: Vec::new(),
+        shortest: false,
+    };
+    if let Found::Violated { invariant, steps } = &evidence.decision.found {
+        evidence.steps.clone_from(steps);
+        // A trace along given events stays as it is: the shortest one may lose the page in another way.
+        if case.along.is_empty() {
+            let budget = Budget {
+                attempts: 20_000,
+                states: 300_000,
+                bytes: u64::MAX,
+            };
+            let shrunk = shrink::shrink(&evidence.scenario, steps, *invariant, budget, &mut |_| {
+                go_on()
+            });
+            if let Some(shrunk) = shrunk {
+                evidence.shortest = shrunk.shortest;
+                evidence.steps = shrunk.steps;
+            }
+        }
+    }
+    Ok(evidence)
+}
+
+/// The verdict that follows from the evidence.
+///
+/// A case within the claim's condition that came out otherwise than the claim says refutes it. One outside of it that
+/// came out otherwise shows that the condition is needed; without any such case the condition is idle, and the claim
+/// simply confirmed. Where a limit came first nothing is decided.
+#[must_use]
+pub fn verdict(
+    claim: &Claim,
+    evidence: &[Evidence],
+    calls: &[CallRow],
+    figure: Option<&Figure>,
+) -> Verdict {
+    if evidence.iter().any(|e| e.outcome().is_none()) {
+        return Verdict::Undecidable;
+    }
+    let cases = evidence.iter().map(|e| {
+        let case = &claim.cases[e.case];
+        (case.within, e.outcome() == Some(case.says))
+    });
+    let rows = calls.iter().map(|row| (row.within, row.agrees()));
+    let all: Vec<(bool, bool)> = cases.chain(rows).collect();
+    if all.iter().any(|(within, agrees)| *within && !agrees) {
+        return Verdict::Refuted;
+    }
+    if all.is_empty() {
+        return match figure {
+            Some(figure) if figure.crosses => Verdict::Cost,
+            Some(_) => Verdict::Refuted,
+            None => Verdict::Undecidable,
+        };
+    }
+    if claim.condition.is_some() && all.iter().any(|(within, agrees)| !within && !agrees) {
+        return Verdict::Conditional;
+    }
+    Verdict::Confirmed
+}
+
+/// The claim with its flip applied: only the case that it changes is left.
+///
+/// # Errors
+/// A flip that names no case.
+pub fn flipped(claim: &Claim) -> Result<Option<(Claim, Verdict)>, String> {
+    let Some(flip) = &claim.flip else {
+        return Ok(None);
+    };
+    let Some(case) = claim.cases.iter().find(|case| case.name == flip.case) else {
+        return Err(format!("{}: no case `{}`", claim.id, flip.case));
+    };
+    let mut case = case.clone();
+    if let Some(mutation) = &flip.mutate {
+        case.mutations.push(mutation.clone());
+        // Whichever claim of the oracle breaks first will do: none is looked for.
+        case.finds = Some(Outcome::Holds);
+    }
+    if let Some(steps) = &flip.steps {
+        case.steps.clone_from(steps);
+        case.along.clear();
+    }
+    let claim = Claim {
+        cases: vec![case],
+        calls: Vec::new(),
+        ..claim.clone()
+    };
+    Ok(Some((claim, flip.verdict)))
+}

@@ -1,0 +1,157 @@
+//! What the debate came to, written down: a page, a text for a list, a document, traces and scenarios.
+
+pub mod directory;
+mod html;
+mod json;
+mod table;
+mod text;
+
+pub use html::page;
+pub use json::{claim as claim_row, document, evidence_rows};
+pub use table::{markdown, terminal};
+pub use text::mail;
+
+use super::figures::{Bound, Plot};
+use super::judge::{Evidence, Judgement};
+use crate::fidelity;
+
+/// Everything that the report shows.
+#[derive(Debug, Clone)]
+pub struct Debate {
+    /// The claims, decided.
+    pub judgements: Vec<Judgement>,
+    /// The plots; empty where none were asked for.
+    pub plots: Vec<Plot>,
+    /// The bounds of the states plot.
+    pub bounds: Vec<Bound>,
+}
+
+impl Debate {
+    /// Distinct states of all searches together.
+    #[must_use]
+    pub fn states(&self) -> u64 {
+        self.judgements.iter().map(Judgement::states).sum()
+    }
+
+    /// Scenarios that were decided.
+    #[must_use]
+    pub fn scenarios(&self) -> usize {
+        self.judgements.iter().map(|j| j.evidence.len()).sum()
+    }
+}
+
+/// A case's evidence, machine by machine.
+fn by_case(judgement: &Judgement) -> Vec<Vec<&Evidence>> {
+    let mut rows: Vec<Vec<&Evidence>> = Vec::new();
+    for evidence in &judgement.evidence {
+        match rows.last_mut() {
+            Some(row) if row[0].case == evidence.case => row.push(evidence),
+            _ => rows.push(vec![evidence]),
+        }
+    }
+    rows
+}
+
+/// What the evidence comes to, in a few words: exhausted scenarios and states, traces, calls.
+fn coverage(judgement: &Judgement) -> String {
+    use super::claim::Outcome;
+    use crate::plot::grouped;
+    let mut parts = Vec::new();
+    let holds: Vec<&Evidence> = judgement
+        .evidence
+        .iter()
+        .filter(|e| e.outcome() == Some(Outcome::Holds))
+        .collect();
+    if !holds.is_empty() {
+        let states: u64 = holds.iter().map(|e| e.decision.states).sum();
+        let what = if holds.len() == 1 {
+            "scenario"
+        } else {
+            "scenarios"
+        };
+        parts.push(format!(
+            "{} {what} exhausted ({} states)",
+            holds.len(),
+            grouped(states)
+        ));
+    }
+    let broken: Vec<&Evidence> = judgement
+        .evidence
+        .iter()
+        .filter(|e| !e.steps.is_empty())
+        .collect();
+    if let Some(least) = broken.iter().map(|e| e.blocks()).min() {
+        let what = if broken.len() == 1 { "trace" } else { "traces" };
+        let blocks = if least == 1 { "block" } else { "blocks" };
+        parts.push(format!(
+            "{} {what}, the shortest of {least} {blocks}",
+            broken.len()
+        ));
+    }
+    if !judgement.calls.is_empty() {
+        parts.push(format!("{} calls", judgement.calls.len()));
+    }
+    if judgement.figure.is_some() {
+        parts.push("a figure".into());
+    }
+    if parts.is_empty() {
+        parts.push("none".into());
+    }
+    parts.extend(premises(judgement).into_iter().map(String::from));
+    parts.join("; ")
+}
+
+/// What "nothing is lost" takes for granted: other claims that were refuted, or hold within limits, in recordings of kernels.
+/// `docs/findings.md` has them.
+fn premises(judgement: &Judgement) -> Vec<&'static str> {
+    use super::claim::Outcome;
+    use super::expand::Mode;
+    use dirtysim_model::oracle::Invariant;
+    let claim = &judgement.claim;
+    let overflow = Outcome::Breaks(Invariant::RingNeverOverflows);
+    let holds = |wanted: &dyn Fn(&Evidence) -> bool| {
+        let mut evidence = judgement.evidence.iter();
+        evidence.any(|e| e.outcome() == Some(Outcome::Holds) && wanted(e))
+    };
+    let mut premises = Vec::new();
+    if holds(&|e| e.on.mode != Mode::Bitmap)
+        && !claim.cases.iter().any(|case| case.expected() == overflow)
+    {
+        premises.push("as long as no ring overflows (P17b)");
+    }
+    if holds(&|e| e.on.mode == Mode::Ring && e.on.arch == "arm64") {
+        premises.push("on arm64 with a ring alone, without huge pages (P15)");
+    }
+    premises
+}
+
+/// What the verdict must not be read without: what of its machines no kernel was seen doing.
+fn caveat(judgement: &Judgement) -> Option<String> {
+    let parts = judgement.never_seen();
+    (!parts.is_empty()).then(|| fidelity::sentence(&parts))
+}
+
+/// The bounds of a scenario, in a line.
+fn bounds(evidence: &Evidence) -> String {
+    let machine = &evidence.scenario.machine;
+    let count = |number: usize, what: &str| {
+        if number == 1 {
+            format!("1 {what}")
+        } else {
+            format!("{number} {what}s")
+        }
+    };
+    let pages: u32 = machine.slots.iter().map(|slot| slot.npages).sum();
+    let stores = machine
+        .vcpus
+        .iter()
+        .map(|vcpu| usize::from(vcpu.stores))
+        .max()
+        .unwrap_or(0);
+    format!(
+        "{}, {} each, {}",
+        count(machine.vcpus.len(), "vCPU"),
+        count(stores, "store"),
+        count(pages as usize, "page")
+    )
+}

@@ -1,0 +1,228 @@
+"use strict";
+(() => {
+  const story = JSON.parse(document.getElementById("story").textContent);
+  const byId = (id) => document.getElementById(id);
+  // Every text goes through textContent: names in a trace are strangers' words.
+  const make = (tag, attributes, ...children) => {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes || {})) {
+      if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
+    }
+    // An arrow of two characters may be broken between them.
+    for (const child of children) element.append(typeof child === "string" ? child.replaceAll("->", "\u2192") : child);
+    return element;
+  };
+  const last = story.steps.length;
+  let at = 0;
+
+  const tags = (from, to) => {
+    const found = [];
+    const within = (step) => step !== null && step >= from && step <= to;
+    if (within(story.written)) found.push(["written", "the lost write"]);
+    if (within(story.dropped)) found.push(["dropped", "last record gone"]);
+    return found;
+  };
+
+  // The lanes: a column each, a row for each run of steps.
+  const phrases = [];
+  const cells = [];
+  const lanes = byId("lanes");
+  const header = make("tr", {}, make("th", { scope: "col" }, "block"));
+  for (const lane of story.lanes) header.append(make("th", { scope: "col" }, lane));
+  lanes.append(make("thead", {}, header));
+  const body = make("tbody");
+  let block = 0;
+  for (const row of story.rows) {
+    const line = make("tr", { class: row.block !== block ? "first" : null });
+    line.append(make("td", {}, row.block !== block ? String(row.block) : ""));
+    block = row.block;
+    story.lanes.forEach((_, lane) => {
+      const cell = make("td");
+      if (lane === row.lane) {
+        const list = make("ol");
+        for (const phrase of row.phrases) {
+          const marks = tags(phrase.first, phrase.last);
+          const button = make("button", {
+            type: "button",
+            class: ["phrase", ...marks.map((mark) => mark[0])].join(" "),
+            title: phrase.first === phrase.last ? `step ${phrase.first}` : `steps ${phrase.first} to ${phrase.last}`,
+          }, phrase.text);
+          for (const [kind, text] of marks) button.append(make("span", { class: `tag ${kind}` }, text));
+          const within = (step) => step !== null && step >= phrase.first && step <= phrase.last;
+          const target = within(story.dropped) ? story.dropped : within(story.written) ? story.written : phrase.last;
+          button.addEventListener("click", () => go(target));
+          phrases.push([phrase, button]);
+          list.append(make("li", {}, button));
+        }
+        cell.append(list);
+        cells.push([row, cell]);
+      }
+      line.append(cell);
+    });
+    body.append(line);
+  }
+  lanes.append(body);
+
+  // The path of the record.
+  const path = byId("path");
+  for (const step of story.path) {
+    const note = story.steps[step - 1];
+    const button = make("button", { type: "button", class: "phrase" }, `${step} ${story.lanes[note.lane]}: ${note.words}`);
+    for (const [kind, text] of tags(step, step)) button.append(make("span", { class: `tag ${kind}` }, text));
+    button.addEventListener("click", () => go(step));
+    phrases.push([{ first: step, last: step }, button]);
+    path.append(make("li", {}, button, make("div", { class: "faint" }, note.changes.join("; "))));
+  }
+  byId("pathbox").hidden = story.path.length === 0;
+
+  const offsetOf = (slot) => {
+    const page = story.pages[0];
+    if (!page) return null;
+    const cut = page.lastIndexOf(":");
+    return page.slice(0, cut) === slot ? Number(page.slice(cut + 1)) : null;
+  };
+  const ROWS = [
+    ["stale", "differs from the copy", "≠"],
+    ["writable", "writable leaf", "w"],
+    ["bitmap", "bitmap", "1"],
+    ["scratch", "GET's scratch", "1"],
+    ["pending", "to copy", "•"],
+  ];
+  const sets = (state) => {
+    const box = make("div", { class: "sets" });
+    story.slots.forEach(([name, pages], index) => {
+      const slot = state.slots[index];
+      box.append(make("h3", {}, `memslot ${name}`));
+      if (pages > 64) {
+        const list = make("ul");
+        for (const [key, label] of ROWS) list.append(make("li", {}, `${label}: ${slot[key].join(", ") || "none"}`));
+        box.append(list);
+        return;
+      }
+      const followed = offsetOf(name);
+      const table = make("table");
+      const head = make("tr", {}, make("th", { scope: "row" }, "page"));
+      for (let page = 0; page < pages; page++) {
+        head.append(make("th", { scope: "col", class: page === followed ? "followed mono" : "mono" }, String(page)));
+      }
+      table.append(head);
+      for (const [key, label, sign] of ROWS) {
+        const row = make("tr", {}, make("th", { scope: "row" }, label));
+        const on = new Set(slot[key]);
+        for (let page = 0; page < pages; page++) {
+          const is = on.has(page);
+          row.append(make("td", {}, make("span", {
+            class: `cell${is ? ` on ${key}` : ""}`, role: "img", "aria-label": is ? "yes" : "no",
+          }, sign)));
+        }
+        table.append(row);
+      }
+      box.append(table);
+    });
+    return box;
+  };
+  const vcpus = (state) => {
+    const box = make("div");
+    state.vcpus.forEach((vcpu, index) => {
+      box.append(make("h3", {}, `vcpu${index}: ${vcpu.place}`));
+      const facts = [];
+      if (vcpu.tlb.length) facts.push(`TLB lets stores to ${vcpu.tlb.join(", ")} through`);
+      if (vcpu.pml.length) facts.push(`PML buffer: ${vcpu.pml.join(", ")}`);
+      if (vcpu.request) facts.push("soft-full request raised");
+      if (facts.length) box.append(make("div", {}, facts.join("; ")));
+      if (vcpu.ring.length) {
+        const ring = make("ul", { class: "ring", "aria-label": `ring of vcpu${index}` });
+        vcpu.ring.forEach((entry) => {
+          ring.append(make("li", { class: `f${entry.flags} mono` }, entry.flags === "00" ? "00" : `${entry.flags} ${entry.page}`));
+        });
+        box.append(ring, make("div", { class: "faint mono" }, `dirty ${vcpu.dirty}  fetch ${vcpu.fetch}  reset ${vcpu.reset}`));
+      }
+    });
+    return box;
+  };
+  const others = (state) => {
+    const list = make("ul");
+    state.threads.forEach((words, index) => {
+      list.append(make("li", {}, `${state.threads.length > 1 ? `VMM${index}` : "VMM"} is at: ${words}`));
+    });
+    state.devices.forEach((device, index) => {
+      list.append(make("li", {}, `device${index}: in flight ${device.in_flight.join(", ") || "nothing"}; its log ${device.log.join(", ") || "empty"}`));
+    });
+    if (state.slots_lock) list.append(make("li", {}, "slots_lock is held"));
+    if (state.mmu_lock) list.append(make("li", {}, "mmu_lock is held for write"));
+    return list;
+  };
+  const pageBox = (note) => {
+    const box = make("div");
+    if (!story.pages.length) return box;
+    const facts = at === 0 ? story.start : note;
+    const kind = facts.forgotten ? "forgotten" : facts.stale ? "stale" : "";
+    const list = make("dl");
+    const field = (name, value) => list.append(make("dt", {}, name), make("dd", {}, value));
+    field("bytes", facts.stale ? "differ from the copy" : "equal the copy's");
+    field("accounted for by", facts.records);
+    field("stores", facts.open ? "go through unseen" : "fault first");
+    box.append(make("div", { class: `page ${kind}` }, make("strong", {}, story.pages[0]), list));
+    if (note && note.changes.length) {
+      const changes = make("ul", { class: "changed" });
+      for (const change of note.changes) changes.append(make("li", {}, change));
+      box.append(changes);
+    }
+    return box;
+  };
+
+  const slider = byId("slider");
+  slider.max = String(last);
+  const go = (step) => {
+    at = Math.max(0, Math.min(last, step));
+    const note = at === 0 ? null : story.steps[at - 1];
+    slider.value = String(at);
+    const now = byId("now");
+    now.replaceChildren();
+    const text = note ? `${story.lanes[note.lane]} ${note.words}` : "before the first step";
+    slider.setAttribute("aria-valuetext", `step ${at} of ${last}: ${text}`);
+    now.append(make("b", {}, `step ${at} of ${last}`), note ? ` · block ${note.block} · ` : " · ", text);
+    if (note) now.append(make("code", { class: "faint" }, `  ${note.name}`));
+    for (const [phrase, button] of phrases) button.classList.toggle("now", at >= phrase.first && at <= phrase.last);
+    for (const [row, cell] of cells) cell.classList.toggle("now", at >= row.first && at <= row.last);
+    const state = story.states[story.views[at]];
+    byId("page").replaceChildren(pageBox(note));
+    byId("sets").replaceChildren(sets(state), vcpus(state), others(state));
+    document.body.dataset.step = String(at);
+  };
+  const nextBlock = (direction) => {
+    const current = at === 0 ? 0 : story.steps[at - 1].block;
+    if (direction > 0) {
+      const next = story.steps.findIndex((note) => note.block > current);
+      go(next < 0 ? last : next + 1);
+    } else {
+      const first = story.steps.findIndex((note) => note.block === current) + 1;
+      if (at > first) return go(first);
+      go(story.steps.findIndex((note) => note.block === current - 1) + 1);
+    }
+  };
+  slider.addEventListener("input", () => go(Number(slider.value)));
+  byId("back").addEventListener("click", () => go(at - 1));
+  byId("forth").addEventListener("click", () => go(at + 1));
+  const jump = (id, step) => {
+    const button = byId(id);
+    button.hidden = step === null;
+    button.addEventListener("click", () => go(step));
+  };
+  jump("towrite", story.written);
+  jump("todrop", story.dropped);
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const keys = {
+      ArrowLeft: () => go(at - 1), ArrowRight: () => go(at + 1), PageUp: () => nextBlock(-1), PageDown: () => nextBlock(1),
+      Home: () => go(0), End: () => go(last),
+      w: () => story.written !== null && go(story.written), l: () => story.dropped !== null && go(story.dropped),
+    };
+    if (keys[event.key]) {
+      keys[event.key]();
+      event.preventDefault();
+    }
+  });
+  const wanted = /^#step=(\d+)$/.exec(location.hash);
+  go(wanted ? Number(wanted[1]) : story.dropped ?? story.written ?? last);
+})();

@@ -1,0 +1,78 @@
+//! What an order costs, counted in seeded schedules of the model: steps, not time.
+
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::transition::{apply, describe, for_each_step, subject};
+
+use crate::ladder::large;
+use crate::random::Choices;
+use crate::refused::is_ioctl;
+use crate::run::MOST_STEPS;
+use crate::scenario::Scenario;
+
+/// Sums over schedules.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measure {
+    /// The schedules.
+    pub schedules: u64,
+    /// Ioctls that were made.
+    pub ioctls: u64,
+    /// Copies of a page that had been copied before.
+    pub again: u64,
+    /// Steps that were taken while every vCPU was outside KVM_RUN, from the first stop on.
+    pub stopped: u64,
+}
+
+impl Measure {
+    /// A sum by schedule, in tenths.
+    #[must_use]
+    pub fn tenths(self, sum: u64) -> u64 {
+        (sum * 10 + self.schedules / 2) / self.schedules.max(1)
+    }
+}
+
+/// Measures a scenario in the schedules of seeds `0..schedules`, every possible step as likely as another.
+#[must_use]
+pub fn measure(scenario: &Scenario, schedules: u64) -> Measure {
+    let mut sum = Measure::default();
+    for seed in 0..schedules {
+        one(scenario, large(scenario), seed, &mut sum);
+    }
+    sum
+}
+
+fn one<L: Layout>(scenario: &Scenario, mut state: State<L>, seed: u64, sum: &mut Measure) {
+    let machine = &scenario.machine;
+    let mut choices = Choices::new(seed, 0);
+    let mut possible = Vec::new();
+    let mut copied = std::collections::BTreeSet::new();
+    let mut ran = false;
+    let mut ops: Vec<Option<u16>> = vec![None; machine.programs.len()];
+    for _ in 0..MOST_STEPS {
+        possible.clear();
+        for_each_step(machine, &state, |step| possible.push(step));
+        if possible.is_empty() {
+            break;
+        }
+        let step = possible[choices.below(possible.len() as u32) as usize];
+        if describe(machine, &state, step) == "copy" {
+            let page = subject(machine, &state, step);
+            sum.again += u64::from(page.is_some_and(|page| !copied.insert(page)));
+        }
+        apply(machine, &mut state, step);
+        for (index, thread) in state.threads.iter().enumerate() {
+            if ops[index] != Some(thread.op) {
+                ops[index] = Some(thread.op);
+                let op = machine.programs[index].get(usize::from(thread.op));
+                sum.ioctls += u64::from(op.is_some_and(is_ioctl));
+            }
+        }
+        let stopped = state
+            .vcpus
+            .iter()
+            .all(dirtysim_model::state::vcpu::Vcpu::is_stopped);
+        ran |= !stopped;
+        sum.stopped += u64::from(stopped && ran);
+    }
+    sum.schedules += 1;
+}

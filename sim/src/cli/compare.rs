@@ -1,0 +1,376 @@
+//! `dirtysim compare`: two orders on the same machines, side by side.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::check::{parse_bytes, parse_seconds, shrink_budget};
+use super::run::write_trace;
+use super::spinner::Spinner;
+use super::{CliError, CliResult, Global, Report, Verdict, interrupted, make_dir};
+use crate::explain::{Story, for_a_mail};
+use crate::measure::measure;
+use crate::scenario::Scenario;
+use crate::search::minimal::minimal;
+use crate::search::{self, Options, Reductions, Violation};
+
+/// Seeded schedules of which steps are counted.
+const MEASURED: u64 = 100;
+/// Machines that are compared, at most.
+const MOST_MACHINES: usize = 200;
+
+/// Arguments of `dirtysim compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// A scenario: a built-in name, or a file
+    #[arg(value_name = "A")]
+    a: String,
+    /// Another
+    #[arg(value_name = "B")]
+    b: String,
+    /// Machines, each with both orders: `arch=x86+arm64,kernel=6.12+7.2,protect=off+on,vcpus=1..2,stores=1..3`
+    #[arg(long, value_name = "KEY=VALUES,…", value_delimiter = ',', value_parser = parse_axis)]
+    over: Vec<Axis>,
+    /// Bytes for each search, with K, M or G for KiB, MiB or GiB
+    #[arg(long, value_name = "B", value_parser = parse_bytes)]
+    max_memory: Option<u64>,
+    /// Stop a search after so many seconds
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    max_time: Option<Duration>,
+}
+
+/// What is varied, and through which values.
+#[derive(Debug, Clone)]
+struct Axis {
+    key: &'static str,
+    values: Vec<String>,
+}
+
+/// The keys of `--over`, and where each stands in a scenario.
+const KEYS: [(&str, &str, &str); 6] = [
+    ("arch", "machine", "arch"),
+    ("kernel", "machine", "kernel"),
+    ("protect", "machine", "manual_protect"),
+    ("vcpus", "machine", "vcpus"),
+    ("pages", "machine", "pages"),
+    ("stores", "writers", "vcpu"),
+];
+
+fn parse_axis(text: &str) -> Result<Axis, String> {
+    let known = || {
+        let keys: Vec<&str> = KEYS.iter().map(|(key, ..)| *key).collect();
+        format!("write KEY=VALUES with one of {}", keys.join(", "))
+    };
+    let (key, values) = text.split_once('=').ok_or_else(known)?;
+    let (key, ..) = KEYS
+        .iter()
+        .find(|(name, ..)| *name == key)
+        .ok_or_else(known)?;
+    let values = match values.split_once("..") {
+        Some((first, last)) => {
+            let number = |text: &str| {
+                text.parse::<u32>()
+                    .map_err(|_| format!("`{text}` is no number"))
+            };
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last || last - first > 100 {
+                return Err(format!(
+                    "`{values}`: write a first and a last number, both meant: 1..3"
+                ));
+            }
+            (first..=last).map(|n| n.to_string()).collect()
+        }
+        None => values.split('+').map(str::to_owned).collect::<Vec<_>>(),
+    };
+    if values.iter().any(String::is_empty) {
+        return Err(format!(
+            "{key} has an empty value; several stand as {key}=a+b"
+        ));
+    }
+    Ok(Axis { key, values })
+}
+
+/// A value as a scenario has it.
+fn value_of(key: &str, text: &str) -> Value {
+    match (key, text) {
+        ("protect", "on") => true.into(),
+        ("protect", "off") => false.into(),
+        ("vcpus" | "pages" | "stores", text) => text
+            .parse::<u64>()
+            .map_or_else(|_| text.into(), Value::from),
+        (_, text) => text.into(),
+    }
+}
+
+/// The scenario on another machine.
+fn on(scenario: &Scenario, machine: &[(&'static str, String)]) -> Result<Scenario, String> {
+    let mut source = scenario.source.clone();
+    for (key, text) in machine {
+        let (_, table, name) = KEYS
+            .iter()
+            .find(|(known, ..)| known == key)
+            .expect("a key of the table");
+        let value = value_of(key, text);
+        let table = source.as_object_mut().and_then(|top| {
+            top.entry(*table)
+                .or_insert_with(|| json!({}))
+                .as_object_mut()
+        });
+        let Some(table) = table else { continue };
+        if *key == "stores" {
+            if let Some(vcpu) = table
+                .entry(*name)
+                .or_insert_with(|| json!({}))
+                .as_object_mut()
+            {
+                vcpu.insert("stores".into(), value);
+            }
+        } else if value == Value::Bool(false) {
+            table.remove(*name);
+        } else {
+            table.insert((*name).into(), value);
+        }
+    }
+    // What is expected on one machine need not be on another.
+    if let Some(top) = source.as_object_mut() {
+        top.remove("expect");
+    }
+    Scenario::from_json(&scenario.name, &source).map_err(|error| {
+        let text = error.to_string();
+        text.lines().next().unwrap_or_default().to_owned()
+    })
+}
+
+/// What became of a scenario on a machine.
+struct Judged {
+    scenario: Scenario,
+    verdict: Verdict,
+    states: u64,
+    violation: Option<Violation>,
+}
+
+fn judge(args: &CompareArgs, scenario: Scenario) -> Result<Judged, CliError> {
+    let options = options(args);
+    let spinner = Spinner::new(&scenario.name, Instant::now(), &options);
+    let outcome = search::check(&scenario, &options, &|progress| {
+        spinner.show(progress);
+        !interrupted()
+    })?;
+    Ok(Judged {
+        verdict: outcome.verdict.into(),
+        states: outcome.states,
+        violation: outcome.violation,
+        scenario,
+    })
+}
+
+fn options(args: &CompareArgs) -> Options {
+    Options {
+        max_states: None,
+        max_memory_bytes: args.max_memory,
+        max_time: args.max_time,
+        keep_going: false,
+        counterexample: true,
+        reductions: Reductions::ALL,
+    }
+}
+
+/// Every machine of `--over`; one where nothing is varied.
+fn machines(axes: &[Axis]) -> Vec<Vec<(&'static str, String)>> {
+    let mut found: Vec<Vec<(&'static str, String)>> = vec![Vec::new()];
+    for axis in axes {
+        found = found
+            .iter()
+            .flat_map(|machine| {
+                axis.values.iter().map(move |value| {
+                    let mut machine = machine.clone();
+                    machine.push((axis.key, value.clone()));
+                    machine
+                })
+            })
+            .collect();
+    }
+    found
+}
+
+pub(super) fn run(args: &CompareArgs, global: &Global) -> CliResult {
+    let pair = [Scenario::find(&args.a)?, Scenario::find(&args.b)?];
+    let all = machines(&args.over);
+    if all.len() > MOST_MACHINES {
+        return Err(CliError(format!(
+            "--over: {} machines; at most {MOST_MACHINES} are compared\nhelp: leave values out",
+            all.len()
+        )));
+    }
+    let mut report = Report {
+        command: "compare",
+        ..Report::default()
+    };
+    let mut rows: Vec<[String; 6]> = Vec::new();
+    let mut list = Vec::new();
+    let mut story = None;
+    for machine in &all {
+        let words: Vec<String> = machine
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let words = if words.is_empty() {
+            "as written".to_owned()
+        } else {
+            words.join(" ")
+        };
+        let mut judged = Vec::new();
+        for scenario in &pair {
+            if interrupted() {
+                report.cut = true;
+                break;
+            }
+            let mut row = [
+                words.clone(),
+                scenario.name.clone(),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ];
+            let mut json = Map::from_iter([
+                (
+                    "machine".to_owned(),
+                    json!(
+                        machine
+                            .iter()
+                            .cloned()
+                            .collect::<std::collections::BTreeMap<_, _>>()
+                    ),
+                ),
+                ("scenario".to_owned(), scenario.name.clone().into()),
+            ]);
+            match on(scenario, machine) {
+                Err(why) => {
+                    row[2] = format!("refused: {why}");
+                    json.insert("refused".into(), why.into());
+                }
+                Ok(scenario) => {
+                    let measured = measure(&scenario, MEASURED);
+                    let found = judge(args, scenario)?;
+                    row[2] = match &found.violation {
+                        Some(violation) => {
+                            format!("{} ({})", found.verdict.name(), violation.invariant.name())
+                        }
+                        None => found.verdict.name().to_owned(),
+                    };
+                    let tenths = |sum| {
+                        let tenths = measured.tenths(sum);
+                        format!("{}.{}", tenths / 10, tenths % 10)
+                    };
+                    row[3] = super::report::grouped(found.states);
+                    row[4] = tenths(measured.again);
+                    row[5] = tenths(measured.stopped);
+                    json.insert("verdict".into(), found.verdict.name().into());
+                    json.insert("states".into(), found.states.into());
+                    json.insert("schedules".into(), measured.schedules.into());
+                    json.insert("ioctls".into(), measured.ioctls.into());
+                    json.insert("copied_again".into(), measured.again.into());
+                    json.insert("steps_stopped".into(), measured.stopped.into());
+                    judged.push(found);
+                }
+            }
+            rows.push(row);
+            list.push(Value::Object(json));
+        }
+        if story.is_none()
+            && let [a, b] = judged.as_slice()
+        {
+            let loser = match (a.verdict, b.verdict) {
+                (Verdict::Violated, Verdict::Holds) => Some((a, b)),
+                (Verdict::Holds, Verdict::Violated) => Some((b, a)),
+                _ => None,
+            };
+            story = loser
+                .map(|(loser, other)| tell(args, &words, loser, &other.scenario.name, global))
+                .transpose()?;
+        }
+    }
+    let mut text = table(&rows);
+    text.push_str(&format!(
+        "pages copied again, and steps while the guest was stopped: by schedule, of {MEASURED} seeded ones\n"
+    ));
+    match story {
+        Some(story) => text.push_str(&story),
+        None => text.push_str("no machine on which one holds and the other does not\n"),
+    }
+    report.extra.insert("results".into(), list.into());
+    report.tail = text;
+    Ok(report)
+}
+
+/// The shortest schedule that one order does not survive, on a machine on which the other holds.
+fn tell(
+    args: &CompareArgs,
+    machine: &str,
+    loser: &Judged,
+    other: &str,
+    global: &Global,
+) -> Result<String, CliError> {
+    let Some(violation) = &loser.violation else {
+        return Ok(String::new());
+    };
+    let scenario = &loser.scenario;
+    let budget = shrink_budget(&options(args));
+    let Some(shortest) = minimal(scenario, violation, budget, &|_| !interrupted()) else {
+        return Ok(format!("{machine}: a limit came before a counterexample\n"));
+    };
+    make_dir(&global.trace_dir)?;
+    let path = global
+        .trace_dir
+        .join(format!("{}.compare.trace.jsonl", scenario.name));
+    write_trace(
+        &path,
+        scenario,
+        &shortest.steps,
+        violation.invariant,
+        "exhaustive search",
+    )?;
+    let story = Story::new(
+        scenario,
+        &shortest.steps,
+        Some(violation.invariant),
+        String::new(),
+    )?;
+    Ok(format!(
+        "\n{machine}: {other} holds; {} does not survive this schedule ({} steps):\n\n{}\n  trace: {}\n",
+        scenario.name,
+        shortest.steps.len(),
+        for_a_mail(&story),
+        path.display()
+    ))
+}
+
+fn table(rows: &[[String; 6]]) -> String {
+    let head = ["machine", "order", "verdict", "states", "again", "stopped"].map(str::to_owned);
+    let all = || std::iter::once(&head).chain(rows);
+    let widths: Vec<usize> = (0..6)
+        .map(|column| {
+            all()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in all() {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, &width))| match column {
+                0..=2 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            })
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
