@@ -393,17 +393,18 @@ fn a_log_of_the_model_is_never_called_inconsistent() {
             _ => config,
         };
         let logs = write(tool, &events, &told, overwritten, &mut choices);
-        // A log that lost all that import knows is no log.
-        let Ok((answer, checked)) = judge(&logs, config) else {
-            let known =
-                |(_, text): &(String, String)| text.contains("kvm_") || text.contains("dirtysim_");
-            assert!(
-                !logs.iter().any(known),
-                "seed {seed} {tool:?}: {:?}\n{}",
-                judge(&logs, config),
-                texts(&logs)
-            );
-            continue;
+        let (answer, checked) = match judge(&logs, config) {
+            Ok(judged) => judged,
+            // Of two logs what is left has no moment in common.
+            Err(error) if error.contains("no moment in common") => continue,
+            // A log that lost all that import knows is no log.
+            Err(error) => {
+                let known = |(_, text): &(String, String)| {
+                    text.contains("kvm_") || text.contains("dirtysim_")
+                };
+                assert!(!logs.iter().any(known), "{error}\n{}", texts(&logs));
+                continue;
+            }
         };
         let word = match &answer {
             Answer::Consistent => "consistent",
