@@ -57,6 +57,8 @@ pub struct Outcome {
     pub steps: u64,
     /// The longest schedule, in steps.
     pub longest: u64,
+    /// Those of them that failed; more than one only where the run goes on after the first.
+    pub failures: u64,
     /// The failure with the lowest seed.
     pub failure: Option<Failure>,
     /// Every claim that broke, those included that were not looked for.
@@ -123,6 +125,7 @@ fn run_in<L: Layout>(
         schedules: 0,
         steps: 0,
         longest: 0,
+        failures: 0,
         failure: None,
         broken: Invariants::NONE,
         seen: Seen::default(),
@@ -176,6 +179,7 @@ fn run_in<L: Layout>(
                 outcome.refused.extend(schedule.refused);
                 outcome.cut += u64::from(schedule.cut);
                 if let Some(invariant) = schedule.failure {
+                    outcome.failures += 1;
                     failing.get_or_insert((seed, invariant));
                     if !options.keep_going {
                         break 'seeds;

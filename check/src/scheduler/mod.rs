@@ -34,18 +34,6 @@ pub enum Scheduler {
     Mix,
 }
 
-/// The turns of the mix: seed modulo 8. Half of the seeds have the one that is the best or near it on most bugs.
-const TURNS: [Scheduler; 8] = [
-    Scheduler::Interrupt,
-    Scheduler::Random,
-    Scheduler::Interrupt,
-    Scheduler::Random,
-    Scheduler::Interrupt,
-    Scheduler::Pct { depth: 3 },
-    Scheduler::Interrupt,
-    Scheduler::Random,
-];
-
 /// The depths that the mix gives to PCT, in turn.
 const DEPTHS: [u32; 4] = [3, 2, 4, 6];
 
@@ -66,11 +54,14 @@ impl Scheduler {
     pub fn of(self, seed: u64) -> Self {
         match self {
             Self::Random | Self::Pct { .. } | Self::Interrupt => self,
-            Self::Mix => match TURNS[(seed % 8) as usize] {
-                Self::Pct { .. } => Self::Pct {
-                    depth: DEPTHS[(seed / 8 % 4) as usize],
+            // Of 32 seeds 19 have the one that finds most, 12 the one that finds what it does not, and 1 PCT. With these shares the
+            // mix takes at most twice the schedules of the best, on all that `cargo bench --bench schedulers` looks for.
+            Self::Mix => match (seed % 32, seed % 8) {
+                (31, _) => Self::Pct {
+                    depth: DEPTHS[(seed / 32 % 4) as usize],
                 },
-                other => other,
+                (_, 1 | 4 | 6) => Self::Random,
+                _ => Self::Interrupt,
             },
         }
     }
@@ -162,8 +153,10 @@ mod tests {
 
     #[test]
     fn the_mix_gives_every_scheduler_its_turn() {
-        let of: Vec<Scheduler> = (0..32).map(|seed| Scheduler::Mix.of(seed)).collect();
-        assert!(of.contains(&Scheduler::Random) && of.contains(&Scheduler::Interrupt));
+        let of: Vec<Scheduler> = (0..128).map(|seed| Scheduler::Mix.of(seed)).collect();
+        let count = |wanted| of.iter().filter(|scheduler| **scheduler == wanted).count();
+        assert_eq!(count(Scheduler::Interrupt), 4 * 19);
+        assert_eq!(count(Scheduler::Random), 4 * 12);
         for depth in DEPTHS {
             assert!(of.contains(&Scheduler::Pct { depth }));
         }

@@ -121,15 +121,17 @@ pub fn detect(head: &[u8]) -> Detected {
         };
     }
     let mut counts = [0_u32; LogKind::ALL.len()];
+    let mut before: &[u8] = b"";
     for line in head.split(|b| *b == b'\n') {
         let line = unquoted(line.strip_suffix(b"\r").unwrap_or(line));
+        // A mail program may have broken every line of a log behind its front: two lines that say nothing alone.
+        let both = [before.trim_ascii_end(), line.trim_ascii_start()].join(&b' ');
         for (kind, count) in LogKind::ALL.into_iter().zip(&mut counts) {
-            if let Line::Event(prefix) = kind.parse(line)
-                && !prefix.event.is_empty()
-            {
-                *count += 1;
-            }
+            let is_event =
+                names_event(kind, line) || !names_event(kind, before) && names_event(kind, &both);
+            *count += u32::from(is_event);
         }
+        before = line;
     }
     match LogKind::ALL
         .into_iter()
@@ -139,6 +141,11 @@ pub fn detect(head: &[u8]) -> Detected {
         Some((kind, count)) if count > 0 => Detected::Log(kind),
         _ => Detected::Unknown,
     }
+}
+
+/// Whether a line reads as an event of this kind of log.
+fn names_event(kind: LogKind, line: &[u8]) -> bool {
+    matches!(kind.parse(line), Line::Event(prefix) if !prefix.event.is_empty())
 }
 
 /// Says what a file is; only its beginning is read.

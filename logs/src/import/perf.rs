@@ -66,14 +66,18 @@ fn from_tid(line: &[u8], at: usize) -> Option<Prefix<'_>> {
     c.spaces();
     // The period, where it was asked for.
     let mut ahead = c;
-    if ahead.dec().is_some() && ahead.spaces() > 0 {
+    if ahead.dec().is_some() && (ahead.spaces() > 0 || ahead.rest().is_empty()) {
         c = ahead;
     }
-    c.name()?;
-    c.word(b":")?;
-    let event = c.name()?;
-    c.word(b":")?;
     let comm = line[..at].trim_ascii();
+    let mut event: &[u8] = b"";
+    // The front alone is no event: the rest may be on the next line.
+    if !c.rest().is_empty() {
+        c.name()?;
+        c.word(b":")?;
+        event = c.name()?;
+        c.word(b":")?;
+    }
     Some(Prefix {
         comm: (!comm.is_empty()).then_some(comm),
         tid: Some(tid),

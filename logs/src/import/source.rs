@@ -127,16 +127,29 @@ impl Comm {
 /// An event and the name of its thread, where the log has one that is real (ftrace writes `<...>` where it forgot).
 pub(crate) type Named = (ObservedEvent, Option<Comm>);
 
-/// Lines that a mail program may have made of one, at most. A log's line has at most some 140 columns, a mail's 72 and less.
-const PIECES_MAX: usize = 4;
+/// Lines that a mail program may have made of one, at most. A log's line has at most some 240 columns (`kvm_set_user_memory` in the
+/// kernel's buffer), a mail's 72 and less.
+const PIECES_MAX: usize = 6;
 
-/// A line that says nothing by itself.
+/// A line that waits for the next, which may be its end.
 #[derive(Debug)]
 struct Piece {
     line: u64,
     text: Vec<u8>,
-    /// It names no event.
-    foreign: bool,
+    /// Of how many lines it was made.
+    lines: u64,
+    alone: Alone,
+}
+
+/// What a piece is where nothing is joined to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    /// Not a line of this tool: it names no event.
+    Foreign,
+    /// A line that names an event and cannot be read.
+    Damaged,
+    /// What it reads as, which may go on in the next line: the last fields of some events stand in some logs only.
+    Whole,
 }
 
 /// A log that is being read.
@@ -156,7 +169,7 @@ struct Reader {
     stats: LogStats,
     /// Events that were read and not handed out.
     ready: VecDeque<Named>,
-    /// The last lines, where they say nothing by themselves: what follows may be their end.
+    /// The last lines, where what follows may be their end.
     pieces: Vec<Piece>,
 }
 
@@ -262,12 +275,24 @@ impl Reader {
                 return self.gap(line, GapReason::Overlong, None, None);
             }
         };
-        match read_line(self.kind, text, &self.ring_events) {
-            Reading::Event(prefix, what) if !cut || ends_itself(&what) => {
+        let reading = read_line(self.kind, text, &self.ring_events);
+        match reading {
+            // Its front, which names no event, may stand in the lines before.
+            Reading::Event(..) | Reading::Lost { .. }
+                if !reading.says_where() && self.joins(text, cut, true) => {}
+            Reading::Damaged | Reading::Foreign if self.joins(text, cut, false) => {}
+            Reading::Event(..) | Reading::Lost { .. } if !cut && reading.goes_on() => {
                 self.give_up();
-                self.event(line, prefix, what);
+                self.piece(line, text, Alone::Whole);
             }
-            Reading::Damaged | Reading::Foreign if self.joins(text, cut) => {}
+            Reading::Event(_, ref what) if !cut || ends_itself(what) => {
+                self.give_up();
+                self.whole(line, reading);
+            }
+            Reading::Lost { .. } if !cut => {
+                self.give_up();
+                self.whole(line, reading);
+            }
             // Whatever it was going to be: a line that the log ends in may have lost its end.
             _ if cut => {
                 self.give_up();
@@ -276,17 +301,10 @@ impl Reader {
                 });
                 self.gap(line, GapReason::Damaged, None, None);
             }
-            Reading::Event(..) | Reading::Damaged => self.piece(line, text, false),
-            Reading::Foreign => self.piece(line, text, true),
-            Reading::Lost { cpu, count } => {
-                self.give_up();
-                self.stats.lost_events += count.unwrap_or(0);
-                self.stats.odd(Oddity::Loss, line, || match count {
-                    Some(count) => format!("{count} events are lost here"),
-                    None => "events are lost here".to_owned(),
-                });
-                self.gap(line, GapReason::Lost, count, cpu);
+            Reading::Event(..) | Reading::Lost { .. } | Reading::Damaged => {
+                self.piece(line, text, Alone::Damaged);
             }
+            Reading::Foreign => self.piece(line, text, Alone::Foreign),
             Reading::Other(stamp) => {
                 self.give_up();
                 self.stats.other_events += 1;
@@ -336,6 +354,24 @@ impl Reader {
         self.ready.push_back((event, comm));
     }
 
+    /// What a line says, or several that were one.
+    fn whole(&mut self, line: u64, reading: Reading<'_>) {
+        match reading {
+            Reading::Event(prefix, what) => self.event(line, prefix, what),
+            Reading::Lost { cpu, count } => self.lost(line, cpu, count),
+            Reading::Damaged | Reading::Other(_) | Reading::Own | Reading::Foreign => {}
+        }
+    }
+
+    fn lost(&mut self, line: u64, cpu: Option<u32>, count: Option<u64>) {
+        self.stats.lost_events += count.unwrap_or(0);
+        self.stats.odd(Oddity::Loss, line, || match count {
+            Some(count) => format!("{count} events are lost here"),
+            None => "events are lost here".to_owned(),
+        });
+        self.gap(line, GapReason::Lost, count, cpu);
+    }
+
     fn gap(&mut self, line: u64, reason: GapReason, lost: Option<u64>, cpu: Option<u32>) {
         let event = ObservedEvent {
             file: self.file,
@@ -345,8 +381,8 @@ impl Reader {
         self.ready.push_back((event, None));
     }
 
-    /// Keeps a line that says nothing by itself until it is known what follows.
-    fn piece(&mut self, line: u64, text: &[u8], foreign: bool) {
+    /// Keeps a line until it is known what follows.
+    fn piece(&mut self, line: u64, text: &[u8], alone: Alone) {
         if self.pieces.len() == PIECES_MAX - 1 {
             let oldest = self.pieces.remove(0);
             self.give_up_piece(&oldest);
@@ -354,34 +390,72 @@ impl Reader {
         self.pieces.push(Piece {
             line,
             text: text.to_vec(),
-            foreign,
+            lines: 1,
+            alone,
         });
     }
 
-    /// A line that says nothing by itself may be the end of the lines before it, which a mail program broke at a space.
-    /// They are taken for one line only where that reads as an event from its first character to its last.
-    fn joins(&mut self, text: &[u8], cut: bool) -> bool {
+    /// A line may be the end of the lines before it, which a mail program broke at a space. They are taken for one line only
+    /// where that reads as an event, or as the tool's word for losses, from its first character to its last: the fewest of them
+    /// that say when or where. Where the line says something by itself (`front`), they must say that, or be a front and no more.
+    fn joins(&mut self, text: &[u8], cut: bool, front: bool) -> bool {
+        let mut best = None;
         for from in (0..self.pieces.len()).rev() {
-            let mut whole = Vec::new();
-            for piece in &self.pieces[from..] {
-                whole.extend_from_slice(piece.text.trim_ascii_end());
-                whole.push(b' ');
-            }
-            whole.extend_from_slice(text.trim_ascii_start());
+            let whole = self.one_line(from, text);
             if whole.len() > LINE_MAX {
-                return false;
+                break;
             }
-            if let Reading::Event(prefix, what) = read_line(self.kind, &whole, &self.ring_events)
-                && (!cut || ends_itself(&what))
-            {
-                let pieces: Vec<Piece> = self.pieces.drain(from..).collect();
-                self.give_up();
-                self.stats.joined_lines += pieces.len() as u64 + 1;
-                self.event(pieces[0].line, prefix, what);
-                return true;
+            let reading = read_line(self.kind, &whole, &self.ring_events);
+            let is_one = match &reading {
+                Reading::Event(_, what) => !cut || ends_itself(what),
+                Reading::Lost { .. } => !cut,
+                Reading::Damaged | Reading::Other(_) | Reading::Own | Reading::Foreign => false,
+            };
+            if is_one && (reading.says_where() || front && self.is_front(from)) {
+                best = Some(from);
+                break;
+            }
+            if is_one && !front {
+                best = best.or(Some(from));
             }
         }
-        false
+        let Some(from) = best else {
+            return false;
+        };
+        let whole = self.one_line(from, text);
+        let pieces: Vec<Piece> = self.pieces.drain(from..).collect();
+        self.give_up();
+        let line = pieces[0].line;
+        let lines = pieces.iter().map(|piece| piece.lines).sum::<u64>() + 1;
+        let piece = Piece {
+            line,
+            text: whole,
+            lines,
+            alone: Alone::Whole,
+        };
+        if !cut && read_line(self.kind, &piece.text, &self.ring_events).goes_on() {
+            self.pieces.push(piece);
+        } else {
+            self.give_up_piece(&piece);
+        }
+        true
+    }
+
+    /// Whether the pieces from one on are what the tool writes in front of an event, and no more.
+    fn is_front(&self, from: usize) -> bool {
+        let front = self.one_line(from, b"");
+        matches!(self.kind.parse(&front), Line::Event(prefix) if prefix.event.is_empty())
+    }
+
+    /// The pieces from one on, and what follows them.
+    fn one_line(&self, from: usize, text: &[u8]) -> Vec<u8> {
+        let mut whole = Vec::new();
+        for piece in &self.pieces[from..] {
+            whole.extend_from_slice(piece.text.trim_ascii_end());
+            whole.push(b' ');
+        }
+        whole.extend_from_slice(text.trim_ascii_start());
+        whole
     }
 
     /// What follows is no end of the last lines: each is what it is.
@@ -392,15 +466,23 @@ impl Reader {
     }
 
     fn give_up_piece(&mut self, piece: &Piece) {
-        if piece.foreign {
-            self.stats.odd(Oddity::Foreign, piece.line, || {
+        match piece.alone {
+            Alone::Foreign => self.stats.odd(Oddity::Foreign, piece.line, || {
                 format!("not a line of this tool: {}", brief(&piece.text))
-            });
-        } else {
-            self.stats.odd(Oddity::Damaged, piece.line, || {
-                format!("this line cannot be read: {}", brief(&piece.text))
-            });
-            self.gap(piece.line, GapReason::Damaged, None, None);
+            }),
+            Alone::Damaged => {
+                self.stats.odd(Oddity::Damaged, piece.line, || {
+                    format!("this line cannot be read: {}", brief(&piece.text))
+                });
+                self.gap(piece.line, GapReason::Damaged, None, None);
+            }
+            Alone::Whole => {
+                if piece.lines > 1 {
+                    self.stats.joined_lines += piece.lines;
+                }
+                let reading = read_line(self.kind, &piece.text, &self.ring_events);
+                self.whole(piece.line, reading);
+            }
         }
     }
 }
@@ -415,6 +497,29 @@ enum Reading<'a> {
     Other(Stamp),
     Own,
     Foreign,
+}
+
+impl Reading<'_> {
+    /// Whether an event says when it was, and a loss on which processor.
+    fn says_where(&self) -> bool {
+        match self {
+            Self::Event(prefix, _) => prefix.stamp != Stamp::None,
+            Self::Lost { cpu, .. } => cpu.is_some(),
+            Self::Damaged | Self::Other(_) | Self::Own | Self::Foreign => false,
+        }
+    }
+
+    /// Whether it is whole as it is, and more of it may stand in the next line: what only some logs say.
+    fn goes_on(&self) -> bool {
+        match self {
+            Self::Event(_, what) => matches!(
+                what,
+                Observed::ProbeIoctl { ret: None, .. } | Observed::QemuSetMemory { .. }
+            ),
+            Self::Lost { count, .. } => count.is_none(),
+            Self::Damaged | Self::Other(_) | Self::Own | Self::Foreign => false,
+        }
+    }
 }
 
 #[inline]
