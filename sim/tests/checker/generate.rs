@@ -433,13 +433,13 @@ impl World {
                 record.push_str(&format!(", log = \"{}\"", draw.pick(LOGS)));
             }
             text.push_str(&format!("kernel_record = {{ {record} }}\n"));
-        } else if self.arch == Arch::X86 && self.affords(draw, 15, 1) {
+        } else if self.arch == Arch::X86 && self.affords(draw, 40, 1) {
             let mut stores = format!(
                 "stores = {}, page = {}",
                 draw.pick(&[1, 1, 2]),
                 self.page(draw)
             );
-            if draw.chance(30) {
+            if draw.chance(50) {
                 stores.push_str(&format!(", vcpu = {}", draw.below(self.vcpus)));
             }
             text.push_str(&format!("emulated_stores = {{ {stores} }}\n"));
