@@ -34,10 +34,11 @@ impl Operation for HostAge {
     }
     fn row(&self, _: &Machine, _: u8) -> Row {
         if self.unmap {
+            // It waits for faults that hold mmu_lock, and flushes every TLB.
             return Row::OWN
                 .reads(Fields::MMU_LOCK)
                 .writes(Fields::LEAVES | Fields::TLB)
-                .reach(Reach::EachVcpu);
+                .reach(Reach::Gate);
         }
         Row::OWN.writes(Fields::LEAVES)
     }

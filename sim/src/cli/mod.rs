@@ -86,8 +86,7 @@ enum Command {
     /// Check every interleaving within scenarios' bounds; without a name, the built-in ones
     ///
     /// Visited states are known by 64-bit fingerprints, and the verdict says at most how probable it is that a state was missed
-    /// because it had the fingerprint of another; or by themselves, where it says so (`--no-reduction`, two vCPUs or more,
-    /// no mutation).
+    /// because it had the fingerprint of another.
     Check(check::CheckArgs),
     /// Two orders on the same machines: verdicts, cost, and the schedule that one does not survive
     Compare(compare::CompareArgs),
