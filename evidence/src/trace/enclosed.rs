@@ -24,6 +24,9 @@ use super::TraceRow;
 use super::header::{Expect, Header, Kind};
 use super::step::StepRow;
 
+/// What a line may begin with that is no actor.
+const KEYS: [&str; 4] = ["expect", "found by", "switched on", "cycle"];
+
 const SCHEDULE: &str = "---8<--- dirtysim schedule ---8<---";
 
 /// The schedule in a text, as a trace of kind `step`; none where there is none.
@@ -53,7 +56,8 @@ fn read(text: &str, lines: &[(usize, &str)]) -> Result<String, (usize, String)> 
         if text.trim().is_empty() {
             continue;
         }
-        let Some((who, rest)) = text.split_once(':') else {
+        let actor = |(who, _): &(&str, &str)| KEYS.contains(who) || !who.contains(' ');
+        let Some((who, rest)) = text.split_once(':').filter(actor) else {
             let shown: String = text.chars().take(40).collect();
             return Err((
                 line,

@@ -223,7 +223,16 @@ fn no_built_in_scenario_says_anything_without_the_words_that_claim() {
         let none = CLAIMING.iter().fold(text.to_owned(), |text, word| {
             text.replace(&format!("{word},"), "").replace(word, "")
         });
-        let error = read(&name, &none).expect_err(&name);
+        let error = match read(&name, &none) {
+            Err(error) => error,
+            // It is about a claim on the way, which is judged without an end; what holds, it cannot say.
+            Ok(scenario) => {
+                let report = search::check(&scenario, &Options::default(), &|_| true);
+                let report = report.expect("it can be searched");
+                assert_eq!(report.verdict, Verdict::Violated, "{name}");
+                continue;
+            }
+        };
         assert!(
             error.contains("without a claim") || error.contains("no steps"),
             "{name}: {error}"
