@@ -106,7 +106,7 @@ pub(crate) fn choices<L: Layout>(
         }
 }
 
-/// Whether the actor's steps in a state may be others than the right ones: if not, [`apply`] takes those.
+/// Whether the actor's steps in a state may be others than the right ones: if not, `apply` takes those.
 #[must_use]
 pub fn may_change<L: Layout>(machine: &Machine, state: &State<L>, actor: Actor) -> bool {
     match actor {
