@@ -5,7 +5,7 @@
 //! scheme is pointless? It is a model of flow, not of steps: it counts pages, and does not know which.
 //!
 //! ```
-//! use dirtysim::cost::{Inputs, crossover, simulate};
+//! use dirtysim_debate::cost::{Inputs, crossover, simulate};
 //!
 //! let inputs = Inputs::default();
 //! let outcome = simulate(&inputs)?;
@@ -13,7 +13,7 @@
 //! assert!(outcome.bytes_sent >= inputs.memory_bytes);
 //! let crossings = crossover(&inputs, &outcome)?;
 //! assert!(crossings.beyond_limit < crossings.stop_and_copy);
-//! # Ok::<(), dirtysim::cost::CostError>(())
+//! # Ok::<(), dirtysim_debate::cost::CostError>(())
 //! ```
 //!
 //! Integers throughout: nanoseconds, bytes, pages; ratios in thousandths. Every constant has its source in

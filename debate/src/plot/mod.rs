@@ -8,7 +8,7 @@
 //! are sums, products and square roots, which IEEE 754 fixes to the last bit.
 //!
 //! ```
-//! use dirtysim::plot::{Axis, Chart, Marker, Scale, Series, Stroke};
+//! use dirtysim_debate::plot::{Axis, Chart, Marker, Scale, Series, Stroke};
 //!
 //! let chart = Chart {
 //!     title: "States explored by bound".into(),
@@ -21,7 +21,7 @@
 //!     marks: vec![],
 //! };
 //! assert!(chart.to_svg()?.starts_with("<svg"));
-//! # Ok::<(), dirtysim::plot::PlotError>(())
+//! # Ok::<(), dirtysim_debate::plot::PlotError>(())
 //! ```
 
 mod draw;
