@@ -18,6 +18,24 @@ pub fn printable_json(text: &str) -> Cow<'_, str> {
     shown(text, |c| format!("\\u{:04x}", u32::from(c)))
 }
 
+/// The same for an element or an attribute of HTML.
+#[must_use]
+pub fn html(text: &str) -> String {
+    let text = printable(text);
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
 fn shown(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     let obeyed = |c: char| {
         c.is_control() && !matches!(c, '\n' | '\t')
@@ -60,7 +78,7 @@ pub fn paragraph(out: &mut String, text: &str, first: &str, rest: &str, columns:
 
 #[cfg(test)]
 mod tests {
-    use super::{printable, printable_json};
+    use super::{html, printable, printable_json};
 
     #[test]
     fn a_terminal_gets_nothing_to_obey() {
@@ -71,6 +89,10 @@ mod tests {
         assert_eq!(
             printable("zwölf\tBoxkämpfer\n日本"),
             "zwölf\tBoxkämpfer\n日本"
+        );
+        assert_eq!(
+            html("<a b='c'>&\u{7f}"),
+            "&lt;a b=&#39;c&#39;&gt;&amp;\\u{7f}"
         );
         assert_eq!(printable_json("\"a\u{7f}\u{9b}ä\""), "\"a\\u007f\\u009bä\"");
     }

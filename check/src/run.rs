@@ -102,6 +102,20 @@ pub fn run(
     ))
 }
 
+/// The steps of the schedule that a seed has under a scheduler, to its end, whatever it breaks on the way.
+#[must_use]
+pub fn whole_schedule(scenario: &Scenario, scheduler: Scheduler, seed: u64) -> Vec<Step> {
+    let mut steps = Vec::new();
+    on_any!(Any::start(scenario), |start| {
+        let machine = &scenario.machine;
+        let length = typical_length(machine, &start);
+        // What breaks progress is an end anyway.
+        let target = Some(Invariant::MigrationMakesProgress);
+        Runner::new(machine, &start, scheduler, target, length).run(seed, Some(&mut steps));
+    });
+    steps
+}
+
 /// One schedule's share of an [`Outcome`].
 struct Schedule {
     steps: u64,

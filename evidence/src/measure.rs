@@ -1,13 +1,13 @@
 //! What an order costs, counted in seeded schedules of the model: steps, not time.
 
-use dirtysim_model::state::State;
-use dirtysim_model::state::layout::Layout;
-use dirtysim_model::transition::{apply, describe, for_each_step, subject};
+use std::collections::BTreeSet;
+
+use dirtysim_model::state::vcpu::Vcpu;
+use dirtysim_model::transition::{apply, describe, subject};
 
 use crate::ladder::large;
-use crate::random::Choices;
 use crate::refused::is_ioctl;
-use crate::run::MOST_STEPS;
+use crate::run::{Scheduler, whole_schedule};
 use crate::scenario::Scenario;
 
 /// Sums over schedules.
@@ -36,25 +36,18 @@ impl Measure {
 pub fn measure(scenario: &Scenario, schedules: u64) -> Measure {
     let mut sum = Measure::default();
     for seed in 0..schedules {
-        one(scenario, large(scenario), seed, &mut sum);
+        one(scenario, seed, &mut sum);
     }
     sum
 }
 
-fn one<L: Layout>(scenario: &Scenario, mut state: State<L>, seed: u64, sum: &mut Measure) {
+fn one(scenario: &Scenario, seed: u64, sum: &mut Measure) {
     let machine = &scenario.machine;
-    let mut choices = Choices::new(seed, 0);
-    let mut possible = Vec::new();
-    let mut copied = std::collections::BTreeSet::new();
+    let mut state = large(scenario);
+    let mut copied = BTreeSet::new();
     let mut ran = false;
     let mut ops: Vec<Option<u16>> = vec![None; machine.programs.len()];
-    for _ in 0..MOST_STEPS {
-        possible.clear();
-        for_each_step(machine, &state, |step| possible.push(step));
-        if possible.is_empty() {
-            break;
-        }
-        let step = possible[choices.below(possible.len() as u32) as usize];
+    for step in whole_schedule(scenario, Scheduler::Random, seed) {
         if describe(machine, &state, step) == "copy" {
             let page = subject(machine, &state, step);
             sum.again += u64::from(page.is_some_and(|page| !copied.insert(page)));
@@ -67,10 +60,7 @@ fn one<L: Layout>(scenario: &Scenario, mut state: State<L>, seed: u64, sum: &mut
                 sum.ioctls += u64::from(op.is_some_and(is_ioctl));
             }
         }
-        let stopped = state
-            .vcpus
-            .iter()
-            .all(dirtysim_model::state::vcpu::Vcpu::is_stopped);
+        let stopped = state.vcpus.iter().all(Vcpu::is_stopped);
         ran |= !stopped;
         sum.stopped += u64::from(stopped && ran);
     }

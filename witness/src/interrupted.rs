@@ -4,23 +4,18 @@
 //! the pages whose entries it has consumed by then: the guest stores to every page again, and a page that leaves no entry was not armed.
 //! A call that no signal met, in the same set-up, shows that every page leaves one otherwise.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use kvm_ioctls::Kvm;
 
-use crate::kvm::guest::{self, Access, Program};
-use crate::kvm::ring::{FLAG_DIRTY, FLAG_RESET, MapHow};
-use crate::kvm::vm::Region;
-use crate::kvm::{Alarm, Errno, HostMemory, PAGE_BYTES, RingMap, Vcpu, Vm};
+use crate::kvm::ring::{FLAG_DIRTY, FLAG_RESET};
+use crate::one_vcpu::{OneVcpu, SLOT};
 use crate::refusal::Refused;
 
 /// Pages of the slot: enough that resetting all of their entries takes longer than a timer needs to expire.
 const PAGES: u64 = 8192;
 /// Room for them beside the reserve.
 const RING_BYTES: u64 = 16_384 * 16;
-const SLOT: u32 = 1;
-const RUN_LIMIT: Duration = Duration::from_secs(60);
 /// Signals that are tried, each after a time that the one before suggests.
 const ATTEMPTS: u32 = 24;
 const FIRST_DELAY: Duration = Duration::from_micros(100);
@@ -39,11 +34,7 @@ pub struct Report {
 }
 
 struct Guest {
-    vm: Vm,
-    vcpu: Vcpu,
-    own: Arc<HostMemory>,
-    ring: RingMap,
-    alarm: Alarm,
+    vm: OneVcpu,
     fetch: u32,
 }
 
@@ -60,7 +51,7 @@ pub fn interrupted_reset(kvm: &Kvm) -> Result<Report, Refused> {
         unrecorded_otherwise: 0,
     };
     let mut delay = FIRST_DELAY;
-    guest.store_everywhere()?;
+    guest.vm.store(PAGES)?;
     let mut harvested = guest.harvest();
     for _ in 0..ATTEMPTS {
         let first = guest.reset_within(delay)?;
@@ -71,7 +62,7 @@ pub fn interrupted_reset(kvm: &Kvm) -> Result<Report, Refused> {
                 harvested.len()
             )));
         }
-        guest.store_everywhere()?;
+        guest.vm.store(PAGES)?;
         harvested = guest.harvest();
         let mut armed = vec![false; PAGES as usize];
         for page in &harvested {
@@ -95,73 +86,30 @@ pub fn interrupted_reset(kvm: &Kvm) -> Result<Report, Refused> {
 
 impl Guest {
     fn new(kvm: &Kvm) -> Result<Self, Refused> {
-        let refused =
-            |what: &'static str| move |errno: Errno| Refused(format!("{what} failed with {errno}"));
-        let mut vm = Vm::new(kvm).map_err(refused("KVM_CREATE_VM"))?;
-        vm.enable_cap(223, 0, RING_BYTES)
-            .map_err(refused("KVM_CAP_DIRTY_LOG_RING_ACQ_REL"))?;
-        let own = Arc::new(HostMemory::new(guest::OWN_PAGES).map_err(refused("mmap"))?);
-        let data = Arc::new(HostMemory::new(PAGES).map_err(refused("mmap"))?);
-        guest::install(&own, guest::OWN_GPA)?;
-        for (slot, flags, gpa, pages, memory) in [
-            (0, 0, guest::OWN_GPA, guest::OWN_PAGES, &own),
-            (SLOT, 1, guest::DATA_GPA, PAGES, &data),
-        ] {
-            let region = Region {
-                slot,
-                flags,
-                gpa,
-                bytes: pages * PAGE_BYTES,
-                offset: 0,
-            };
-            vm.set_memory(region, memory)?
-                .map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
-        }
-        let vcpu = vm.create_vcpu(0).map_err(refused("KVM_CREATE_VCPU"))?;
-        guest::init_vcpu(kvm, &vm, &vcpu)?;
-        let ring = RingMap::map(vcpu.raw_fd(), MapHow::usual(RING_BYTES))
-            .map_err(refused("mmap of the ring"))?;
-        let alarm = Alarm::new().map_err(refused("timer_create"))?;
+        let cap = (223, "KVM_CAP_DIRTY_LOG_RING_ACQ_REL");
         Ok(Self {
-            vm,
-            vcpu,
-            own,
-            ring,
-            alarm,
+            vm: OneVcpu::new(kvm, cap, RING_BYTES, PAGES)?,
             fetch: 0,
         })
-    }
-
-    fn store_everywhere(&mut self) -> Result<(), Refused> {
-        let program = Program {
-            access: Access::Store { bytes: 8, value: 1 },
-            runs: vec![(guest::DATA_GPA, PAGES)],
-        };
-        guest::begin(&self.vcpu, &self.own, guest::OWN_GPA, &program)?;
-        let end = self.vcpu.run(&self.alarm, RUN_LIMIT);
-        if !guest::done(&mut self.vcpu, end) {
-            return Err(Refused(format!("the guest ended with {end:?}")));
-        }
-        self.vcpu.complete_exit();
-        Ok(())
     }
 
     /// The pages of all entries, each given back.
     fn harvest(&mut self) -> Vec<u64> {
         let mut pages = Vec::new();
         loop {
-            let entry = self.ring.read(self.fetch);
+            let entry = self.vm.ring.read(self.fetch);
             if entry.flags != FLAG_DIRTY || entry.slot != SLOT || entry.offset >= PAGES {
                 return pages;
             }
             pages.push(entry.offset);
-            self.ring.write_flags(self.fetch, FLAG_RESET);
+            self.vm.ring.write_flags(self.fetch, FLAG_RESET);
             self.fetch = self.fetch.wrapping_add(1);
         }
     }
 
     fn reset(&self) -> Result<u64, Refused> {
         let count = self
+            .vm
             .vm
             .reset_dirty_rings()
             .map_err(|errno| Refused(format!("KVM_RESET_DIRTY_RINGS failed with {errno}")))?;
@@ -170,6 +118,6 @@ impl Guest {
 
     /// The same with signals to this thread from `delay` on.
     fn reset_within(&self, delay: Duration) -> Result<u64, Refused> {
-        self.alarm.within(delay, || self.reset())
+        self.vm.alarm.within(delay, || self.reset())
     }
 }

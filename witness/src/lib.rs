@@ -19,6 +19,8 @@ pub mod kvm;
 pub mod live;
 pub mod lockstep;
 pub mod model;
+#[cfg(target_os = "linux")]
+mod one_vcpu;
 pub mod record;
 pub mod refusal;
 pub mod script;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::facts::Facts;
 use super::story::Story;
 use super::text;
-use crate::plain::printable;
+use crate::plain::html as escape;
 
 const TEMPLATE: &str = include_str!("page.html");
 const CSS: &str = include_str!("page.css");
@@ -67,23 +67,6 @@ fn fill(template: &str, fields: &[(&str, String)]) -> String {
         rest = after;
     }
     out.push_str(rest);
-    out
-}
-
-/// Text for an element or an attribute.
-fn escape(text: &str) -> String {
-    let text = printable(text);
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            _ => out.push(c),
-        }
-    }
     out
 }
 

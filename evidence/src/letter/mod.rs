@@ -1,7 +1,7 @@
 //! A text of several parts, written for a mail, for Markdown and as a page.
 
 use crate::explain::ascii;
-use crate::plain::{paragraph, printable};
+use crate::plain::{html as escape, paragraph, printable};
 
 /// Columns of a mail.
 const COLUMNS: usize = 72;
@@ -170,19 +170,6 @@ fn md(text: &str) -> String {
             out.push('\\');
         }
         out.push(c);
-    }
-    out
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::new();
-    for c in printable(text).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            c => out.push(c),
-        }
     }
     out
 }

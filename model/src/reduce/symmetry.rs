@@ -8,7 +8,7 @@
 //! - writers that name pages (an ITS's tables, a record of the kernel, a VMM's own store, a CLEAR of listed pages, a
 //!   balloon's list): the pages that they name stand alone; vCPUs and devices that may touch some pages only: pages of
 //!   one class are touched by the same;
-//! - re-arming on arm64, RISC-V and LoongArch, which goes from the lowest to the highest page of a batch and so
+//! - re-arming on arm64 and RISC-V, which goes from the lowest to the highest page of a batch and so
 //!   write-protects what lies between: pages are exchanged only in states from which no re-arming can follow while a
 //!   leaf is left, that is, after the last such operation before the guest stops for good. From there on nothing
 //!   reads an order any more, so that the exchanged state behaves alike;

@@ -4,6 +4,7 @@ use super::{Debate, bounds, by_case, caveat, coverage};
 use crate::debate::claim::{Outcome, Verdict};
 use crate::debate::judge::{Evidence, Judgement};
 use crate::debate::lanes::Lanes;
+use crate::plain::html as escape;
 use crate::plot::grouped;
 
 /// What the reader has to know before the table.
@@ -41,13 +42,6 @@ figcaption{margin-top:.4rem}
 .cards td[data-label]::before{content:attr(data-label)': ';color:var(--soft)}}
 @media print{details>*{display:block}}
 ";
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
 
 fn badge(verdict: Verdict) -> String {
     let name = verdict.name();
