@@ -455,7 +455,7 @@ pub fn check_name(name: &str) -> std::result::Result<(), &'static str> {
 /// The longest name, in characters.
 const MOST_NAME: usize = 100;
 
-/// Whether a file reads like a scenario, right or wrong: its first lines are TOML's and have keys of one.
+/// Whether a file reads like a scenario, right or wrong, or carries one: a line of its beginning opens a table that each has.
 #[must_use]
 pub fn looks_like_one(path: &Path) -> bool {
     use std::io::Read;
