@@ -1,6 +1,6 @@
 //! One log, read line by line into events.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::Read;
 
 use memchr::memmem::Finder;
@@ -159,17 +159,12 @@ pub(crate) struct Source<R> {
     reader: Reader,
 }
 
-/// Processors that are told apart; a stranger's log may name more.
-const MOST_BEGUN: usize = 4096;
-
 /// What is made of a log's lines.
 #[derive(Debug)]
 struct Reader {
     kind: LogKind,
     file: u32,
     last_ns: Option<u64>,
-    /// Processors whose events have begun, in a log that a wrapped buffer was made of.
-    begun: BTreeSet<u32>,
     ring_events: Finder<'static>,
     stats: LogStats,
     /// Events that were read and not handed out.
@@ -220,7 +215,6 @@ impl<R: Read> Source<R> {
                 kind,
                 file,
                 last_ns: None,
-                begun: BTreeSet::new(),
                 ring_events: Finder::new(b"kvm_dirty_ring_"),
                 stats: LogStats {
                     name: name.to_owned(),
@@ -329,18 +323,6 @@ impl Reader {
 
     fn event(&mut self, line: u64, prefix: Prefix<'_>, what: Observed) {
         self.stats.events += 1;
-        // Each processor has a buffer of its own: what it overwrote was before the first event that is left of it.
-        if let Some(cpu) = prefix.cpu
-            && self.stats.overwritten_events > 0
-            && !self.begun.contains(&cpu)
-        {
-            if !self.begun.is_empty() {
-                self.gap(line, GapReason::Overwritten, None, Some(cpu));
-            }
-            if self.begun.len() < MOST_BEGUN {
-                self.begun.insert(cpu);
-            }
-        }
         let (t_ns, tick) = match prefix.stamp {
             Stamp::Ns(ns) => (Some(ns), None),
             Stamp::Tick(tick) => (None, Some(tick)),

@@ -137,6 +137,9 @@ impl Checker {
     pub fn event(&mut self, event: &ObservedEvent) {
         (self.file, self.line, self.t_ns) = (event.file, event.line, event.t_ns);
         (self.compared, self.unable) = (false, false);
+        if self.losses.begins(event, self.defects) {
+            self.gap();
+        }
         match event.what {
             Observed::Thread { .. } => return,
             Observed::Gap { reason, .. } => {

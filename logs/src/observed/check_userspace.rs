@@ -223,6 +223,9 @@ impl Checker {
                 if let (Some(counted), Some(ret)) = (counted, ret) {
                     self.reset_returned(ret, counted);
                 } else {
+                    // A call that a signal ended in its first ring has no event: what it consumed is told later as well.
+                    let untold = self.harvest.untold.saturating_add(ret.unwrap_or(0));
+                    self.harvest.untold = untold;
                     self.unknown(Unknown::RingIndices);
                 }
             }

@@ -22,18 +22,24 @@ pub(super) struct Losses {
 }
 
 impl Losses {
+    /// Takes note of an event, before which so many defects had been found; whether its processor's buffer was overwritten and
+    /// begins here, so that nothing before can be relied on.
+    pub(super) fn begins(&mut self, event: &ObservedEvent, defects: u64) -> bool {
+        let from = event
+            .cpu
+            .filter(|cpu| !self.last.contains_key(&(event.file, *cpu)))
+            .and_then(|_| self.overwritten.get(&event.file).copied());
+        if let Some(from) = from {
+            self.missing(from, defects);
+        }
+        from.is_some()
+    }
+
     /// Takes note of an event, after which so many defects had been found.
     pub(super) fn event(&mut self, event: &ObservedEvent, defects: u64) {
         let Some(cpu) = event.cpu else { return };
         let key = (event.file, cpu);
-        if let Some(last) = self.last.get_mut(&key) {
-            *last = defects;
-            return;
-        }
-        if let Some(&from) = self.overwritten.get(&event.file) {
-            self.missing(from, defects);
-        }
-        if self.last.len() < KEPT_MAX {
+        if self.last.len() < KEPT_MAX || self.last.contains_key(&key) {
             self.last.insert(key, defects);
         }
     }
