@@ -46,10 +46,10 @@ fetch() {
   touch "$2/.complete"
 }
 
-# fetch_source PACKAGE DIRECTORY: downloads a source package's files, once.
+# fetch_source PACKAGE DIRECTORY: downloads a source package's archive, once.
 fetch_source() {
   [ -e "$2/.complete" ] && return
   rm -rf "$2" && mkdir -p "$2"
-  (cd "$2" && apt-get source -q --download-only "$1" >"$work/download.log" 2>&1) || fail "the source of $1 cannot be fetched: see $work/download.log"
+  (cd "$2" && apt-get source -q --download-only --tar-only "$1" >"$work/download.log" 2>&1) || fail "the source of $1 cannot be fetched: see $work/download.log"
   touch "$2/.complete"
 }

@@ -9,8 +9,8 @@
 //! - offsets near 2^64 in a ring entry that userspace rewrote: they made kernels before 7.1 read out of bounds;
 //! - slots in a second address space: no machine at hand has one;
 //! - huge pages of memory that was never touched: the host gives them or not;
-//! - huge pages on RISC-V, where a guest can be kept from going on for ever (`docs/findings.md`), and slots there that begin within 2 MiB,
-//!   where older kernels leave pages writable: the scripts `riscv64-*` have both;
+//! - on RISC-V what `docs/findings.md` has of it, which would spoil whatever comes after: huge pages, slots that begin within 2 MiB, and, on
+//!   kernels with rings, memory that nobody touched; the scripts `riscv64-*` have them;
 //! - changes of slot 0, the guest's own code, and moving or deleting the slot of the ITS's tables: what an ITS answers without its
 //!   tables is not dirty logging's;
 //! - a second VM: no call on one reaches another;

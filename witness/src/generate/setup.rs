@@ -62,9 +62,7 @@ impl Generator {
             (self.random.percent(60) && self.target.rings, false)
         };
         let smallest = self.target.smallest_ring;
-        let size = self
-            .random
-            .weighted(&[(80, smallest), (20, 2 * smallest)]);
+        let size = self.random.weighted(&[(80, smallest), (20, 2 * smallest)]);
         let manual = |args0| Call::EnableCap {
             cap: Cap::ManualDirtyLogProtect2,
             flags: 0,
@@ -127,7 +125,8 @@ impl Generator {
 
     pub(super) fn create_slot(&mut self, slot: u16, npages: u64, flags: u32) -> Call {
         // On RISC-V a slot in huge pages whose log is switched off can keep a guest from going on for ever: see the module's list.
-        let huge = self.random.percent(8) && self.target.arch != Arch::Riscv64;
+        let riscv = self.target.arch == Arch::Riscv64;
+        let huge = self.random.percent(8) && !riscv;
         // Now and then two slots share their memory, as a device's aperture does.
         let mem = if huge {
             format!("huge{slot}")
@@ -149,7 +148,8 @@ impl Generator {
             bytes: None,
             mem,
             mem_offset: 0,
-            populated: huge || self.random.percent(80),
+            // A guest's load and then store of memory that nobody touched changes the host's page of zeros there: see the module's list.
+            populated: huge || self.random.percent(80) || (riscv && self.target.rings),
             huge,
         }
     }
