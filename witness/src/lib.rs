@@ -8,8 +8,6 @@
 pub mod allowed;
 #[cfg(target_os = "linux")]
 pub mod cli;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub mod force;
 pub mod generate;
 #[cfg(target_os = "linux")]
 pub mod interrupted;

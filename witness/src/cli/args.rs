@@ -97,15 +97,6 @@ impl Args {
         }
     }
 
-    /// All positional arguments, at least one.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn positionals(&self, what: &str) -> Result<&[String], Refused> {
-        if self.positional.is_empty() {
-            return Err(Refused(format!("missing: {what}")));
-        }
-        Ok(&self.positional)
-    }
-
     /// The only positional argument.
     pub(super) fn positional(&self, what: &str) -> Result<&str, Refused> {
         self.positional

@@ -1,8 +1,6 @@
 //! The command line. Results go to standard output, messages to standard error; exit codes are those of `dirtysim`.
 
 mod args;
-#[cfg(target_arch = "x86_64")]
-mod force;
 mod guest_init;
 mod live;
 mod lockstep;
@@ -39,9 +37,6 @@ Usage:
   dirtysim-witness live [--seconds S] [--seed N] [--json]
       collects dirty pages of a guest while it runs, S seconds (default 5) for each of ring and bitmap, in the right order and in a wrong
       one: the right one must lose nothing, the wrong one must be caught
-  dirtysim-witness force TRACE... [--json]
-      makes schedules of the model (traces of kind `step`) happen on the kernel, and says whether their pages are lost: on a machine that
-      `witness/machines/run x86-npt --forced` boots, whose other side is `dirtysim-witness hold`
 ";
 
 /// How a command ended.
@@ -98,10 +93,6 @@ fn command(arguments: &[String]) -> Result<Outcome, Refused> {
         "record" => record_command(rest),
         "live" => live::command(rest),
         "lockstep" => lockstep::command(rest),
-        #[cfg(target_arch = "x86_64")]
-        "force" => force::force_command(rest),
-        #[cfg(target_arch = "x86_64")]
-        "hold" => force::hold_command(rest),
         other => Err(Refused(format!("no command `{other}`\n\n{USAGE}"))),
     }
 }

@@ -121,27 +121,6 @@ pub unsafe fn ioctl_struct<T>(fd: RawFd, request: u64, argument: &mut T) -> Sys<
     if ret < 0 { Err(Errno::last()) } else { Ok(ret) }
 }
 
-/// A call of sethostname() that the kernel refuses for its length, with a third argument that it does not look at: what a debugger that
-/// stops there reads.
-pub fn tell(address: u64, length: u64, word: &std::sync::atomic::AtomicU32) {
-    // SAFETY: a length above the longest is refused before the pointer is looked at.
-    unsafe { libc::syscall(libc::SYS_sethostname, address, length, word.as_ptr()) };
-}
-
-/// Keeps this thread on one processor.
-///
-/// # Errors
-/// There is no such processor.
-pub fn stay_on(processor: usize) -> Sys<()> {
-    // SAFETY: a set of this function's own, of the size that is passed.
-    let ret = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(processor, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
-    };
-    if ret == 0 { Ok(()) } else { Err(Errno::last()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

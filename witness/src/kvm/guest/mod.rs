@@ -45,9 +45,6 @@ pub enum Access {
         /// The guest physical address that is copied from.
         gpa: u64,
     },
-    /// Stores as it is told while it runs: the page is one of [`Orders`].
-    #[cfg(target_arch = "x86_64")]
-    Obey,
     /// Stays at the first page for ever and touches nothing.
     Spin,
 }
@@ -94,69 +91,13 @@ fn write_list(
     Ok(())
 }
 
-/// The page by which a guest that obeys is told what to store; it is in the guest's own memory, where the last vCPU has its list.
-#[cfg(target_arch = "x86_64")]
-pub struct Orders {
-    memory: std::sync::Arc<HostMemory>,
-    given: u64,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Orders {
-    /// Where in the guest's own memory the page is, bytes.
-    const PLACE: u64 = LISTS + (MAX_VCPUS - 1) * PAGE_BYTES;
-
-    /// The page, with no order on it.
-    ///
-    /// # Errors
-    /// Memory too small.
-    pub fn new(memory: std::sync::Arc<HostMemory>) -> Result<Self, Refused> {
-        for word in 0..4 {
-            memory.write_u64(Self::PLACE + word * 8, 0)?;
-        }
-        Ok(Self { memory, given: 0 })
-    }
-
-    /// The program of a guest that obeys.
-    #[must_use]
-    pub fn program() -> Program {
-        Program {
-            access: Access::Obey,
-            runs: vec![(OWN_GPA + Self::PLACE, 1)],
-        }
-    }
-
-    /// Orders a store of a value to a guest physical address; address 0 says that the program is over.
-    ///
-    /// # Errors
-    /// Never: the page is there.
-    pub fn give(&mut self, gpa: u64, value: u64) -> Result<(), Refused> {
-        self.memory.write_u64(Self::PLACE + 16, gpa)?;
-        self.memory.write_u64(Self::PLACE + 24, value)?;
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        self.given += 1;
-        self.memory.write_u64(Self::PLACE, self.given)
-    }
-
-    /// Whether the last order was carried out.
-    ///
-    /// # Errors
-    /// Never: the page is there.
-    pub fn done(&self) -> Result<bool, Refused> {
-        Ok(self.memory.read_u64(Self::PLACE + 8)? == self.given)
-    }
-}
-
-/// The operation code of an access in the guest's loop (bytes stored; 0 for a load, 16 for a count, 32 to spin, 64 to copy, 128 to obey)
-/// and its value.
+/// The operation code of an access in the guest's loop (bytes stored; 0 for a load, 16 for a count, 32 to spin, 64 to copy) and its value.
 fn operation(access: Access) -> Result<(u64, u64), Refused> {
     match access {
         Access::Load => Ok((0, 0)),
         Access::Spin => Ok((32, 0)),
         #[cfg(target_arch = "x86_64")]
         Access::CopyFrom { gpa } => Ok((64, gpa)),
-        #[cfg(target_arch = "x86_64")]
-        Access::Obey => Ok((128, 0)),
         Access::Count { first } => Ok((16, first)),
         Access::Store {
             bytes: bytes @ (1 | 2 | 4 | 8),

@@ -40,7 +40,7 @@ const TSS: u64 = 3 * PAGE_BYTES;
 const PML4: u64 = 5 * PAGE_BYTES;
 const PDPT: u64 = 6 * PAGE_BYTES;
 const PD: u64 = 7 * PAGE_BYTES;
-pub(super) const LISTS: u64 = 8 * PAGE_BYTES;
+const LISTS: u64 = 8 * PAGE_BYTES;
 
 /// Guest physical addresses below this can be reached, bytes.
 pub const REACH: u64 = 1 << 30;
@@ -56,7 +56,7 @@ const USER_CODE: u16 = 0x18 | 3;
 const USER_DATA: u16 = 0x20 | 3;
 const TSS_SELECTOR: u16 = 0x28;
 
-// rsi: next run of the list; rcx: runs left; rdi: address; rbx: pages left of the run; rax: value; r9: operation; r8: accesses retired; r11, r12: more of each.
+// rsi: next run of the list; rcx: runs left; rdi: address; rbx: pages left of the run; rax: value; r9: operation; r8: accesses retired; r11, r12: saved.
 core::arch::global_asm!(
     ".pushsection .rodata.dirtysim_guest, \"a\", @progbits",
     ".globl dirtysim_guest_start",
@@ -82,8 +82,6 @@ core::arch::global_asm!(
     "   je 3b",
     "   cmp r9, 64",
     "   je 24f",
-    "   cmp r9, 128",
-    "   je 26f",
     "   cmp r9, 2",
     "   je 8f",
     "   mov r10b, byte ptr [rdi]",
@@ -104,21 +102,6 @@ core::arch::global_asm!(
     "   mov rsi, r11",
     "   mov rcx, r12",
     "   inc r8",
-    "   dec rbx",
-    "   jmp 3b",
-    // A page of orders: number, number of the last that was carried out, address, value.
-    "26: mov rax, qword ptr [rdi]",
-    "   cmp rax, qword ptr [rdi + 8]",
-    "   je 26b",
-    "   mov r11, qword ptr [rdi + 16]",
-    "   test r11, r11",
-    "   jz 27f",
-    "   mov r12, qword ptr [rdi + 24]",
-    "   mov qword ptr [r11], r12",
-    "   inc r8",
-    "   mov qword ptr [rdi + 8], rax",
-    "   jmp 26b",
-    "27: mov qword ptr [rdi + 8], rax",
     "   dec rbx",
     "   jmp 3b",
     "22: mov qword ptr [rdi], rax",
