@@ -41,9 +41,10 @@ fn the_pages_table_of_words_is_made_of_the_rows() {
 }
 
 /// Keys of tables around steps, which an error names as well.
-const AROUND: [&str; 7] = [
+const AROUND: [&str; 8] = [
     "forever",
     "until_clean",
+    "any_number",
     "each_chunk",
     "try",
     "repeat",

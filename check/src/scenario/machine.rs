@@ -35,6 +35,8 @@ pub(super) struct Parts {
     pub(super) last_step: Option<Range<usize>>,
     /// What the protocol calls its threads, locks and signals.
     pub(super) names: Names,
+    /// The most times that `repeat` has a step written out.
+    pub(super) rounds: u64,
 }
 
 /// A memslot as the protocol's text goes through its life.
@@ -235,6 +237,7 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
         origins: Vec::new(),
         last_step: None,
         names: Names::default(),
+        rounds: 1,
     };
     let caps = read_caps(source, &mut table, &mut parts)?;
     read_constants(&mut table, &mut parts)?;

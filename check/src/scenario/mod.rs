@@ -93,6 +93,8 @@ pub struct Scenario {
     pub setup: Vec<Op>,
     /// What it calls its threads, locks and signals.
     pub names: Names,
+    /// The most times that `repeat` has one of its steps written out.
+    pub rounds: u64,
     /// The scenario as it was written, for the header of a trace.
     pub source: Value,
 }
@@ -268,6 +270,7 @@ impl Scenario {
             machine: parts.machine,
             setup: parts.setup,
             names: parts.names,
+            rounds: parts.rounds,
             source: node::to_json(tree),
         };
         scenario.check_setup(source, &parts.setup_spans)?;

@@ -9,6 +9,7 @@
 
 mod answers;
 mod block;
+pub mod bounds;
 mod engine;
 pub mod estimate;
 mod index;
@@ -30,13 +31,13 @@ mod verdict;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bounds::Bounds;
 use dirtysim_model::oracle::{Invariant, Invariants};
 pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::transition::Step;
 
 use crate::ladder::{Packed, on_packed};
 use crate::refused::Refused;
-use crate::run::target;
 use crate::scenario::{NoRoom, Scenario};
 use crate::sometimes::Seen;
 
@@ -148,6 +149,8 @@ impl Limit {
 pub enum Coverage {
     /// All of them; or, with a violation found, all up to its depth.
     Exhausted,
+    /// All of them, of a scenario in which every budget is without end: what is said is said for any number of what has one.
+    Proved,
     /// Those within a limit.
     Truncated(Limit),
 }
@@ -205,6 +208,8 @@ pub struct Report {
     pub state_bits: u32,
     /// The most bytes that the visited set, the frontiers and the memos took together.
     pub peak_bytes: u64,
+    /// For how many.
+    pub bounds: Bounds,
 }
 
 /// How far a search has come; for progress bars.
@@ -251,8 +256,7 @@ impl std::error::Error for TooLarge {}
 /// # Errors
 /// A scenario whose states are larger than the search has room for.
 pub fn check(scenario: &Scenario, options: &Options, watch: Watch<'_>) -> Result<Report, TooLarge> {
-    let machine = &scenario.machine;
     Ok(on_packed!(Packed::start(scenario)?, |start| {
-        verdict::search(machine, &start, target(scenario), options, watch)
+        verdict::search(scenario, &start, options, watch)
     }))
 }

@@ -1,28 +1,29 @@
 //! A verdict: a search, and the counterexample of what it found.
 
-use dirtysim_model::machine::Machine;
-use dirtysim_model::oracle::Invariant;
 use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 
+use super::bounds::Bounds;
 use super::engine::Search;
 use super::levels::{Pass, pass};
 use super::sections::Sections;
 use super::table::collision_probability;
 use super::{Coverage, Options, Reduced, Report, Verdict, Violation, Watch, path};
+use crate::run::target;
+use crate::scenario::Scenario;
 use crate::sometimes::no_claim;
 
 /// Searches from `start`.
 pub(super) fn search<L: Layout>(
-    machine: &Machine,
+    scenario: &Scenario,
     start: &State<L>,
-    target: Option<Invariant>,
     options: &Options,
     watch: Watch<'_>,
 ) -> Report {
-    let mut search = Search::new(machine, start, target, options, watch);
+    let machine = &scenario.machine;
+    let mut search = Search::new(machine, start, target(scenario), options, watch);
     let passed = pass(
         &search,
         Pass::Verdict {
@@ -61,11 +62,15 @@ pub(super) fn search<L: Layout>(
         (None, None) if no_claim(machine, passed.seen).is_some() => Verdict::Inconclusive,
         (None, None) => Verdict::Holds,
     };
+    let bounds = Bounds::of(scenario);
+    let coverage = match passed.limit {
+        Some(limit) => Coverage::Truncated(limit),
+        None if verdict == Verdict::Holds && bounds.prove() => Coverage::Proved,
+        None => Coverage::Exhausted,
+    };
     Report {
         verdict,
-        coverage: passed
-            .limit
-            .map_or(Coverage::Exhausted, Coverage::Truncated),
+        coverage,
         states: passed.states,
         transitions: passed.transitions,
         depth: passed.depth,
@@ -77,5 +82,6 @@ pub(super) fn search<L: Layout>(
         reduced,
         state_bits: search.sections.packing().bits(),
         peak_bytes: passed.peak_bytes,
+        bounds,
     }
 }

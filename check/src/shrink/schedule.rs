@@ -167,7 +167,10 @@ impl<L: Layout> Run<'_, '_, L> {
     fn quietest(&self, actor: Actor) -> Option<Step> {
         let mut best = None;
         for_each_choice(self.replayer.machine, &self.state, actor, |choice| {
-            if !matches!(choice, Choice::Signal | Choice::SendFails(_) | Choice::Fail) {
+            if !matches!(
+                choice,
+                Choice::Signal | Choice::SendFails(_) | Choice::Fail | Choice::Again
+            ) {
                 best = best.or(Some(Step { actor, choice }));
             }
         });
@@ -236,8 +239,6 @@ impl<L: Layout> Run<'_, '_, L> {
     }
 
     fn is_stuck(&self) -> bool {
-        let mut any = false;
-        for_each_step(self.replayer.machine, &self.state, |_| any = true);
-        !any && is_stuck(self.replayer.machine, &self.state)
+        is_stuck(self.replayer.machine, &self.state)
     }
 }

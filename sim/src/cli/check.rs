@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::coverage::{coverage_words, reductions};
+use super::coverage::{coverage_words, for_how_many, reductions};
 use super::report::{
     Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
     refused, unclaimed,
@@ -278,6 +278,7 @@ pub(super) fn subject(
         outcome.depth,
         outcome.collision_probability,
     ));
+    text.push_str(&for_how_many(&outcome.bounds, outcome.coverage, &mut json));
     text.push_str(&unclaimed(
         scenario,
         outcome.seen,

@@ -3,13 +3,45 @@
 use serde_json::{Map, Value};
 
 use crate::scenario::Scenario;
+use crate::search::bounds::{Bounds, Many};
 use crate::search::{Coverage, Reduced};
 
 /// A coverage in the words of documents, and the limit that ended it.
 pub(super) fn coverage_words(coverage: Coverage) -> (&'static str, Option<&'static str>) {
     match coverage {
         Coverage::Exhausted => ("exhausted", None),
+        Coverage::Proved => ("proved", None),
         Coverage::Truncated(limit) => ("truncated", Some(limit.name())),
+    }
+}
+
+/// For how many: the sentence of a proof, or what keeps the search from one where something is any.
+pub(super) fn for_how_many(
+    bounds: &Bounds,
+    coverage: Coverage,
+    json: &mut Map<String, Value>,
+) -> String {
+    let value = |many: Many| match many {
+        Many::Any => Value::from("any"),
+        Many::Number(number) => number.into(),
+    };
+    let mut map = Map::new();
+    for (name, many) in bounds.dimensions() {
+        map.insert(name.into(), value(many));
+    }
+    map.insert("vcpus".into(), bounds.vcpus.into());
+    if let Some((entries, reserved)) = bounds.ring {
+        map.insert("ring".into(), entries.into());
+        map.insert("ring_reserved".into(), reserved.into());
+    }
+    json.insert("for_how_many".into(), map.into());
+    match (coverage, bounds.stands_in_the_way()) {
+        (Coverage::Proved, _) => format!("  {}\n", bounds.sentence()),
+        (_, Some(why)) => {
+            json.insert("not_proved".into(), why.into());
+            format!("  not proved for any number: {why}\n")
+        }
+        (_, None) => String::new(),
     }
 }
 
