@@ -293,7 +293,10 @@ impl<'a, L: Layout> Runner<'a, L> {
             for_each_step(machine, &state, |step| self.possible.push(step));
             let rests = self.possible.is_empty()
                 || self.has_leisure
-                    && self.possible.iter().all(|step| is_at_leisure(&state, *step));
+                    && self
+                        .possible
+                        .iter()
+                        .all(|step| is_at_leisure(&state, *step));
             if rests && breaks_progress(machine, &state) {
                 let mut broken = Invariants::NONE;
                 broken.insert(Invariant::MigrationMakesProgress);

@@ -3,7 +3,7 @@
 use crate::machine::{Machine, Op};
 use crate::op::{Act, View};
 use crate::state::State;
-use crate::state::layout::{Array, Layout};
+use crate::state::layout::Layout;
 use crate::state::vcpu::UNLIMITED;
 use crate::words::{Duty, Found, Frame, NO_FRAME, Waits, Word};
 use crate::{device, mutated, vcpu};
@@ -91,9 +91,7 @@ pub fn is_at_leisure<L: Layout>(state: &State<L>, step: Step) -> bool {
         (Actor::Device(device), Choice::Store(_)) => {
             state.devices[usize::from(device)].budget == UNLIMITED
         }
-        (Actor::Thread(_), Choice::SendFails(_) | Choice::Fail) => {
-            state.send_failures == UNLIMITED
-        }
+        (Actor::Thread(_), Choice::SendFails(_) | Choice::Fail) => state.send_failures == UNLIMITED,
         (Actor::Thread(_), Choice::Again) => true,
         (Actor::Device(_) | Actor::Thread(_), _) => false,
     }

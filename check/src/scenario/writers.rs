@@ -7,6 +7,7 @@ use dirtysim_model::state::vcpu::UNLIMITED;
 use super::machine::Parts;
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
+use crate::search::tracked;
 
 /// The most stores that a scenario gives one writer.
 const MOST_STORES: u64 = 31;
@@ -79,6 +80,9 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
 
 /// The frames of every slot that is there from the start, or that may come.
 fn all_frames(parts: &Parts) -> Vec<u32> {
+    if parts.any_pages.is_some() {
+        return vec![tracked::TRACKED, tracked::FAR];
+    }
     parts
         .machine
         .slots
@@ -214,6 +218,12 @@ fn read_tables(
 ) -> Result<Option<Vec<u32>>> {
     let Some(node) = node else { return Ok(None) };
     let mut table = Table::new(source, node, format!("`{name}`"))?;
+    if parts.any_pages.is_some()
+        && matches!(&table.get("tables"), Some(node) if matches!(&node.kind, Kind::Text(word) if word == "any"))
+    {
+        table.finish()?;
+        return Ok(Some(vec![tracked::TRACKED]));
+    }
     let Some(pages) = table.list("tables")? else {
         return source.error(
             &node.span,

@@ -68,7 +68,11 @@ impl Bounds {
         let machine = &scenario.machine;
         let vcpus = || machine.vcpus.iter();
         let entries = u64::from(scenario.ring_entries());
-        let pages: u64 = machine.slots.iter().map(|slot| u64::from(slot.npages)).sum();
+        let pages: u64 = machine
+            .slots
+            .iter()
+            .map(|slot| u64::from(slot.npages))
+            .sum();
         let mut bounds = Self {
             stores: Many::most(vcpus().map(|vcpu| vcpu.stores)),
             loads: Many::most(vcpus().map(|vcpu| vcpu.loads)),
@@ -79,10 +83,13 @@ impl Bounds {
                 (1, true) => Many::Any,
                 (rounds, _) => Many::Number(rounds),
             },
-            pages: Many::Number(pages),
+            pages: if scenario.any_pages {
+                Many::Any
+            } else {
+                Many::Number(pages)
+            },
             vcpus: machine.vcpus.len() as u64,
-            ring: (entries > 0)
-                .then(|| (entries, u64::from(machine.constants.ring_reserved))),
+            ring: (entries > 0).then(|| (entries, u64::from(machine.constants.ring_reserved))),
             stands_in_the_way: None,
         };
         bounds.stands_in_the_way = bounds.in_the_way(scenario);
@@ -122,7 +129,9 @@ impl Bounds {
             return None;
         }
         if !machine.mutations().is_empty() {
-            return Some("a mutation is switched on, and nothing is argued for a wrong kernel".into());
+            return Some(
+                "a mutation is switched on, and nothing is argued for a wrong kernel".into(),
+            );
         }
         for (name, many) in self.dimensions() {
             match (name, many) {
@@ -134,7 +143,9 @@ impl Bounds {
                     ));
                 }
                 (_, Many::Number(most)) => {
-                    return Some(format!("{name} = {most} has an end: write {name} = \"any\""));
+                    return Some(format!(
+                        "{name} = {most} has an end: write {name} = \"any\""
+                    ));
                 }
             }
         }
@@ -181,9 +192,10 @@ fn list(words: &[&str]) -> String {
 /// Whether a program goes back somewhere.
 fn goes_round(machine: &Machine) -> bool {
     machine.programs.iter().any(|program| {
-        program.iter().enumerate().any(
-            |(at, op)| matches!(op, Op::Again(op::Again { to, .. }) if usize::from(*to) <= at),
-        )
+        program
+            .iter()
+            .enumerate()
+            .any(|(at, op)| matches!(op, Op::Again(op::Again { to, .. }) if usize::from(*to) <= at))
     })
 }
 
@@ -193,7 +205,11 @@ fn excuses(machine: &Machine) -> bool {
     let mut once = machine.clone();
     for program in &mut once.programs {
         for (at, op) in program.iter_mut().enumerate() {
-            if let Op::Again(op::Again { to, until: Until::AnyTime }) = op {
+            if let Op::Again(op::Again {
+                to,
+                until: Until::AnyTime,
+            }) = op
+            {
                 *to = at as u16 + 1;
             }
         }
@@ -202,7 +218,13 @@ fn excuses(machine: &Machine) -> bool {
     let accounts = |machine: &Machine| -> Vec<_> {
         let ahead = machine.ahead.iter().flatten();
         ahead
-            .map(|ahead| (ahead.full_copy, ahead.declared.clone(), ahead.log_on.clone()))
+            .map(|ahead| {
+                (
+                    ahead.full_copy,
+                    ahead.declared.clone(),
+                    ahead.log_on.clone(),
+                )
+            })
             .collect()
     };
     accounts(&once) != accounts(machine)

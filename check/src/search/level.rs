@@ -418,8 +418,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             self.outcome.seen.add(Facts::from_word(facts));
         }
         let rests = self.outcome.transitions == before
-            || self.has_leisure
-                && !self.a_thread_acts(&desk.memo, &records[at..at + layout.len()]);
+            || self.has_leisure && !self.a_thread_acts(&desk.memo, record);
         if rests
             && breaks_progress(
                 self.search.machine,

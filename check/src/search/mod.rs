@@ -26,6 +26,7 @@ mod representative;
 mod sections;
 mod source;
 mod table;
+pub(crate) mod tracked;
 mod verdict;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ use bounds::Bounds;
 use dirtysim_model::oracle::{Invariant, Invariants};
 pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::transition::Step;
+pub use tracked::Unconfirmed;
 
 use crate::ladder::{Packed, on_packed};
 use crate::refused::Refused;
@@ -210,6 +212,10 @@ pub struct Report {
     pub peak_bytes: u64,
     /// For how many.
     pub bounds: Bounds,
+    /// With any number of pages: the number of pages of the machine that breaks a claim.
+    pub instance: Option<u64>,
+    /// With any number of pages: what breaks a claim, and is on no machine of few pages.
+    pub unconfirmed: Option<Unconfirmed>,
 }
 
 /// How far a search has come; for progress bars.
@@ -256,7 +262,16 @@ impl std::error::Error for TooLarge {}
 /// # Errors
 /// A scenario whose states are larger than the search has room for.
 pub fn check(scenario: &Scenario, options: &Options, watch: Watch<'_>) -> Result<Report, TooLarge> {
+    if scenario.any_pages {
+        return tracked::check(scenario, options, watch);
+    }
     Ok(on_packed!(Packed::start(scenario)?, |start| {
         verdict::search(scenario, &start, options, watch)
     }))
+}
+
+/// The scenario that a report's counterexample is of: with any number of pages, the machine of few that breaks a claim.
+#[must_use]
+pub fn instance(scenario: &Scenario, report: &Report) -> Option<Scenario> {
+    tracked::with_pages(scenario, report.instance?).ok()
 }

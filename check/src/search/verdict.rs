@@ -83,5 +83,7 @@ pub(super) fn search<L: Layout>(
         state_bits: search.sections.packing().bits(),
         peak_bytes: passed.peak_bytes,
         bounds,
+        instance: None,
+        unconfirmed: None,
     }
 }

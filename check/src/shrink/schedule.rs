@@ -4,9 +4,7 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::transition::{
-    Actor, Choice, Step, apply, describe, for_each_choice, for_each_step,
-};
+use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
 
 use crate::run::is_stuck;
 

@@ -257,7 +257,13 @@ fn take<L: Layout>(scenario: &Scenario, state: &mut State<L>, step: Step) -> (Ef
 fn must_act<L: Layout>(machine: &Machine, state: &State<L>, first: Actor) -> bool {
     let mut any = false;
     for_each_choice(machine, state, first, |choice| {
-        any |= !is_at_leisure(state, Step { actor: first, choice });
+        any |= !is_at_leisure(
+            state,
+            Step {
+                actor: first,
+                choice,
+            },
+        );
     });
     any
 }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::coverage::{coverage_words, for_how_many, reductions};
+use super::coverage::{coverage_words, for_how_many, reductions, unconfirmed};
 use super::report::{
     Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
     refused, unclaimed,
 };
-use super::run::{find_scenarios, write_trace};
+use super::run::{find_scenarios, one_machine, write_trace};
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
 use crate::first;
@@ -177,6 +177,7 @@ fn once(args: &CheckArgs, global: &Global) -> CliResult {
             scenarios.extend(about_liveness());
         }
         for scenario in &scenarios {
+            one_machine(scenario, "--liveness")?;
             let mut claims = liveness::CLAIMS.iter();
             if let Some(claim) = claims.find(|claim| !scenario.machine.claims.has(**claim)) {
                 return Err(CliError(format!(
@@ -205,6 +206,9 @@ fn once(args: &CheckArgs, global: &Global) -> CliResult {
             !interrupted()
         })?;
         let budget = shrink_budget(&options);
+        // With any number of pages, what is shown is a machine of few.
+        let instance = search::instance(scenario, &outcome);
+        let scenario = instance.as_ref().unwrap_or(scenario);
         let minimal = outcome.violation.as_ref().and_then(|violation| {
             minimal(scenario, violation, budget, &|done| {
                 spinner.show_shrinking(done);
@@ -279,6 +283,7 @@ pub(super) fn subject(
         outcome.collision_probability,
     ));
     text.push_str(&for_how_many(&outcome.bounds, outcome.coverage, &mut json));
+    text.push_str(&unconfirmed(outcome.unconfirmed.as_ref(), &mut json));
     text.push_str(&unclaimed(
         scenario,
         outcome.seen,

@@ -1,10 +1,11 @@
 //! What a search covered, in words: how far it came, and what it left out because something else stands for it.
 
+use dirtysim_model::oracle::Invariant;
 use serde_json::{Map, Value};
 
 use crate::scenario::Scenario;
 use crate::search::bounds::{Bounds, Many};
-use crate::search::{Coverage, Reduced};
+use crate::search::{Coverage, Reduced, Unconfirmed};
 
 /// A coverage in the words of documents, and the limit that ended it.
 pub(super) fn coverage_words(coverage: Coverage) -> (&'static str, Option<&'static str>) {
@@ -43,6 +44,28 @@ pub(super) fn for_how_many(
         }
         (_, None) => String::new(),
     }
+}
+
+/// What breaks a claim where the others are anything, and was on no machine of few pages.
+pub(super) fn unconfirmed(found: Option<&Unconfirmed>, json: &mut Map<String, Value>) -> String {
+    let Some(found) = found else {
+        return String::new();
+    };
+    let names: Vec<&str> = found.broken.iter().map(Invariant::name).collect();
+    let mut text = format!(
+        "  not proved: the abstraction has a run that no machine of {} pages or fewer has ({}):\n",
+        found.searched,
+        names.join(", ")
+    );
+    for step in &found.run {
+        text.push_str(&format!("    {step}\n"));
+    }
+    let mut map = Map::new();
+    map.insert("broken".into(), names.into());
+    map.insert("searched_pages".into(), found.searched.into());
+    map.insert("run".into(), found.run.clone().into());
+    json.insert("unconfirmed".into(), map.into());
+    text
 }
 
 /// The reductions that were made, and what was not interchangeable.

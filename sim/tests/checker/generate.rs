@@ -429,11 +429,7 @@ impl World {
             text.push_str(&format!("vcpu = {{ {vcpu} }}\n"));
         }
         if self.affords(draw, 15, 1) {
-            let mut record = format!(
-                "updates = {}, page = {}",
-                budget(draw),
-                self.page(draw)
-            );
+            let mut record = format!("updates = {}, page = {}", budget(draw), self.page(draw));
             if draw.chance(30) {
                 record.push_str(&format!(", vcpu = {}", draw.below(self.vcpus)));
             }
@@ -442,11 +438,7 @@ impl World {
             }
             text.push_str(&format!("kernel_record = {{ {record} }}\n"));
         } else if self.arch == Arch::X86 && self.affords(draw, 40, 1) {
-            let mut stores = format!(
-                "stores = {}, page = {}",
-                budget(draw),
-                self.page(draw)
-            );
+            let mut stores = format!("stores = {}, page = {}", budget(draw), self.page(draw));
             if draw.chance(50) {
                 stores.push_str(&format!(", vcpu = {}", draw.below(self.vcpus)));
             }
