@@ -16,6 +16,7 @@ mod settings;
 mod slots;
 mod steps;
 pub mod vocabulary;
+mod widen;
 mod writers;
 
 use std::io::Read;

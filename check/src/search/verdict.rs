@@ -65,7 +65,10 @@ pub(super) fn search<L: Layout>(
     let bounds = Bounds::of(scenario);
     let coverage = match passed.limit {
         Some(limit) => Coverage::Truncated(limit),
-        None if verdict == Verdict::Holds && bounds.prove() => Coverage::Proved,
+        // What is looked for may be one claim of several that break.
+        None if verdict == Verdict::Holds && passed.broken.is_empty() && bounds.prove() => {
+            Coverage::Proved
+        }
         None => Coverage::Exhausted,
     };
     Report {

@@ -32,6 +32,9 @@ pub(crate) struct Effort {
 /// Scenarios that have fewer are explored once more for the fewest blocks.
 const FEW_STATES: usize = 500;
 
+/// States that are looked at with any number in place of each number.
+const WIDE_STATES: u64 = 3_000;
+
 /// What a scenario turned out to be.
 pub(crate) enum Outcome {
     /// The reader says why.
@@ -42,6 +45,8 @@ pub(crate) enum Outcome {
 
 pub(crate) struct Judged {
     pub(crate) verdict: Verdict,
+    /// Whether it is proved for any number of pages.
+    pub(crate) proved: bool,
     pub(crate) raw_states: usize,
     pub(crate) states: u64,
     pub(crate) mutated: bool,
@@ -125,8 +130,10 @@ pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
         about.expect = Some(Expect::Violated(*claim));
         violation(&about, &explored, Verdict::Violated)?;
     }
+    let proved = any_number(&scenario, broken)?;
     Ok(Outcome::Judged(Judged {
         verdict,
+        proved,
         raw_states: explored.states.len(),
         states: whole.states,
         mutated: !scenario.machine.mutations().is_empty(),
@@ -259,6 +266,29 @@ fn whole(
         }
     }
     Ok(full)
+}
+
+/// What is proved with any number in place of each of a scenario's numbers holds with these; whether it is proved for any number of pages.
+fn any_number(scenario: &Scenario, broken: Invariants) -> Result<bool, String> {
+    let Some(wide) = scenario.widened() else {
+        return Ok(false);
+    };
+    let options = Options {
+        max_states: Some(WIDE_STATES),
+        counterexample: false,
+        ..Options::default()
+    };
+    // What breaks it is not looked for on other machines.
+    let report = POOLS[0].install(|| search::check(&wide, &options, &|_| true));
+    let report = report.map_err(|error| error.to_string())?;
+    let proved = report.coverage == Coverage::Proved;
+    if proved && !broken.is_empty() {
+        return Err(format!(
+            "proved for any number, and these numbers break {broken:?}: {}",
+            wide.source
+        ));
+    }
+    Ok(proved && wide.any_pages)
 }
 
 /// What is proved for any number holds for 1, 2, 3 and 4, as far as the naive explorer comes with them.

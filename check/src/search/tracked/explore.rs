@@ -115,8 +115,8 @@ impl<'a, L: Layout> Explorer<'a, L> {
         while first < known.len() {
             let end = known.len();
             let numbers: Vec<u32> = (first as u32..end as u32).collect();
-            // A few thousand tasks at a time, so that a level need not be held twice.
-            for part in numbers.chunks(TASK * 1024) {
+            // A few tasks at a time, so that limits are looked at and a level is not held twice.
+            for part in numbers.chunks(TASK * 64) {
                 let found: Vec<Found> = part
                     .par_chunks(TASK)
                     .map(|numbers| self.expand(&known, numbers))
@@ -187,9 +187,7 @@ impl<'a, L: Layout> Explorer<'a, L> {
             if may_be_stuck(machine, &state) {
                 broken.insert(Invariant::MigrationMakesProgress);
             }
-            if found.broken.is_none() && !broken.is_empty() {
-                found.broken = Some((broken, number, None));
-            }
+            Self::note(broken, number, None, &mut found);
             for actor in actors(&state) {
                 for_each_choice(self.tried, machine, &state, actor, |valued, choice| {
                     self.take(known, number, valued, Step { actor, choice }, &mut found);
@@ -210,15 +208,19 @@ impl<'a, L: Layout> Explorer<'a, L> {
             .refused
             .extend(call.and_then(|call| call.refused(&after)));
         forget(machine, &mut after);
-        if effect != Effect::None && found.broken.is_none() {
+        if effect != Effect::None {
             let broken = oracle::check_effect(machine, &after, effect);
-            if !broken.is_empty() {
-                found.broken = Some((broken, number, Some(step)));
-            }
+            Self::note(broken, number, Some(step), found);
         }
         let words = self.pack(after);
         if !known.contains_key(&words) {
             found.next.push((words, (number, Some(step))));
+        }
+    }
+
+    fn note(broken: Invariants, number: u32, step: Option<Step>, found: &mut Found) {
+        if found.broken.is_none() && !broken.is_empty() {
+            found.broken = Some((broken, number, step));
         }
     }
 

@@ -32,16 +32,17 @@ pub(super) fn look_for(
             break;
         };
         let found = search::check(&few, &options, watch)?;
-        match found.verdict {
-            Verdict::Violated => {
-                return Ok(Report {
-                    instance: Some(pages),
-                    ..found
-                });
-            }
-            Verdict::Holds => searched = pages,
-            Verdict::Inconclusive => break,
+        // What the scenario is about may hold where another claim breaks.
+        if found.verdict == Verdict::Violated || !found.broken.is_empty() {
+            return Ok(Report {
+                instance: Some(pages),
+                ..found
+            });
         }
+        if found.verdict == Verdict::Inconclusive {
+            break;
+        }
+        searched = pages;
     }
     report.unconfirmed = Some(Unconfirmed {
         broken,

@@ -151,7 +151,9 @@ fn vcpu_values<L: Layout>(
     found(state, false);
     let v = &state.vcpus[vcpu];
     let begins = v.pc == Pc::Guest && v.frame == NO_FRAME;
-    if !tried.leaves || !begins && v.frame != FAR {
+    // On its way in and out it looks at no leaf.
+    let accesses = matches!(v.pc, Pc::Guest | Pc::Fault) && v.frame == FAR;
+    if !tried.leaves || !begins && !accesses {
         return;
     }
     let dirty = if machine.has_dirty_bits() { 2 } else { 1 };
