@@ -154,7 +154,7 @@ fn must_end(machine: &Machine, thread: usize) -> bool {
 fn is_last(program: &[Op], at: usize) -> bool {
     at + 1 == program.len()
         || match program[at] {
-            Op::Finish(_) => true,
+            Op::Finish(_) | Op::Panic | Op::Leave => true,
             Op::Again(op::Again {
                 to,
                 until: Until::Never,

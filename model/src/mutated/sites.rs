@@ -81,6 +81,10 @@ impl Sites {
             | Op::PassUnless(_)
             | Op::Discard
             | Op::NewDestination
+            | Op::SendPage(_)
+            | Op::Proceed(_)
+            | Op::Panic
+            | Op::Leave
             | Op::Checkpoint
             | Op::Finish(_) => Self::NONE,
         }
