@@ -42,6 +42,8 @@ pub(crate) enum Call {
     Unlock(u8),
     Signal(u8),
     WaitSignal(u8),
+    /// Nothing: others may act.
+    Yield,
 }
 
 /// What a call was answered.
@@ -121,6 +123,7 @@ impl fmt::Display for Call {
             Self::Unlock(lock) => write!(f, "unlock of mutex {lock}"),
             Self::Signal(signal) => write!(f, "send() on channel {signal}"),
             Self::WaitSignal(signal) => write!(f, "recv() on channel {signal}"),
+            Self::Yield => f.write_str("a look without waiting"),
         }
     }
 }
@@ -150,7 +153,8 @@ impl Call {
             | Self::Lock(_)
             | Self::Unlock(_)
             | Self::Signal(_)
-            | Self::WaitSignal(_) => true,
+            | Self::WaitSignal(_)
+            | Self::Yield => true,
         }
     }
 
@@ -209,6 +213,7 @@ impl Call {
             Self::Unlock(lock) => json!({ "step": "drop-lock", "name": format!("mutex{lock}") }),
             Self::Signal(signal) => json!({ "step": "signal", "name": channel(*signal) }),
             Self::WaitSignal(signal) => json!({ "step": "wait", "name": channel(*signal) }),
+            Self::Yield => json!({ "step": "yield" }),
         }
     }
 }
@@ -229,8 +234,6 @@ pub(crate) struct World {
     pub(crate) page_bytes: u64,
     pub(crate) vcpus: u8,
     pub(crate) has_ring: bool,
-    /// Bits of a word of the bitmap, as the scaled machine has it.
-    pub(crate) word_bits: u32,
 }
 
 /// A memslot of the machine.
@@ -263,7 +266,6 @@ impl World {
             page_bytes,
             vcpus: machine.vcpus.len() as u8,
             has_ring: scenario.ring_entries() != 0,
-            word_bits: machine.constants.word_bits,
         }
     }
 

@@ -154,6 +154,7 @@ pub struct Checker {
     max_states: Option<u64>,
     max_memory_bytes: u64,
     max_calls: Option<u32>,
+    patience: Duration,
     traces: Option<PathBuf>,
 }
 
@@ -169,6 +170,7 @@ impl Checker {
             max_states: None,
             max_memory_bytes: 1 << 30,
             max_calls: None,
+            patience: Duration::from_secs(10),
             traces: None,
         }
     }
@@ -212,6 +214,13 @@ impl Checker {
     #[must_use]
     pub fn max_calls(mut self, calls: u32) -> Self {
         self.max_calls = Some(calls);
+        self
+    }
+
+    /// How long the code may go on without a call: 10 seconds.
+    #[must_use]
+    pub fn patience(mut self, time: Duration) -> Self {
+        self.patience = time;
         self
     }
 
@@ -354,7 +363,15 @@ impl<'a> Work<'a> {
         let claims: Vec<&str> = CLAIMS.iter().map(|claim| claim.name()).collect();
         let most_calls = checker.max_calls.unwrap_or(MOST_CALLS);
         let machine = &checker.machine;
-        let made = Tree::new(machine, &checker.name, &claims, code, threads, most_calls);
+        let made = Tree::new(
+            machine,
+            &checker.name,
+            &claims,
+            code,
+            threads,
+            most_calls,
+            checker.patience,
+        );
         let (tree, scenario) = made.map_err(|error| {
             let what = error.to_string();
             Failure::of(FailureKind::Machine { what }, &checker.name)

@@ -48,7 +48,7 @@ pub enum FailureKind {
     },
     /// A schedule did not end, by whatever goes on beside the code.
     TooLong,
-    /// The code made no call for ten seconds.
+    /// The code made no call for long ([`Checker::patience`](crate::Checker::patience)).
     Silent {
         /// The call after which that was.
         after: String,
@@ -200,7 +200,7 @@ impl fmt::Display for FailureKind {
             Self::TooLong => f.write_str("a schedule went on for 50,000 steps\nhelp: give the guest fewer stores, or the code fewer rounds"),
             Self::Silent { after } => write!(
                 f,
-                "made no call for ten seconds after {after}\nhelp: a loop that asks nothing of the simulated KVM never sees anything change: make a call in it; what waits for another thread has to wait by `vm.mutex` or `vm.channel`"
+                "made no call for too long after {after}\nhelp: a loop that asks nothing of the simulated KVM never sees anything change: make a call in it; what waits for another thread has to wait by `vm.mutex` or `vm.channel`"
             ),
             Self::Mistake { what, place } => write!(f, "{what}, at {place}"),
             Self::ClaimsNothing => f.write_str("claims nothing: no schedule came to `vm.assert_copy_is_whole()`\nhelp: call it where your migration is done"),

@@ -39,7 +39,8 @@
 //!
 //! It may do anything that is deterministic and learns of the world by the calls on [`Vm`] alone. Then it is a function from the answers so far
 //! to its next call, and that is what is searched: it is run again from its begin only for a history of answers that is new.
-//! What differs from run to run (time, the order of a hash map, random numbers) is found and told. Threads are started by `Vm::spawn`.
+//! What differs from run to run (time, the order of a hash map, random numbers) is found and told. Threads are started by [`Vm::spawn`], and wait for each other by
+//! [`Vm::mutex`] and [`Vm::channel`].
 //!
 //! # What is claimed
 //!
@@ -54,7 +55,10 @@ mod checker;
 mod errno;
 mod failure;
 mod machine;
+#[cfg(test)]
+mod naive;
 mod session;
+mod threads;
 mod tree;
 mod vm;
 
@@ -62,4 +66,5 @@ pub use checker::{Checker, Outcome, Report, check, replay, run};
 pub use errno::{Errno, Result};
 pub use failure::{Failure, FailureKind};
 pub use machine::{Arch, Machine, MachineError, Page};
+pub use threads::{JoinHandle, Mutex, MutexGuard, Receiver, RecvError, Sender};
 pub use vm::{DirtyLogRing, KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion, Vcpu, Vm};

@@ -286,18 +286,6 @@ impl Machine {
         self
     }
 
-    /// A device that writes guest memory by DMA, so many transfers at most (1 to 31), and logs its writes itself. Its log is asked for by
-    /// [`Vm::device_log_sync`](crate::Vm::device_log_sync).
-    #[must_use]
-    pub fn device(mut self, name: &str, transfers: u32) -> Self {
-        let device = json!({ "name": name, "transfers": transfers });
-        match self.writers.entry("devices").or_insert_with(|| json!([])) {
-            Value::Array(devices) => devices.push(device),
-            other => *other = json!([device]),
-        }
-        self
-    }
-
     /// The scenario with these steps, of each thread, in place of the code.
     pub(crate) fn scenario(
         &self,

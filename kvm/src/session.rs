@@ -13,9 +13,6 @@ use crate::vm::Vm;
 /// The code under test, with what it returns told in words.
 pub(crate) type Code = Arc<dyn Fn(Vm) -> Result<(), String> + Send + Sync>;
 
-/// How long code may go on without a call.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// How long it may take to unwind.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -74,6 +71,8 @@ pub(crate) struct Session {
     changed: Condvar,
     pub(crate) world: Arc<World>,
     most_threads: u8,
+    /// How long code may go on without a call.
+    patience: Duration,
 }
 
 thread_local! {
@@ -111,7 +110,12 @@ fn message(payload: &dyn Any) -> String {
 
 impl Session {
     /// A run in which no thread has gone on yet.
-    pub(crate) fn begin(world: Arc<World>, code: Code, most_threads: u8) -> Arc<Self> {
+    pub(crate) fn begin(
+        world: Arc<World>,
+        code: Code,
+        most_threads: u8,
+        patience: Duration,
+    ) -> Arc<Self> {
         keep_panics_quiet();
         let session = Arc::new(Self {
             board: Mutex::new(Board {
@@ -121,6 +125,7 @@ impl Session {
             changed: Condvar::new(),
             world,
             most_threads,
+            patience,
         });
         let vm = Vm::new(session.clone());
         session.seat(0, Location::caller(), move || code(vm));
@@ -202,6 +207,13 @@ impl Session {
     pub(crate) fn call(&self, call: Call, place: &'static Location<'static>) -> Reply {
         let seat = self.this_seat(place);
         self.ask(seat, call, place)
+    }
+
+    /// The same, where something is dropped: while a run unwinds nothing is asked any more.
+    pub(crate) fn call_in_drop(&self, call: Call, place: &'static Location<'static>) {
+        if !thread::panicking() && !self.board().over {
+            self.call(call, place);
+        }
     }
 
     fn this_seat(&self, place: &'static Location<'static>) -> u8 {
@@ -292,7 +304,7 @@ impl Session {
             } else if let Some(event) = &place.event {
                 return event.clone();
             }
-            let Some(left) = PATIENCE.checked_sub(begin.elapsed()) else {
+            let Some(left) = self.patience.checked_sub(begin.elapsed()) else {
                 return Event::Silent;
             };
             let waited = self.changed.wait_timeout(board, left);

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dirtysim_check::code::{Grow, Unknown};
 use dirtysim_check::scenario::Scenario;
@@ -73,6 +74,7 @@ pub(crate) struct Tree {
     code: Code,
     threads: u8,
     pub(crate) most_calls: u32,
+    patience: Duration,
     nodes: Vec<Node>,
     /// By thread and operation, the node of which it is the call.
     node_at: Vec<HashMap<u16, u16>>,
@@ -99,6 +101,7 @@ impl Tree {
         code: Code,
         threads: u8,
         most_calls: u32,
+        patience: Duration,
     ) -> Result<(Self, Scenario), MachineError> {
         machine.try_build()?;
         let mut scenario = machine.scenario(name, claims, &[vec!["finish".into()]])?;
@@ -109,6 +112,7 @@ impl Tree {
             code,
             threads,
             most_calls,
+            patience,
             nodes: Vec::new(),
             node_at: vec![HashMap::new(); usize::from(threads)],
             ops: HashMap::new(),
@@ -140,7 +144,8 @@ impl Tree {
                 ways: u16::from(seat),
             });
             let program: Vec<Op> = wait.into_iter().chain([proceed]).collect();
-            model.ahead.push(vec![anything(); program.len()]);
+            // Behind the last operation too: another one may come to stand there.
+            model.ahead.push(vec![anything(); program.len() + 1]);
             model.programs.push(program);
         }
         if tree.is_ordered() {
@@ -196,6 +201,7 @@ impl Tree {
             calls.extend((0..MOST_LOCKS).flat_map(|lock| [Call::Lock(lock), Call::Unlock(lock)]));
             calls.extend((0..MOST_SIGNALS).map(Call::Signal));
             calls.extend((1..self.threads).map(Call::Join));
+            calls.push(Call::Yield);
         }
         let mut may = Vec::new();
         for call in calls {
@@ -249,6 +255,7 @@ impl Tree {
             Call::Begin(seat) => plain(Op::WaitSignal(seat - 1)),
             Call::Spawn(seat) => plain(Op::Signal(seat - 1)),
             Call::Join(seat) => plain(Op::JoinThread(seat)),
+            Call::Yield => plain(Op::Yield),
             Call::Lock(lock) => plain(Op::Lock(lock)),
             Call::Unlock(lock) => plain(Op::Unlock(lock)),
             Call::Signal(signal) => plain(Op::Signal((first_channel + signal).min(7))),
@@ -305,7 +312,12 @@ impl Tree {
     /// Runs the code from its begin to a node.
     fn run_to(&mut self, node: u16) -> Result<Arc<Session>, Trouble> {
         self.runs += 1;
-        let session = Session::begin(self.world.clone(), self.code.clone(), self.threads);
+        let session = Session::begin(
+            self.world.clone(),
+            self.code.clone(),
+            self.threads,
+            self.patience,
+        );
         for at in self.history(node) {
             let known = &self.nodes[usize::from(at)];
             let event = session.answer(known.seat, known.reply.clone());

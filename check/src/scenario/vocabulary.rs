@@ -75,6 +75,7 @@ vocabulary! {
     Send = "send", ["page"], "a page is read and sent, whether or not it is to be copied";
     TakeLock = "take-lock", ["name"], "a lock of the VMM is taken, as around steps";
     DropLock = "drop-lock", ["name"], "and given back";
+    Yield = "yield", [], "nothing, but others may act";
     Panic = "panic", [], "the VMM's own code panics: `nothing_crashes` is broken";
     Leave = "leave", [], "all is over, and nothing is claimed";
     Finish = "finish", [], "the end: the copy must be whole";

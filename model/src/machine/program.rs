@@ -417,6 +417,8 @@ pub enum Op {
     SendPage(SendPage),
     /// The VMM's own code goes on by what it was answered.
     Proceed(Proceed),
+    /// The VMM's own code looks at what its threads share.
+    Yield,
     /// The VMM's own code panics.
     Panic,
     /// All is over, and nothing is claimed.

@@ -83,6 +83,7 @@ impl Sites {
             | Op::NewDestination
             | Op::SendPage(_)
             | Op::Proceed(_)
+            | Op::Yield
             | Op::Panic
             | Op::Leave
             | Op::Checkpoint

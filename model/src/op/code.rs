@@ -102,6 +102,29 @@ impl Single for Proceed {
     }
 }
 
+/// The VMM's own code looks at what its threads share: a point at which others may act.
+pub(crate) struct Yield;
+
+impl Single for Yield {
+    const STEP: Word = quiet("vmm-looks", "looks at what its threads share");
+
+    fn says(&self) -> &'static str {
+        "looks at what its threads share"
+    }
+    fn facts(&self) -> Facts {
+        Facts::NOTHING
+    }
+    fn row(&self, _: &Machine) -> Row {
+        Row::OWN
+    }
+    fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
+        None
+    }
+    fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
+        act.next_op()
+    }
+}
+
 /// The VMM's own code panics.
 pub(crate) struct Panic;
 

@@ -55,6 +55,7 @@ macro_rules! rows {
             PassUnless: arguments PassUnless;
             SendPage: arguments SendPage;
             Proceed: arguments Proceed;
+            Yield: unit code::Yield;
             Panic: unit code::Panic;
             Leave: unit code::Leave;
             Cancel: unit cancel::Cancel;
