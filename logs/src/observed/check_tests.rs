@@ -172,8 +172,8 @@ fn without_its_event_an_exit_is_compared_with_the_most_that_its_run_had_in_use()
     let run = [
         push(0, 191, 0, 1),
         exit(2),
-        push(0, 192, 0, 1),
-        push(0, 193, 9, 2),
+        push(0, 192, 0, 2),
+        push(0, 193, 9, 3),
         exit(31),
     ];
     assert_eq!(broken(&check(SMALL, run)), []);
