@@ -138,7 +138,10 @@ pub fn apply<L: Layout>(machine: &Machine, state: &mut State<L>, step: Step) -> 
 #[inline(always)]
 fn begin<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize) {
     if state.threads[thread].stage == 0
-        && !matches!(state.current_op(machine, thread), Some(Op::OnError(_)))
+        && !matches!(
+            state.current_op(machine, thread),
+            Some(Op::OnError(_) | Op::Proceed(_))
+        )
     {
         state.threads[thread].answer = Ok(0);
     }

@@ -65,6 +65,8 @@ pub struct Names {
     pub locks: Vec<String>,
     /// The signals between its threads.
     pub signals: Vec<String>,
+    /// By thread and operation, where the VMM's source has it: `file:line`, as the steps say (`at`).
+    pub places: Vec<Vec<Option<String>>>,
 }
 
 /// A scenario, checked and ready to run.

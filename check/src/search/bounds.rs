@@ -133,6 +133,11 @@ impl Bounds {
                 "a mutation is switched on, and nothing is argued for a wrong kernel".into(),
             );
         }
+        if machine.code.is_some() {
+            return Some(
+                "a VMM's own code is run, and what it does is known as far as it came".into(),
+            );
+        }
         for (name, many) in self.dimensions() {
             match (name, many) {
                 ("pages", _) | (_, Many::Any) => {}

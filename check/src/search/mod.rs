@@ -29,15 +29,18 @@ mod table;
 pub(crate) mod tracked;
 mod verdict;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bounds::Bounds;
+use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{Invariant, Invariants};
 pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::transition::Step;
 pub use tracked::Unconfirmed;
 
+use crate::code::{self, Grow, Unknown};
 use crate::ladder::{Packed, on_packed};
 use crate::refused::Refused;
 use crate::scenario::{NoRoom, Scenario};
@@ -131,6 +134,8 @@ pub enum Limit {
     Time,
     /// Somebody asked it to stop.
     Interrupt,
+    /// What a VMM's own code does could not be told.
+    Code,
 }
 
 impl Limit {
@@ -142,6 +147,7 @@ impl Limit {
             Self::Memory => "max-memory",
             Self::Time => "max-time",
             Self::Interrupt => "interrupted",
+            Self::Code => "code",
         }
     }
 }
@@ -265,9 +271,59 @@ pub fn check(scenario: &Scenario, options: &Options, watch: Watch<'_>) -> Result
     if scenario.any_pages {
         return tracked::check(scenario, options, watch);
     }
-    Ok(on_packed!(Packed::start(scenario)?, |start| {
-        verdict::search(scenario, &start, options, watch)
-    }))
+    let start = Packed::start(scenario)?;
+    Ok(begin(scenario, start, options, watch, &mut Nobody).0)
+}
+
+/// As [`check`], where the programs are a VMM's own code, of which `grow` tells what was not known; the machine as it is then
+/// too. Nothing is exchanged: nobody knows of code that it treats pages or vCPUs alike.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_code(
+    scenario: &Scenario,
+    options: &Options,
+    watch: Watch<'_>,
+    grow: &mut dyn Grow,
+) -> Result<(Report, Machine), TooLarge> {
+    let mut options = options.clone();
+    options.reductions.pages = false;
+    options.reductions.vcpus = false;
+    let mut start = Packed::start(scenario)?;
+    let mut scenario = Cow::Borrowed(scenario);
+    on_packed!(&mut start, |start| {
+        while let Err(unknown) = code::go_on(&scenario.machine, start) {
+            if !grow.grow(&mut scenario.to_mut().machine, &[unknown]) {
+                break;
+            }
+        }
+    });
+    let (report, grown) = begin(&scenario, start, &options, watch, grow);
+    Ok((
+        report,
+        grown.unwrap_or_else(|| scenario.into_owned().machine),
+    ))
+}
+
+fn begin(
+    scenario: &Scenario,
+    start: Packed,
+    options: &Options,
+    watch: Watch<'_>,
+    grow: &mut dyn Grow,
+) -> (Report, Option<Machine>) {
+    on_packed!(start, |start| {
+        verdict::search(scenario, &start, options, watch, grow)
+    })
+}
+
+/// Who is asked where every program is known whole: nobody.
+struct Nobody;
+
+impl Grow for Nobody {
+    fn grow(&mut self, _: &mut Machine, _: &[Unknown]) -> bool {
+        false
+    }
 }
 
 /// The scenario that a report's counterexample is of: with any number of pages, the machine of few that breaks a claim.

@@ -1,5 +1,8 @@
 //! A verdict: a search, and the counterexample of what it found.
 
+use std::borrow::Cow;
+
+use dirtysim_model::machine::Machine;
 use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
@@ -11,24 +14,27 @@ use super::levels::{Pass, pass};
 use super::sections::Sections;
 use super::table::collision_probability;
 use super::{Coverage, Options, Reduced, Report, Verdict, Violation, Watch, path};
+use crate::code::Grow;
 use crate::run::target;
 use crate::scenario::Scenario;
 use crate::sometimes::no_claim;
 
-/// Searches from `start`.
+/// Searches from `start`; the report, and the machine if it has grown.
 pub(super) fn search<L: Layout>(
     scenario: &Scenario,
     start: &State<L>,
     options: &Options,
     watch: Watch<'_>,
-) -> Report {
+    grow: &mut dyn Grow,
+) -> (Report, Option<Machine>) {
     let machine = &scenario.machine;
     let mut search = Search::new(machine, start, target(scenario), options, watch);
     let passed = pass(
-        &search,
+        &mut search,
         Pass::Verdict {
             keep_going: options.keep_going,
         },
+        grow,
     );
     let refused = search.refused();
     let reduced = Reduced {
@@ -41,12 +47,12 @@ pub(super) fn search<L: Layout>(
     // Exchanging vCPUs leaves some states apart that could be exchanged, so that the way back could not be followed.
     search.rules = Rules::none();
     let packing = *search.sections.packing();
-    search.sections = Sections::new(machine, start, packing, &search.rules);
-    search.symmetry = Symmetry::of(machine, start, options.reductions.pages, false);
+    search.sections = Sections::new(&search.machine, start, packing, &search.rules);
+    search.symmetry = Symmetry::of(&search.machine, start, options.reductions.pages, false);
     let violation = passed.found.map(|found| {
         let steps = options
             .counterexample
-            .then(|| path::shortest(&search, found))
+            .then(|| path::shortest(&mut search, found, grow))
             .flatten();
         Violation {
             invariant: found.invariant,
@@ -59,7 +65,7 @@ pub(super) fn search<L: Layout>(
         (Some(_), _) => Verdict::Violated,
         (None, Some(_)) => Verdict::Inconclusive,
         // What never claims anything, or never gets where it must, holds nothing.
-        (None, None) if no_claim(machine, passed.seen).is_some() => Verdict::Inconclusive,
+        (None, None) if no_claim(&search.machine, passed.seen).is_some() => Verdict::Inconclusive,
         (None, None) => Verdict::Holds,
     };
     let bounds = Bounds::of(scenario);
@@ -71,7 +77,7 @@ pub(super) fn search<L: Layout>(
         }
         None => Coverage::Exhausted,
     };
-    Report {
+    let report = Report {
         verdict,
         coverage,
         states: passed.states,
@@ -88,5 +94,10 @@ pub(super) fn search<L: Layout>(
         bounds,
         instance: None,
         unconfirmed: None,
-    }
+    };
+    let grown = match search.machine {
+        Cow::Owned(machine) => Some(machine),
+        Cow::Borrowed(_) => None,
+    };
+    (report, grown)
 }

@@ -150,7 +150,7 @@ impl Single for PassUnless {
 /// A jump may leave a resumption behind, which every vCPU that is outside shows.
 fn reach(machine: &Machine) -> Reach {
     let resumes = |op: &super::Op| op.facts(machine).resumes;
-    if machine.programs.iter().flatten().any(resumes) {
+    if machine.ops().any(resumes) {
         Reach::Everything
     } else {
         Reach::Own

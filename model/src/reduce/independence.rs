@@ -56,6 +56,15 @@ impl Default for Window {
 }
 
 impl Window {
+    /// Of code that is known as far as it was walked: it may do anything, and need not stop anybody.
+    const UNKNOWN: Self = Self {
+        reads: Fields::ALL,
+        writes: Fields::ALL,
+        anything: true,
+        resumes: true,
+        stops: false,
+    };
+
     fn add(&mut self, machine: &Machine, op: &Op) {
         let (reads, writes) = op.touches(machine);
         let facts = op.facts(machine);
@@ -138,13 +147,7 @@ impl Rules {
     /// The rules of `wanted` that hold for the machine.
     #[must_use]
     pub fn of(machine: &Machine, wanted: impl Fn(Rule) -> bool) -> Self {
-        let facts = || {
-            machine
-                .programs
-                .iter()
-                .flatten()
-                .map(|op| op.facts(machine))
-        };
+        let facts = || machine.ops().map(|op| op.facts(machine));
         let abuse = facts().any(|facts| facts.abuses);
         let signals = facts().any(|facts| facts.signal);
         let watches_guest = facts().any(|facts| facts.watches_guest);
@@ -186,7 +189,10 @@ impl Rules {
             windows: machine
                 .programs
                 .iter()
-                .map(|ops| windows(machine, ops))
+                .map(|ops| match machine.code {
+                    Some(_) => alloc::vec![Window::UNKNOWN],
+                    None => windows(machine, ops),
+                })
                 .collect(),
         }
     }
