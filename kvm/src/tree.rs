@@ -24,6 +24,9 @@ use crate::session::{Code, End, Event, Session};
 /// Operations that a program has at most: their numbers have 16 bits, and the last is [`Way::END`].
 const MOST_OPS: u16 = u16::MAX - 1;
 
+/// Where a thread stands when all is over, so that no other operation comes to stand there.
+const AFTER_THE_END: Op = Op::Leave;
+
 /// Why nothing more could be told of the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
@@ -450,9 +453,9 @@ impl Tree {
                         model.programs[0][usize::from(at)] = finish;
                         self.nodes[usize::from(claim)].is_last = true;
                     }
-                    (vec![Op::Leave], to as u16, false)
+                    (vec![Op::Leave, AFTER_THE_END], to as u16, false)
                 }
-                Next::Ends(_) => (vec![Op::Panic], to as u16, false),
+                Next::Ends(_) => (vec![Op::Panic, AFTER_THE_END], to as u16, false),
             };
             let is_claim =
                 matches!(&next, Next::Asks(asked) if asked.call == Call::AssertCopyIsWhole);
