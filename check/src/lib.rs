@@ -6,6 +6,7 @@
 
 pub mod alone;
 pub mod bugs;
+pub mod code;
 pub mod fidelity;
 pub mod first;
 pub mod ladder;

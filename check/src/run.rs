@@ -7,14 +7,17 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::transition::{Step, apply, for_each_step};
+use dirtysim_model::state::vcpu::UNLIMITED;
+use dirtysim_model::transition::{Step, apply, for_each_step, is_at_leisure};
 use rayon::prelude::*;
 
+use crate::code::{self, Grow, Unknown};
 use crate::first;
 use crate::ladder::{Any, on_any};
 use crate::random::Choices;
 use crate::refused::{Call, Refused};
 use crate::scenario::{Expect, Scenario};
+use crate::scheduler::Pick;
 pub use crate::scheduler::Scheduler;
 use crate::sometimes::Seen;
 
@@ -69,6 +72,33 @@ pub struct Outcome {
     pub refused: BTreeSet<Refused>,
     /// Schedules that were cut at [`MOST_STEPS`].
     pub cut: u64,
+}
+
+impl Outcome {
+    /// Of no schedule.
+    fn none() -> Self {
+        Self {
+            schedules: 0,
+            steps: 0,
+            longest: 0,
+            failures: 0,
+            failure: None,
+            broken: Invariants::NONE,
+            seen: Seen::default(),
+            refused: BTreeSet::new(),
+            cut: 0,
+        }
+    }
+
+    fn add(&mut self, schedule: Schedule) {
+        self.schedules += 1;
+        self.steps += schedule.steps;
+        self.longest = self.longest.max(schedule.steps);
+        self.broken.union(schedule.broken);
+        self.seen.union(schedule.seen);
+        self.refused.extend(schedule.refused);
+        self.cut += u64::from(schedule.cut);
+    }
 }
 
 /// The claim that ends a schedule: the one that the scenario expects to break, or any.
@@ -135,17 +165,7 @@ fn run_in<L: Layout>(
     let machine = &scenario.machine;
     let target = target(scenario);
     let length = typical_length(machine, start);
-    let mut outcome = Outcome {
-        schedules: 0,
-        steps: 0,
-        longest: 0,
-        failures: 0,
-        failure: None,
-        broken: Invariants::NONE,
-        seen: Seen::default(),
-        refused: BTreeSet::new(),
-        cut: 0,
-    };
+    let mut outcome = Outcome::none();
     let mut failing = None;
     let mut at = options.seeds.start;
     let blocks_at_once = 16 * rayon::current_num_threads() as u64;
@@ -185,14 +205,9 @@ fn run_in<L: Layout>(
         for block in done {
             let first = seed;
             for schedule in block {
-                outcome.schedules += 1;
-                outcome.steps += schedule.steps;
-                outcome.longest = outcome.longest.max(schedule.steps);
-                outcome.broken.union(schedule.broken);
-                outcome.seen.union(schedule.seen);
-                outcome.refused.extend(schedule.refused);
-                outcome.cut += u64::from(schedule.cut);
-                if let Some(invariant) = schedule.failure {
+                let failure = schedule.failure;
+                outcome.add(schedule);
+                if let Some(invariant) = failure {
                     outcome.failures += 1;
                     failing.get_or_insert((seed, invariant));
                     if !options.keep_going {
@@ -242,6 +257,7 @@ struct Runner<'a, L: Layout> {
     target: Option<Invariant>,
     length: u64,
     possible: Vec<Step>,
+    has_leisure: bool,
     /// What is broken before anybody acts.
     at_first: Invariants,
 }
@@ -261,74 +277,227 @@ impl<'a, L: Layout> Runner<'a, L> {
             target,
             length,
             possible: Vec::with_capacity(64),
+            has_leisure: has_leisure(machine),
             at_first: first::broken(machine, start),
         }
     }
 
-    fn run(&mut self, seed: u64, mut record: Option<&mut Vec<Step>>) -> Schedule {
-        let machine = self.machine;
+    fn run(&mut self, seed: u64, record: Option<&mut Vec<Step>>) -> Schedule {
+        let mut begun = self.begin(seed, record);
+        // Whoever stands where nobody knows the program is stuck.
+        let _ = self.go_on(self.machine, &mut begun);
+        begun.schedule
+    }
+
+    /// A schedule of which no step is taken.
+    fn begin<'r>(&self, seed: u64, record: Option<&'r mut Vec<Step>>) -> Begun<'r, L> {
         let mut choices = Choices::new(seed, 0);
-        let mut state = self.start.clone();
-        let mut pick = self
+        let state = self.start.clone();
+        let pick = self
             .scheduler
             .begin(seed, &state, self.length, &mut choices);
-        let mut schedule = Schedule {
-            steps: 0,
-            failure: None,
-            broken: Invariants::NONE,
-            seen: Seen::default(),
-            refused: BTreeSet::new(),
-            cut: false,
-        };
-        schedule.broken.union(self.at_first);
-        schedule.failure = hit(self.at_first, self.target);
+        Begun {
+            state,
+            pick,
+            choices,
+            record,
+            schedule: Schedule {
+                steps: 0,
+                failure: hit(self.at_first, self.target),
+                broken: self.at_first,
+                seen: Seen::default(),
+                refused: BTreeSet::new(),
+                cut: false,
+            },
+        }
+    }
+
+    /// Takes a schedule to its end.
+    ///
+    /// # Errors
+    /// It has come to where nobody knows the program; it can go on once somebody does.
+    fn go_on(&mut self, machine: &Machine, begun: &mut Begun<'_, L>) -> Result<(), Unknown> {
+        let Begun {
+            state,
+            pick,
+            choices,
+            record,
+            schedule,
+        } = begun;
         if schedule.failure.is_some() {
-            return schedule;
+            return Ok(());
+        }
+        if machine.code.is_some() {
+            code::go_on(machine, state)?;
         }
         loop {
             self.possible.clear();
-            for_each_step(machine, &state, |step| self.possible.push(step));
+            for_each_step(machine, state, |step| self.possible.push(step));
+            let rests = self.possible.is_empty()
+                || self.has_leisure && self.possible.iter().all(|step| is_at_leisure(state, *step));
+            if rests && breaks_progress(machine, state) {
+                let mut broken = Invariants::NONE;
+                broken.insert(Invariant::MigrationMakesProgress);
+                schedule.broken.union(broken);
+                schedule.failure = hit(broken, self.target);
+                return Ok(());
+            }
             if self.possible.is_empty() {
-                if breaks_progress(machine, &state) {
-                    let mut broken = Invariants::NONE;
-                    broken.insert(Invariant::MigrationMakesProgress);
-                    schedule.broken.union(broken);
-                    schedule.failure = hit(broken, self.target);
-                }
-                return schedule;
+                return Ok(());
             }
             if schedule.steps == MOST_STEPS {
                 schedule.cut = true;
-                return schedule;
+                return Ok(());
             }
-            let step = pick.pick(&state, &mut self.possible, schedule.steps, &mut choices);
-            schedule.seen.note(machine, &state, step);
-            let call = Call::of(machine, &state, step);
-            let effect = apply(machine, &mut state, step);
+            let step = pick.pick(state, &mut self.possible, schedule.steps, choices);
+            schedule.seen.note(machine, state, step);
+            let call = Call::of(machine, state, step);
+            let effect = apply(machine, state, step);
             schedule.steps += 1;
             schedule
                 .refused
-                .extend(call.and_then(|call| call.refused(&state)));
+                .extend(call.and_then(|call| call.refused(state)));
             if let Some(steps) = record.as_deref_mut() {
                 steps.push(step);
             }
-            let broken = oracle::check(machine, &state, effect);
+            let broken = oracle::check(machine, state, effect);
             if !broken.is_empty() {
                 schedule.broken.union(broken);
                 schedule.failure = hit(broken, self.target);
                 if schedule.failure.is_some() {
-                    return schedule;
+                    return Ok(());
                 }
             }
-            pick.took(&state, step.actor);
+            pick.took(state, step.actor);
+            if machine.code.is_some() {
+                code::go_on(machine, state)?;
+            }
         }
     }
 }
 
-/// Whether a state in which nobody can act is a deadlock: a program has not come to its end.
+/// A schedule that is under way.
+struct Begun<'r, L: Layout> {
+    state: State<L>,
+    pick: Pick,
+    choices: Choices,
+    record: Option<&'r mut Vec<Step>>,
+    schedule: Schedule,
+}
+
+/// Which schedules of a VMM's own code to take.
+#[derive(Debug, Clone)]
+pub enum Schedules {
+    /// Those of seeds, the end excluded.
+    Seeds(Scheduler, Range<u64>),
+    /// One that takes these steps where they are possible, and passes over the others; after the last, those of seed 0.
+    Like(Vec<Step>),
+}
+
+/// Runs a VMM's own code, of which `grow` tells what was not known, under one schedule after another until one fails; the machine
+/// as it is then too. `progress` is called after each schedule, and answers whether to go on.
+///
+/// Nothing is run beside it: the code is one, and what it does is found in the order of the seeds.
+pub fn run_code(
+    scenario: &Scenario,
+    schedules: &Schedules,
+    progress: &dyn Fn(u64) -> bool,
+    grow: &mut dyn Grow,
+) -> (Outcome, Machine) {
+    on_any!(Any::start(scenario), |start| run_code_in(
+        &scenario.machine,
+        &start,
+        schedules,
+        target(scenario),
+        progress,
+        grow
+    ))
+}
+
+fn run_code_in<L: Layout>(
+    machine: &Machine,
+    start: &State<L>,
+    schedules: &Schedules,
+    target: Option<Invariant>,
+    progress: &dyn Fn(u64) -> bool,
+    grow: &mut dyn Grow,
+) -> (Outcome, Machine) {
+    let mut outcome = Outcome::none();
+    let mut known = machine.clone();
+    let mut start = start.clone();
+    while let Err(unknown) = code::go_on(&known, &mut start) {
+        if !grow.grow(&mut known, &[unknown]) {
+            return (outcome, known);
+        }
+    }
+    let (scheduler, seeds) = match schedules {
+        Schedules::Seeds(scheduler, seeds) => (*scheduler, seeds.clone()),
+        Schedules::Like(_) => (Scheduler::Random, 0..1),
+    };
+    let mut one = |scheduler, target, length, seed, steps: Option<&mut Vec<Step>>| {
+        let mut runner = Runner::new(machine, &start, scheduler, target, length);
+        let mut begun = runner.begin(seed, steps);
+        if let Schedules::Like(steps) = schedules {
+            begun.pick = Pick::like(steps.clone());
+        }
+        while let Err(unknown) = runner.go_on(&known, &mut begun) {
+            if !grow.grow(&mut known, &[unknown]) {
+                return None;
+            }
+        }
+        Some(begun.schedule)
+    };
+    // PCT spreads its change points over what a schedule has.
+    let length = match schedules {
+        Schedules::Seeds(Scheduler::Pct { .. } | Scheduler::Mix, _) => {
+            let target = Some(Invariant::MigrationMakesProgress);
+            one(Scheduler::Random, target, 1, 0, None).map_or(1, |schedule| schedule.steps.max(1))
+        }
+        _ => 1,
+    };
+    for seed in seeds {
+        let mut steps = Vec::new();
+        let Some(schedule) = one(scheduler, target, length, seed, Some(&mut steps)) else {
+            break;
+        };
+        let failure = schedule.failure;
+        outcome.add(schedule);
+        if let Some(invariant) = failure {
+            outcome.failures = 1;
+            outcome.failure = Some(Failure {
+                seed,
+                invariant,
+                steps,
+            });
+            break;
+        }
+        if outcome.cut > 0 || !progress(outcome.schedules) {
+            break;
+        }
+    }
+    (outcome, known)
+}
+
+/// Whether a state is a deadlock: a program has not come to its end, and nobody can act, but who need never do so.
 #[must_use]
 pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
-    !state.finished && !state.crashed && has_work(machine, state)
+    let mut somebody = false;
+    if !state.finished && !state.crashed && has_work(machine, state) {
+        for_each_step(machine, state, |step| {
+            somebody |= !is_at_leisure(state, step);
+        });
+        return !somebody;
+    }
+    false
+}
+
+/// Whether somebody may have a budget without end, so that a state is perhaps a deadlock though there are steps.
+#[must_use]
+pub fn has_leisure(machine: &Machine) -> bool {
+    let vcpus = machine.vcpus.iter();
+    let budgets = vcpus.flat_map(|vcpu| [vcpu.stores, vcpu.loads, vcpu.steal]);
+    let transfers = machine.devices.iter().map(|device| device.transfers);
+    budgets.chain(transfers).any(|budget| budget == UNLIMITED)
 }
 
 /// Whether it breaks the claim of progress, by which not every scenario is judged.

@@ -4,6 +4,7 @@ use crate::machine::{Machine, Op};
 use crate::op::{Act, View};
 use crate::state::State;
 use crate::state::layout::Layout;
+use crate::state::vcpu::UNLIMITED;
 use crate::words::{Duty, Found, Frame, NO_FRAME, Waits, Word};
 use crate::{device, mutated, vcpu};
 
@@ -72,6 +73,30 @@ fn choices<L: Layout>(machine: &Machine, state: &State<L>, actor: Actor, found: 
     }
 }
 
+/// Whether `step`, possible in `state`, need never be taken, though its actor would have it for ever: whoever has a budget without
+/// end begins something more, or what is done any number of times is done once more. Any number is some number.
+#[must_use]
+pub fn is_at_leisure<L: Layout>(state: &State<L>, step: Step) -> bool {
+    match (step.actor, step.choice) {
+        (Actor::Vcpu(vcpu), choice) => {
+            let v = &state.vcpus[usize::from(vcpu)];
+            UNLIMITED
+                == match choice {
+                    Choice::Store(_) => v.stores,
+                    Choice::Load(_) => v.loads,
+                    Choice::Steal => v.steal,
+                    _ => 0,
+                }
+        }
+        (Actor::Device(device), Choice::Store(_)) => {
+            state.devices[usize::from(device)].budget == UNLIMITED
+        }
+        (Actor::Thread(_), Choice::SendFails(_) | Choice::Fail) => state.send_failures == UNLIMITED,
+        (Actor::Thread(_), Choice::Again) => true,
+        (Actor::Device(_) | Actor::Thread(_), _) => false,
+    }
+}
+
 /// What an actor that has no step in `state` waits for; none where it has nothing left to do.
 #[must_use]
 pub fn blocked<L: Layout>(machine: &Machine, state: &State<L>, actor: Actor) -> Option<Waits> {
@@ -113,7 +138,10 @@ pub fn apply<L: Layout>(machine: &Machine, state: &mut State<L>, step: Step) -> 
 #[inline(always)]
 fn begin<L: Layout>(machine: &Machine, state: &mut State<L>, thread: usize) {
     if state.threads[thread].stage == 0
-        && !matches!(state.current_op(machine, thread), Some(Op::OnError(_)))
+        && !matches!(
+            state.current_op(machine, thread),
+            Some(Op::OnError(_) | Op::Proceed(_))
+        )
     {
         state.threads[thread].answer = Ok(0);
     }

@@ -5,8 +5,8 @@
 //! by themselves. A violation is made short by [`shrink`], told by [`explain`], and traced to its causes by [`blame`];
 //! `cost` says what a migration takes.
 //!
-//! What changes together is a crate: `dirtysim-check`, `dirtysim-evidence`, `dirtysim-logs` (feature `import`) and
-//! `dirtysim-debate` (feature `debate`). Everything of theirs is here, under one name; the command line is here alone.
+//! What changes together is a crate: `dirtysim-check`, `dirtysim-evidence`, `dirtysim-logs` (feature `import`),
+//! `dirtysim-debate` (feature `debate`) and `dirtysim-kvm` (feature `kvm`). Everything of theirs is here, under one name; the command line is here alone.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
@@ -21,6 +21,9 @@ pub use dirtysim_debate::{cost, debate, plot};
 pub use dirtysim_evidence::{
     blame, distil, explain, letter, measure, page, replay, reproducer, trace,
 };
+/// A VMM's own code under every schedule.
+#[cfg(feature = "kvm")]
+pub use dirtysim_kvm as kvm;
 #[cfg(feature = "import")]
 pub use dirtysim_logs::{import, observed};
 

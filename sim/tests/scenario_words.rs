@@ -41,9 +41,11 @@ fn the_pages_table_of_words_is_made_of_the_rows() {
 }
 
 /// Keys of tables around steps, which an error names as well.
-const AROUND: [&str; 7] = [
+const AROUND: [&str; 9] = [
+    "at",
     "forever",
     "until_clean",
+    "any_number",
     "each_chunk",
     "try",
     "repeat",
@@ -66,8 +68,9 @@ fn a_word_takes_the_keys_of_its_row_and_no_other() {
             | "end-free"
             | "mark-queues" => "pages = [0],",
             "join-thread" => "thread = 1,",
-            "signal" | "wait" => "name = \"asked\",",
-            "remove-slot" | "move-slot" => "slot = \"ram\",",
+            "signal" | "wait" | "take-lock" | "drop-lock" => "name = \"asked\",",
+            "remove-slot" | "move-slot" | "set-user-memory-region" => "slot = \"ram\",",
+            "send" => "page = 0,",
             _ => "",
         };
         let text = format!(

@@ -74,7 +74,7 @@ pub(super) fn check(source: Source<'_>, parts: &Parts, stated: Stated) -> Result
     let claims = programs
         .iter()
         .flatten()
-        .any(|op| matches!(op, Op::Finish(_) | Op::Checkpoint));
+        .any(|op| matches!(op, Op::Finish(_) | Op::Checkpoint | Op::Panic));
     if !claims && !stated.is_about_the_way() {
         let span = parts.last_step.clone().unwrap_or(0..0);
         return source.error(
@@ -119,7 +119,7 @@ fn reached_in(program: &[Op], programs: &[Vec<Op>], known: &[Vec<bool>]) -> Vec<
             continue;
         }
         match program.get(at) {
-            None | Some(Op::Finish(_)) => {}
+            None | Some(Op::Finish(_) | Op::Panic | Op::Leave) => {}
             Some(Op::JoinThread(other)) if !ends(*other) => {}
             Some(Op::WaitSignal(signal)) if !signalled(*signal) => {}
             Some(Op::Again(op::Again { to, until })) => {

@@ -62,6 +62,10 @@ impl Lives {
             visit(steps, &mut |word, name| match word {
                 Word::AddSlot => added |= lives.named(name).unwrap_or(u64::MAX),
                 Word::RemoveSlot => removed |= lives.named(name).unwrap_or(0),
+                Word::Region => {
+                    added |= lives.named(name).unwrap_or(0);
+                    removed |= lives.named(name).unwrap_or(0);
+                }
                 _ => {}
             });
         }
@@ -90,6 +94,7 @@ impl Lives {
                 }
                 Word::RemoveSlot => (named.unwrap_or(0), named.unwrap_or(0)),
                 Word::MoveSlot => (named.unwrap_or(0), 0),
+                Word::Region => (named.unwrap_or(0), named.unwrap_or(0)),
                 _ => return,
             };
             changed = changed.and(Changed {

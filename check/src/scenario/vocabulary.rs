@@ -71,6 +71,13 @@ vocabulary! {
     SyncFile = "sync-file", [], "fails if a failure is left";
     WaitRunning = "wait-guest-runs", [], "until some vCPU is in KVM_RUN";
     End = "end", [], "the thread's program ends here";
+    Region = "set-user-memory-region", ["slot", "flags", "guest_phys_addr", "memory_size", "userspace_addr"], "KVM_SET_USER_MEMORY_REGION with these numbers, as a VMM's own code passed them";
+    Send = "send", ["page"], "a page is read and sent, whether or not it is to be copied";
+    TakeLock = "take-lock", ["name"], "a lock of the VMM is taken, as around steps";
+    DropLock = "drop-lock", ["name"], "and given back";
+    Yield = "yield", [], "nothing, but others may act";
+    Panic = "panic", [], "the VMM's own code panics: `nothing_crashes` is broken";
+    Leave = "leave", [], "all is over, and nothing is claimed";
     Finish = "finish", [], "the end: the copy must be whole";
     SwitchOver = "switch-over", [], "the end: what is not copied must be known (post-copy)";
 }

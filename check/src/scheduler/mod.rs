@@ -116,9 +116,17 @@ pub(crate) enum Pick {
     Random,
     Pct(Priorities),
     Interrupt(Interrupt),
+    /// These steps, the next one last.
+    Like(Vec<Step>),
 }
 
 impl Pick {
+    /// Those of `steps` that are possible when their turn comes, in order; then any.
+    pub(crate) fn like(mut steps: Vec<Step>) -> Self {
+        steps.reverse();
+        Self::Like(steps)
+    }
+
     /// One of the steps that are possible; `taken` counts those before it.
     pub(crate) fn pick<L: Layout>(
         &mut self,
@@ -131,6 +139,14 @@ impl Pick {
             Self::Random => None,
             Self::Pct(priorities) => Some(priorities.next(possible, taken)),
             Self::Interrupt(interrupt) => Some(interrupt.next(state, possible, choices)),
+            Self::Like(steps) => {
+                while let Some(step) = steps.pop() {
+                    if possible.contains(&step) {
+                        return step;
+                    }
+                }
+                None
+            }
         };
         if let Some(actor) = actor {
             possible.retain(|step| step.actor == actor);
@@ -142,7 +158,7 @@ impl Pick {
     pub(crate) fn took<L: Layout>(&mut self, state: &State<L>, actor: Actor) {
         match self {
             Self::Pct(priorities) => priorities.took(state, actor),
-            Self::Random | Self::Interrupt(_) => {}
+            Self::Random | Self::Interrupt(_) | Self::Like(_) => {}
         }
     }
 }

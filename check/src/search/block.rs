@@ -9,7 +9,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// The first state of a search.
+    /// One state, of which no worker knows anything.
     pub(super) fn first(layout: RecordLayout, words: &[u64], fingerprint: u64) -> Self {
         let mut records = words.to_vec();
         records.resize(layout.len(), 0);

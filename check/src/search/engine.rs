@@ -1,9 +1,10 @@
 //! What a search knows while it goes on, and what a pass of it came to.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use dirtysim_model::machine::Machine;
+use dirtysim_model::machine::{Machine, Op};
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::reduce::pack::Packing;
@@ -16,6 +17,7 @@ use super::limits::Limits;
 use super::sections::Sections;
 use super::source::Source;
 use super::{Limit, Options, Watch};
+use crate::code::{self, Grow, Unknown};
 use crate::refused::Refused;
 use crate::sometimes::Seen;
 
@@ -28,7 +30,8 @@ pub(super) struct Found {
 
 /// What a search knows while it goes on.
 pub(super) struct Search<'a, L: Layout> {
-    pub(super) machine: &'a Machine,
+    /// Owned once it has grown.
+    pub(super) machine: Cow<'a, Machine>,
     pub(super) start: &'a State<L>,
     pub(super) sections: Sections,
     pub(super) symmetry: Symmetry,
@@ -50,7 +53,7 @@ impl<'a, L: Layout> Search<'a, L> {
         let packing = Packing::new(machine, start);
         let rules = Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0);
         Self {
-            machine,
+            machine: Cow::Borrowed(machine),
             start,
             sections: Sections::new(machine, start, packing, &rules),
             symmetry: Symmetry::of(machine, start, wanted.pages, wanted.vcpus),
@@ -70,7 +73,7 @@ impl<'a, L: Layout> Search<'a, L> {
     /// The transition function, for states as words.
     pub(super) fn source(&self) -> Source<'_, L> {
         Source {
-            machine: self.machine,
+            machine: &self.machine,
             sections: &self.sections,
             rules: &self.rules,
             start: self.start,
@@ -84,14 +87,48 @@ impl<'a, L: Layout> Search<'a, L> {
 
     /// The words of the representative of a state.
     pub(super) fn representative(&self, mut state: State<L>) -> Vec<u64> {
+        // A thread of which nobody knows where it goes on represents itself.
+        let _ = code::go_on(&self.machine, &mut state);
         // Exchanged is what is in its normal form: what nobody can read decides nothing.
         let words = self.source().pack(&mut state);
         let mut state = self.source().unpack(&words);
-        if self.symmetry.canonical(self.machine, &mut state) {
+        if self.symmetry.canonical(&self.machine, &mut state) {
             self.source().pack(&mut state)
         } else {
             words
         }
+    }
+
+    /// Lets the threads of a state go on that stand between two calls; whether it is another state then.
+    ///
+    /// # Errors
+    /// It is not known where to.
+    #[inline]
+    pub(super) fn go_on(&self, words: &mut Vec<u64>) -> Result<bool, Unknown> {
+        let between = |op: Option<&Op>| matches!(op, Some(Op::Proceed(_)));
+        let is_between = {
+            let mut places = self.sections.places(words).zip(&self.machine.programs);
+            places.any(|(place, program)| between(program.get(usize::from(place.op))))
+        };
+        if !is_between {
+            return Ok(false);
+        }
+        let mut state = self.source().unpack(words);
+        code::go_on(&self.machine, &mut state)?;
+        *words = self.source().pack(&mut state);
+        Ok(true)
+    }
+
+    /// Asks `grow` for what is not known of the program behind these states; whether it knew.
+    pub(super) fn grow(&mut self, grow: &mut dyn Grow, waiting: &[Vec<u64>]) -> bool {
+        let mut unknown = BTreeSet::new();
+        for words in waiting {
+            unknown.extend(self.go_on(&mut words.clone()).err());
+        }
+        let unknown: Vec<Unknown> = unknown.into_iter().collect();
+        let grown = grow.grow(self.machine.to_mut(), &unknown);
+        self.sections.grow(&self.machine, self.start, &self.rules);
+        grown
     }
 }
 

@@ -17,7 +17,7 @@ use super::sections::{Sections, never_zero};
 use super::source::Source;
 use super::table::Table;
 use super::{Limit, Progress};
-use crate::run::breaks_progress;
+use crate::run::{breaks_progress, has_leisure};
 use crate::sometimes::{Facts, Seen};
 
 /// States of a full block.
@@ -58,6 +58,8 @@ pub(super) struct Outcome {
     pub(super) transitions: u64,
     /// The next level.
     pub(super) next: Vec<Block>,
+    /// States in which a thread has an answer after which nobody knows yet where it goes on.
+    pub(super) waiting: Vec<Vec<u64>>,
 }
 
 impl Outcome {
@@ -67,6 +69,7 @@ impl Outcome {
         self.seen.union(other.seen);
         self.transitions += other.transitions;
         self.next.extend(other.next);
+        self.waiting.extend(other.waiting);
     }
 }
 
@@ -258,6 +261,8 @@ struct Worker<'a, L: Layout, const N: usize> {
     facts: u64,
     /// Keeps loads alive that are made only to bring something into the cache.
     touched: u64,
+    /// Whether a state may be a deadlock though there are steps.
+    has_leisure: bool,
 }
 
 impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
@@ -286,6 +291,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             inserted: 0,
             facts: 0,
             touched: 0,
+            has_leisure: has_leisure(&search.machine),
         }
     }
 
@@ -393,7 +399,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         debug_assert_eq!(
             broken,
             oracle::check(
-                self.search.machine,
+                &self.search.machine,
                 &self.source.unpack(words),
                 Effect::None
             ),
@@ -414,9 +420,11 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             self.facts = facts;
             self.outcome.seen.add(Facts::from_word(facts));
         }
-        if self.outcome.transitions == before
+        let rests = self.outcome.transitions == before
+            || self.has_leisure && !self.a_thread_acts(&desk.memo, record);
+        if rests
             && breaks_progress(
-                self.search.machine,
+                &self.search.machine,
                 &self.source.unpack(&record[..layout.words]),
             )
         {
@@ -424,6 +432,23 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 .broken_at
                 .insert(Invariant::MigrationMakesProgress);
         }
+    }
+
+    /// Whether it is known that a thread has a step: one that it need never take does not come alone.
+    fn a_thread_acts(&self, memo: &Memo, record: &[u64]) -> bool {
+        let layout = self.layout.of::<N>();
+        let entries = &record[layout.entries_at() + 1..];
+        let mut threads = (0..layout.entries - 1)
+            .filter(|actor| matches!(self.sections.actor(*actor), Actor::Thread(_)));
+        threads.any(|actor| {
+            let entry = entries[actor] as EntryAt;
+            let first = memo.first(entry);
+            !first.is_by_hand()
+                && memo
+                    .successors::<N>(self.sections, actor, entry)
+                    .next()
+                    .is_some()
+        })
     }
 
     /// Takes an actor's steps from its entry.
@@ -467,7 +492,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
 
     /// What the steps of an actor break, by the oracle.
     fn broken_by_steps(&self, words: &[u64], actor: usize) -> Invariants {
-        let machine = self.search.machine;
+        let machine = &self.search.machine;
         let state = self.source.unpack(words);
         let actor = self.sections.actor(actor);
         let mut choices = Vec::new();
@@ -560,7 +585,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
 
     /// Takes an actor's steps by the transition function; what they contribute to what is seen.
     fn take_by_hand(&mut self, words: &[u64], parent: u32, actor: usize) -> Facts {
-        let machine = self.search.machine;
+        let machine = &self.search.machine;
         let actor = self.sections.actor(actor);
         let state = self.source.unpack(words);
         let mut facts = Facts::default();
@@ -623,8 +648,40 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         }
     }
 
+    /// Lets threads that stand between two calls go on at once.
+    fn go_on(&mut self, desk: &Desk<L>, block: &Block) {
+        let mut words = Vec::new();
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.retain_mut(|candidate| {
+            if let How::Memo(successor) = candidate.how
+                && !self.sections.is_thread(usize::from(successor.actor))
+            {
+                return true;
+            }
+            words.resize(self.layout.words, 0);
+            self.write(&desk.memo, block, candidate, &mut words);
+            match self.search.go_on(&mut words) {
+                Ok(false) => {}
+                Ok(true) => {
+                    candidate.fingerprint = self.sections.fingerprint(&words);
+                    candidate.how = How::Words(self.made.len() as u32);
+                    self.made.extend_from_slice(&words);
+                }
+                Err(_) => {
+                    self.outcome.waiting.push(std::mem::take(&mut words));
+                    return false;
+                }
+            }
+            true
+        });
+        self.candidates = candidates;
+    }
+
     /// Looks the candidates up; what is new joins the next level.
     fn flush(&mut self, desk: &mut Desk<L>, block: &Block, shared: bool) {
+        if self.search.machine.code.is_some() {
+            self.go_on(desk, block);
+        }
         if !desk.representative.is_trivial() {
             self.represent(desk, block);
         }

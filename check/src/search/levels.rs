@@ -9,6 +9,7 @@ use super::engine::{Found, Passed, Search};
 use super::level::{Desk, Job, Outcome, Stop, expand};
 use super::table::Table;
 use super::{Limit, Progress, memory};
+use crate::code::Grow;
 use crate::run::hit;
 
 /// Which of the two passes over a scenario a search is.
@@ -23,7 +24,13 @@ pub(super) enum Pass<'k> {
 }
 
 /// Runs one pass.
-pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Passed {
+///
+/// Between two levels `grow` is asked for what is not known of a program that is a VMM's own code.
+pub(super) fn pass<L: Layout>(
+    search: &mut Search<'_, L>,
+    mut which: Pass<'_>,
+    grow: &mut dyn Grow,
+) -> Passed {
     let layout = search.record_layout();
     let mut desks = Desk::all(search);
     let mut table = Table::new(0);
@@ -77,7 +84,8 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
             broken_after,
             seen,
             transitions,
-            next,
+            mut next,
+            mut waiting,
         } = job.outcome();
         passed.seen.union(seen);
         passed.transitions += transitions;
@@ -106,6 +114,20 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
         if passed.limit.is_some() || (passed.found.is_some() && !keep_going) {
             return passed;
         }
+        if !waiting.is_empty() {
+            waiting.sort_unstable();
+            waiting.dedup();
+            if !search.grow(grow, &waiting) {
+                passed.limit = Some(Limit::Code);
+                return passed;
+            }
+            if !has_room(search, &mut table, waiting.len()) {
+                passed.limit = Some(Limit::Memory);
+                return passed;
+            }
+            next.extend(gone_on(search, &table, waiting));
+            passed.states = table.len();
+        }
         if next.is_empty() {
             return passed;
         }
@@ -126,4 +148,33 @@ pub(super) fn pass<L: Layout>(search: &Search<'_, L>, mut which: Pass<'_>) -> Pa
             return passed;
         }
     }
+}
+
+/// Makes room in the table for so many more, where there is memory for it.
+fn has_room<L: Layout>(search: &Search<'_, L>, table: &mut Table, coming: usize) -> bool {
+    if table.is_short_of(coming) {
+        let slots = table.grown_slots(coming);
+        let bytes = slots as u64 * 8;
+        if table.bytes() + bytes > search.limits.bytes() || !memory::has_room_for(bytes) {
+            return false;
+        }
+        table.grow(slots);
+    }
+    true
+}
+
+/// The states of `waiting` once their threads have gone on, as far as they are new.
+fn gone_on<L: Layout>(search: &Search<'_, L>, table: &Table, waiting: Vec<Vec<u64>>) -> Vec<Block> {
+    let layout = search.record_layout();
+    let mut blocks = Vec::new();
+    for mut words in waiting {
+        let gone = search.go_on(&mut words);
+        debug_assert_eq!(gone, Ok(true), "what was asked for is known");
+        let fingerprint = search.sections.fingerprint(&words);
+        if table.insert(fingerprint) {
+            blocks.push(Block::first(layout, &words, fingerprint));
+        }
+    }
+    table.add_len(blocks.len() as u64);
+    blocks
 }

@@ -9,6 +9,7 @@
 
 mod answers;
 mod block;
+pub mod bounds;
 mod engine;
 pub mod estimate;
 mod index;
@@ -25,18 +26,23 @@ mod representative;
 mod sections;
 mod source;
 mod table;
+pub(crate) mod tracked;
 mod verdict;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bounds::Bounds;
+use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{Invariant, Invariants};
 pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::transition::Step;
+pub use tracked::Unconfirmed;
 
+use crate::code::{self, Grow, Unknown};
 use crate::ladder::{Packed, on_packed};
 use crate::refused::Refused;
-use crate::run::target;
 use crate::scenario::{NoRoom, Scenario};
 use crate::sometimes::Seen;
 
@@ -128,6 +134,8 @@ pub enum Limit {
     Time,
     /// Somebody asked it to stop.
     Interrupt,
+    /// What a VMM's own code does could not be told.
+    Code,
 }
 
 impl Limit {
@@ -139,6 +147,7 @@ impl Limit {
             Self::Memory => "max-memory",
             Self::Time => "max-time",
             Self::Interrupt => "interrupted",
+            Self::Code => "code",
         }
     }
 }
@@ -148,6 +157,8 @@ impl Limit {
 pub enum Coverage {
     /// All of them; or, with a violation found, all up to its depth.
     Exhausted,
+    /// All of them, of a scenario in which every budget is without end: what is said is said for any number of what has one.
+    Proved,
     /// Those within a limit.
     Truncated(Limit),
 }
@@ -205,6 +216,12 @@ pub struct Report {
     pub state_bits: u32,
     /// The most bytes that the visited set, the frontiers and the memos took together.
     pub peak_bytes: u64,
+    /// For how many.
+    pub bounds: Bounds,
+    /// With any number of pages: the number of pages of the machine that breaks a claim.
+    pub instance: Option<u64>,
+    /// With any number of pages: what breaks a claim, and is on no machine of few pages.
+    pub unconfirmed: Option<Unconfirmed>,
 }
 
 /// How far a search has come; for progress bars.
@@ -251,8 +268,66 @@ impl std::error::Error for TooLarge {}
 /// # Errors
 /// A scenario whose states are larger than the search has room for.
 pub fn check(scenario: &Scenario, options: &Options, watch: Watch<'_>) -> Result<Report, TooLarge> {
-    let machine = &scenario.machine;
-    Ok(on_packed!(Packed::start(scenario)?, |start| {
-        verdict::search(machine, &start, target(scenario), options, watch)
-    }))
+    if scenario.any_pages {
+        return tracked::check(scenario, options, watch);
+    }
+    let start = Packed::start(scenario)?;
+    Ok(begin(scenario, start, options, watch, &mut Nobody).0)
+}
+
+/// As [`check`], where the programs are a VMM's own code, of which `grow` tells what was not known; the machine as it is then
+/// too. Nothing is exchanged: nobody knows of code that it treats pages or vCPUs alike.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_code(
+    scenario: &Scenario,
+    options: &Options,
+    watch: Watch<'_>,
+    grow: &mut dyn Grow,
+) -> Result<(Report, Machine), TooLarge> {
+    let mut options = options.clone();
+    options.reductions.pages = false;
+    options.reductions.vcpus = false;
+    let mut start = Packed::start(scenario)?;
+    let mut scenario = Cow::Borrowed(scenario);
+    on_packed!(&mut start, |start| {
+        while let Err(unknown) = code::go_on(&scenario.machine, start) {
+            if !grow.grow(&mut scenario.to_mut().machine, &[unknown]) {
+                break;
+            }
+        }
+    });
+    let (report, grown) = begin(&scenario, start, &options, watch, grow);
+    Ok((
+        report,
+        grown.unwrap_or_else(|| scenario.into_owned().machine),
+    ))
+}
+
+fn begin(
+    scenario: &Scenario,
+    start: Packed,
+    options: &Options,
+    watch: Watch<'_>,
+    grow: &mut dyn Grow,
+) -> (Report, Option<Machine>) {
+    on_packed!(start, |start| {
+        verdict::search(scenario, &start, options, watch, grow)
+    })
+}
+
+/// Who is asked where every program is known whole: nobody.
+struct Nobody;
+
+impl Grow for Nobody {
+    fn grow(&mut self, _: &mut Machine, _: &[Unknown]) -> bool {
+        false
+    }
+}
+
+/// The scenario that a report's counterexample is of: with any number of pages, the machine of few that breaks a claim.
+#[must_use]
+pub fn instance(scenario: &Scenario, report: &Report) -> Option<Scenario> {
+    tracked::with_pages(scenario, report.instance?).ok()
 }

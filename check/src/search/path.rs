@@ -18,13 +18,18 @@ use super::Progress;
 use super::block::Block;
 use super::engine::{Found, Search};
 use super::levels::{Pass, pass};
+use crate::code::{self, Grow};
 use crate::run::{breaks_progress, hit};
 
 /// The end of a counterexample: whether it is a step out of the state that breaks the claim, and the state.
 type End = (bool, Vec<u64>);
 
 /// The steps of a shortest schedule that breaks what `found` says, at most at its depth; none where a limit came first.
-pub(super) fn shortest<L: Layout>(search: &Search<'_, L>, found: Found) -> Option<Vec<Step>> {
+pub(super) fn shortest<L: Layout>(
+    search: &mut Search<'_, L>,
+    found: Found,
+    grow: &mut dyn Grow,
+) -> Option<Vec<Step>> {
     let mut kept = Vec::new();
     let passed = pass(
         search,
@@ -32,7 +37,9 @@ pub(super) fn shortest<L: Layout>(search: &Search<'_, L>, found: Found) -> Optio
             depth: found.depth,
             kept: &mut kept,
         },
+        grow,
     );
+    let search = &*search;
     // The levels that were kept are whole, whatever ended the pass, and the first that has an end has a nearest one.
     let progress = Progress {
         states: passed.states,
@@ -56,7 +63,7 @@ pub(super) fn shortest<L: Layout>(search: &Search<'_, L>, found: Found) -> Optio
     way.reverse();
     let (mut steps, state) = concrete(search, &way)?;
     if by_step {
-        steps.push(breaking_step(search.machine, &state, found.invariant)?);
+        steps.push(breaking_step(&search.machine, &state, found.invariant)?);
     }
     Some(steps)
 }
@@ -68,13 +75,11 @@ fn end_in<L: Layout>(
     wanted: Invariant,
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Option<Option<End>> {
-    let machine = search.machine;
+    let machine = &search.machine;
     // An end without a step is one step shorter than one with, and comes first.
     lowest(search, level, go_on, |state, words| {
-        let mut steps = Vec::new();
-        for_each_step(machine, state, |step| steps.push(step));
         let mut broken = oracle::check(machine, state, Effect::None);
-        if steps.is_empty() && breaks_progress(machine, state) {
+        if breaks_progress(machine, state) {
             broken.insert(Invariant::MigrationMakesProgress);
         }
         if hit(broken, Some(wanted)).is_some() {
@@ -119,7 +124,7 @@ fn predecessor<L: Layout>(
 
 /// The first step from `state` to a state whose bits are `target`.
 fn step_to<L: Layout>(search: &Search<'_, L>, state: &State<L>, target: &[u64]) -> Option<Step> {
-    let machine = search.machine;
+    let machine = &search.machine;
     let mut found = None;
     for_each_step(machine, state, |step| {
         if found.is_none() {
@@ -139,7 +144,8 @@ fn concrete<L: Layout>(search: &Search<'_, L>, way: &[Vec<u64>]) -> Option<(Vec<
     let mut steps = Vec::with_capacity(way.len());
     for next in &way[1..] {
         let step = step_to(search, &state, next)?;
-        apply(search.machine, &mut state, step);
+        apply(&search.machine, &mut state, step);
+        let _ = code::go_on(&search.machine, &mut state);
         steps.push(step);
     }
     Some((steps, state))
@@ -157,7 +163,7 @@ fn lowest<L: Layout, R: Ord + Send>(
         let mut state = search.start.clone();
         let packing = search.sections.packing();
         let answers = block.packed(layout).filter_map(|words| {
-            packing.unpack(search.machine, words, &mut state);
+            packing.unpack(&search.machine, words, &mut state);
             look(&state, words)
         });
         answers.min()

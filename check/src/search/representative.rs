@@ -150,10 +150,10 @@ impl<L: Layout> Representative<L> {
     /// The same, by the model.
     fn ask(&mut self, search: &Search<'_, L>, words: &mut [u64]) -> bool {
         let packing = search.sections.packing();
-        packing.unpack(search.machine, words, &mut self.state);
-        let other = search.symmetry.canonical(search.machine, &mut self.state);
+        packing.unpack(&search.machine, words, &mut self.state);
+        let other = search.symmetry.canonical(&search.machine, &mut self.state);
         if other {
-            packing.pack(search.machine, &mut self.state, words);
+            packing.pack(&search.machine, &mut self.state, words);
         }
         other
     }
@@ -166,7 +166,7 @@ impl<L: Layout> Representative<L> {
         words: &[u64],
         (pages, vcpus): (bool, bool),
     ) -> bool {
-        let (machine, sections, symmetry) = (search.machine, &search.sections, &search.symmetry);
+        let (machine, sections, symmetry) = (&search.machine, &search.sections, &search.symmetry);
         let [shared, of_vcpus] = &mut self.orders[..] else {
             return true;
         };
@@ -265,10 +265,10 @@ impl<L: Layout> Representative<L> {
         let about = about.chain(words[section.clone()].iter().copied());
         let ((), moved) = moved[kind].get(about, |follow| {
             let packing = search.sections.packing();
-            packing.unpack(search.machine, words, state);
-            Symmetry::move_pages(search.machine, state, exchange);
+            packing.unpack(&search.machine, words, state);
+            Symmetry::move_pages(&search.machine, state, exchange);
             let mut all = vec![0; packing.words()];
-            packing.pack(search.machine, state, &mut all);
+            packing.pack(&search.machine, state, &mut all);
             follow.copy_from_slice(&all[section.clone()]);
         });
         out[section].copy_from_slice(moved);

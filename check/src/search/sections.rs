@@ -38,12 +38,20 @@ pub(super) struct Sections {
     has_huge: bool,
     /// Those that devices read.
     device_mask: Vec<u64>,
-    /// By thread, operation and stage, those that it reads.
-    thread_masks: Vec<Vec<[Vec<u64>; STAGES]>>,
-    /// By thread, operation and stage.
-    reaches: Vec<Vec<[Reach; STAGES]>>,
+    /// What there is to know of operations, once for all that are alike in it.
+    kinds: Vec<Kind>,
+    /// By thread and operation, its kind; and that of being behind the last.
+    kind_of: Vec<Vec<usize>>,
     /// By thread and operation: what the rules for vCPUs read of it, then whether the guest may be let run again.
     contexts: Vec<Vec<u64>>,
+}
+
+/// What operations have in common, by stage.
+struct Kind {
+    /// What they read, and what they depend on of the vCPUs.
+    said: [(Fields, Reach); STAGES],
+    /// The bits of the VM-wide section that they read.
+    masks: [Vec<u64>; STAGES],
 }
 
 /// A 128-bit product folded to 64 bits.
@@ -85,9 +93,8 @@ impl Sections {
         rules: &Rules,
     ) -> Self {
         let threads = start.threads.len();
-        let by_op = |thread: usize| 0..=machine.programs[thread].len();
         let mask = |fields: Fields| packing.vm_mask(start, fields);
-        Self {
+        let mut sections = Self {
             packing,
             vm: 0..packing.vm_words(),
             own: (0..start.vcpus.len())
@@ -105,38 +112,41 @@ impl Sections {
                 .collect(),
             has_huge: machine.slots.iter().any(|slot| slot.huge),
             device_mask: mask(footprint::reads_of_device()),
-            thread_masks: (0..threads)
-                .map(|thread| {
-                    by_op(thread)
-                        .map(|op| {
-                            let op = machine.programs[thread].get(op);
-                            std::array::from_fn(|stage| {
-                                mask(footprint::reads_of_thread(machine, op, stage as u8))
-                            })
-                        })
-                        .collect()
-                })
-                .collect(),
-            reaches: (0..threads)
-                .map(|thread| {
-                    by_op(thread)
-                        .map(|op| {
-                            let op = machine.programs[thread].get(op);
-                            std::array::from_fn(|stage| footprint::reach(machine, op, stage as u8))
-                        })
-                        .collect()
-                })
-                .collect(),
-            contexts: (0..threads)
-                .map(|thread| {
-                    by_op(thread)
-                        .map(|op| {
-                            let resumes = machine.ahead(thread, op).resume;
-                            rules.context(thread, op) << 1 | u64::from(resumes)
-                        })
-                        .collect()
-                })
-                .collect(),
+            kinds: Vec::new(),
+            kind_of: vec![Vec::new(); threads],
+            contexts: vec![Vec::new(); threads],
+        };
+        sections.grow(machine, start, rules);
+        sections
+    }
+
+    /// Takes in what the programs have come to have at their ends.
+    pub(super) fn grow<L: Layout>(&mut self, machine: &Machine, start: &State<L>, rules: &Rules) {
+        for (thread, program) in machine.programs.iter().enumerate().take(self.threads) {
+            // What stands behind the last operation may be another one now.
+            let known = self.contexts[thread].len().saturating_sub(1);
+            self.kind_of[thread].truncate(known);
+            self.contexts[thread].truncate(known);
+            for at in known..=program.len() {
+                let op = program.get(at);
+                let said = std::array::from_fn(|stage| {
+                    let stage = stage as u8;
+                    let reads = footprint::reads_of_thread(machine, op, stage);
+                    (reads, footprint::reach(machine, op, stage))
+                });
+                let kind = self.kinds.iter().position(|kind| kind.said == said);
+                let kind = kind.unwrap_or_else(|| {
+                    self.kinds.push(Kind {
+                        masks: said.map(|(reads, _)| self.packing.vm_mask(start, reads)),
+                        said,
+                    });
+                    self.kinds.len() - 1
+                });
+                self.kind_of[thread].push(kind);
+                let resumes = machine.ahead(thread, at).resume;
+                self.contexts[thread]
+                    .push(rules.context(machine, thread, at) << 1 | u64::from(resumes));
+            }
         }
     }
 
@@ -175,6 +185,12 @@ impl Sections {
         self.own.len()
     }
 
+    /// Whether the actor of a number is a thread.
+    #[inline(always)]
+    pub(super) fn is_thread(&self, number: usize) -> bool {
+        (self.vcpus..self.vcpus + self.threads).contains(&number)
+    }
+
     /// The actor of a number.
     #[inline(always)]
     pub(super) fn actor(&self, number: usize) -> Actor {
@@ -211,7 +227,8 @@ impl Sections {
             Actor::Thread(thread) => {
                 let thread = usize::from(thread);
                 let place = self.place(words, thread);
-                let reach = self.reaches[thread][usize::from(place.op)][usize::from(place.stage)];
+                let kind = &self.kinds[of_op(&self.kind_of[thread], place.op)];
+                let (_, reach) = kind.said[usize::from(place.stage)];
                 (reach, place.index as usize)
             }
             Actor::Vcpu(_) | Actor::Device(_) => (Reach::Own, 0),
@@ -242,8 +259,8 @@ impl Sections {
             Actor::Device(_) => out.extend_from_slice(&self.device_mask),
             Actor::Thread(thread) => {
                 let place = self.place(words, usize::from(thread));
-                let masks = &self.thread_masks[usize::from(thread)][usize::from(place.op)];
-                out.extend_from_slice(&masks[usize::from(place.stage)]);
+                let kind = of_op(&self.kind_of[usize::from(thread)], place.op);
+                out.extend_from_slice(&self.kinds[kind].masks[usize::from(place.stage)]);
             }
         }
     }
@@ -258,7 +275,7 @@ impl Sections {
     pub(super) fn context(&self, words: &[u64]) -> u64 {
         let mut context = 0;
         for (thread, by_op) in self.contexts.iter().enumerate() {
-            context |= by_op[usize::from(self.place(words, thread).op)];
+            context |= of_op(by_op, self.place(words, thread).op);
         }
         context
     }
@@ -294,6 +311,12 @@ impl Sections {
     pub(super) fn hash(&self, words: &[u64], section: Range<usize>) -> u64 {
         section_hash(section.start, &words[section])
     }
+}
+
+/// What is known of an operation, or of being behind the last.
+#[inline(always)]
+fn of_op<T: Copy>(by_op: &[T], op: u16) -> T {
+    by_op[usize::from(op).min(by_op.len() - 1)]
 }
 
 /// No fingerprint is 0, which the visited set takes for an empty place.

@@ -1,33 +1,40 @@
 //! A verdict: a search, and the counterexample of what it found.
 
+use std::borrow::Cow;
+
 use dirtysim_model::machine::Machine;
-use dirtysim_model::oracle::Invariant;
 use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 
+use super::bounds::Bounds;
 use super::engine::Search;
 use super::levels::{Pass, pass};
 use super::sections::Sections;
 use super::table::collision_probability;
 use super::{Coverage, Options, Reduced, Report, Verdict, Violation, Watch, path};
+use crate::code::Grow;
+use crate::run::target;
+use crate::scenario::Scenario;
 use crate::sometimes::no_claim;
 
-/// Searches from `start`.
+/// Searches from `start`; the report, and the machine if it has grown.
 pub(super) fn search<L: Layout>(
-    machine: &Machine,
+    scenario: &Scenario,
     start: &State<L>,
-    target: Option<Invariant>,
     options: &Options,
     watch: Watch<'_>,
-) -> Report {
-    let mut search = Search::new(machine, start, target, options, watch);
+    grow: &mut dyn Grow,
+) -> (Report, Option<Machine>) {
+    let machine = &scenario.machine;
+    let mut search = Search::new(machine, start, target(scenario), options, watch);
     let passed = pass(
-        &search,
+        &mut search,
         Pass::Verdict {
             keep_going: options.keep_going,
         },
+        grow,
     );
     let refused = search.refused();
     let reduced = Reduced {
@@ -40,12 +47,12 @@ pub(super) fn search<L: Layout>(
     // Exchanging vCPUs leaves some states apart that could be exchanged, so that the way back could not be followed.
     search.rules = Rules::none();
     let packing = *search.sections.packing();
-    search.sections = Sections::new(machine, start, packing, &search.rules);
-    search.symmetry = Symmetry::of(machine, start, options.reductions.pages, false);
+    search.sections = Sections::new(&search.machine, start, packing, &search.rules);
+    search.symmetry = Symmetry::of(&search.machine, start, options.reductions.pages, false);
     let violation = passed.found.map(|found| {
         let steps = options
             .counterexample
-            .then(|| path::shortest(&search, found))
+            .then(|| path::shortest(&mut search, found, grow))
             .flatten();
         Violation {
             invariant: found.invariant,
@@ -58,14 +65,21 @@ pub(super) fn search<L: Layout>(
         (Some(_), _) => Verdict::Violated,
         (None, Some(_)) => Verdict::Inconclusive,
         // What never claims anything, or never gets where it must, holds nothing.
-        (None, None) if no_claim(machine, passed.seen).is_some() => Verdict::Inconclusive,
+        (None, None) if no_claim(&search.machine, passed.seen).is_some() => Verdict::Inconclusive,
         (None, None) => Verdict::Holds,
     };
-    Report {
+    let bounds = Bounds::of(scenario);
+    let coverage = match passed.limit {
+        Some(limit) => Coverage::Truncated(limit),
+        // What is looked for may be one claim of several that break.
+        None if verdict == Verdict::Holds && passed.broken.is_empty() && bounds.prove() => {
+            Coverage::Proved
+        }
+        None => Coverage::Exhausted,
+    };
+    let report = Report {
         verdict,
-        coverage: passed
-            .limit
-            .map_or(Coverage::Exhausted, Coverage::Truncated),
+        coverage,
         states: passed.states,
         transitions: passed.transitions,
         depth: passed.depth,
@@ -77,5 +91,13 @@ pub(super) fn search<L: Layout>(
         reduced,
         state_bits: search.sections.packing().bits(),
         peak_bytes: passed.peak_bytes,
-    }
+        bounds,
+        instance: None,
+        unconfirmed: None,
+    };
+    let grown = match search.machine {
+        Cow::Owned(machine) => Some(machine),
+        Cow::Borrowed(_) => None,
+    };
+    (report, grown)
 }

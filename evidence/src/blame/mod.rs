@@ -247,7 +247,10 @@ fn edits(scenario: &Scenario) -> Vec<(Cause, String)> {
 
 /// Whether an operation goes elsewhere in the program, by number.
 fn jumps(op: &Op) -> bool {
-    matches!(op, Op::OnError(_) | Op::Again(_) | Op::PassUnless(_))
+    matches!(
+        op,
+        Op::OnError(_) | Op::Again(_) | Op::PassUnless(_) | Op::Proceed(_)
+    )
 }
 
 /// Whether an operation may stand elsewhere or be left out: not what stops the guest and waits for that, nor the end.
@@ -264,6 +267,8 @@ fn can_move(op: &Op) -> bool {
             | Op::Signal(_)
             | Op::WaitSignal(_)
             | Op::JoinThread(_)
+            | Op::Panic
+            | Op::Leave
             | Op::Checkpoint
             | Op::Finish(_)
     )

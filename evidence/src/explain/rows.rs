@@ -309,11 +309,15 @@ impl<'a> RowWriter<'a> {
         let Some(op) = program.get(usize::from(done.index)) else {
             return;
         };
+        let place = place(scenario, usize::from(thread), done.index);
         if merge_stop(program, &done, &mut open.phrases) {
+            if let Some(last) = open.phrases.last_mut() {
+                last.text.push_str(&place);
+            }
             return;
         }
         open.phrases.push(Phrase {
-            text: op_phrase(scenario, op, &done),
+            text: op_phrase(scenario, op, &done) + &place,
             first: done.first,
             last: done.last_step,
         });
@@ -358,6 +362,13 @@ fn merge_stop(program: &[Op], done: &OpenOp, phrases: &mut [Phrase]) -> bool {
         _ => "kicks the vCPUs out of the guest once".to_owned(),
     };
     true
+}
+
+/// Where the VMM's source has an operation, behind what it does; empty where the scenario does not say.
+fn place(scenario: &Scenario, thread: usize, op: u16) -> String {
+    let places = scenario.names.places.get(thread);
+    let place = places.and_then(|places| places.get(usize::from(op))?.as_deref());
+    place.map_or_else(String::new, |place| format!(" [{place}]"))
 }
 
 fn name_pages(pages: &[String]) -> String {

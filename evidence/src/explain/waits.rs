@@ -198,6 +198,7 @@ impl<L: Layout> Told<'_, L> {
             Waits::Device(device) => {
                 format!("waits until device{device} has nothing in flight")
             }
+            Waits::Code => "waits for what its code does next".to_owned(),
             Waits::Resume => "is outside KVM_RUN and waits until the VMM lets it run".to_owned(),
             Waits::Ack => {
                 "has left for its full ring (exit 31) and waits for the VMM's `ack-ring-full`"

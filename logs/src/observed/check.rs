@@ -359,6 +359,9 @@ impl Checker {
         }
         ring.dirty = Some(dirty);
         ring.used_at_own = behind.then(|| dirty.wrapping_sub(reset));
+        ring.most_in_run = ring
+            .used_at_own
+            .and_then(|used| ring.most_in_run.map(|most| most.max(used)));
         if let Some(pushes) = &mut ring.pushes_since_exit {
             *pushes += 1;
         }
@@ -431,15 +434,15 @@ impl Checker {
         let Some(mut ring) = self.take_ring(vcpu) else {
             return;
         };
-        self.exit_is_due(vcpu, &ring);
+        self.exit_is_due(vcpu, &ring, ring.used_at_own);
         ring.used_at_own = ring.used();
         ring.exit_pending = true;
         ring.pushes_since_exit = None;
         self.rings.insert(vcpu, ring);
     }
 
-    fn exit_is_due(&mut self, vcpu: u32, ring: &Ring) {
-        let Some(used) = ring.used_at_own else {
+    fn exit_is_due(&mut self, vcpu: u32, ring: &Ring, used: Option<u32>) {
+        let Some(used) = used else {
             return self.unknown(Unknown::RingIndices);
         };
         let near_reset = match (self.t_ns, ring.reset_at_ns) {
@@ -505,7 +508,12 @@ impl Checker {
                     || format!("vcpu {name}: exit 31 without a kvm_dirty_ring_exit before it"),
                 );
             }
-            self.exit_is_due(name, &ring);
+            // Where the ring was looked at is not told; KVM may have stored of its own since, and RESET freed entries.
+            if ring.most_in_run.is_none() && ring.used().is_some() {
+                self.unknown(Unknown::HarvestBefore);
+            } else {
+                self.exit_is_due(name, &ring, ring.most_in_run);
+            }
         } else if reason.is_some() {
             self.still_running(name, &mut ring);
         }
@@ -513,6 +521,7 @@ impl Checker {
             ring.pushes_since_exit = None;
         }
         ring.used_at_own = ring.used();
+        ring.most_in_run = ring.used();
         self.rings.insert(name, ring);
     }
 

@@ -151,12 +151,32 @@ fn an_overflow_is_found_with_the_size_given_and_without() {
 fn an_exit_below_the_soft_limit_is_found() {
     let report = check(SMALL, [push(0, 191, 0, 1), Observed::RingExit { vcpu: 0 }]);
     assert_eq!(broken(&report), [(2, "soft_full_exit_is_due")]);
-    let exit = Observed::UserspaceExit {
-        reason: Some(31),
+}
+
+#[test]
+fn without_its_event_an_exit_is_compared_with_the_most_that_its_run_had_in_use() {
+    let exit = |reason| Observed::UserspaceExit {
+        reason: Some(reason),
         errno: None,
     };
-    let report = check(SMALL, [push(0, 191, 0, 1), exit]);
-    assert_eq!(broken(&report), [(2, "soft_full_exit_is_due")]);
+    // Where the run began is not seen: the ring may have been full before.
+    let report = check(SMALL, [push(0, 191, 0, 1), exit(31)]);
+    assert_eq!(broken(&report), []);
+    assert_eq!(report.unknown[&Unknown::HarvestBefore], 1);
+    let report = check(
+        SMALL,
+        [push(0, 190, 0, 1), exit(2), push(0, 191, 0, 2), exit(31)],
+    );
+    assert_eq!(broken(&report), [(4, "soft_full_exit_is_due")]);
+    // KVM's own stores on the way out, with a RESET between.
+    let run = [
+        push(0, 191, 0, 1),
+        exit(2),
+        push(0, 192, 0, 2),
+        push(0, 193, 9, 3),
+        exit(31),
+    ];
+    assert_eq!(broken(&check(SMALL, run)), []);
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(crate) struct Ring {
     /// Entries in use, at most, at the last event of the vCPU itself. What was reset since may have been reset after the vCPU
     /// looked.
     pub(crate) used_at_own: Option<u32>,
+    /// Entries in use, at most, since this KVM_RUN began; none where its beginning was not seen.
+    pub(crate) most_in_run: Option<u32>,
     /// `kvm_dirty_ring_exit` was seen, and not yet the exit to userspace.
     pub(crate) exit_pending: bool,
     /// Pushes since the last exit to userspace that found the ring soft-full and was not exit 31.

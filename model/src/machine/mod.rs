@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::words::{Frame, HostPage, Invariants, Mutations};
 
+mod code;
 mod device;
 pub mod program;
 mod unbacked;
@@ -13,6 +14,7 @@ pub mod wiring;
 pub use crate::words::constants::*;
 pub use crate::words::kernel::SOURCE_TREE;
 pub use crate::words::{Arch, Constants, Kernel, Mmu};
+pub use code::{Code, Way};
 pub use device::DeviceConfig;
 pub use program::Op;
 pub use unbacked::Unbacked;
@@ -84,7 +86,7 @@ pub enum WriterLog {
 /// A vCPU's writes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct VcpuConfig {
-    /// Stores that the guest makes, at most; [`UNLIMITED`](crate::state::vcpu::UNLIMITED): as many as there is time for.
+    /// Stores that the guest makes, at most; [`UNLIMITED`](crate::state::vcpu::UNLIMITED): any number. So for the other budgets.
     pub stores: u8,
     /// Loads that the guest makes, at most (they matter where a read fault marks the page).
     pub loads: u8,
@@ -151,6 +153,8 @@ pub struct Machine {
     pub devices: Vec<DeviceConfig>,
     /// The programs of the VMM's threads.
     pub programs: Vec<Vec<Op>>,
+    /// Where the programs are a VMM's own code, of which is known what was walked: what else there may be.
+    pub code: Option<Code>,
     /// For each program, what lies ahead at each operation and after the last.
     pub ahead: Vec<Vec<Ahead>>,
     /// Host pages that user space must take for dirty at all times, because a kernel writer changes them and by contract marks
@@ -190,6 +194,7 @@ impl Machine {
             vcpus: Vec::new(),
             devices: Vec::new(),
             programs: Vec::new(),
+            code: None,
             ahead: Vec::new(),
             always_dirty: Vec::new(),
             frame_lists: Vec::new(),
@@ -207,6 +212,12 @@ impl Machine {
     #[must_use]
     pub fn mutations(&self) -> Mutations {
         self.mutations
+    }
+
+    /// The operations of all programs, and those that they may come to have.
+    pub fn ops(&self) -> impl Iterator<Item = &Op> + Clone {
+        let may = self.code.as_ref().map_or(&[][..], |code| &code.may);
+        self.programs.iter().flatten().chain(may)
     }
 
     /// Whether stores set a bit in the leaf that somebody looks for: PML logs its setting, s390's GET collects it.

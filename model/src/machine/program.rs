@@ -49,6 +49,8 @@ pub enum Until {
     Never,
     /// Until no page is left to be copied.
     NothingPending,
+    /// Any number of times: whenever the program comes there, the schedule may go on behind it.
+    AnyTime,
 }
 
 /// A kernel writer that runs without a vCPU.
@@ -293,6 +295,20 @@ pub struct PassUnless {
     pub to: u16,
 }
 
+/// Reads a page's bytes and sends them, whether or not it is among those that are to be copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendPage {
+    /// The frame.
+    pub frame: Frame,
+}
+
+/// The VMM's own code, between two calls: goes to the call that it makes after such an answer ([`Code`](super::Code)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proceed {
+    /// The index of the ways from here on.
+    pub ways: u16,
+}
+
 /// The end: the destination must equal memory (after a post-copy switch-over: or know which pages it lacks).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Finish {
@@ -399,6 +415,16 @@ pub enum Op {
     PassUnless(PassUnless),
     /// Waits until some vCPU is in KVM_RUN, as somebody does who expects the guest to run.
     WaitRunning,
+    /// Reads a page's bytes and sends them, whether or not it is among those that are to be copied.
+    SendPage(SendPage),
+    /// The VMM's own code goes on by what it was answered.
+    Proceed(Proceed),
+    /// The VMM's own code looks at what its threads share.
+    Yield,
+    /// The VMM's own code panics.
+    Panic,
+    /// All is over, and nothing is claimed.
+    Leave,
     /// A point at which the destination must equal memory, and after which the VM may run on.
     Checkpoint,
     /// The end: the destination must equal memory (after a post-copy switch-over: or know which pages it lacks).

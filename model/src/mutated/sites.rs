@@ -81,6 +81,11 @@ impl Sites {
             | Op::PassUnless(_)
             | Op::Discard
             | Op::NewDestination
+            | Op::SendPage(_)
+            | Op::Proceed(_)
+            | Op::Yield
+            | Op::Panic
+            | Op::Leave
             | Op::Checkpoint
             | Op::Finish(_) => Self::NONE,
         }

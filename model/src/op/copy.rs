@@ -5,6 +5,7 @@ use crate::kernel::ghosts;
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
+use crate::state::vcpu::spend;
 use crate::words::word::{loud, quiet};
 use crate::words::{
     Choice, Effect, Errno, Facts, Fields, Found, Frame, HostPage, Names, Reach, Row, Rule, Waits,
@@ -226,19 +227,15 @@ fn step<L: Layout>(mut act: Act<'_, L>, choice: Choice, reports: bool) -> Effect
     let checked = checks_answer(&act.view());
     match choice {
         Choice::Page(page) => {
-            let state = &mut *act.state;
-            state.pending.remove(page);
+            act.state.pending.remove(page);
             if machine.track_spurious && reports {
-                ghosts::note_report(machine, state, page);
+                ghosts::note_report(machine, act.state, page);
             }
-            state.stale.remove(page);
-            if machine.track_sent {
-                state.sent.insert(page);
-            }
+            sent(&mut act, page);
         }
         Choice::SendFails(_) => {
             // The page stays stale.
-            act.state.send_failures -= 1;
+            spend(&mut act.state.send_failures);
             if checked {
                 return act.leave(Err(Errno::EIO));
             }
@@ -251,6 +248,17 @@ fn step<L: Layout>(mut act: Act<'_, L>, choice: Choice, reports: bool) -> Effect
         }
     }
     Effect::None
+}
+
+/// A page was read, and is on its way: from here on the destination has what it held.
+#[inline]
+pub(crate) fn sent<L: Layout>(act: &mut Act<'_, L>, page: HostPage) {
+    let state = &mut *act.state;
+    state.pending.remove(page);
+    state.stale.remove(page);
+    if act.machine.track_sent {
+        state.sent.insert(page);
+    }
 }
 
 /// Whether the program looks at how this operation went, so that the first send that fails ends it.

@@ -23,6 +23,7 @@ pub(crate) mod set_memory_region;
 
 // What user space does by itself.
 pub(crate) mod cancel;
+pub(crate) mod code;
 pub(crate) mod copy;
 pub(crate) mod devices;
 pub(crate) mod finish;

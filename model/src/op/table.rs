@@ -53,6 +53,11 @@ macro_rules! rows {
             OnError: arguments OnError;
             Again: arguments Again;
             PassUnless: arguments PassUnless;
+            SendPage: arguments SendPage;
+            Proceed: arguments Proceed;
+            Yield: unit code::Yield;
+            Panic: unit code::Panic;
+            Leave: unit code::Leave;
             Cancel: unit cancel::Cancel;
             PutBack: unit cancel::PutBack;
             Discard: unit cancel::Discard;

@@ -138,13 +138,7 @@ impl Rules {
     /// The rules of `wanted` that hold for the machine.
     #[must_use]
     pub fn of(machine: &Machine, wanted: impl Fn(Rule) -> bool) -> Self {
-        let facts = || {
-            machine
-                .programs
-                .iter()
-                .flatten()
-                .map(|op| op.facts(machine))
-        };
+        let facts = || machine.ops().map(|op| op.facts(machine));
         let abuse = facts().any(|facts| facts.abuses);
         let signals = facts().any(|facts| facts.signal);
         let watches_guest = facts().any(|facts| facts.watches_guest);
@@ -186,7 +180,10 @@ impl Rules {
             windows: machine
                 .programs
                 .iter()
-                .map(|ops| windows(machine, ops))
+                .map(|ops| match machine.code {
+                    Some(_) => windows_of_code(machine),
+                    None => windows(machine, ops),
+                })
                 .collect(),
         }
     }
@@ -210,7 +207,7 @@ impl Rules {
         if self.enabled == 0 || state.finished || state.crashed {
             return None;
         }
-        let window = self.window(state);
+        let window = self.window(machine, state);
         let vcpus = (0..state.vcpus.len()).map(|vcpu| Actor::Vcpu(vcpu as u8));
         // Rules for threads are for one thread.
         vcpus.chain([Actor::Thread(0)]).find_map(|actor| {
@@ -231,25 +228,37 @@ impl Rules {
         if self.enabled == 0 || state.finished || state.crashed {
             return None;
         }
-        self.choice_in(machine, state, actor, self.window(state))
+        self.choice_in(machine, state, actor, self.window(machine, state))
     }
 
     /// What the rules for vCPUs read of a thread that is at an operation, as bits; those of several threads are joined by
     /// `|`.
     #[must_use]
-    pub fn context(&self, thread: usize, op: usize) -> u64 {
+    pub fn context(&self, machine: &Machine, thread: usize, op: usize) -> u64 {
         if self.enabled == 0 {
             return 0;
         }
-        let windows = &self.windows[thread];
-        windows[op.min(windows.len() - 1)].bits()
+        self.window_at(machine, thread, op).bits()
     }
 
     #[inline]
-    fn window<L: Layout>(&self, state: &State<L>) -> Window {
+    fn window_at(&self, machine: &Machine, thread: usize, op: usize) -> Window {
+        let windows = &self.windows[thread];
+        let at = match &machine.code {
+            None => op,
+            Some(code) => match code.settled[thread].get(op) {
+                Some(settled) => usize::from(*settled),
+                None => windows.len(),
+            },
+        };
+        windows[at.min(windows.len() - 1)]
+    }
+
+    #[inline]
+    fn window<L: Layout>(&self, machine: &Machine, state: &State<L>) -> Window {
         let mut window = Window::default();
-        for (thread, windows) in state.threads.iter().zip(&self.windows) {
-            window.join(windows[usize::from(thread.op).min(windows.len() - 1)]);
+        for (index, thread) in state.threads.iter().enumerate().take(self.windows.len()) {
+            window.join(self.window_at(machine, index, usize::from(thread.op)));
         }
         window
     }
@@ -299,6 +308,25 @@ fn windows(machine: &Machine, ops: &[Op]) -> Vec<Window> {
         window.add(machine, op);
         window
     })
+}
+
+/// Of code that is known as far as it was walked: all that it may do, and need not; the same without changes of memslots, for where
+/// none comes any more; and nothing, for behind the last operation.
+fn windows_of_code(machine: &Machine) -> Vec<Window> {
+    let all = |wanted: &dyn Fn(&Op) -> bool| {
+        let mut window = Window::default();
+        for op in machine.ops().filter(|op| wanted(op)) {
+            window.add(machine, op);
+        }
+        window.stops = false;
+        window
+    };
+    let changes_slots = |op: &Op| op.touches(machine).1.has(Fields::SLOTS);
+    alloc::vec![
+        all(&|_| true),
+        all(&|op| !changes_slots(op)),
+        Window::default()
+    ]
 }
 
 /// Whether the reserve holds all that can be pushed between a push that makes a ring soft-full and the next check: one

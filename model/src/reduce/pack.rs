@@ -771,7 +771,8 @@ fn normalise_thread<L: Layout>(
         }
     }
     // What an ioctl answered is read by nobody once it has returned.
-    if t.stage == 0 && !widths.answers || t.answer.is_ok() {
+    let number_is_read = widths.of(Measure::Told) != 0;
+    if t.stage == 0 && !widths.answers || t.answer.is_ok() && !number_is_read {
         t.answer = Ok(0);
     }
 }

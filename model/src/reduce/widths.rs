@@ -34,7 +34,7 @@ fn bits_for(max: u64) -> u32 {
 /// Whether a ring's indices are never farther apart than its size: nobody breaks its contract, no two threads harvest it at
 /// once, and nothing is pushed to it when it is full. Else how far they run is told by nothing but how long they run.
 fn indices_keep_together(machine: &Machine) -> bool {
-    let mut ops = machine.programs.iter().flatten();
+    let mut ops = machine.ops();
     machine.mutations.is_empty()
         && ring_cannot_overflow(machine)
         && !ops.any(|op| op.facts(machine).abuses)
@@ -49,7 +49,7 @@ fn harvests_exclude_each_other(machine: &Machine) -> bool {
 /// Whether what a free ring entry named, or the first page in one that was never filled, can come to be reset: by a mutation, by a
 /// harvest that takes an entry too many, or by two of which one gives back what the other has passed.
 pub(super) fn entries_revive(machine: &Machine) -> bool {
-    let mut ops = machine.programs.iter().flatten();
+    let mut ops = machine.ops();
     !machine.mutations.is_empty()
         || ops.any(|op| op.facts(machine).revives)
         || !harvests_exclude_each_other(machine)
@@ -58,7 +58,7 @@ pub(super) fn entries_revive(machine: &Machine) -> bool {
 impl Widths {
     /// Those of the states that are reachable from `template`, whose set-up is done.
     pub(super) fn new<L: Layout>(machine: &Machine, template: &State<L>) -> Self {
-        let ops = machine.programs.iter().flatten();
+        let ops = machine.ops();
         let (reads, writes) = ops.fold((Fields::NONE, Fields::NONE), |(reads, writes), op| {
             let (r, w) = op.touches(machine);
             (reads | r, writes | w)
@@ -99,7 +99,7 @@ impl Widths {
         let logs = touched(Fields::OWN_LOG) || machine.devices.iter().any(|device| device.vmm_log);
         let loads = machine.vcpus.iter().any(|vcpu| vcpu.loads > 0);
         let steals = machine.vcpus.iter().any(|vcpu| vcpu.steal > 0);
-        let ops = machine.programs.iter().flatten();
+        let ops = machine.ops();
         let counts = ops.map(|op| match op.facts(machine).counts {
             // A mutation may ask for more than the right operation.
             _ if mutated => u32::BITS,
@@ -142,7 +142,9 @@ impl Widths {
             Measure::CapFlag => when(sets_up, 1),
             Measure::ManualBits => when(sets_up, 2),
             Measure::Op => {
-                bits_for(machine.programs.iter().map(Vec::len).max().unwrap_or(0) as u64)
+                let most = machine.code.as_ref().map(|code| usize::from(code.most));
+                let longest = machine.programs.iter().map(Vec::len).chain(most).max();
+                bits_for(longest.unwrap_or(0) as u64)
             }
             Measure::Index => bits_for(
                 longest_list
@@ -163,6 +165,10 @@ impl Widths {
             ),
             Measure::PmlFrame => when(machine.pml, frame_index),
             Measure::PmlFlag => when(machine.pml, 1),
+            Measure::Told => when(
+                machine.code.is_some(),
+                bits_for(ring_entries * vcpus.max(1)),
+            ),
         };
         let mut of = [0; Measure::COUNT];
         for measure in Measure::ALL {

@@ -117,6 +117,8 @@ measures! {
     PmlFrame;
     /// Whether PML is on.
     PmlFlag;
+    /// The number that a call answered, where the VMM's own code looks at it.
+    Told;
 }
 
 /// A value that is a number of a few bits.
@@ -176,7 +178,7 @@ numbered! {
     Life: [Life::Absent, Life::Live, Life::Invalid];
 }
 
-/// An answer is its errno's place in the list, counted from 1; which number KVM_RESET answered is not told.
+/// An answer is its errno's place in the list, counted from 1; a number stands apart ([`Measure::Told`]).
 impl Number for Answer {
     #[inline(always)]
     fn to_bits(self) -> u64 {
@@ -224,6 +226,14 @@ pub trait Look<L: Layout> {
     fn number<T: Number>(&mut self, kind: Fields, size: Size, value: &T) {
         self.bits(kind, size, value.to_bits());
     }
+
+    /// What an ioctl answered: the errno, then the number.
+    #[inline(always)]
+    fn answer(&mut self, answer: &Answer) {
+        self.number(Fields::ANSWER, Size::Bits(5), answer);
+        let told = answer.map_or(0, u64::from);
+        self.bits(Fields::ANSWER, Size::Of(Measure::Told), told);
+    }
 }
 
 /// Somebody who changes fields: as [`Look`].
@@ -251,6 +261,17 @@ pub trait Change<L: Layout> {
         let mut bits = value.to_bits();
         self.bits(kind, size, &mut bits);
         *value = T::from_bits(bits);
+    }
+
+    /// See [`Look::answer`].
+    #[inline(always)]
+    fn answer(&mut self, answer: &mut Answer) {
+        self.number(Fields::ANSWER, Size::Bits(5), answer);
+        let mut told = 0;
+        self.bits(Fields::ANSWER, Size::Of(Measure::Told), &mut told);
+        if answer.is_ok() {
+            *answer = Ok(told as u32);
+        }
     }
 }
 
@@ -364,7 +385,7 @@ macro_rules! walks {
             v.number(Fields::PLACE, Bits(1), &$($mut)? t.signal);
             v.page(&$($mut)? t.entry_slot, &$($mut)? t.entry_offset, live);
             v.batch(&$($mut)? t.batch);
-            v.number(Fields::ANSWER, Bits(5), &$($mut)? t.answer);
+            v.answer(&$($mut)? t.answer);
         }
     };
 }

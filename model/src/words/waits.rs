@@ -29,6 +29,8 @@ pub enum Waits {
     RingFull,
     /// A device's having nothing in flight.
     Device(u8),
+    /// Somebody's telling what the VMM's own code does next.
+    Code,
     /// Of a vCPU: the VMM's letting it run.
     Resume,
     /// Of a vCPU: the VMM's answer to its exit 31.
@@ -60,6 +62,7 @@ impl Waits {
             | Self::Running
             | Self::RingFull
             | Self::Device(_)
+            | Self::Code
             | Self::Resume
             | Self::Ack => false,
         }

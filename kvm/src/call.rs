@@ -1,0 +1,303 @@
+//! The calls of the code under test: what each is in the language of scenarios, and what it is answered.
+
+use std::fmt;
+use std::panic::Location;
+
+use dirtysim_check::scenario::Scenario;
+use dirtysim_model::words::HostPage;
+use serde_json::{Value, json};
+
+use crate::machine::Page;
+use crate::vm::UserspaceMemoryRegion;
+
+/// A call on the simulated KVM, or on what the VMM's threads share.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Call {
+    /// A thread begins: nothing that the code asked for.
+    Begin(u8),
+    SetUserMemoryRegion(UserspaceMemoryRegion),
+    GetDirtyLog(u32),
+    ClearDirtyLog {
+        slot: u32,
+        first_page: u64,
+        num_pages: u32,
+        /// The offsets of the pages whose bits are set.
+        pages: Vec<u64>,
+    },
+    ResetDirtyRings,
+    RingNext(u8),
+    SendPage(Page),
+    StorePage(Page),
+    KickVcpus,
+    PauseVcpus,
+    ResumeVcpus,
+    ItsSaveTables,
+    SavePendingTables,
+    WaitRingFull,
+    AckRingFull,
+    AssertCopyIsWhole,
+    Spawn(u8),
+    Join(u8),
+    Lock(u8),
+    Unlock(u8),
+    Signal(u8),
+    WaitSignal(u8),
+    /// Nothing: others may act.
+    Yield,
+}
+
+/// What a call was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) answer: Result<u32, dirtysim_model::words::Errno>,
+    pub(crate) pages: Vec<HostPage>,
+}
+
+impl Reply {
+    /// Of a call that is always answered alike.
+    pub(crate) const PLAIN: Self = Self {
+        answer: Ok(0),
+        pages: Vec::new(),
+    };
+}
+
+/// A call, and where the code makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) call: Call,
+    pub(crate) place: &'static Location<'static>,
+}
+
+impl Asked {
+    /// `file:line`.
+    pub(crate) fn at(&self) -> String {
+        at(self.place)
+    }
+}
+
+/// `file:line`.
+pub(crate) fn at(place: &Location<'_>) -> String {
+    format!("{}:{}", place.file(), place.line())
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.call, self.at())
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begin(_) => f.write_str("(the thread's begin)"),
+            Self::SetUserMemoryRegion(region) => write!(
+                f,
+                "set_user_memory_region(slot {}, flags {:#x}, {:#x} bytes)",
+                region.slot, region.flags, region.memory_size
+            ),
+            Self::GetDirtyLog(slot) => write!(f, "get_dirty_log(slot {slot})"),
+            Self::ClearDirtyLog {
+                slot,
+                first_page,
+                num_pages,
+                ..
+            } => write!(
+                f,
+                "clear_dirty_log(slot {slot}, {num_pages} pages from {first_page} on)"
+            ),
+            Self::ResetDirtyRings => f.write_str("reset_dirty_rings()"),
+            Self::RingNext(vcpu) => write!(f, "the next entry of the ring of vCPU {vcpu}"),
+            Self::SendPage(page) => write!(f, "send_page({}, {})", page.slot, page.offset),
+            Self::StorePage(page) => write!(f, "store_page({}, {})", page.slot, page.offset),
+            Self::KickVcpus => f.write_str("kick_vcpus()"),
+            Self::PauseVcpus => f.write_str("pause_vcpus()"),
+            Self::ResumeVcpus => f.write_str("resume_vcpus()"),
+            Self::ItsSaveTables => f.write_str("its_save_tables()"),
+            Self::SavePendingTables => f.write_str("save_pending_tables()"),
+            Self::WaitRingFull => f.write_str("wait_ring_full()"),
+            Self::AckRingFull => f.write_str("ack_ring_full()"),
+            Self::AssertCopyIsWhole => f.write_str("assert_copy_is_whole()"),
+            Self::Spawn(thread) => write!(f, "spawn(thread {thread})"),
+            Self::Join(thread) => write!(f, "join(thread {thread})"),
+            Self::Lock(lock) => write!(f, "lock() of mutex {lock}"),
+            Self::Unlock(lock) => write!(f, "unlock of mutex {lock}"),
+            Self::Signal(signal) => write!(f, "send() on channel {signal}"),
+            Self::WaitSignal(signal) => write!(f, "recv() on channel {signal}"),
+            Self::Yield => f.write_str("a look without waiting"),
+        }
+    }
+}
+
+impl Call {
+    /// Whether it is always answered alike, so that what comes next is known at once.
+    pub(crate) fn is_plain(&self) -> bool {
+        match self {
+            Self::SetUserMemoryRegion(_)
+            | Self::GetDirtyLog(_)
+            | Self::ClearDirtyLog { .. }
+            | Self::ResetDirtyRings
+            | Self::RingNext(_)
+            | Self::ItsSaveTables
+            | Self::SavePendingTables => false,
+            Self::Begin(_)
+            | Self::SendPage(_)
+            | Self::StorePage(_)
+            | Self::KickVcpus
+            | Self::PauseVcpus
+            | Self::ResumeVcpus
+            | Self::WaitRingFull
+            | Self::AckRingFull
+            | Self::AssertCopyIsWhole
+            | Self::Spawn(_)
+            | Self::Join(_)
+            | Self::Lock(_)
+            | Self::Unlock(_)
+            | Self::Signal(_)
+            | Self::WaitSignal(_)
+            | Self::Yield => true,
+        }
+    }
+
+    /// Whether it collects dirty pages, or takes their records away.
+    pub(crate) fn collects(&self) -> bool {
+        matches!(
+            self,
+            Self::GetDirtyLog(_)
+                | Self::ClearDirtyLog { .. }
+                | Self::ResetDirtyRings
+                | Self::RingNext(_)
+        )
+    }
+
+    /// The step that it is in a scenario. Collected pages are to be copied; in the code's program they come with the answer (`answered`).
+    pub(crate) fn step(&self, world: &World, answered: bool) -> Value {
+        let into = if answered { "hand" } else { "pending" };
+        let page = |page: &Page| world.page_name(*page);
+        match self {
+            Self::Begin(thread) => json!({ "step": "wait", "name": begin(*thread) }),
+            Self::SetUserMemoryRegion(region) => json!({
+                "step": "set-user-memory-region",
+                "slot": world.slot_name(region.slot),
+                "flags": region.flags,
+                "guest_phys_addr": region.guest_phys_addr,
+                "memory_size": region.memory_size,
+                "userspace_addr": region.userspace_addr,
+            }),
+            Self::GetDirtyLog(slot) => {
+                json!({ "step": "get-dirty-log", "slot": world.slot_name(*slot), "into": into })
+            }
+            Self::ClearDirtyLog {
+                slot,
+                first_page,
+                num_pages,
+                pages,
+            } => {
+                let mask: Vec<String> = pages
+                    .iter()
+                    .map(|&offset| page(&Page::new(*slot, offset)))
+                    .collect();
+                json!({
+                    "step": "clear-dirty-log",
+                    "slot": world.slot_name(*slot),
+                    "first": first_page,
+                    "pages": num_pages,
+                    "mask": mask,
+                })
+            }
+            Self::ResetDirtyRings => json!({ "step": "reset-rings" }),
+            Self::RingNext(vcpu) => {
+                json!({ "step": "harvest-rings", "vcpu": vcpu, "max": 1, "into": into })
+            }
+            Self::SendPage(it) => json!({ "step": "send", "page": page(it) }),
+            Self::StorePage(it) => json!({ "step": "vmm-write", "page": page(it), "log": "none" }),
+            Self::KickVcpus => json!({ "step": "kick-vcpus" }),
+            Self::PauseVcpus => json!({ "step": "pause-vcpus" }),
+            Self::ResumeVcpus => json!({ "step": "resume-vcpus" }),
+            Self::ItsSaveTables => json!({ "step": "its-save-tables" }),
+            Self::SavePendingTables => json!({ "step": "save-pending-tables" }),
+            Self::WaitRingFull => json!({ "step": "wait-ring-full" }),
+            Self::AckRingFull => json!({ "step": "ack-ring-full" }),
+            Self::AssertCopyIsWhole => json!({ "step": "checkpoint" }),
+            Self::Spawn(thread) => json!({ "step": "signal", "name": begin(*thread) }),
+            Self::Join(thread) => json!({ "step": "join-thread", "thread": thread }),
+            Self::Lock(lock) => json!({ "step": "take-lock", "name": format!("mutex{lock}") }),
+            Self::Unlock(lock) => json!({ "step": "drop-lock", "name": format!("mutex{lock}") }),
+            Self::Signal(signal) => json!({ "step": "signal", "name": channel(*signal) }),
+            Self::WaitSignal(signal) => json!({ "step": "wait", "name": channel(*signal) }),
+            Self::Yield => json!({ "step": "yield" }),
+        }
+    }
+}
+
+/// The signal by which a thread begins.
+fn begin(thread: u8) -> String {
+    format!("begin{thread}")
+}
+
+fn channel(signal: u8) -> String {
+    format!("channel{signal}")
+}
+
+/// What there is to know of the machine for who calls it.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) page_bytes: u64,
+    pub(crate) vcpus: u8,
+    pub(crate) has_ring: bool,
+}
+
+/// A memslot of the machine.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) region: UserspaceMemoryRegion,
+    name: String,
+    pub(crate) npages: u32,
+    host: HostPage,
+}
+
+impl World {
+    pub(crate) fn of(scenario: &Scenario) -> Self {
+        let machine = &scenario.machine;
+        let page_bytes = machine.constants.page_bytes;
+        let slots = machine.slots.iter().map(|slot| Slot {
+            region: UserspaceMemoryRegion {
+                slot: slot.number(),
+                flags: 0,
+                guest_phys_addr: slot.places[0] * page_bytes,
+                memory_size: u64::from(slot.npages) * page_bytes,
+                userspace_addr: slot.hva,
+            },
+            name: slot.name.clone(),
+            npages: slot.npages,
+            host: slot.host,
+        });
+        Self {
+            slots: slots.collect(),
+            page_bytes,
+            vcpus: machine.vcpus.len() as u8,
+            has_ring: scenario.ring_entries() != 0,
+        }
+    }
+
+    pub(crate) fn slot(&self, number: u32) -> Option<&Slot> {
+        self.slots.iter().find(|slot| slot.region.slot == number)
+    }
+
+    fn slot_name(&self, number: u32) -> &str {
+        self.slot(number).map_or("", |slot| &slot.name)
+    }
+
+    fn page_name(&self, page: Page) -> String {
+        format!("{}:{}", self.slot_name(page.slot), page.offset)
+    }
+
+    /// The page of a memslot that a host page is.
+    pub(crate) fn page(&self, host: HostPage) -> Option<Page> {
+        let slot = self
+            .slots
+            .iter()
+            .find(|slot| (slot.host..slot.host + slot.npages).contains(&host))?;
+        Some(Page::new(slot.region.slot, u64::from(host - slot.host)))
+    }
+}

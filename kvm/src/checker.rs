@@ -1,0 +1,825 @@
+//! Running code under schedules: all of them, those of seeds, or the one of a trace.
+
+use std::fmt;
+use std::ops::Range;
+use std::panic::Location;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dirtysim_check::code::{way_through, with_goings_on, without_goings_on};
+use dirtysim_check::run::{Outcome as Ran, Schedules, run_code};
+use dirtysim_check::scenario::Scenario;
+use dirtysim_check::scheduler::Scheduler;
+use dirtysim_check::search::{self, Coverage, Limit, Verdict};
+use dirtysim_check::shrink::{Budget, shrink};
+use dirtysim_check::sometimes::Sometimes;
+use dirtysim_evidence::explain::Story;
+use dirtysim_evidence::replay::steps;
+use dirtysim_evidence::trace::TraceReader;
+use dirtysim_model::oracle::Invariant;
+use dirtysim_model::transition::Step;
+
+use crate::failure::{Failure, FailureKind, Found};
+use crate::machine::Machine;
+use crate::session::{Code, End, TOO_MANY_THREADS};
+use crate::tree::{Tree, Trouble};
+use crate::vm::Vm;
+
+/// The claims by which code is judged. Those on the way (`stale_page_is_accounted_for`, `unrecorded_page_is_armed`) speak of what a program
+/// will still do, which of code nobody knows.
+const CLAIMS: [Invariant; 8] = [
+    Invariant::NoDirtyPageLost,
+    Invariant::RingNeverOverflows,
+    Invariant::DirtyGfnFollowsLifecycle,
+    Invariant::ResetCountEqualsHarvested,
+    Invariant::TlbIsFlushedOnReturn,
+    Invariant::BitmapEndsAtNpages,
+    Invariant::NothingCrashes,
+    Invariant::MigrationMakesProgress,
+];
+
+/// Seeds that `check` tries before it searches: most bugs are found by these, at once.
+const FIRST_SEEDS: u64 = 256;
+/// Calls that a thread may make in one run before it is taken to go round for ever.
+const MOST_CALLS: u32 = 5_000;
+/// The same in a search, where every history has a number.
+const MOST_CALLS_OF_A_SEARCH: u32 = 500;
+/// Threads of the code, at most.
+const MOST_THREADS: u8 = 3;
+/// What making a schedule short may cost.
+const SHRINK_BUDGET: Budget = Budget {
+    attempts: 20_000,
+    states: 200_000,
+    bytes: 1 << 28,
+};
+const SHRINK_TIME: Duration = Duration::from_secs(2);
+
+/// What code under test may return: nothing, or a result whose error counts as a failure.
+pub trait Outcome {
+    /// The error in words, if there is one.
+    #[doc(hidden)]
+    fn into_words(self) -> Result<(), String>;
+}
+
+impl Outcome for () {
+    fn into_words(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<E: fmt::Debug> Outcome for Result<(), E> {
+    fn into_words(self) -> Result<(), String> {
+        self.map_err(|error| format!("{error:?}"))
+    }
+}
+
+/// What was seen of code that did not fail.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Report {
+    /// The name of the test, or of the machine.
+    pub name: String,
+    /// Whether every schedule was covered; else those that the other numbers say.
+    pub exhaustive: bool,
+    /// Distinct states of machine and code that were searched; 0: none.
+    pub states: u64,
+    /// Transitions between them.
+    pub transitions: u64,
+    /// Schedules of seeds.
+    pub schedules: u64,
+    /// Histories of calls and answers that the code has had.
+    pub histories: u64,
+    /// How often the code was run from its begin.
+    pub runs: u64,
+    /// Threads of the code.
+    pub threads: u8,
+    /// Why not every schedule was covered, where that was asked for.
+    pub note: Option<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.name)?;
+        if self.exhaustive {
+            write!(
+                f,
+                "holds under every schedule: {} states, {} transitions",
+                self.states, self.transitions
+            )?;
+        } else {
+            if let Some(note) = &self.note {
+                write!(f, "{note}; ")?;
+            }
+            write!(f, "nothing broke in {} schedules", self.schedules)?;
+        }
+        write!(
+            f,
+            "; the code was run {} times for {} histories",
+            self.runs, self.histories
+        )?;
+        if self.threads > 1 {
+            write!(f, " of the order of its {} threads", self.threads)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs code against a machine, with limits of one's own; [`check`] and [`run`] are this with the usual ones.
+///
+/// ```
+/// use dirtysim_kvm::{Arch, Checker, FailureKind, Machine, Vm};
+///
+/// let machine = Machine::new(Arch::X86).slot(0, 1);
+/// let failure = Checker::new(machine)
+///     .run(|vm: Vm| {
+///         let region = vm.memory_region(0);
+///         vm.set_user_memory_region(region.log_dirty_pages()).unwrap();
+///         vm.send_all_pages();
+///         // Nobody asked for what was stored meanwhile.
+///         vm.pause_vcpus();
+///         vm.assert_copy_is_whole();
+///     })
+///     .unwrap_err();
+/// assert_eq!(*failure.kind(), FailureKind::Broken { claim: "no_dirty_page_lost" });
+/// assert_eq!(failure.pages(), ["slot0:0"]);
+/// println!("{failure}");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Checker {
+    machine: Machine,
+    name: String,
+    seeds: Range<u64>,
+    max_time: Duration,
+    max_states: Option<u64>,
+    max_memory_bytes: u64,
+    max_calls: Option<u32>,
+    patience: Duration,
+    traces: Option<PathBuf>,
+}
+
+impl Checker {
+    /// For a machine: seeds 0 to 10,000, and for a search 60 seconds and 1 GiB. No trace is kept.
+    #[must_use]
+    pub fn new(machine: Machine) -> Self {
+        Self {
+            machine,
+            name: test_name().unwrap_or_else(|| "code-under-test".to_owned()),
+            seeds: 0..10_000,
+            max_time: Duration::from_secs(60),
+            max_states: None,
+            max_memory_bytes: 1 << 30,
+            max_calls: None,
+            patience: Duration::from_secs(10),
+            traces: None,
+        }
+    }
+
+    /// The name in what is told, in place of the test's.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = plain_name(name);
+        self
+    }
+
+    /// The seeds that are tried, the end excluded.
+    #[must_use]
+    pub fn seeds(mut self, seeds: Range<u64>) -> Self {
+        self.seeds = seeds;
+        self
+    }
+
+    /// The time after which a search is given up, or seeds are.
+    #[must_use]
+    pub fn max_time(mut self, time: Duration) -> Self {
+        self.max_time = time;
+        self
+    }
+
+    /// The states after which a search is given up.
+    #[must_use]
+    pub fn max_states(mut self, states: u64) -> Self {
+        self.max_states = Some(states);
+        self
+    }
+
+    /// The bytes after which a search is given up.
+    #[must_use]
+    pub fn max_memory_bytes(mut self, bytes: u64) -> Self {
+        self.max_memory_bytes = bytes;
+        self
+    }
+
+    /// The calls of one run after which the code is taken to go round for ever: 5,000, and in a search 500.
+    #[must_use]
+    pub fn max_calls(mut self, calls: u32) -> Self {
+        self.max_calls = Some(calls);
+        self
+    }
+
+    /// How long the code may go on without a call: 10 seconds.
+    #[must_use]
+    pub fn patience(mut self, time: Duration) -> Self {
+        self.patience = time;
+        self
+    }
+
+    /// Keeps the trace of a failure in this folder, by the name of the test, and tries what is kept there first.
+    #[must_use]
+    pub fn keep_traces_in(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.traces = Some(folder.into());
+        self
+    }
+
+    /// Runs code under every schedule. Where a limit comes first, under those of the seeds, and the report says so.
+    ///
+    /// # Errors
+    /// What went wrong under some schedule, or with the code or machine as such.
+    pub fn check<R: Outcome + 'static>(
+        &self,
+        code: impl Fn(Vm) -> R + Send + Sync + 'static,
+    ) -> Result<Report, Box<Failure>> {
+        self.drive(code, |work| {
+            let first = self.seeds.start..self.seeds.end.min(self.seeds.start + FIRST_SEEDS);
+            work.seeds(first)?;
+            work.search()
+        })
+    }
+
+    /// Runs code under the schedules of the seeds, by a mix of schedulers.
+    ///
+    /// # Errors
+    /// As [`Checker::check`].
+    pub fn run<R: Outcome + 'static>(
+        &self,
+        code: impl Fn(Vm) -> R + Send + Sync + 'static,
+    ) -> Result<Report, Box<Failure>> {
+        self.drive(code, |work| work.seeds(self.seeds.clone()))
+    }
+
+    /// Runs code under the schedule of a trace: its steps where they are possible, in their order; then any. So a trace is good for
+    /// code that has changed since.
+    ///
+    /// # Errors
+    /// As [`Checker::check`]; and a trace that is none.
+    pub fn replay<R: Outcome + 'static>(
+        &self,
+        trace: impl AsRef<Path>,
+        code: impl Fn(Vm) -> R + Send + Sync + 'static,
+    ) -> Result<Report, Box<Failure>> {
+        let like = self.read(trace.as_ref())?;
+        self.drive(code, |work| work.like(&like, trace.as_ref()))
+    }
+
+    /// The steps of a trace.
+    fn read(&self, trace: &Path) -> Result<Vec<Step>, Box<Failure>> {
+        let file = trace.display().to_string();
+        let wrong = |what: String| Failure::of(FailureKind::Trace { what }, &self.name);
+        let reader = TraceReader::open(trace).map_err(|error| wrong(error.to_string()))?;
+        let scenario = steps::scenario_of(reader.header(), &file);
+        let scenario = scenario.map_err(|error| wrong(error.to_string()))?;
+        let mut taken = Vec::new();
+        steps::replay(reader, &file, scenario, |step| taken.push(step))
+            .map_err(|error| wrong(error.to_string()))?;
+        Ok(taken)
+    }
+
+    fn kept(&self) -> Option<PathBuf> {
+        let folder = self.traces.as_ref()?;
+        Some(folder.join(format!("{}.jsonl", self.name)))
+    }
+
+    fn drive<R: Outcome + 'static>(
+        &self,
+        code: impl Fn(Vm) -> R + Send + Sync + 'static,
+        how: impl Fn(&mut Work<'_>) -> Result<Report, Box<Failure>>,
+    ) -> Result<Report, Box<Failure>> {
+        let code: Code = Arc::new(move |vm| code(vm).into_words());
+        let mut threads = 1;
+        loop {
+            let mut work = Work::new(self, code.clone(), threads)?;
+            let kept = self.kept().filter(|kept| kept.exists());
+            let first = match kept {
+                // What cannot be read any more is no reason not to test.
+                Some(kept) => match self.read(&kept) {
+                    Ok(like) => work.like(&like, &kept).map(|_| ()),
+                    Err(failure) => {
+                        println!("{}: {}", self.name, failure.kind());
+                        Ok(())
+                    }
+                },
+                None => Ok(()),
+            };
+            let done = first.and_then(|()| how(&mut work));
+            match done {
+                Err(failure) if wants_more_threads(&failure) && threads < MOST_THREADS => {
+                    threads += 1;
+                }
+                Err(failure) if wants_more_threads(&failure) => {
+                    let what = format!("more than {MOST_THREADS} threads");
+                    let place = match failure.kind {
+                        FailureKind::Mistake { place, .. } => place,
+                        _ => String::new(),
+                    };
+                    return Err(Failure::of(
+                        FailureKind::Mistake { what, place },
+                        &self.name,
+                    ));
+                }
+                Err(mut failure) => {
+                    if let Some(kept) = self.kept().filter(|_| failure.found.is_some()) {
+                        let written = failure.write_trace(&kept);
+                        failure.trace = Some(match written {
+                            Ok(()) => Ok(kept),
+                            Err(error) => Err(format!("{}: {error}", kept.display())),
+                        });
+                    }
+                    return Err(failure);
+                }
+                Ok(report) => return Ok(report),
+            }
+        }
+    }
+}
+
+fn wants_more_threads(failure: &Failure) -> bool {
+    matches!(&failure.kind, FailureKind::Mistake { what, .. } if what == TOO_MANY_THREADS)
+}
+
+/// Code in work: what is known of it, and what was covered.
+struct Work<'a> {
+    checker: &'a Checker,
+    tree: Tree,
+    /// The machine with the code as far as it is known.
+    scenario: Scenario,
+    begin: Instant,
+    threads: u8,
+    schedules: u64,
+    claims: Vec<&'static str>,
+}
+
+impl<'a> Work<'a> {
+    fn new(checker: &'a Checker, code: Code, threads: u8) -> Result<Self, Box<Failure>> {
+        let claims: Vec<&str> = CLAIMS.iter().map(|claim| claim.name()).collect();
+        let most_calls = checker.max_calls.unwrap_or(MOST_CALLS);
+        let machine = &checker.machine;
+        let made = Tree::new(
+            machine,
+            &checker.name,
+            &claims,
+            code,
+            threads,
+            most_calls,
+            checker.patience,
+        );
+        let (tree, scenario) = made.map_err(|error| {
+            let what = error.to_string();
+            Failure::of(FailureKind::Machine { what }, &checker.name)
+        })?;
+        Ok(Self {
+            checker,
+            tree,
+            scenario,
+            begin: Instant::now(),
+            threads,
+            schedules: 0,
+            claims,
+        })
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            name: self.checker.name.clone(),
+            exhaustive: false,
+            states: 0,
+            transitions: 0,
+            schedules: self.schedules,
+            histories: self.tree.histories() as u64,
+            runs: self.tree.runs,
+            threads: self.threads,
+            note: None,
+        }
+    }
+
+    fn fail<T>(&self, kind: FailureKind) -> Result<T, Box<Failure>> {
+        Err(Failure::of(kind, &self.checker.name))
+    }
+
+    fn trouble<T>(&self, trouble: Trouble) -> Result<T, Box<Failure>> {
+        self.fail(match trouble {
+            Trouble::NotDeterministic(first, again) => FailureKind::NotDeterministic { first, again },
+            Trouble::Mistake(what, place) => FailureKind::Mistake { what, place },
+            Trouble::Silent(after) => FailureKind::Silent { after },
+            Trouble::Endless(round, calls) => FailureKind::Endless { round, calls },
+            // Whoever counts on what is taken begins anew.
+            Trouble::TooMany | Trouble::News => FailureKind::Mistake {
+                what: "the code has more histories of answers than there is room for: make the machine smaller".to_owned(),
+                place: String::new(),
+            },
+        })
+    }
+
+    fn time_left(&self) -> Duration {
+        self.checker.max_time.saturating_sub(self.begin.elapsed())
+    }
+
+    fn take(&mut self, schedules: &Schedules) -> Ran {
+        let begin = self.begin;
+        let most = self.checker.max_time;
+        self.tree.counts_on_it = false;
+        loop {
+            let (ran, machine) = run_code(
+                &self.scenario,
+                schedules,
+                &|_| begin.elapsed() < most,
+                &mut self.tree,
+            );
+            self.scenario.machine = machine;
+            if !self.heard_news() {
+                return ran;
+            }
+        }
+    }
+
+    /// Whether the code did what it was taken not to do, so that it has to be begun anew.
+    fn heard_news(&mut self) -> bool {
+        self.tree.tell(&mut self.scenario.machine);
+        let heard = self.tree.trouble == Some(Trouble::News);
+        if heard {
+            self.tree.trouble = None;
+        }
+        heard
+    }
+
+    /// The schedules of seeds.
+    fn seeds(&mut self, seeds: Range<u64>) -> Result<Report, Box<Failure>> {
+        self.tree.most_calls = self.checker.max_calls.unwrap_or(MOST_CALLS);
+        let ran = self.take(&Schedules::Seeds(Scheduler::Mix, seeds));
+        if let Some(failure) = &ran.failure {
+            let seed = failure.seed;
+            let found_by = format!("{}, seed {seed}", Scheduler::Mix.of(seed));
+            return self.found(failure.invariant, &failure.steps, found_by, true);
+        }
+        self.finish(ran)
+    }
+
+    /// The schedule that is like a trace's.
+    fn like(&mut self, like: &[Step], trace: &Path) -> Result<Report, Box<Failure>> {
+        let ran = self.take(&Schedules::Like(like.to_vec()));
+        if let Some(failure) = &ran.failure {
+            let found_by = format!("the trace {}", trace.display());
+            return self.found(failure.invariant, &failure.steps, found_by, false);
+        }
+        self.finish(ran)
+    }
+
+    fn finish(&mut self, ran: Ran) -> Result<Report, Box<Failure>> {
+        self.schedules += ran.schedules;
+        if let Some(trouble) = self.tree.trouble.take() {
+            return self.trouble(trouble);
+        }
+        if ran.cut > 0 {
+            return self.fail(FailureKind::TooLong);
+        }
+        if ran.schedules > 0 && !ran.seen.has(Sometimes::EndReached) {
+            return self.fail(FailureKind::ClaimsNothing);
+        }
+        Ok(self.report())
+    }
+
+    /// Every schedule; where a limit comes first, those of the seeds.
+    fn search(&mut self) -> Result<Report, Box<Failure>> {
+        self.tree.most_calls = self.checker.max_calls.unwrap_or(MOST_CALLS_OF_A_SEARCH);
+        let options = search::Options {
+            max_states: self.checker.max_states,
+            max_memory_bytes: Some(self.checker.max_memory_bytes),
+            max_time: Some(self.time_left()),
+            ..search::Options::default()
+        };
+        self.tree.counts_on_it = true;
+        let report = loop {
+            self.tree.tell(&mut self.scenario.machine);
+            let searched = search::check_code(&self.scenario, &options, &|_| true, &mut self.tree);
+            let (report, machine) = match searched {
+                Ok(searched) => searched,
+                Err(error) => return self.seeds_instead(&error.to_string()),
+            };
+            self.scenario.machine = machine;
+            if !self.heard_news() {
+                break report;
+            }
+        };
+        if let Some(violation) = &report.violation {
+            return match &violation.steps {
+                Some(steps) => self.found(violation.invariant, steps, "check".to_owned(), true),
+                // A limit came before the schedule was known.
+                None => {
+                    self.seeds_instead("a claim breaks, and a limit came before it was known how")
+                }
+            };
+        }
+        let trouble = self.tree.trouble.take();
+        match (report.coverage, trouble) {
+            (Coverage::Exhausted, _) if report.verdict == Verdict::Inconclusive => {
+                self.fail(FailureKind::ClaimsNothing)
+            }
+            (Coverage::Exhausted | Coverage::Proved, _) => Ok(Report {
+                exhaustive: true,
+                states: report.states,
+                transitions: report.transitions,
+                ..self.report()
+            }),
+            (Coverage::Truncated(_), Some(Trouble::TooMany)) => self.seeds_instead(
+                "the search is not whole: the code has more than 65,000 histories of answers",
+            ),
+            (Coverage::Truncated(_), Some(Trouble::Endless(round, calls))) => {
+                let round = round.join(", ");
+                self.seeds_instead(&format!("the search is not whole: after {calls} calls the code may still go round ({round})"))
+            }
+            (Coverage::Truncated(_), Some(trouble)) => self.trouble(trouble),
+            (Coverage::Truncated(limit), None) => {
+                let states = report.states;
+                let limit = match limit {
+                    Limit::States => "of states",
+                    Limit::Memory => "of memory",
+                    Limit::Time => "of time",
+                    Limit::Interrupt | Limit::Code => "",
+                };
+                self.seeds_instead(&format!(
+                    "the search is not whole: its limit {limit} came at {states} states"
+                ))
+            }
+        }
+    }
+
+    fn seeds_instead(&mut self, why: &str) -> Result<Report, Box<Failure>> {
+        // They have as much time again.
+        self.begin = Instant::now();
+        let report = self.seeds(self.checker.seeds.clone())?;
+        Ok(Report {
+            note: Some(why.to_owned()),
+            ..report
+        })
+    }
+
+    /// A schedule that breaks a claim, made short and told.
+    fn found<T>(
+        &mut self,
+        invariant: Invariant,
+        found: &[Step],
+        found_by: String,
+        shorten: bool,
+    ) -> Result<T, Box<Failure>> {
+        let mut steps = found.to_vec();
+        if shorten {
+            let begin = Instant::now();
+            let whole = with_goings_on(&self.scenario, &steps);
+            let mut patience = |_| begin.elapsed() < SHRINK_TIME;
+            let shrunk = shrink(
+                &self.scenario,
+                &whole,
+                invariant,
+                SHRINK_BUDGET,
+                &mut patience,
+            );
+            if let Some(shrunk) = shrunk {
+                steps = without_goings_on(&self.scenario, &shrunk.steps);
+            }
+        }
+        let way = way_through(&self.scenario, &steps);
+        let kind = match self.tree.bad_end(&way) {
+            Some(End::Panicked(message, place)) => FailureKind::Panicked { message, place },
+            Some(End::Failed(error)) => FailureKind::ReturnedError { error },
+            Some(End::Done) | None => FailureKind::Broken {
+                claim: invariant.name(),
+            },
+        };
+        let name = &self.checker.name;
+        let threads = self.tree.steps(&way);
+        let machine = &self.checker.machine;
+        let scenario = machine
+            .scenario(name, &self.claims, &threads)
+            .map_err(|error| {
+                let what = format!(
+                    "a schedule breaks {}, and cannot be told: {error}",
+                    invariant.name()
+                );
+                Failure::of(FailureKind::Trace { what }, name)
+            })?;
+        let kept = self.checker.kept();
+        let reproduce = match kept {
+            Some(kept) => {
+                let test = test_path().unwrap_or_default();
+                format!("DIRTYSIM_TRACE={} cargo test {test}", kept.display())
+            }
+            None => "Failure::write_trace keeps it, Checker::replay runs it".to_owned(),
+        };
+        let story = Story::new(&scenario, &steps, Some(invariant), reproduce).map_err(|error| {
+            let what = format!(
+                "a schedule breaks {}, and cannot be told: {error}",
+                invariant.name()
+            );
+            Failure::of(FailureKind::Trace { what }, name)
+        })?;
+        let mut failure = Failure::of(kind, name);
+        failure.found = Some(Box::new(Found {
+            scenario,
+            steps,
+            invariant,
+            found_by,
+            story,
+        }));
+        Err(failure)
+    }
+}
+
+/// Runs code under every schedule of the machine, within the bounds of its guest. Where a limit comes first, under 10,000
+/// schedules of seeds, and a line says so.
+///
+/// `DIRTYSIM_SEEDS=50000` or `DIRTYSIM_SEEDS=0..50000` sets the seeds, `DIRTYSIM_MAX_TIME=300` the seconds that a search, or the seeds, may
+/// take, `DIRTYSIM_TRACE=…` replays that trace alone, in the test whose it is.
+///
+/// # Panics
+/// With the story of the schedule under which the code fails. Its trace is kept in `dirtysim-traces/` beside the package's
+/// `Cargo.toml`, by the name of the test, and tried first next time.
+///
+/// ```
+/// use dirtysim_kvm::{Arch, Machine, Vm, check};
+///
+/// let machine = Machine::new(Arch::X86).slot(0, 1).stores(1);
+/// check(machine, |vm: Vm| {
+///     let region = vm.memory_region(0);
+///     vm.set_user_memory_region(region.log_dirty_pages())?;
+///     vm.send_all_pages();
+///     vm.pause_vcpus();
+///     let bitmap = vm.get_dirty_log(0, region.memory_size as usize)?;
+///     if bitmap[0] & 1 != 0 {
+///         vm.send_page(0, 0);
+///     }
+///     vm.assert_copy_is_whole();
+///     Ok::<(), dirtysim_kvm::Errno>(())
+/// });
+/// ```
+#[track_caller]
+pub fn check<R: Outcome + 'static>(
+    machine: Machine,
+    code: impl Fn(Vm) -> R + Send + Sync + 'static,
+) {
+    let checker = from_environment(machine, Location::caller());
+    conclude(match trace_of(&checker) {
+        Some(trace) => checker.replay(trace, code),
+        None => checker.check(code),
+    });
+}
+
+/// Runs code under the schedules of seeds, by a mix of schedulers. The environment is as for [`check`].
+///
+/// # Panics
+/// As [`check`].
+///
+/// ```
+/// use dirtysim_kvm::{Arch, Machine, Vm, run};
+///
+/// let machine = Machine::new(Arch::Arm64).slot(0, 2).ring(4).stores(2);
+/// run(machine, 0..100, |vm: Vm| {
+///     let region = vm.memory_region(0).log_dirty_pages();
+///     vm.set_user_memory_region(region).unwrap();
+///     vm.send_all_pages();
+///     vm.pause_vcpus();
+///     for (slot, offset) in vm.vcpu(0).dirty_log_ring_iter().unwrap() {
+///         vm.send_page(slot, offset);
+///     }
+///     vm.assert_copy_is_whole();
+/// });
+/// ```
+#[track_caller]
+pub fn run<R: Outcome + 'static>(
+    machine: Machine,
+    seeds: Range<u64>,
+    code: impl Fn(Vm) -> R + Send + Sync + 'static,
+) {
+    let mut checker = from_environment(machine, Location::caller());
+    if std::env::var_os("DIRTYSIM_SEEDS").is_none() {
+        checker.seeds = seeds;
+    }
+    conclude(match trace_of(&checker) {
+        Some(trace) => checker.replay(trace, code),
+        None => checker.run(code),
+    });
+}
+
+/// Runs code under the schedule of a trace that a failure left.
+///
+/// # Panics
+/// As [`check`]; and where the trace cannot be read.
+#[track_caller]
+pub fn replay<R: Outcome + 'static>(
+    machine: Machine,
+    trace: impl AsRef<Path>,
+    code: impl Fn(Vm) -> R + Send + Sync + 'static,
+) {
+    let mut checker = from_environment(machine, Location::caller());
+    checker.traces = None;
+    conclude(checker.replay(trace, code));
+}
+
+#[track_caller]
+fn conclude(done: Result<Report, Box<Failure>>) {
+    match done {
+        Ok(report) => println!("{report}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+fn from_environment(machine: Machine, place: &Location<'_>) -> Checker {
+    let mut checker = Checker::new(machine);
+    if test_name().is_none() {
+        let file = Path::new(place.file()).file_stem().unwrap_or_default();
+        checker = checker.name(&file.to_string_lossy());
+    }
+    if let Ok(seeds) = std::env::var("DIRTYSIM_SEEDS") {
+        checker.seeds = read_seeds(&seeds).unwrap_or_else(|| {
+            panic!("DIRTYSIM_SEEDS={seeds}: write a number, or a range as 0..50000")
+        });
+    }
+    if let Ok(time) = std::env::var("DIRTYSIM_MAX_TIME") {
+        checker.max_time = read_time(&time)
+            .unwrap_or_else(|| panic!("DIRTYSIM_MAX_TIME={time}: write seconds, as 300"));
+    }
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    checker.traces = Some(package.unwrap_or_default().join("dirtysim-traces"));
+    checker
+}
+
+/// The trace that the environment names, if it is this test's.
+fn trace_of(checker: &Checker) -> Option<PathBuf> {
+    let trace = PathBuf::from(std::env::var_os("DIRTYSIM_TRACE")?);
+    match TraceReader::open(&trace) {
+        Ok(reader) if reader.header().title.as_deref() != Some(&checker.name) => None,
+        // Replaying says what is wrong with it.
+        Ok(_) | Err(_) => Some(trace),
+    }
+}
+
+fn read_seeds(text: &str) -> Option<Range<u64>> {
+    match text.split_once("..") {
+        Some((from, to)) => Some(from.trim().parse().ok()?..to.trim().parse().ok()?),
+        None => Some(0..text.trim().parse().ok()?),
+    }
+}
+
+fn read_time(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.trim().trim_end_matches('s').parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// The path of the test that runs, as `cargo test` takes it.
+fn test_path() -> Option<String> {
+    let name = std::thread::current().name()?.to_owned();
+    (name != "main").then_some(name)
+}
+
+/// The same as a name of files.
+fn test_name() -> Option<String> {
+    Some(plain_name(&test_path()?))
+}
+
+/// Letters, digits, - and _ alone, 100 at most.
+fn plain_name(name: &str) -> String {
+    let plain = name.replace("::", "-");
+    let right = |c: char| {
+        if c.is_ascii_alphanumeric() || "-_".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    let plain: String = plain.chars().map(right).take(100).collect();
+    if plain.is_empty() {
+        "code-under-test".to_owned()
+    } else {
+        plain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_and_times_are_read_as_they_are_written() {
+        assert_eq!(read_seeds("500"), Some(0..500));
+        assert_eq!(read_seeds("7..9"), Some(7..9));
+        assert_eq!(read_seeds("many"), None);
+        assert_eq!(read_time("1.5"), Some(Duration::from_millis(1500)));
+        assert_eq!(read_time("30s"), Some(Duration::from_secs(30)));
+        assert_eq!(read_time("-1"), None);
+    }
+
+    #[test]
+    fn a_name_is_one_of_a_scenario() {
+        assert_eq!(plain_name("module::my test"), "module-my-test");
+        assert_eq!(plain_name(""), "code-under-test");
+        assert_eq!(plain_name(&"x".repeat(200)).len(), 100);
+    }
+}

@@ -1,0 +1,341 @@
+//! One run of the code under test: its threads, of which one at a time goes on, from an answer to its next call.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe, Location};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::call::{Asked, Call, Reply, World, at};
+use crate::vm::Vm;
+
+/// The code under test, with what it returns told in words.
+pub(crate) type Code = Arc<dyn Fn(Vm) -> Result<(), String> + Send + Sync>;
+
+/// How long it may take to unwind.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Signals that threads have between each other, those by which they begin included.
+pub(crate) const MOST_SIGNALS: u8 = 8;
+/// Mutexes.
+pub(crate) const MOST_LOCKS: u8 = 8;
+
+/// How a thread of the code came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It returned.
+    Done,
+    /// It returned an error.
+    Failed(String),
+    /// It panicked: with what, and where.
+    Panicked(String, String),
+}
+
+/// What a thread came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    Asked(Asked),
+    Ended(End),
+    /// It has used what there is in a way that it cannot be used: what, and where.
+    Mistake(String, String),
+    /// It has gone on too long without a call.
+    Silent,
+}
+
+/// Unwinds a thread whose run is over.
+struct Over;
+
+/// Unwinds a thread that has made a mistake.
+struct Mistake(String, String);
+
+/// A thread's place.
+#[derive(Default)]
+struct Seat {
+    event: Option<Event>,
+    reply: Option<Reply>,
+}
+
+#[derive(Default)]
+struct Board {
+    seats: Vec<Seat>,
+    over: bool,
+    locks: u8,
+    signals: u8,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+/// One run.
+pub(crate) struct Session {
+    board: Mutex<Board>,
+    changed: Condvar,
+    pub(crate) world: Arc<World>,
+    most_threads: u8,
+    /// How long code may go on without a call.
+    patience: Duration,
+}
+
+thread_local! {
+    /// The session and seat of a thread of the code.
+    static SEAT: RefCell<Option<(Arc<Session>, u8)>> = const { RefCell::new(None) };
+    /// What such a thread panicked with last, and where.
+    static PANIC: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
+}
+
+/// Panics of the code under test belong to a verdict, which tells them; others are printed as before.
+fn keep_panics_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if SEAT.with_borrow(Option::is_none) {
+                return before(info);
+            }
+            let place = info.location().map_or_else(String::new, at);
+            PANIC.set(Some((message(info.payload()), place)));
+        }));
+    });
+}
+
+/// What a panic says.
+fn message(payload: &dyn Any) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without words".to_owned()
+    }
+}
+
+impl Session {
+    /// A run in which no thread has gone on yet.
+    pub(crate) fn begin(
+        world: Arc<World>,
+        code: Code,
+        most_threads: u8,
+        patience: Duration,
+    ) -> Arc<Self> {
+        keep_panics_quiet();
+        let session = Arc::new(Self {
+            board: Mutex::new(Board {
+                seats: vec![Seat::default()],
+                ..Board::default()
+            }),
+            changed: Condvar::new(),
+            world,
+            most_threads,
+            patience,
+        });
+        let vm = Vm::new(session.clone());
+        session.seat(0, Location::caller(), move || code(vm));
+        session
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        // Nobody panics while he holds it.
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the thread of a seat, which waits for its begin.
+    fn seat(
+        self: &Arc<Self>,
+        seat: u8,
+        place: &'static Location<'static>,
+        run: impl FnOnce() -> Result<(), String> + Send + 'static,
+    ) {
+        let session = self.clone();
+        let name = thread::current().name().unwrap_or("code").to_owned();
+        let body = move || {
+            SEAT.set(Some((session.clone(), seat)));
+            let ended = panic::catch_unwind(AssertUnwindSafe(|| {
+                session.ask(seat, Call::Begin(seat), place);
+                run()
+            }));
+            let event = match ended {
+                Ok(Ok(())) => Event::Ended(End::Done),
+                Ok(Err(error)) => Event::Ended(End::Failed(error)),
+                Err(payload) => match payload.downcast::<Mistake>() {
+                    Ok(mistake) => Event::Mistake(mistake.0, mistake.1),
+                    Err(payload) if payload.is::<Over>() => Event::Ended(End::Done),
+                    Err(payload) => {
+                        let (said, place) = PANIC.take().unwrap_or_default();
+                        let said = if said.is_empty() {
+                            message(&*payload)
+                        } else {
+                            said
+                        };
+                        Event::Ended(End::Panicked(said, place))
+                    }
+                },
+            };
+            SEAT.set(None);
+            let mut board = session.board();
+            board.seats[usize::from(seat)].event = Some(event);
+            session.changed.notify_all();
+        };
+        let thread = thread::Builder::new().name(name).spawn(body);
+        let thread = thread.expect("the system has a thread for the code under test");
+        self.board().threads.push(thread);
+    }
+
+    /// A thread of the code makes a call, and waits for its answer.
+    fn ask(&self, seat: u8, call: Call, place: &'static Location<'static>) -> Reply {
+        // What runs while a panic unwinds is not told any more.
+        if thread::panicking() {
+            return Reply::PLAIN;
+        }
+        let mut board = self.board();
+        if !board.over {
+            board.seats[usize::from(seat)].event = Some(Event::Asked(Asked { call, place }));
+            self.changed.notify_all();
+        }
+        loop {
+            if board.over {
+                drop(board);
+                panic::resume_unwind(Box::new(Over));
+            }
+            if let Some(reply) = board.seats[usize::from(seat)].reply.take() {
+                return reply;
+            }
+            let waited = self.changed.wait(board);
+            board = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The same, of the thread that runs.
+    pub(crate) fn call(&self, call: Call, place: &'static Location<'static>) -> Reply {
+        let seat = self.this_seat(place);
+        self.ask(seat, call, place)
+    }
+
+    /// The same, where something is dropped: while a run unwinds nothing is asked any more.
+    pub(crate) fn call_in_drop(&self, call: Call, place: &'static Location<'static>) {
+        if !thread::panicking() && !self.board().over {
+            self.call(call, place);
+        }
+    }
+
+    fn this_seat(&self, place: &'static Location<'static>) -> u8 {
+        let seat = SEAT.with_borrow(|seat| {
+            let (session, seat) = seat.as_ref()?;
+            std::ptr::eq(&raw const **session, self).then_some(*seat)
+        });
+        match seat {
+            Some(seat) => seat,
+            None => panic!(
+                "a call on the simulated KVM at {} from a thread that is none of this run's: start threads with `vm.spawn`, and keep no `Vm` beyond the run that it was given to",
+                at(place)
+            ),
+        }
+    }
+
+    /// Ends a thread of the code that uses what there is as it cannot be used.
+    pub(crate) fn mistake(&self, what: String, place: &'static Location<'static>) -> ! {
+        panic::resume_unwind(Box::new(Mistake(what, at(place))))
+    }
+
+    /// A thread of the code starts another one; its number.
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        place: &'static Location<'static>,
+        run: impl FnOnce() -> Result<(), String> + Send + 'static,
+    ) -> u8 {
+        let seat = {
+            let mut board = self.board();
+            if board.over {
+                drop(board);
+                panic::resume_unwind(Box::new(Over));
+            }
+            let seat = board.seats.len() as u8;
+            if seat >= self.most_threads {
+                drop(board);
+                self.mistake(TOO_MANY_THREADS.to_owned(), place);
+            }
+            board.seats.push(Seat::default());
+            seat
+        };
+        self.seat(seat, place, run);
+        self.call(Call::Spawn(seat), place);
+        seat
+    }
+
+    /// The number of a new mutex.
+    pub(crate) fn new_lock(&self, place: &'static Location<'static>) -> u8 {
+        let mut board = self.board();
+        let lock = board.locks;
+        if lock == MOST_LOCKS {
+            drop(board);
+            self.mistake(format!("more than {MOST_LOCKS} mutexes"), place);
+        }
+        board.locks += 1;
+        lock
+    }
+
+    /// The number of a new channel.
+    pub(crate) fn new_signal(&self, place: &'static Location<'static>) -> u8 {
+        let mut board = self.board();
+        let signal = board.signals;
+        if signal + self.most_threads > MOST_SIGNALS {
+            drop(board);
+            self.mistake(
+                "too many channels: threads and channels together are at most 8".to_owned(),
+                place,
+            );
+        }
+        board.signals += 1;
+        signal
+    }
+
+    /// Answers the call of a thread, and waits for what it comes to next.
+    pub(crate) fn answer(&self, seat: u8, reply: Reply) -> Event {
+        let begin = Instant::now();
+        let index = usize::from(seat);
+        let mut board = self.board();
+        let mut answered = false;
+        let mut reply = Some(reply);
+        loop {
+            let place = &mut board.seats[index];
+            if !answered && matches!(place.event, Some(Event::Asked(_))) {
+                place.event = None;
+                place.reply = reply.take();
+                answered = true;
+                self.changed.notify_all();
+            } else if let Some(event) = &place.event {
+                return event.clone();
+            }
+            let Some(left) = self.patience.checked_sub(begin.elapsed()) else {
+                return Event::Silent;
+            };
+            let waited = self.changed.wait_timeout(board, left);
+            board = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Ends the run. A thread that makes no call is left to itself.
+    pub(crate) fn end(&self) {
+        let threads = {
+            let mut board = self.board();
+            board.over = true;
+            self.changed.notify_all();
+            std::mem::take(&mut board.threads)
+        };
+        let begin = Instant::now();
+        for thread in threads {
+            while !thread.is_finished() && begin.elapsed() < LAST_PATIENCE {
+                if begin.elapsed() < Duration::from_millis(1) {
+                    thread::yield_now();
+                } else {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+            if thread.is_finished() {
+                // How it ended is known.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// What is told where the code starts more threads than there are seats for.
+pub(crate) const TOO_MANY_THREADS: &str = "more threads than there is room for";
