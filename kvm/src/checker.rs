@@ -548,7 +548,7 @@ impl<'a> Work<'a> {
             (Coverage::Exhausted, _) if report.verdict == Verdict::Inconclusive => {
                 self.fail(FailureKind::ClaimsNothing)
             }
-            (Coverage::Exhausted, _) => Ok(Report {
+            (Coverage::Exhausted | Coverage::Proved, _) => Ok(Report {
                 exhaustive: true,
                 states: report.states,
                 transitions: report.transitions,
