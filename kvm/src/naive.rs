@@ -9,7 +9,7 @@ use dirtysim_check::scenario::Scenario;
 use dirtysim_check::search::{self, Options, Reductions, Verdict};
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::Medium;
+use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::{apply, for_each_step};
 
 use crate::session::Code;
@@ -40,12 +40,12 @@ fn tree(machine: &Machine, threads: u8, code: &Code) -> (Tree, Scenario) {
 fn plainly(machine: &Machine, threads: u8, code: &Code) -> (Found, usize) {
     let (mut tree, scenario) = tree(machine, threads, code);
     let mut model = scenario.machine.clone();
-    let mut settle = |model: &mut _, state: &mut State<Medium>| {
+    let mut settle = |model: &mut _, state: &mut State<Small>| {
         while let Err(unknown) = go_on(model, state) {
             assert!(tree.grow(model, &[unknown]), "{:?}", tree.trouble);
         }
     };
-    let mut start = scenario.start::<Medium>().expect("it is small");
+    let mut start = scenario.start::<Small>().expect("it is small");
     settle(&mut model, &mut start);
     let mut seen = HashSet::from([start.clone()]);
     let mut level = vec![start];
