@@ -84,6 +84,7 @@ fn child(words: &[String]) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let end = match report.coverage {
         Coverage::Exhausted if report.verdict == Verdict::Holds => "exhausted",
+        Coverage::Proved => "proved",
         Coverage::Exhausted => return Err(format!("{name} {bounds:?}: {:?}", report.verdict)),
         Coverage::Truncated(limit) => limit.name(),
     };

@@ -7,7 +7,8 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::transition::{Step, apply, for_each_step};
+use dirtysim_model::state::vcpu::UNLIMITED;
+use dirtysim_model::transition::{Step, apply, for_each_step, is_at_leisure};
 use rayon::prelude::*;
 
 use crate::code::{self, Grow, Unknown};
@@ -256,6 +257,7 @@ struct Runner<'a, L: Layout> {
     target: Option<Invariant>,
     length: u64,
     possible: Vec<Step>,
+    has_leisure: bool,
     /// What is broken before anybody acts.
     at_first: Invariants,
 }
@@ -275,6 +277,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             target,
             length,
             possible: Vec::with_capacity(64),
+            has_leisure: has_leisure(machine),
             at_first: first::broken(machine, start),
         }
     }
@@ -330,13 +333,16 @@ impl<'a, L: Layout> Runner<'a, L> {
         loop {
             self.possible.clear();
             for_each_step(machine, state, |step| self.possible.push(step));
+            let rests = self.possible.is_empty()
+                || self.has_leisure && self.possible.iter().all(|step| is_at_leisure(state, *step));
+            if rests && breaks_progress(machine, state) {
+                let mut broken = Invariants::NONE;
+                broken.insert(Invariant::MigrationMakesProgress);
+                schedule.broken.union(broken);
+                schedule.failure = hit(broken, self.target);
+                return Ok(());
+            }
             if self.possible.is_empty() {
-                if breaks_progress(machine, state) {
-                    let mut broken = Invariants::NONE;
-                    broken.insert(Invariant::MigrationMakesProgress);
-                    schedule.broken.union(broken);
-                    schedule.failure = hit(broken, self.target);
-                }
                 return Ok(());
             }
             if schedule.steps == MOST_STEPS {
@@ -472,10 +478,26 @@ fn run_code_in<L: Layout>(
     (outcome, known)
 }
 
-/// Whether a state in which nobody can act is a deadlock: a program has not come to its end.
+/// Whether a state is a deadlock: a program has not come to its end, and nobody can act, but who need never do so.
 #[must_use]
 pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
-    !state.finished && !state.crashed && has_work(machine, state)
+    let mut somebody = false;
+    if !state.finished && !state.crashed && has_work(machine, state) {
+        for_each_step(machine, state, |step| {
+            somebody |= !is_at_leisure(state, step);
+        });
+        return !somebody;
+    }
+    false
+}
+
+/// Whether somebody may have a budget without end, so that a state is perhaps a deadlock though there are steps.
+#[must_use]
+pub fn has_leisure(machine: &Machine) -> bool {
+    let vcpus = machine.vcpus.iter();
+    let budgets = vcpus.flat_map(|vcpu| [vcpu.stores, vcpu.loads, vcpu.steal]);
+    let transfers = machine.devices.iter().map(|device| device.transfers);
+    budgets.chain(transfers).any(|budget| budget == UNLIMITED)
 }
 
 /// Whether it breaks the claim of progress, by which not every scenario is judged.

@@ -158,6 +158,17 @@ impl Call {
         }
     }
 
+    /// Whether it collects dirty pages, or takes their records away.
+    pub(crate) fn collects(&self) -> bool {
+        matches!(
+            self,
+            Self::GetDirtyLog(_)
+                | Self::ClearDirtyLog { .. }
+                | Self::ResetDirtyRings
+                | Self::RingNext(_)
+        )
+    }
+
     /// The step that it is in a scenario. Collected pages are to be copied; in the code's program they come with the answer (`answered`).
     pub(crate) fn step(&self, world: &World, answered: bool) -> Value {
         let into = if answered { "hand" } else { "pending" };

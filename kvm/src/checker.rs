@@ -411,7 +411,8 @@ impl<'a> Work<'a> {
             Trouble::Mistake(what, place) => FailureKind::Mistake { what, place },
             Trouble::Silent(after) => FailureKind::Silent { after },
             Trouble::Endless(round, calls) => FailureKind::Endless { round, calls },
-            Trouble::TooMany => FailureKind::Mistake {
+            // Whoever counts on what is taken begins anew.
+            Trouble::TooMany | Trouble::News => FailureKind::Mistake {
                 what: "the code has more histories of answers than there is room for: make the machine smaller".to_owned(),
                 place: String::new(),
             },
@@ -425,14 +426,29 @@ impl<'a> Work<'a> {
     fn take(&mut self, schedules: &Schedules) -> Ran {
         let begin = self.begin;
         let most = self.checker.max_time;
-        let (ran, machine) = run_code(
-            &self.scenario,
-            schedules,
-            &|_| begin.elapsed() < most,
-            &mut self.tree,
-        );
-        self.scenario.machine = machine;
-        ran
+        self.tree.counts_on_it = false;
+        loop {
+            let (ran, machine) = run_code(
+                &self.scenario,
+                schedules,
+                &|_| begin.elapsed() < most,
+                &mut self.tree,
+            );
+            self.scenario.machine = machine;
+            if !self.heard_news() {
+                return ran;
+            }
+        }
+    }
+
+    /// Whether the code did what it was taken not to do, so that it has to be begun anew.
+    fn heard_news(&mut self) -> bool {
+        self.tree.tell(&mut self.scenario.machine);
+        let heard = self.tree.trouble == Some(Trouble::News);
+        if heard {
+            self.tree.trouble = None;
+        }
+        heard
     }
 
     /// The schedules of seeds.
@@ -480,12 +496,19 @@ impl<'a> Work<'a> {
             max_time: Some(self.time_left()),
             ..search::Options::default()
         };
-        let searched = search::check_code(&self.scenario, &options, &|_| true, &mut self.tree);
-        let (report, machine) = match searched {
-            Ok(searched) => searched,
-            Err(error) => return self.seeds_instead(&error.to_string()),
+        self.tree.counts_on_it = true;
+        let report = loop {
+            self.tree.tell(&mut self.scenario.machine);
+            let searched = search::check_code(&self.scenario, &options, &|_| true, &mut self.tree);
+            let (report, machine) = match searched {
+                Ok(searched) => searched,
+                Err(error) => return self.seeds_instead(&error.to_string()),
+            };
+            self.scenario.machine = machine;
+            if !self.heard_news() {
+                break report;
+            }
         };
-        self.scenario.machine = machine;
         if let Some(violation) = &report.violation {
             return match &violation.steps {
                 Some(steps) => self.found(violation.invariant, steps, "check".to_owned(), true),
@@ -500,7 +523,7 @@ impl<'a> Work<'a> {
             (Coverage::Exhausted, _) if report.verdict == Verdict::Inconclusive => {
                 self.fail(FailureKind::ClaimsNothing)
             }
-            (Coverage::Exhausted, _) => Ok(Report {
+            (Coverage::Exhausted | Coverage::Proved, _) => Ok(Report {
                 exhaustive: true,
                 states: report.states,
                 transitions: report.transitions,

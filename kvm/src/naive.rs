@@ -13,7 +13,7 @@ use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::{apply, for_each_step};
 
 use crate::session::Code;
-use crate::tree::Tree;
+use crate::tree::{Tree, Trouble};
 use crate::vm::Vm;
 use crate::{Errno, Machine};
 
@@ -39,7 +39,10 @@ fn tree(machine: &Machine, threads: u8, code: &Code) -> (Tree, Scenario) {
 /// Every state by itself, as the model has it: no packing, no memo, no reduction.
 fn plainly(machine: &Machine, threads: u8, code: &Code) -> (Found, usize) {
     let (mut tree, scenario) = tree(machine, threads, code);
+    // A plain explorer takes nothing for granted.
+    tree.expect_everything();
     let mut model = scenario.machine.clone();
+    tree.tell(&mut model);
     let mut settle = |model: &mut _, state: &mut State<Small>| {
         while let Err(unknown) = go_on(model, state) {
             assert!(tree.grow(model, &[unknown]), "{:?}", tree.trouble);
@@ -75,14 +78,22 @@ fn plainly(machine: &Machine, threads: u8, code: &Code) -> (Found, usize) {
 
 /// By the search.
 fn by_search(machine: &Machine, threads: u8, code: &Code, reductions: Reductions) -> (Found, u64) {
-    let (mut tree, scenario) = tree(machine, threads, code);
+    let (mut tree, mut scenario) = tree(machine, threads, code);
     let options = Options {
         reductions,
         ..Options::default()
     };
-    let searched = search::check_code(&scenario, &options, &|_| true, &mut tree);
-    let (report, _) = searched.expect("it is small");
-    assert_eq!(tree.trouble, None);
+    tree.counts_on_it = true;
+    let report = loop {
+        tree.tell(&mut scenario.machine);
+        let searched = search::check_code(&scenario, &options, &|_| true, &mut tree);
+        let (report, machine) = searched.expect("it is small");
+        scenario.machine = machine;
+        match tree.trouble.take() {
+            None => break report,
+            Some(trouble) => assert_eq!(trouble, Trouble::News),
+        }
+    };
     let found = report.violation.map(|violation| {
         let steps = violation.steps.expect("no limit came first");
         (violation.invariant, steps.len())

@@ -19,10 +19,13 @@ use serde_json::{Value, json};
 
 use crate::call::{Asked, Call, Reply, World};
 use crate::machine::{Machine, MachineError};
-use crate::session::{Code, End, Event, MOST_LOCKS, MOST_SIGNALS, Session};
+use crate::session::{Code, End, Event, Session};
 
 /// Operations that a program has at most: their numbers have 16 bits, and the last is [`Way::END`].
 const MOST_OPS: u16 = u16::MAX - 1;
+
+/// Where a thread stands when all is over, so that no other operation comes to stand there.
+const AFTER_THE_END: Op = Op::Leave;
 
 /// Why nothing more could be told of the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,20 @@ pub(crate) enum Trouble {
     Endless(Vec<String>, u32),
     /// There are more histories than there are numbers for.
     TooMany,
+    /// It did what it was taken not to do: see [`Taken`].
+    News,
+}
+
+/// What code is taken not to do until it does: a search looks at less where it need not expect everything. What was walked before the
+/// code does it was walked as it is, so that whoever hears of it begins anew with what he knows now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Operations that it has asked for, one of each kind: it asks for no other.
+    asks: Vec<Op>,
+    /// It has let the guest run again: else it never does.
+    resumes: bool,
+    /// It has changed a memslot after it had collected: else it never does.
+    changes_slots_late: bool,
 }
 
 /// A history, and what the code does after it.
@@ -52,6 +69,8 @@ struct Node {
     calls: u32,
     /// A claim behind which nothing comes.
     is_last: bool,
+    /// Whether something was collected in the history, or is by its call.
+    collects: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +94,9 @@ pub(crate) struct Tree {
     threads: u8,
     pub(crate) most_calls: u32,
     patience: Duration,
+    taken: Taken,
+    /// Whether what is new to [`Taken`] is trouble, since it is counted on.
+    pub(crate) counts_on_it: bool,
     nodes: Vec<Node>,
     /// By thread and operation, the node of which it is the call.
     node_at: Vec<HashMap<u16, u16>>,
@@ -113,6 +135,8 @@ impl Tree {
             threads,
             most_calls,
             patience,
+            taken: Taken::default(),
+            counts_on_it: false,
             nodes: Vec::new(),
             node_at: vec![HashMap::new(); usize::from(threads)],
             ops: HashMap::new(),
@@ -127,6 +151,7 @@ impl Tree {
         model.frame_lists = longest.into_iter().collect();
         model.programs.clear();
         model.ahead.clear();
+        let mut settled = Vec::new();
         for seat in 0..threads {
             tree.nodes.push(Node {
                 parent: 0,
@@ -138,6 +163,7 @@ impl Tree {
                 }),
                 calls: 0,
                 is_last: false,
+                collects: false,
             });
             let wait = (seat > 0).then(|| Op::WaitSignal(seat - 1));
             let proceed = Op::Proceed(op::Proceed {
@@ -145,76 +171,92 @@ impl Tree {
             });
             let program: Vec<Op> = wait.into_iter().chain([proceed]).collect();
             // Behind the last operation too: another one may come to stand there.
-            model.ahead.push(vec![anything(); program.len() + 1]);
+            model.ahead.push(vec![tree.ahead(); program.len() + 1]);
+            settled.push(vec![false; program.len()]);
             model.programs.push(program);
         }
         if tree.is_ordered() {
             // A thread that stands for the order of the others.
             model.programs.push(Vec::new());
             model.ahead.push(Vec::new());
+            settled.push(Vec::new());
         }
+        let proceed = Op::Proceed(op::Proceed { ways: 0 });
+        let finish = Op::Finish(op::Finish { postcopy: false });
+        tree.taken.asks = vec![proceed, finish, Op::Checkpoint, Op::Panic, Op::Leave];
         model.code = Some(Known {
-            may: Vec::new(),
+            may: tree.taken.asks.clone(),
             most: u16::MAX,
+            settled,
             ways: vec![Vec::new(); usize::from(threads)],
             order: tree.is_ordered().then_some(threads),
         });
-        let may = tree.may(model)?;
-        if let Some(code) = &mut model.code {
-            code.may = may;
-        }
         Ok((tree, scenario))
+    }
+
+    /// What is ahead of code that may do anything that it is not taken not to do.
+    fn ahead(&self) -> Ahead {
+        Ahead {
+            full_copy: true,
+            resume: self.taken.resumes,
+            ..Ahead::default()
+        }
+    }
+
+    /// Takes nothing for granted of what the code does.
+    #[cfg(test)]
+    pub(crate) fn expect_everything(&mut self) {
+        self.taken.resumes = true;
+        self.taken.changes_slots_late = true;
+    }
+
+    /// Takes in what the code is now known to do; whether it is new. `collected`: something was collected before.
+    fn learn(&mut self, call: &Call, ops: &[Op], collected: bool) -> bool {
+        let mut is_new = false;
+        let resumes = *call == Call::ResumeVcpus;
+        let late = collected && matches!(call, Call::SetUserMemoryRegion(_));
+        for (known, now) in [
+            (&mut self.taken.resumes, resumes),
+            (&mut self.taken.changes_slots_late, late),
+        ] {
+            is_new |= now && !*known;
+            *known |= now;
+        }
+        for &op in ops {
+            if !self.taken.asks.iter().any(|known| are_alike(known, &op)) {
+                self.taken.asks.push(op);
+                is_new = true;
+            }
+        }
+        is_new
+    }
+
+    /// Tells the machine what the code is now known to do.
+    pub(crate) fn tell(&self, model: &mut Model) {
+        for ahead in model.ahead.iter_mut().flatten() {
+            ahead.resume = self.taken.resumes;
+        }
+        let Some(code) = &mut model.code else { return };
+        code.may.clone_from(&self.taken.asks);
+        for (seat, settled) in code.settled.iter_mut().enumerate() {
+            let at = self.node_at.get(seat);
+            let mut is_settled = false;
+            for (op, settled) in settled.iter_mut().enumerate() {
+                if let Some(node) = at.and_then(|at| at.get(&(op as u16))) {
+                    is_settled = self.is_settled(*node);
+                }
+                *settled = is_settled;
+            }
+        }
+    }
+
+    /// Whether no memslot is changed from a node on.
+    fn is_settled(&self, node: u16) -> bool {
+        self.nodes[usize::from(node)].collects && !self.taken.changes_slots_late
     }
 
     fn is_ordered(&self) -> bool {
         self.threads > 1
-    }
-
-    /// Operations of every kind that the code may come to ask for.
-    fn may(&mut self, model: &mut Model) -> Result<Vec<Op>, MachineError> {
-        let Some(slot) = self.world.slots.first() else {
-            return Ok(Vec::new());
-        };
-        let number = slot.region.slot;
-        let page = crate::machine::Page::new(number, 0);
-        let mut calls = vec![
-            Call::SetUserMemoryRegion(slot.region),
-            Call::GetDirtyLog(number),
-            Call::ClearDirtyLog {
-                slot: number,
-                first_page: 0,
-                num_pages: slot.npages,
-                pages: vec![0],
-            },
-            Call::ResetDirtyRings,
-            Call::RingNext(0),
-            Call::SendPage(page),
-            Call::StorePage(page),
-            Call::KickVcpus,
-            Call::PauseVcpus,
-            Call::ResumeVcpus,
-            Call::WaitRingFull,
-            Call::AckRingFull,
-            Call::AssertCopyIsWhole,
-        ];
-        if self.is_ordered() {
-            calls.extend((0..MOST_LOCKS).flat_map(|lock| [Call::Lock(lock), Call::Unlock(lock)]));
-            calls.extend((0..MOST_SIGNALS).map(Call::Signal));
-            calls.extend((1..self.threads).map(Call::Join));
-            calls.push(Call::Yield);
-        }
-        let mut may = Vec::new();
-        for call in calls {
-            may.extend(self.ops(model, &call)?);
-        }
-        // Only some machines have tables to save.
-        for call in [Call::ItsSaveTables, Call::SavePendingTables] {
-            may.extend(self.ops(model, &call).unwrap_or_default());
-        }
-        let finish = Op::Finish(op::Finish { postcopy: false });
-        let proceed = Op::Proceed(op::Proceed { ways: 0 });
-        may.extend([finish, proceed, Op::Panic, Op::Leave]);
-        Ok(may)
     }
 
     /// The operations of a call: what the language of scenarios makes of it.
@@ -371,6 +413,20 @@ impl Tree {
             if calls > self.most_calls {
                 return Err(self.endless(parent, seat));
             }
+            let mut collects = self.nodes[usize::from(parent)].collects;
+            let mut ops = Vec::new();
+            if let Next::Asks(asked) = &next {
+                ops = self
+                    .ops(model, &asked.call)
+                    .map_err(|error| Trouble::Mistake(error.to_string(), asked.at()))?;
+                let resumed = self.taken.resumes;
+                let is_new = self.learn(&asked.call, &ops, collects);
+                // What is ahead of a stop counts in schedules too.
+                if is_new && self.counts_on_it || resumed != self.taken.resumes {
+                    return Err(Trouble::News);
+                }
+                collects |= asked.call.collects();
+            }
             let node = node as u16;
             if let Some((_, at)) = &mut self.live {
                 *at = node;
@@ -382,12 +438,10 @@ impl Tree {
                 next: next.clone(),
                 calls,
                 is_last: false,
+                collects,
             });
             let (ops, to, goes_on) = match &next {
                 Next::Asks(asked) => {
-                    let mut ops = self
-                        .ops(model, &asked.call)
-                        .map_err(|error| Trouble::Mistake(error.to_string(), asked.at()))?;
                     ops.push(Op::Proceed(op::Proceed { ways: node }));
                     (ops, to as u16, !self.is_ordered() && asked.call.is_plain())
                 }
@@ -399,9 +453,9 @@ impl Tree {
                         model.programs[0][usize::from(at)] = finish;
                         self.nodes[usize::from(claim)].is_last = true;
                     }
-                    (vec![Op::Leave], to as u16, false)
+                    (vec![Op::Leave, AFTER_THE_END], to as u16, false)
                 }
-                Next::Ends(_) => (vec![Op::Panic], to as u16, false),
+                Next::Ends(_) => (vec![Op::Panic, AFTER_THE_END], to as u16, false),
             };
             let is_claim =
                 matches!(&next, Next::Asks(asked) if asked.call == Call::AssertCopyIsWhole);
@@ -409,7 +463,11 @@ impl Tree {
             if !ops.is_empty() {
                 self.node_at[usize::from(seat)].insert(to, node);
             }
-            model.ahead[usize::from(seat)].extend(ops.iter().map(|_| anything()));
+            model.ahead[usize::from(seat)].extend(ops.iter().map(|_| self.ahead()));
+            let settled = self.is_settled(node);
+            if let Some(code) = &mut model.code {
+                code.settled[usize::from(seat)].extend(ops.iter().map(|_| settled));
+            }
             model.programs[usize::from(seat)].extend(ops);
             if let Some(code) = &mut model.code {
                 code.ways.resize(self.nodes.len(), Vec::new());
@@ -521,13 +579,13 @@ impl Grow for Tree {
     }
 }
 
-/// Of code that may do anything.
-fn anything() -> Ahead {
-    Ahead {
-        full_copy: true,
-        resume: true,
-        ..Ahead::default()
-    }
+/// Whether there is the same to say of two operations beforehand.
+fn are_alike(one: &Op, other: &Op) -> bool {
+    let writer = |op: &Op| match op {
+        Op::KernelWrite(op) => Some(op.writer),
+        _ => None,
+    };
+    std::mem::discriminant(one) == std::mem::discriminant(other) && writer(one) == writer(other)
 }
 
 fn words(next: &Next) -> String {

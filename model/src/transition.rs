@@ -4,6 +4,7 @@ use crate::machine::{Machine, Op};
 use crate::op::{Act, View};
 use crate::state::State;
 use crate::state::layout::Layout;
+use crate::state::vcpu::UNLIMITED;
 use crate::words::{Duty, Found, Frame, NO_FRAME, Waits, Word};
 use crate::{device, mutated, vcpu};
 
@@ -69,6 +70,30 @@ fn choices<L: Layout>(machine: &Machine, state: &State<L>, actor: Actor, found: 
             }
         }
         Actor::Device(device) => device::choices(machine, state, usize::from(device), found),
+    }
+}
+
+/// Whether `step`, possible in `state`, need never be taken, though its actor would have it for ever: whoever has a budget without
+/// end begins something more, or what is done any number of times is done once more. Any number is some number.
+#[must_use]
+pub fn is_at_leisure<L: Layout>(state: &State<L>, step: Step) -> bool {
+    match (step.actor, step.choice) {
+        (Actor::Vcpu(vcpu), choice) => {
+            let v = &state.vcpus[usize::from(vcpu)];
+            UNLIMITED
+                == match choice {
+                    Choice::Store(_) => v.stores,
+                    Choice::Load(_) => v.loads,
+                    Choice::Steal => v.steal,
+                    _ => 0,
+                }
+        }
+        (Actor::Device(device), Choice::Store(_)) => {
+            state.devices[usize::from(device)].budget == UNLIMITED
+        }
+        (Actor::Thread(_), Choice::SendFails(_) | Choice::Fail) => state.send_failures == UNLIMITED,
+        (Actor::Thread(_), Choice::Again) => true,
+        (Actor::Device(_) | Actor::Thread(_), _) => false,
     }
 }
 

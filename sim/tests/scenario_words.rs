@@ -41,10 +41,11 @@ fn the_pages_table_of_words_is_made_of_the_rows() {
 }
 
 /// Keys of tables around steps, which an error names as well.
-const AROUND: [&str; 8] = [
+const AROUND: [&str; 9] = [
     "at",
     "forever",
     "until_clean",
+    "any_number",
     "each_chunk",
     "try",
     "repeat",

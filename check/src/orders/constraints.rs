@@ -288,6 +288,7 @@ mod tests {
             .map(|steps| Order {
                 safe: is_safe(&steps),
                 steps,
+                proved: false,
                 depth: 0,
             })
             .collect()

@@ -36,6 +36,8 @@ pub enum OrdersError {
     TooLarge(String),
     /// A limit, or Ctrl-C, ended the search of an order.
     Inconclusive(Limit, String),
+    /// With any number of pages, an order is neither proved nor broken by a machine of few.
+    Unconfirmed(String),
 }
 
 impl std::fmt::Display for OrdersError {
@@ -56,6 +58,10 @@ impl std::fmt::Display for OrdersError {
                 "{} came before a verdict on the order {order}; scale the scenario down, or raise the limit",
                 limit.name()
             ),
+            Self::Unconfirmed(order) => write!(
+                f,
+                "the order {order} is not proved for any number of pages, and no machine of few breaks it; write a number in pages"
+            ),
         }
     }
 }
@@ -75,6 +81,8 @@ pub struct Order {
     pub steps: Vec<usize>,
     /// Whether every claim holds.
     pub safe: bool,
+    /// Whether that is proved for any number.
+    pub proved: bool,
     /// Where one breaks: after how many steps of the reduced search.
     pub depth: u32,
 }
@@ -164,13 +172,20 @@ pub fn orders(
         };
         let report = search::check(&scenario, &options, watch)
             .map_err(|error| OrdersError::TooLarge(error.to_string()))?;
+        let words = || {
+            let words: Vec<&str> = order.iter().map(|step| steps[*step].as_str()).collect();
+            words.join(", ")
+        };
         if let (Verdict::Inconclusive, Coverage::Truncated(limit)) =
             (report.verdict, report.coverage)
         {
-            let words: Vec<&str> = order.iter().map(|step| steps[*step].as_str()).collect();
-            return Err(OrdersError::Inconclusive(limit, words.join(", ")));
+            return Err(OrdersError::Inconclusive(limit, words()));
         }
-        Ok((scenario, report))
+        if report.unconfirmed.is_some() {
+            return Err(OrdersError::Unconfirmed(words()));
+        }
+        let instance = search::instance(&scenario, &report);
+        Ok((instance.unwrap_or(scenario), report))
     };
     let mut judged = Vec::with_capacity(all.len());
     for (at, order) in all.iter().enumerate() {
@@ -179,6 +194,7 @@ pub fn orders(
         judged.push(Order {
             steps: order.clone(),
             safe: report.verdict == Verdict::Holds,
+            proved: report.coverage == Coverage::Proved,
             depth: report.violation.map_or(0, |violation| violation.depth),
         });
     }

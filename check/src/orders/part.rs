@@ -10,14 +10,18 @@ const ENDS: [&str; 2] = ["finish", "switch-over"];
 /// The words that take all of memory as to be copied: a round begins behind them.
 const BEGINNINGS: [&str; 3] = ["copy-all", "take-all", "enable-logging"];
 /// The keys of a table whose list of steps is a round.
-const ROUNDS: [(&str, &str); 2] = [("repeat", "steps"), ("until_clean", "until_clean")];
+const ROUNDS: [(&str, &str); 3] = [
+    ("repeat", "steps"),
+    ("until_clean", "until_clean"),
+    ("any_number", "any_number"),
+];
 
 /// Which steps of a protocol are put into other orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// Those between the last stop of the vCPUs and the end.
     Final,
-    /// Those of the pre-copy round of that number, from 1 on: a `repeat` or `until_clean` before the last stop; where
+    /// Those of the pre-copy round of that number, from 1 on: a `repeat`, `until_clean` or `any_number` before the last stop; where
     /// there is none, what stands between the full copy and that stop.
     Round(usize),
 }

@@ -13,6 +13,7 @@ use dirtysim_model::op::{self, Op};
 use super::Names;
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
+use crate::search::tracked;
 
 /// The most pages of a scenario that is searched or scheduled.
 const MOST_PAGES: u64 = 64;
@@ -35,6 +36,10 @@ pub(super) struct Parts {
     pub(super) last_step: Option<Range<usize>>,
     /// What the protocol calls its threads, locks and signals.
     pub(super) names: Names,
+    /// The most times that `repeat` has a step written out.
+    pub(super) rounds: u64,
+    /// Where the text says that there are any number of pages, if it does.
+    pub(super) any_pages: Option<Range<usize>>,
 }
 
 /// A memslot as the protocol's text goes through its life.
@@ -76,6 +81,13 @@ impl Parts {
 
     /// The frame of a page that the text names: its number over all slots, or `slot:offset`.
     pub(super) fn frame(&self, source: Source<'_>, node: &Node) -> Result<u32> {
+        if self.any_pages.is_some() {
+            return source.error(
+                &node.span,
+                "a page that is named, with any number of pages",
+                "leave it away, or write a number in pages: a page that is named is like no other, so that not every page can stand for it",
+            );
+        }
         let pages: u32 = self.machine.slots.iter().map(|slot| slot.npages).sum();
         match &node.kind {
             Kind::Integer(_) => {
@@ -224,7 +236,15 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
     }
     let vcpus = table.integer("vcpus", 1..=4)?.unwrap_or(1);
     machine.vcpus = vec![VcpuConfig::default(); vcpus as usize];
-    let pages = table.integer("pages", 1..=MOST_PAGES)?;
+    let pages_node = table.get("pages");
+    let any_pages =
+        pages_node.filter(|node| matches!(&node.kind, Kind::Text(word) if word == "any"));
+    let pages = match (pages_node, any_pages) {
+        (_, Some(_)) => Some(u64::from(tracked::PAGES)),
+        (Some(node), None) => Some(reader::integer(source, node, "pages", 1..=MOST_PAGES)?),
+        (None, None) => None,
+    };
+    let any_pages = any_pages.map(|node| node.span.clone());
     let mut parts = Parts {
         machine,
         setup: Vec::new(),
@@ -235,9 +255,11 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
         origins: Vec::new(),
         last_step: None,
         names: Names::default(),
+        rounds: 1,
+        any_pages,
     };
     let caps = read_caps(source, &mut table, &mut parts)?;
-    read_constants(&mut table, &mut parts)?;
+    read_constants(source, &mut table, &mut parts)?;
     table.finish()?;
     read_slots(source, top, pages, &mut parts)?;
     name_scaled(&mut parts, &caps);
@@ -372,16 +394,30 @@ fn read_caps(source: Source<'_>, table: &mut Table<'_>, parts: &mut Parts) -> Re
     Ok(caps)
 }
 
-fn read_constants(table: &mut Table<'_>, parts: &mut Parts) -> Result<()> {
+fn read_constants(source: Source<'_>, table: &mut Table<'_>, parts: &mut Parts) -> Result<()> {
+    if parts.any_pages.is_some() {
+        parts.machine.constants.word_bits = tracked::WORD_BITS;
+        parts.machine.constants.reset_batch_pages = tracked::BATCH_PAGES;
+        for key in ["word_bits", "reset_batch_pages", "huge_pages"] {
+            if let Some(node) = table.get(key) {
+                return source.error(
+                    &node.span,
+                    format!("`{key}` with any number of pages"),
+                    "leave it away: the architecture's own stands, since there may be more pages than any word or batch has",
+                );
+            }
+        }
+    }
     let constants = &mut parts.machine.constants;
+    let any = parts.any_pages.is_some();
     if let Some(bits) = table.integer("word_bits", 1..=64)? {
         constants.word_bits = bits as u32;
-    } else {
+    } else if !any {
         constants.word_bits = 0;
     }
     if let Some(pages) = table.integer("reset_batch_pages", 1..=64)? {
         constants.reset_batch_pages = pages as u32;
-    } else {
+    } else if !any {
         constants.reset_batch_pages = 0;
     }
     if let Some(entries) = table.integer("pml_entries", 1..=16)? {
@@ -662,11 +698,13 @@ fn name_scaled(parts: &mut Parts, caps: &Caps) {
             own.ring_reserved,
         );
     }
-    // Words and batches that hold the largest slot behave as the architecture's do.
-    if now.word_bits < most {
+    // Words and batches that hold the largest slot behave as the architecture's do, and those by which any number of pages is searched
+    // behave as all do.
+    let any = parts.any_pages.is_some();
+    if !any && now.word_bits < most {
         note("bits per bitmap word", now.word_bits, own.word_bits);
     }
-    if now.reset_batch_pages < most && caps.ring.is_some() {
+    if !any && now.reset_batch_pages < most && caps.ring.is_some() {
         note(
             "pages per RESET batch",
             now.reset_batch_pages,

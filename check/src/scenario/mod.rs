@@ -3,6 +3,7 @@
 //! The protocol is data. `docs/scenarios.md` describes the language for those who write it; this module turns the
 //! text into the model's [`Machine`], whose programs are lists of operations, and refuses what contradicts itself.
 
+mod any_pages;
 mod builtin;
 pub mod enclosed;
 mod error;
@@ -15,6 +16,7 @@ mod settings;
 mod slots;
 mod steps;
 pub mod vocabulary;
+mod widen;
 mod writers;
 
 use std::io::Read;
@@ -95,6 +97,10 @@ pub struct Scenario {
     pub setup: Vec<Op>,
     /// What it calls its threads, locks and signals.
     pub names: Names,
+    /// The most times that `repeat` has one of its steps written out.
+    pub rounds: u64,
+    /// Whether it is about any number of pages: its machine is the one by which they are searched, and one of few pages.
+    pub any_pages: bool,
     /// The scenario as it was written, for the header of a trace.
     pub source: Value,
 }
@@ -240,6 +246,7 @@ impl Scenario {
         parts.machine.track_spurious = checks_spurious;
         let writers = writers::read(source, &mut top, &mut parts)?;
         steps::read(source, &mut top, &mut parts, &writers)?;
+        any_pages::check(source, &parts)?;
         if written == Written::ByHand {
             reach::check(source, &parts, stated)?;
             settings::check(source, tree, &parts)?;
@@ -270,6 +277,8 @@ impl Scenario {
             machine: parts.machine,
             setup: parts.setup,
             names: parts.names,
+            rounds: parts.rounds,
+            any_pages: parts.any_pages.is_some(),
             source: node::to_json(tree),
         };
         scenario.check_setup(source, &parts.setup_spans)?;

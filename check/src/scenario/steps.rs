@@ -55,6 +55,8 @@ struct Writer<'a> {
     tried: Option<Vec<usize>>,
     /// How many threads the protocol has.
     threads: u64,
+    /// How often what is written now is written out.
+    rounds: u64,
 }
 
 /// A signal between threads, and the places that name it first.
@@ -135,6 +137,7 @@ pub(super) fn read(
             chunk: None,
             tried: None,
             threads,
+            rounds: 1,
         };
         writer.open(others);
         writer.steps(steps)?;
@@ -238,6 +241,7 @@ impl Writer<'_> {
         let mut table = Table::new(source, node, "a step")?;
         if table.get("forever").is_some()
             || table.get("until_clean").is_some()
+            || table.get("any_number").is_some()
             || table.get("each_chunk").is_some()
             || table.get("try").is_some()
         {
@@ -253,6 +257,9 @@ impl Writer<'_> {
                     "write { repeat = 2, steps = [ … ] }",
                 );
             };
+            let around = self.rounds;
+            self.rounds = self.rounds.saturating_mul(count);
+            self.parts.rounds = self.parts.rounds.max(self.rounds);
             for _ in 0..count {
                 let begin = self.program.len();
                 self.steps(steps)?;
@@ -264,6 +271,7 @@ impl Writer<'_> {
                     );
                 }
             }
+            self.rounds = around;
             return Ok(());
         }
         if let Some(name) = table.text("lock")? {
@@ -322,6 +330,12 @@ impl Writer<'_> {
             self.open(self.lives.changed(steps));
             self.steps(steps)?;
             return self.again(node, begin, Until::NothingPending);
+        }
+        if let Some(steps) = table.list("any_number")? {
+            table.finish()?;
+            self.open(self.lives.changed(steps));
+            self.steps(steps)?;
+            return self.again(node, begin, Until::AnyTime);
         }
         if let Some(steps) = table.list("each_chunk")? {
             let pages = table.integer("pages", 1..=64)?;

@@ -7,6 +7,7 @@ use dirtysim_model::state::vcpu::UNLIMITED;
 use super::machine::Parts;
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
+use crate::search::tracked;
 
 /// The most stores that a scenario gives one writer.
 const MOST_STORES: u64 = 31;
@@ -62,8 +63,8 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
         writers.devices.push(name);
         parts.machine.devices.push(config);
     }
-    if let Some(failures) = table.integer("send_failures", 1..=MOST_STORES)? {
-        parts.machine.send_failures = failures as u8;
+    if let Some(failures) = read_budget(source, &mut table, "send_failures", 1)? {
+        parts.machine.send_failures = failures;
     }
     if let Some(nodes) = table.list("always_dirty")? {
         let frames = parts.frames(source, nodes)?;
@@ -79,6 +80,9 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
 
 /// The frames of every slot that is there from the start, or that may come.
 fn all_frames(parts: &Parts) -> Vec<u32> {
+    if parts.any_pages.is_some() {
+        return vec![tracked::TRACKED, tracked::FAR];
+    }
     parts
         .machine
         .slots
@@ -96,8 +100,8 @@ fn read_pages(source: Source<'_>, table: &mut Table<'_>, parts: &Parts) -> Resul
 
 fn read_vcpu(source: Source<'_>, node: &Node, parts: &mut Parts) -> Result<()> {
     let mut table = Table::new(source, node, "`vcpu`")?;
-    let stores = read_stores(source, &mut table, 1)?.unwrap_or(0);
-    let loads = table.integer("loads", 1..=MOST_STORES)?.unwrap_or(0) as u8;
+    let stores = read_budget(source, &mut table, "stores", 1)?.unwrap_or(0);
+    let loads = read_budget(source, &mut table, "loads", 1)?.unwrap_or(0);
     let frames = read_pages(source, &mut table, parts)?;
     for vcpu in &mut parts.machine.vcpus {
         vcpu.stores = stores;
@@ -114,8 +118,8 @@ fn read_vcpu(source: Source<'_>, node: &Node, parts: &mut Parts) -> Result<()> {
                 "write { vcpu = 0, stores = 1 }",
             );
         };
-        let stores = read_stores(source, &mut each, 0)?;
-        let loads = each.integer("loads", 0..=MOST_STORES)?;
+        let stores = read_budget(source, &mut each, "stores", 0)?;
+        let loads = read_budget(source, &mut each, "loads", 0)?;
         let frames = each
             .list("pages")?
             .map(|nodes| parts.frames(source, nodes))
@@ -123,22 +127,35 @@ fn read_vcpu(source: Source<'_>, node: &Node, parts: &mut Parts) -> Result<()> {
         each.finish()?;
         let vcpu = &mut parts.machine.vcpus[id as usize];
         vcpu.stores = stores.unwrap_or(vcpu.stores);
-        vcpu.loads = loads.map_or(vcpu.loads, |loads| loads as u8);
+        vcpu.loads = loads.unwrap_or(vcpu.loads);
         vcpu.frames = frames.unwrap_or_else(|| vcpu.frames.clone());
     }
     table.finish()
 }
 
-/// A vCPU's stores: a number, or `"unlimited"` for a protocol that ends by itself, or never.
-fn read_stores(source: Source<'_>, table: &mut Table<'_>, least: u64) -> Result<Option<u8>> {
-    let Some(node) = table.get("stores") else {
+/// A writer's budget: a number, or `"any"`, which some scenarios call `"unlimited"` where it is about a vCPU's stores.
+fn read_budget(
+    source: Source<'_>,
+    table: &mut Table<'_>,
+    key: &'static str,
+    least: u64,
+) -> Result<Option<u8>> {
+    let Some(node) = table.get(key) else {
         return Ok(None);
     };
-    if matches!(&node.kind, Kind::Text(word) if word == "unlimited") {
-        return Ok(Some(UNLIMITED));
+    if let Kind::Text(word) = &node.kind {
+        return match word.as_str() {
+            "any" => Ok(Some(UNLIMITED)),
+            "unlimited" if key == "stores" => Ok(Some(UNLIMITED)),
+            _ => source.error(
+                &node.span,
+                format!("`{key}` is `{word}`"),
+                format!("write a number from {least} to {MOST_STORES}, or {key} = \"any\""),
+            ),
+        };
     }
-    let stores = reader::integer(source, node, "stores", least..=MOST_STORES)?;
-    Ok(Some(stores as u8))
+    let budget = reader::integer(source, node, key, least..=MOST_STORES)?;
+    Ok(Some(budget as u8))
 }
 
 /// A record that the kernel keeps in guest memory and updates in the context of a vCPU: steal time, a clock. Or stores of the guest that
@@ -158,7 +175,7 @@ fn read_record(source: Source<'_>, node: &Node, parts: &mut Parts, emulated: boo
         );
     }
     let mut table = Table::new(source, node, format!("`{name}`"))?;
-    let Some(updates) = table.integer(count, 1..=MOST_STORES)? else {
+    let Some(updates) = read_budget(source, &mut table, count, 1)? else {
         return source.error(&node.span, format!("`{name}` without `{count}`"), example);
     };
     let Some(page) = table.get("page") else {
@@ -184,7 +201,7 @@ fn read_record(source: Source<'_>, node: &Node, parts: &mut Parts, emulated: boo
                     "write one of them, or give each a `vcpu` of its own",
                 );
             }
-            vcpu.steal = updates as u8;
+            vcpu.steal = updates;
             vcpu.own_stores = emulated;
             vcpu.steal_frame = frame;
             vcpu.steal_log = log;
@@ -201,6 +218,12 @@ fn read_tables(
 ) -> Result<Option<Vec<u32>>> {
     let Some(node) = node else { return Ok(None) };
     let mut table = Table::new(source, node, format!("`{name}`"))?;
+    if parts.any_pages.is_some()
+        && matches!(&table.get("tables"), Some(node) if matches!(&node.kind, Kind::Text(word) if word == "any"))
+    {
+        table.finish()?;
+        return Ok(Some(vec![tracked::TRACKED]));
+    }
     let Some(pages) = table.list("tables")? else {
         return source.error(
             &node.span,
@@ -229,7 +252,7 @@ fn read_device(
     let mut table = Table::new(source, node, "a device")?;
     let taken = before.iter().map(String::as_str);
     let name = table.name("device", format!("device{}", before.len()), taken)?;
-    let Some(transfers) = table.integer("transfers", 1..=MOST_STORES)? else {
+    let Some(transfers) = read_budget(source, &mut table, "transfers", 1)? else {
         return source.error(
             &node.span,
             "a device without `transfers`",
@@ -256,7 +279,7 @@ fn read_device(
     Ok((
         name,
         DeviceConfig {
-            transfers: transfers as u8,
+            transfers,
             frames,
             log,
             runs_at_start,

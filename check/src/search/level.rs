@@ -17,7 +17,7 @@ use super::sections::{Sections, never_zero};
 use super::source::Source;
 use super::table::Table;
 use super::{Limit, Progress};
-use crate::run::breaks_progress;
+use crate::run::{breaks_progress, has_leisure};
 use crate::sometimes::{Facts, Seen};
 
 /// States of a full block.
@@ -261,6 +261,8 @@ struct Worker<'a, L: Layout, const N: usize> {
     facts: u64,
     /// Keeps loads alive that are made only to bring something into the cache.
     touched: u64,
+    /// Whether a state may be a deadlock though there are steps.
+    has_leisure: bool,
 }
 
 impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
@@ -289,6 +291,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             inserted: 0,
             facts: 0,
             touched: 0,
+            has_leisure: has_leisure(&search.machine),
         }
     }
 
@@ -417,7 +420,9 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             self.facts = facts;
             self.outcome.seen.add(Facts::from_word(facts));
         }
-        if self.outcome.transitions == before
+        let rests = self.outcome.transitions == before
+            || self.has_leisure && !self.a_thread_acts(&desk.memo, record);
+        if rests
             && breaks_progress(
                 &self.search.machine,
                 &self.source.unpack(&record[..layout.words]),
@@ -427,6 +432,23 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 .broken_at
                 .insert(Invariant::MigrationMakesProgress);
         }
+    }
+
+    /// Whether it is known that a thread has a step: one that it need never take does not come alone.
+    fn a_thread_acts(&self, memo: &Memo, record: &[u64]) -> bool {
+        let layout = self.layout.of::<N>();
+        let entries = &record[layout.entries_at() + 1..];
+        let mut threads = (0..layout.entries - 1)
+            .filter(|actor| matches!(self.sections.actor(*actor), Actor::Thread(_)));
+        threads.any(|actor| {
+            let entry = entries[actor] as EntryAt;
+            let first = memo.first(entry);
+            !first.is_by_hand()
+                && memo
+                    .successors::<N>(self.sections, actor, entry)
+                    .next()
+                    .is_some()
+        })
     }
 
     /// Takes an actor's steps from its entry.

@@ -9,6 +9,7 @@
 
 mod answers;
 mod block;
+pub mod bounds;
 mod engine;
 pub mod estimate;
 mod index;
@@ -25,23 +26,25 @@ mod representative;
 mod sections;
 mod source;
 mod table;
+pub(crate) mod tracked;
 mod verdict;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bounds::Bounds;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{Invariant, Invariants};
 pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::Step;
+pub use tracked::Unconfirmed;
 
 use crate::code::{self, Grow, Unknown};
 use crate::ladder::small;
 use crate::refused::Refused;
-use crate::run::target;
 use crate::scenario::{NoRoom, Scenario};
 use crate::sometimes::Seen;
 
@@ -156,6 +159,8 @@ impl Limit {
 pub enum Coverage {
     /// All of them; or, with a violation found, all up to its depth.
     Exhausted,
+    /// All of them, of a scenario in which every budget is without end: what is said is said for any number of what has one.
+    Proved,
     /// Those within a limit.
     Truncated(Limit),
 }
@@ -213,6 +218,12 @@ pub struct Report {
     pub state_bits: u32,
     /// The most bytes that the visited set, the frontiers and the memos took together.
     pub peak_bytes: u64,
+    /// For how many.
+    pub bounds: Bounds,
+    /// With any number of pages: the number of pages of the machine that breaks a claim.
+    pub instance: Option<u64>,
+    /// With any number of pages: what breaks a claim, and is on no machine of few pages.
+    pub unconfirmed: Option<Unconfirmed>,
 }
 
 /// How far a search has come; for progress bars.
@@ -259,6 +270,9 @@ impl std::error::Error for TooLarge {}
 /// # Errors
 /// A scenario whose states are larger than the search has room for.
 pub fn check(scenario: &Scenario, options: &Options, watch: Watch<'_>) -> Result<Report, TooLarge> {
+    if scenario.any_pages {
+        return tracked::check(scenario, options, watch);
+    }
     let start = small(scenario)?;
     Ok(begin(scenario, start, options, watch, &mut Nobody).0)
 }
@@ -298,8 +312,7 @@ fn begin(
     watch: Watch<'_>,
     grow: &mut dyn Grow,
 ) -> (Report, Option<Machine>) {
-    let machine = &scenario.machine;
-    verdict::search(machine, &start, target(scenario), options, watch, grow)
+    verdict::search(scenario, &start, options, watch, grow)
 }
 
 /// Who is asked where every program is known whole: nobody.
@@ -309,4 +322,10 @@ impl Grow for Nobody {
     fn grow(&mut self, _: &mut Machine, _: &[Unknown]) -> bool {
         false
     }
+}
+
+/// The scenario that a report's counterexample is of: with any number of pages, the machine of few that breaks a claim.
+#[must_use]
+pub fn instance(scenario: &Scenario, report: &Report) -> Option<Scenario> {
+    tracked::with_pages(scenario, report.instance?).ok()
 }

@@ -144,7 +144,8 @@ impl Sections {
                 });
                 self.kind_of[thread].push(kind);
                 let resumes = machine.ahead(thread, at).resume;
-                self.contexts[thread].push(rules.context(thread, at) << 1 | u64::from(resumes));
+                self.contexts[thread]
+                    .push(rules.context(machine, thread, at) << 1 | u64::from(resumes));
             }
         }
     }

@@ -3,30 +3,32 @@
 use std::borrow::Cow;
 
 use dirtysim_model::machine::Machine;
-use dirtysim_model::oracle::Invariant;
 use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 
+use super::bounds::Bounds;
 use super::engine::Search;
 use super::levels::{Pass, pass};
 use super::sections::Sections;
 use super::table::collision_probability;
 use super::{Coverage, Options, Reduced, Report, Verdict, Violation, Watch, path};
 use crate::code::Grow;
+use crate::run::target;
+use crate::scenario::Scenario;
 use crate::sometimes::no_claim;
 
 /// Searches from `start`; the report, and the machine if it has grown.
 pub(super) fn search<L: Layout>(
-    machine: &Machine,
+    scenario: &Scenario,
     start: &State<L>,
-    target: Option<Invariant>,
     options: &Options,
     watch: Watch<'_>,
     grow: &mut dyn Grow,
 ) -> (Report, Option<Machine>) {
-    let mut search = Search::new(machine, start, target, options, watch);
+    let machine = &scenario.machine;
+    let mut search = Search::new(machine, start, target(scenario), options, watch);
     let passed = pass(
         &mut search,
         Pass::Verdict {
@@ -66,11 +68,18 @@ pub(super) fn search<L: Layout>(
         (None, None) if no_claim(&search.machine, passed.seen).is_some() => Verdict::Inconclusive,
         (None, None) => Verdict::Holds,
     };
+    let bounds = Bounds::of(scenario);
+    let coverage = match passed.limit {
+        Some(limit) => Coverage::Truncated(limit),
+        // What is looked for may be one claim of several that break.
+        None if verdict == Verdict::Holds && passed.broken.is_empty() && bounds.prove() => {
+            Coverage::Proved
+        }
+        None => Coverage::Exhausted,
+    };
     let report = Report {
         verdict,
-        coverage: passed
-            .limit
-            .map_or(Coverage::Exhausted, Coverage::Truncated),
+        coverage,
         states: passed.states,
         transitions: passed.transitions,
         depth: passed.depth,
@@ -82,6 +91,9 @@ pub(super) fn search<L: Layout>(
         reduced,
         state_bits: search.sections.packing().bits(),
         peak_bytes: passed.peak_bytes,
+        bounds,
+        instance: None,
+        unconfirmed: None,
     };
     let grown = match search.machine {
         Cow::Owned(machine) => Some(machine),

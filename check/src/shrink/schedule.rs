@@ -4,9 +4,7 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::transition::{
-    Actor, Choice, Step, apply, describe, for_each_choice, for_each_step,
-};
+use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
 
 use crate::run::is_stuck;
 
@@ -167,7 +165,10 @@ impl<L: Layout> Run<'_, '_, L> {
     fn quietest(&self, actor: Actor) -> Option<Step> {
         let mut best = None;
         for_each_choice(self.replayer.machine, &self.state, actor, |choice| {
-            if !matches!(choice, Choice::Signal | Choice::SendFails(_) | Choice::Fail) {
+            if !matches!(
+                choice,
+                Choice::Signal | Choice::SendFails(_) | Choice::Fail | Choice::Again
+            ) {
                 best = best.or(Some(Step { actor, choice }));
             }
         });
@@ -236,8 +237,6 @@ impl<L: Layout> Run<'_, '_, L> {
     }
 
     fn is_stuck(&self) -> bool {
-        let mut any = false;
-        for_each_step(self.replayer.machine, &self.state, |_| any = true);
-        !any && is_stuck(self.replayer.machine, &self.state)
+        is_stuck(self.replayer.machine, &self.state)
     }
 }

@@ -180,8 +180,7 @@ pub(super) fn shortest<L: Layout>(
             packing.unpack(machine, graph.packed(node.state), &mut state);
             possible.clear();
             for_each_step(machine, &state, |step| possible.push(step));
-            if possible.is_empty()
-                && target == Invariant::MigrationMakesProgress
+            if target == Invariant::MigrationMakesProgress
                 && is_stuck(machine, &state)
                 && (cost < bound || inclusive)
             {

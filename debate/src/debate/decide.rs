@@ -78,7 +78,9 @@ pub fn decide(
     };
     let report = search::check(scenario, &options, &|_| go_on()).map_err(|e| e.to_string())?;
     let found = match (report.verdict, report.violation, report.coverage) {
-        (search::Verdict::Holds, _, search::Coverage::Exhausted) => Found::Holds,
+        (search::Verdict::Holds, _, search::Coverage::Exhausted | search::Coverage::Proved) => {
+            Found::Holds
+        }
         (search::Verdict::Violated, Some(violation), _) => match violation.steps {
             Some(steps) => Found::Violated {
                 invariant: violation.invariant,

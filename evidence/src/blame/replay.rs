@@ -132,7 +132,10 @@ impl<L: Layout> Run<'_, L> {
     fn quietest(&self, actor: Actor) -> Option<Step> {
         let mut best = None;
         for_each_choice(self.machine, &self.state, actor, |choice| {
-            let surprising = matches!(choice, Choice::Signal | Choice::SendFails(_) | Choice::Fail);
+            let surprising = matches!(
+                choice,
+                Choice::Signal | Choice::SendFails(_) | Choice::Fail | Choice::Again
+            );
             if !surprising {
                 best = best.or(Some(Step { actor, choice }));
             }

@@ -399,11 +399,16 @@ fn build<L: Layout>(
         follow(&mut story, &first_facts);
     }
     story.conclusion = conclude(&story, &first_facts);
-    let mut anybody = false;
-    for_each_step(machine, &state, |_| anybody = true);
-    if !anybody && is_stuck(machine, &state) {
+    if is_stuck(machine, &state) {
+        let mut anybody = false;
+        for_each_step(machine, &state, |_| anybody = true);
         let waiting = story.waiting.iter().map(|waiting| waiting.sentence.clone());
-        story.conclusion.push("Nobody can act any more.".to_owned());
+        let nobody = if anybody {
+            "Nobody can act any more but who may have done enough."
+        } else {
+            "Nobody can act any more."
+        };
+        story.conclusion.push(nobody.to_owned());
         story.conclusion.extend(waiting);
     }
     if let Some(invariant) = story.invariant {

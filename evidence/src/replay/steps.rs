@@ -7,7 +7,7 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice, for_each_step};
+use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice, is_at_leisure};
 
 use crate::first;
 use crate::ladder::{Any, large};
@@ -246,19 +246,24 @@ fn take<L: Layout>(scenario: &Scenario, state: &mut State<L>, step: Step) -> (Ef
     let machine = &scenario.machine;
     let effect = apply(machine, state, step);
     let mut broken = oracle::check(machine, state, effect);
-    if breaks_progress(machine, state) && !can_act(machine, state, step.actor) {
+    if !must_act(machine, state, step.actor) && breaks_progress(machine, state) {
         broken.insert(Invariant::MigrationMakesProgress);
     }
     (effect, broken)
 }
 
-/// Whether somebody can act; `first` is asked first, who acted last and mostly goes on.
-fn can_act<L: Layout>(machine: &Machine, state: &State<L>, first: Actor) -> bool {
+/// Whether somebody must act; `first` is asked first, who acted last and mostly goes on.
+fn must_act<L: Layout>(machine: &Machine, state: &State<L>, first: Actor) -> bool {
     let mut any = false;
-    for_each_choice(machine, state, first, |_| any = true);
-    if !any {
-        for_each_step(machine, state, |_| any = true);
-    }
+    for_each_choice(machine, state, first, |choice| {
+        any |= !is_at_leisure(
+            state,
+            Step {
+                actor: first,
+                choice,
+            },
+        );
+    });
     any
 }
 

@@ -5,6 +5,7 @@ use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::state::slot::Life;
+use crate::state::vcpu::spend;
 use crate::words::word::loud;
 use crate::words::{Choice, Found, Frame, Word};
 
@@ -67,7 +68,7 @@ pub(crate) fn step<L: Layout>(
     match choice {
         Choice::Store(frame) => {
             let d = &mut state.devices[device];
-            d.budget -= 1;
+            spend(&mut d.budget);
             d.in_flight.insert(frame);
             if way == WriterLog::Early {
                 record(machine, state, device, logged(frame));

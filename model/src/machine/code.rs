@@ -16,6 +16,8 @@ pub struct Code {
     pub may: Vec<Op>,
     /// Operations that a program has at most.
     pub most: u16,
+    /// By program and operation, whether no memslot is changed from there on, by whichever thread.
+    pub settled: Vec<Vec<bool>>,
     /// By the index that [`Op::Proceed`] has: the answers that are known, and where the code goes then.
     pub ways: Vec<Vec<Way>>,
     /// Where several threads of the code may share memory: the thread whose place, in a program without operations, stands for the

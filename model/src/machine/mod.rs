@@ -86,7 +86,7 @@ pub enum WriterLog {
 /// A vCPU's writes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct VcpuConfig {
-    /// Stores that the guest makes, at most; [`UNLIMITED`](crate::state::vcpu::UNLIMITED): as many as there is time for.
+    /// Stores that the guest makes, at most; [`UNLIMITED`](crate::state::vcpu::UNLIMITED): any number. So for the other budgets.
     pub stores: u8,
     /// Loads that the guest makes, at most (they matter where a read fault marks the page).
     pub loads: u8,

@@ -49,6 +49,8 @@ pub enum Until {
     Never,
     /// Until no page is left to be copied.
     NothingPending,
+    /// Any number of times: whenever the program comes there, the schedule may go on behind it.
+    AnyTime,
 }
 
 /// A kernel writer that runs without a vCPU.

@@ -5,6 +5,7 @@ use crate::kernel::ghosts;
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
+use crate::state::vcpu::spend;
 use crate::words::word::{loud, quiet};
 use crate::words::{
     Choice, Effect, Errno, Facts, Fields, Found, Frame, HostPage, Names, Reach, Row, Rule, Waits,
@@ -234,7 +235,7 @@ fn step<L: Layout>(mut act: Act<'_, L>, choice: Choice, reports: bool) -> Effect
         }
         Choice::SendFails(_) => {
             // The page stays stale.
-            act.state.send_failures -= 1;
+            spend(&mut act.state.send_failures);
             if checked {
                 return act.leave(Err(Errno::EIO));
             }

@@ -1,12 +1,14 @@
 //! Going elsewhere in the program.
 
-use super::{Act, Again, OnError, PassUnless, Single, SlotIs, Until, View};
+use super::{Act, Again, OnError, Operation, PassUnless, Single, SlotIs, Until, View};
 use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
 use crate::words::word::quiet;
-use crate::words::{Effect, Facts, Fields, Jump, Names, Reach, Row, Waits, Word};
+use crate::words::{
+    Choice, Effect, Facts, Fields, Found, Frame, Jump, Names, Reach, Row, Rule, Waits, Word,
+};
 
 impl Single for OnError {
     const STEP: Word = quiet("look-for-error", "looks for an error");
@@ -39,13 +41,17 @@ impl Single for OnError {
     }
 }
 
-impl Single for Again {
-    const STEP: Word = quiet("repeat", "looks whether to go round again");
+impl Operation for Again {
+    const STAGES: u8 = 1;
+    const STEPS: &'static [Word] = &[
+        quiet("repeat", "looks whether to go round again"),
+        quiet("once-more", "goes round once more"),
+    ];
 
     fn says(&self) -> &'static str {
         "goes on elsewhere in its program"
     }
-    fn facts(&self) -> Facts {
+    fn facts(&self, _: &Machine) -> Facts {
         Facts {
             jump: Some(Jump {
                 to: self.to,
@@ -54,22 +60,41 @@ impl Single for Again {
             ..Facts::NOTHING
         }
     }
-    fn row(&self, machine: &Machine) -> Row {
+    fn row(&self, machine: &Machine, _: u8) -> Row {
         Row::OWN.reads(Fields::PENDING).reach(reach(machine))
     }
+    fn word<L: Layout>(&self, _: View<'_, L>, choice: Choice) -> Word {
+        Self::STEPS[usize::from(choice == Choice::Again)]
+    }
+    fn subject<L: Layout>(&self, _: View<'_, L>) -> Option<Frame> {
+        None
+    }
+    #[inline(always)]
     fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
         None
     }
-    fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
+    #[inline(always)]
+    fn choices<L: Layout>(&self, _: View<'_, L>, found: Found<'_>) {
+        found(Choice::Advance);
+        if self.until == Until::AnyTime {
+            found(Choice::Again);
+        }
+    }
+    #[inline(always)]
+    fn step<L: Layout>(&self, mut act: Act<'_, L>, choice: Choice) -> Effect {
         let again = match self.until {
             Until::Never => true,
             Until::NothingPending => !act.state.pending.is_empty(),
+            Until::AnyTime => choice == Choice::Again,
         };
         act.next_op();
         if again {
             act.thread().op = self.to;
         }
         Effect::None
+    }
+    fn alone<L: Layout>(&self, _: View<'_, L>) -> Option<(Rule, Choice)> {
+        None
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Act, Operation, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
+use crate::state::vcpu::spend;
 use crate::words::word::loud;
 use crate::words::{Choice, Effect, Errno, Facts, Fields, Found, Frame, Row, Rule, Waits, Word};
 
@@ -42,7 +43,9 @@ impl Operation for MayFail {
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>, choice: Choice) -> Effect {
         let failed = choice == Choice::Fail;
-        act.state.send_failures -= u8::from(failed);
+        if failed {
+            spend(&mut act.state.send_failures);
+        }
         act.leave(if failed { Err(Errno::EIO) } else { Ok(0) })
     }
     fn alone<L: Layout>(&self, _: View<'_, L>) -> Option<(Rule, Choice)> {

@@ -56,15 +56,6 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Of code that is known as far as it was walked: it may do anything, and need not stop anybody.
-    const UNKNOWN: Self = Self {
-        reads: Fields::ALL,
-        writes: Fields::ALL,
-        anything: true,
-        resumes: true,
-        stops: false,
-    };
-
     fn add(&mut self, machine: &Machine, op: &Op) {
         let (reads, writes) = op.touches(machine);
         let facts = op.facts(machine);
@@ -190,7 +181,7 @@ impl Rules {
                 .programs
                 .iter()
                 .map(|ops| match machine.code {
-                    Some(_) => alloc::vec![Window::UNKNOWN],
+                    Some(_) => windows_of_code(machine),
                     None => windows(machine, ops),
                 })
                 .collect(),
@@ -216,7 +207,7 @@ impl Rules {
         if self.enabled == 0 || state.finished || state.crashed {
             return None;
         }
-        let window = self.window(state);
+        let window = self.window(machine, state);
         let vcpus = (0..state.vcpus.len()).map(|vcpu| Actor::Vcpu(vcpu as u8));
         // Rules for threads are for one thread.
         vcpus.chain([Actor::Thread(0)]).find_map(|actor| {
@@ -237,25 +228,37 @@ impl Rules {
         if self.enabled == 0 || state.finished || state.crashed {
             return None;
         }
-        self.choice_in(machine, state, actor, self.window(state))
+        self.choice_in(machine, state, actor, self.window(machine, state))
     }
 
     /// What the rules for vCPUs read of a thread that is at an operation, as bits; those of several threads are joined by
     /// `|`.
     #[must_use]
-    pub fn context(&self, thread: usize, op: usize) -> u64 {
+    pub fn context(&self, machine: &Machine, thread: usize, op: usize) -> u64 {
         if self.enabled == 0 {
             return 0;
         }
-        let windows = &self.windows[thread];
-        windows[op.min(windows.len() - 1)].bits()
+        self.window_at(machine, thread, op).bits()
     }
 
     #[inline]
-    fn window<L: Layout>(&self, state: &State<L>) -> Window {
+    fn window_at(&self, machine: &Machine, thread: usize, op: usize) -> Window {
+        let windows = &self.windows[thread];
+        let at = match &machine.code {
+            None => op,
+            Some(code) => match code.settled[thread].get(op) {
+                Some(settled) => usize::from(*settled),
+                None => windows.len(),
+            },
+        };
+        windows[at.min(windows.len() - 1)]
+    }
+
+    #[inline]
+    fn window<L: Layout>(&self, machine: &Machine, state: &State<L>) -> Window {
         let mut window = Window::default();
-        for (thread, windows) in state.threads.iter().zip(&self.windows) {
-            window.join(windows[usize::from(thread.op).min(windows.len() - 1)]);
+        for (index, thread) in state.threads.iter().enumerate().take(self.windows.len()) {
+            window.join(self.window_at(machine, index, usize::from(thread.op)));
         }
         window
     }
@@ -305,6 +308,25 @@ fn windows(machine: &Machine, ops: &[Op]) -> Vec<Window> {
         window.add(machine, op);
         window
     })
+}
+
+/// Of code that is known as far as it was walked: all that it may do, and need not; the same without changes of memslots, for where
+/// none comes any more; and nothing, for behind the last operation.
+fn windows_of_code(machine: &Machine) -> Vec<Window> {
+    let all = |wanted: &dyn Fn(&Op) -> bool| {
+        let mut window = Window::default();
+        for op in machine.ops().filter(|op| wanted(op)) {
+            window.add(machine, op);
+        }
+        window.stops = false;
+        window
+    };
+    let changes_slots = |op: &Op| op.touches(machine).1.has(Fields::SLOTS);
+    alloc::vec![
+        all(&|_| true),
+        all(&|op| !changes_slots(op)),
+        Window::default()
+    ]
 }
 
 /// Whether the reserve holds all that can be pushed between a push that makes a ring soft-full and the next check: one

@@ -6,8 +6,14 @@ use crate::words::Frame;
 
 pub use crate::words::NO_FRAME;
 
-/// A budget of stores that no store lowers.
+/// A budget without end: any number, which nothing lowers. Whoever has it may also have had enough at any time.
 pub const UNLIMITED: u8 = u8::MAX;
+
+/// Takes one from a budget that has some left.
+#[inline(always)]
+pub(crate) fn spend(budget: &mut u8) {
+    *budget -= u8::from(*budget != UNLIMITED);
+}
 
 /// Where a vCPU's thread is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -105,9 +111,9 @@ pub struct Vcpu<L: Parts> {
     pub old_slots: bool,
     /// Stores left to the guest, or [`UNLIMITED`].
     pub stores: u8,
-    /// Loads left to the guest.
+    /// Loads left to the guest, or [`UNLIMITED`].
     pub loads: u8,
-    /// Updates of the kernel's record left.
+    /// Updates of the kernel's record left, or [`UNLIMITED`].
     pub steal: u8,
     /// Such an update is due: KVM_RUN was called, and has not come to it yet.
     pub record_due: bool,

@@ -6,7 +6,7 @@ use crate::state::State;
 use crate::state::layout::{Array, Layout};
 use crate::state::pages::PageSet;
 use crate::state::slot::Life;
-use crate::state::vcpu::{NO_FRAME, Pc, UNLIMITED};
+use crate::state::vcpu::{NO_FRAME, Pc, spend};
 use crate::words::{Choice, Found, Frame};
 
 #[inline]
@@ -80,12 +80,12 @@ pub(crate) fn begin<L: Layout>(state: &mut State<L>, vcpu: usize, choice: Choice
     let v = &mut state.vcpus[vcpu];
     match choice {
         Choice::Store(frame) => {
-            v.stores -= u8::from(v.stores != UNLIMITED);
+            spend(&mut v.stores);
             v.frame = frame;
             v.load = false;
         }
         Choice::Load(frame) => {
-            v.loads -= 1;
+            spend(&mut v.loads);
             v.frame = frame;
             v.load = true;
         }

@@ -4,7 +4,7 @@ use super::entry;
 use crate::kernel::mark as primitive;
 use crate::machine::{Machine, WriterLog};
 use crate::state::layout::Layout;
-use crate::state::vcpu::Pc;
+use crate::state::vcpu::{Pc, spend};
 use crate::state::{State, Vcpu};
 
 /// Whether the record may be updated on the way into the guest: once a KVM_RUN. On the way out it is written only where the thread was
@@ -24,7 +24,7 @@ pub(crate) fn update<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: u
 /// The record is taken for changed.
 pub(crate) fn updated<L: Layout>(state: &mut State<L>, vcpu: usize, then: Pc) {
     let v = &mut state.vcpus[vcpu];
-    v.steal -= 1;
+    spend(&mut v.steal);
     v.record_due = false;
     v.push = 0;
     v.pc = then;

@@ -36,6 +36,8 @@ pub enum Choice {
     SendFails(u32),
     /// A signal becomes pending for the thread.
     Signal,
+    /// A part of a program that is done any number of times is done once more.
+    Again,
 }
 
 /// Who is told of each choice. Not a generic parameter: what is possible would be compiled once for each of those who ask.

@@ -13,6 +13,7 @@ use super::distil::distil;
 use super::log::events_of;
 use super::page::read_names;
 use super::report::{caveats, grouped};
+use super::run::one_machine;
 use super::schedule::Schedule;
 use super::{CliError, CliResult, Global, Report, interrupted};
 use crate::blame::{Blame, Candidate, Cause, blame, blame_seeds, read_pages};
@@ -91,7 +92,9 @@ impl Subject {
         let name = args.trace.to_string_lossy();
         let is_scenario = name.ends_with(".toml") || crate::scenario::builtin(&name).is_some();
         if is_scenario {
-            return Ok(Self::Scenario(Box::new(Scenario::find(&name)?)));
+            let scenario = Scenario::find(&name)?;
+            one_machine(&scenario, "`dirtysim blame`")?;
+            return Ok(Self::Scenario(Box::new(scenario)));
         }
         let schedule = Schedule::load(&args.trace, None, "blame")?;
         Ok(Self::Schedule(Box::new(schedule)))

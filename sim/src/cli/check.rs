@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::coverage::{coverage_words, reductions};
+use super::coverage::{coverage_words, for_how_many, reductions, unconfirmed};
 use super::report::{
     Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
     refused, unclaimed,
 };
-use super::run::{find_scenarios, write_trace};
+use super::run::{find_scenarios, one_machine, write_trace};
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
 use crate::first;
@@ -58,6 +58,10 @@ pub(crate) struct CheckArgs {
     /// the protocol from its end
     #[arg(long, conflicts_with_all = ["keep_going", "no_vcpu_symmetry", "no_partial_order", "without_rule"])]
     liveness: bool,
+    /// Take any number in place of each number of stores, transfers, rounds and, where that can be, pages: what is said of a search
+    /// that ends is proved for all of them
+    #[arg(long)]
+    any_number: bool,
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
@@ -164,6 +168,11 @@ fn stamps(files: &[&Path]) -> Vec<Option<(std::time::SystemTime, u64)>> {
 
 fn once(args: &CheckArgs, global: &Global) -> CliResult {
     let mut scenarios = find_scenarios(&args.scenarios, &args.mutate)?;
+    if args.any_number {
+        for scenario in &mut scenarios {
+            *scenario = scenario.widened().unwrap_or_else(|| scenario.clone());
+        }
+    }
     let options = Options {
         max_states: args.max_states,
         max_memory_bytes: args.max_memory,
@@ -177,6 +186,7 @@ fn once(args: &CheckArgs, global: &Global) -> CliResult {
             scenarios.extend(about_liveness());
         }
         for scenario in &scenarios {
+            one_machine(scenario, "--liveness")?;
             let mut claims = liveness::CLAIMS.iter();
             if let Some(claim) = claims.find(|claim| !scenario.machine.claims.has(**claim)) {
                 return Err(CliError(format!(
@@ -205,6 +215,9 @@ fn once(args: &CheckArgs, global: &Global) -> CliResult {
             !interrupted()
         })?;
         let budget = shrink_budget(&options);
+        // With any number of pages, what is shown is a machine of few.
+        let instance = search::instance(scenario, &outcome);
+        let scenario = instance.as_ref().unwrap_or(scenario);
         let minimal = outcome.violation.as_ref().and_then(|violation| {
             minimal(scenario, violation, budget, &|done| {
                 spinner.show_shrinking(done);
@@ -278,6 +291,8 @@ pub(super) fn subject(
         outcome.depth,
         outcome.collision_probability,
     ));
+    text.push_str(&for_how_many(&outcome.bounds, outcome.coverage, &mut json));
+    text.push_str(&unconfirmed(outcome.unconfirmed.as_ref(), &mut json));
     text.push_str(&unclaimed(
         scenario,
         outcome.seen,

@@ -157,11 +157,12 @@ fn judge(args: &CompareArgs, scenario: Scenario) -> Result<Judged, CliError> {
         spinner.show(progress);
         !interrupted()
     })?;
+    let instance = search::instance(&scenario, &outcome);
     Ok(Judged {
         verdict: outcome.verdict.into(),
         states: outcome.states,
         violation: outcome.violation,
-        scenario,
+        scenario: instance.unwrap_or(scenario),
     })
 }
 

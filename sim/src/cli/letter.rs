@@ -240,6 +240,8 @@ fn of_scenario(
         spinner.show(progress);
         !interrupted()
     })?;
+    let instance = search::instance(&scenario, &outcome);
+    let scenario = instance.unwrap_or(scenario);
     let shortest = outcome.violation.as_ref().and_then(|violation| {
         minimal(&scenario, violation, shrink_budget(&options), &|done| {
             spinner.show_shrinking(done);

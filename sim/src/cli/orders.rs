@@ -11,6 +11,7 @@ use super::run::find_scenarios;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, progress_bar};
 use crate::orders::{self, Constraint, Exactness, Orders, OrdersError, Part};
 use crate::scenario::Scenario;
+use crate::search::bounds::Bounds;
 use crate::search::{Limit, Options};
 
 /// Arguments of `dirtysim orders`.
@@ -130,6 +131,20 @@ fn subject(
     );
     let mut constraints = Vec::new();
     let mut json = Map::new();
+    // Each order is a search of its own; all of them have the scenario's budgets.
+    let proved = found.orders.iter().filter(|order| order.proved).count();
+    if proved > 0 {
+        text.push_str(&format!(
+            "  {} proved {}\n",
+            match (proved == safe, proved) {
+                (true, 1) => "the safe one is".to_owned(),
+                (true, _) => "each safe one is".to_owned(),
+                (false, _) => format!("{} of these are", grouped(proved as u64)),
+            },
+            Bounds::of(scenario).sentence()
+        ));
+    }
+    json.insert("proved".into(), proved.into());
     for (index, (constraint, example)) in found
         .constraints
         .iter()

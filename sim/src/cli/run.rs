@@ -76,6 +76,17 @@ pub(super) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
     Ok(first..last)
 }
 
+/// Refuses a scenario about any number of pages where one machine is looked at.
+pub(super) fn one_machine(scenario: &Scenario, command: &str) -> Result<(), CliError> {
+    if !scenario.any_pages {
+        return Ok(());
+    }
+    Err(CliError(format!(
+        "{}: {command} looks at one machine, and this scenario is about any number of pages\nhelp: write a number in pages, or use `dirtysim check`",
+        scenario.name
+    )))
+}
+
 /// The scenarios of those names, or the built-in ones, with mutations switched on. Of the built-in ones those are left
 /// out in which a mutation can do nothing; a scenario that was asked for is refused then.
 pub(super) fn find_scenarios(
@@ -126,6 +137,9 @@ pub(super) fn switch_on(scenario: Scenario, mutation: Mutation) -> Result<Scenar
 
 pub(super) fn run(args: &RunArgs, global: &Global) -> CliResult {
     let scenarios = find_scenarios(&args.scenarios, &args.mutate)?;
+    for scenario in &scenarios {
+        one_machine(scenario, "`dirtysim run`")?;
+    }
     let scheduler = match args.scheduler {
         SchedulerArg::Random => Scheduler::Random,
         SchedulerArg::Pct => Scheduler::Pct {

@@ -16,6 +16,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::Step;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde_json::{Value, json};
 
 use crate::naive::{Explored, explore, fewest_blocks};
 
@@ -31,6 +32,9 @@ pub(crate) struct Effort {
 /// Scenarios that have fewer are explored once more for the fewest blocks.
 const FEW_STATES: usize = 500;
 
+/// States that are looked at with any number in place of each number.
+const WIDE_STATES: u64 = 3_000;
+
 /// What a scenario turned out to be.
 pub(crate) enum Outcome {
     /// The reader says why.
@@ -41,6 +45,8 @@ pub(crate) enum Outcome {
 
 pub(crate) struct Judged {
     pub(crate) verdict: Verdict,
+    /// Whether it is proved for any number of pages.
+    pub(crate) proved: bool,
     pub(crate) raw_states: usize,
     pub(crate) states: u64,
     pub(crate) mutated: bool,
@@ -124,8 +130,10 @@ pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
         about.expect = Some(Expect::Violated(*claim));
         violation(&about, &explored, Verdict::Violated)?;
     }
+    let proved = any_number(&scenario, broken)?;
     Ok(Outcome::Judged(Judged {
         verdict,
+        proved,
         raw_states: explored.states.len(),
         states: whole.states,
         mutated: !scenario.machine.mutations().is_empty(),
@@ -190,7 +198,14 @@ fn whole(
     broken: Invariants,
 ) -> Result<Report, String> {
     let full = whole_report(scenario, Reductions::NONE, 1);
-    agree!(full.coverage, Coverage::Exhausted, "how much was seen");
+    agree!(
+        matches!(full.coverage, Coverage::Exhausted | Coverage::Proved),
+        true,
+        "how much was seen"
+    );
+    if full.coverage == Coverage::Proved {
+        no_number_breaks(scenario, explored.states.len())?;
+    }
     agree!(
         full.broken,
         broken,
@@ -251,6 +266,67 @@ fn whole(
         }
     }
     Ok(full)
+}
+
+/// What is proved with any number in place of each of a scenario's numbers holds with these; whether it is proved for any number of pages.
+fn any_number(scenario: &Scenario, broken: Invariants) -> Result<bool, String> {
+    let Some(wide) = scenario.widened() else {
+        return Ok(false);
+    };
+    let options = Options {
+        max_states: Some(WIDE_STATES),
+        counterexample: false,
+        ..Options::default()
+    };
+    // What breaks it is not looked for on other machines.
+    let report = POOLS[0].install(|| search::check(&wide, &options, &|_| true));
+    let report = report.map_err(|error| error.to_string())?;
+    let proved = report.coverage == Coverage::Proved;
+    if proved && !broken.is_empty() {
+        return Err(format!(
+            "proved for any number, and these numbers break {broken:?}: {}",
+            wide.source
+        ));
+    }
+    Ok(proved && wide.any_pages)
+}
+
+/// What is proved for any number holds for 1, 2, 3 and 4, as far as the naive explorer comes with them.
+fn no_number_breaks(scenario: &Scenario, states: usize) -> Result<(), String> {
+    for number in 1..=4 {
+        let source = bounded(&scenario.source, number);
+        let bounded = Scenario::from_json("bounded", &source).map_err(|error| error.to_string())?;
+        let Some(explored) = explore::<Small>(&bounded, 8 * states) else {
+            break;
+        };
+        if let Some(claim) = explored.broken.keys().next() {
+            return Err(format!(
+                "proved for any number, and {number} breaks {}",
+                claim.name()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The same text with a number wherever it says that any will do.
+fn bounded(value: &Value, number: u64) -> Value {
+    match value {
+        Value::String(word) if word == "any" || word == "unlimited" => number.into(),
+        Value::Array(items) => items.iter().map(|item| bounded(item, number)).collect(),
+        Value::Object(map) => match map.get("any_number") {
+            Some(steps) => json!({ "repeat": number, "steps": bounded(steps, number) }),
+            None => {
+                let entries = map.iter();
+                Value::Object(
+                    entries
+                        .map(|(key, value)| (key.clone(), bounded(value, number)))
+                        .collect(),
+                )
+            }
+        },
+        other => other.clone(),
+    }
 }
 
 /// Each of the reductions that a search made, alone.

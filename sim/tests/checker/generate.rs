@@ -83,6 +83,14 @@ fn list(items: &[String]) -> String {
     format!("[{}]", items.join(", "))
 }
 
+/// What a writer has: seldom any number, which has many states.
+fn budget(draw: &mut Draw) -> &'static str {
+    if draw.chance(3) {
+        return "\"any\"";
+    }
+    draw.pick(&["1", "1", "1", "2"])
+}
+
 /// What decides.
 struct Draw<'a>(std::slice::Iter<'a, u32>);
 
@@ -395,7 +403,7 @@ impl World {
         let mut text = "[writers]\n".to_owned();
         if !draw.chance(12) {
             let stores = if draw.chance(1) {
-                "\"unlimited\""
+                draw.pick(&["\"any\"", "\"any\"", "\"unlimited\""])
             } else {
                 ["1", "2"][usize::from(self.affords(draw, 25, 2))]
             };
@@ -421,11 +429,7 @@ impl World {
             text.push_str(&format!("vcpu = {{ {vcpu} }}\n"));
         }
         if self.affords(draw, 15, 1) {
-            let mut record = format!(
-                "updates = {}, page = {}",
-                draw.pick(&[1, 1, 2]),
-                self.page(draw)
-            );
+            let mut record = format!("updates = {}, page = {}", budget(draw), self.page(draw));
             if draw.chance(30) {
                 record.push_str(&format!(", vcpu = {}", draw.below(self.vcpus)));
             }
@@ -434,11 +438,7 @@ impl World {
             }
             text.push_str(&format!("kernel_record = {{ {record} }}\n"));
         } else if self.arch == Arch::X86 && self.affords(draw, 40, 1) {
-            let mut stores = format!(
-                "stores = {}, page = {}",
-                draw.pick(&[1, 1, 2]),
-                self.page(draw)
-            );
+            let mut stores = format!("stores = {}, page = {}", budget(draw), self.page(draw));
             if draw.chance(50) {
                 stores.push_str(&format!(", vcpu = {}", draw.below(self.vcpus)));
             }
@@ -460,7 +460,7 @@ impl World {
             text.push_str(&format!("always_dirty = {}\n", self.page_list(draw)));
         }
         if self.has("sync-file") || draw.chance(6) {
-            text.push_str(&format!("send_failures = {}\n", draw.pick(&[1, 1, 2])));
+            text.push_str(&format!("send_failures = {}\n", budget(draw)));
         }
         let devices: Vec<String> = (0..self.devices)
             .map(|index| self.device(draw, index))
@@ -472,7 +472,7 @@ impl World {
     }
 
     fn device(&self, draw: &mut Draw, index: u32) -> String {
-        let mut keys = vec![format!("transfers = {}", draw.pick(&[1, 1, 1, 2]))];
+        let mut keys = vec![format!("transfers = {}", budget(draw))];
         if draw.chance(60) {
             keys.push(format!("name = \"device{index}\""));
         }
@@ -706,16 +706,24 @@ impl World {
             "resume-vcpus",
             "checkpoint",
             "panic",
+            "panic",
+            "leave",
+            "leave",
         ]);
-        let wrapped = match draw.below(5) {
+        let wrapped = match draw.below(6) {
             0 => format!("{{ repeat = {}, steps = {some} }}", 1 + draw.below(2)),
             1 => format!("{{ lock = \"lock{}\", steps = {some} }}", draw.below(2)),
             2 => format!("{{ until_clean = {some} }}"),
-            3 => format!("{{ each_chunk = {some}, pages = {chunk}{slot} }}"),
+            3 => format!("{{ any_number = {some} }}"),
+            4 => format!("{{ each_chunk = {some}, pages = {chunk}{slot} }}"),
             _ => format!(
                 "{{ try = [{}, \"copy-all\"], on_error = [\"{on_error}\"] }}",
                 some.trim_matches(['[', ']'])
             ),
+        };
+        let wrapped = match draw.chance(10) {
+            true => wrapped.replacen('{', "{ at = \"vmm.rs:7\",", 1),
+            false => wrapped,
         };
         steps.insert(first, wrapped);
     }

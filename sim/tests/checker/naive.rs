@@ -9,7 +9,7 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::transition::{Effect, apply, for_each_step};
+use dirtysim_model::transition::{Effect, Step, apply, for_each_step, is_at_leisure};
 
 /// What there is to know of a scenario.
 pub(crate) struct Explored<L: Layout> {
@@ -38,7 +38,7 @@ pub(crate) fn explore<L: Layout>(scenario: &Scenario, most: usize) -> Option<Exp
         for state in level {
             let mut steps = Vec::new();
             for_each_step(machine, &state, |step| steps.push(step));
-            if steps.is_empty() && is_stuck(machine, &state) {
+            if nobody_must(&state, &steps) && is_stuck(machine, &state) {
                 explored.note(machine, Invariant::MigrationMakesProgress, depth);
             }
             for step in steps {
@@ -75,6 +75,11 @@ impl<L: Layout> Explored<L> {
     }
 }
 
+/// Whether none of the steps is one that must come: any number may be as many as there were.
+fn nobody_must<L: Layout>(state: &State<L>, steps: &[Step]) -> bool {
+    steps.iter().all(|step| is_at_leisure(state, *step))
+}
+
 /// Whether a state in which nobody can act is no end.
 fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
     let at = state.threads.iter().map(|thread| usize::from(thread.op));
@@ -106,7 +111,7 @@ pub(crate) fn fewest_blocks<L: Layout>(
             }
             let mut steps = Vec::new();
             for_each_step(machine, &state, |step| steps.push(step));
-            let stuck = steps.is_empty() && is_stuck(machine, &state);
+            let stuck = nobody_must(&state, &steps) && is_stuck(machine, &state);
             if stuck && claim == Invariant::MigrationMakesProgress {
                 least = Some(length);
             }

@@ -14,6 +14,8 @@ pub(crate) struct Tally {
     pub(crate) violated: u32,
     pub(crate) inconclusive: u32,
     pub(crate) mutated: u32,
+    /// Proved for any number of pages.
+    pub(crate) proved: u32,
     pub(crate) too_large: u32,
     pub(crate) refused: BTreeMap<String, u32>,
     pub(crate) states: u64,
@@ -37,6 +39,7 @@ impl Tally {
             Verdict::Inconclusive => self.inconclusive += 1,
         }
         self.mutated += u32::from(judged.mutated);
+        self.proved += u32::from(judged.proved);
         self.states += judged.states;
         self.raw_states += judged.raw_states as u64;
     }
@@ -74,8 +77,8 @@ impl std::fmt::Display for Tally {
         }
         writeln!(
             f,
-            "  {} with mutations; {} states, {} of the naive explorer",
-            self.mutated, self.states, self.raw_states
+            "  {} with mutations; {} proved for any number of pages; {} states, {} of the naive explorer",
+            self.mutated, self.proved, self.states, self.raw_states
         )?;
         let mut reasons: Vec<_> = self.refused.iter().collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));

@@ -58,6 +58,7 @@ fn is_about_steps(place: &str) -> bool {
         "steps",
         "forever",
         "until_clean",
+        "any_number",
         "each_chunk",
         "try",
         "on_error",

@@ -490,7 +490,7 @@ impl<'a, L: Layout> Builder<'a, L> {
                 transitions: steps.len() as u32,
                 idle: somebody && !has_work(self.machine, &state),
                 ended: somebody && !is_awaited(self.machine, &state),
-                deadlock: !somebody && is_stuck(self.machine, &state),
+                deadlock: counted_on.is_empty() && is_stuck(self.machine, &state),
             });
         }
         found

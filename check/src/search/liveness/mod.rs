@@ -16,9 +16,9 @@
 //! where no end is awaited ([`is_awaited`]), none stays away. Both are so in each state of a component or in none, since an
 //! end is never left again. A deadlock is a violation of the first claim, and comes first where it is as near.
 //!
-//! **A quiet guest.** A guest with a budget is quiet once it is spent, and no cycle spends one. A guest that stores without
-//! limit may stop at any time, and a protocol that comes to no end while it goes on is not at fault. So its stores are on no
-//! cycle of the second kind, and fairness does not count on them. Nor is a page opened on one, for a store or a load that
+//! **A quiet guest.** A guest with a budget is quiet once it is spent, and no cycle spends one. A guest that may store any
+//! number of times may stop at any time, and a protocol that comes to no end while it goes on is not at fault. So its stores are on no
+//! cycle of the second kind, and fairness does not count on them; nor on a round of a part that is done any number of times. Nor is a page opened on one, for a store or a load that
 //! is tried again: each try would be recorded, and a store whose page is armed again before each next try is a guest that is
 //! not quiet, however little it gets done. That step fairness does count on, as on all others of vCPUs ([`is_unquiet`]).
 //!
@@ -44,7 +44,8 @@ use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::pages::PageSet;
-use dirtysim_model::state::vcpu::{NO_FRAME, UNLIMITED};
+use dirtysim_model::state::vcpu::NO_FRAME;
+pub use dirtysim_model::transition::is_at_leisure;
 use dirtysim_model::transition::{Actor, Choice, Step, blocked};
 use dirtysim_model::words::Waits;
 
@@ -140,9 +141,13 @@ impl Lasso {
     }
 }
 
-/// Whether a step brought the migration on: a page was copied, a store retired, or a step of a protocol completed.
+/// Whether a step brought the migration on: a page was copied, a store retired, or a step of a protocol completed. What need never be
+/// done counts as well: nobody is at fault who does it again and again, and any number of times has an end.
 #[must_use]
 pub fn is_progress<L: Layout>(before: &State<L>, step: Step, after: &State<L>) -> bool {
+    if is_at_leisure(before, step) {
+        return true;
+    }
     match step.actor {
         Actor::Vcpu(vcpu) => {
             let vcpu = usize::from(vcpu);
@@ -162,20 +167,12 @@ pub fn is_progress<L: Layout>(before: &State<L>, step: Step, after: &State<L>) -
     }
 }
 
-/// Whether a step is a store that a guest makes as it likes, and may as well not make: of one that stores without limit.
-#[must_use]
-pub fn is_at_leisure<L: Layout>(before: &State<L>, step: Step) -> bool {
-    match (step.actor, step.choice) {
-        (Actor::Vcpu(vcpu), Choice::Store(_)) => {
-            before.vcpus[usize::from(vcpu)].stores == UNLIMITED
-        }
-        _ => false,
-    }
-}
-
-/// Whether a step brings on a guest that is not quiet: such a store, or one that opens a page, in a leaf or in a TLB.
+/// Whether a step brings on a guest that is not quiet: one that need never be taken, or one that opens a page, in a leaf or in a TLB.
 #[must_use]
 pub fn is_unquiet<L: Layout>(before: &State<L>, step: Step, after: &State<L>) -> bool {
+    if is_at_leisure(before, step) {
+        return true;
+    }
     let Actor::Vcpu(vcpu) = step.actor else {
         return false;
     };
@@ -185,8 +182,7 @@ pub fn is_unquiet<L: Layout>(before: &State<L>, step: Step, after: &State<L>) ->
         !new.is_empty()
     };
     let tlb = |state: &State<L>| state.vcpus[usize::from(vcpu)].tlb.clone();
-    is_at_leisure(before, step)
-        || opened(&before.present, &after.present)
+    opened(&before.present, &after.present)
         || opened(&before.writable, &after.writable)
         || opened(&before.dirty_bit, &after.dirty_bit)
         || opened(&tlb(before), &tlb(after))

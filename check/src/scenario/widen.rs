@@ -1,0 +1,152 @@
+//! A scenario with any number in place of each number that it may have any of.
+
+use serde_json::{Map, Value, json};
+
+use super::Scenario;
+
+/// The keys of `[writers]`' tables that are budgets.
+const BUDGETS: [&str; 5] = ["stores", "loads", "updates", "transfers", "send_failures"];
+
+impl Scenario {
+    /// The same with any number of stores, loads, updates, transfers, failures and rounds, and of pages where that is argued; a round that
+    /// is written out becomes one that is gone round any number of times. None where nothing of it has a number.
+    #[must_use]
+    pub fn widened(&self) -> Option<Self> {
+        let mut source = self.source.clone();
+        if let Some(writers) = source.get_mut("writers") {
+            budgets(writers);
+        }
+        if let Some(protocol) = source.get_mut("protocol") {
+            rounds(protocol);
+        }
+        let read = |source: &Value| Self::from_json(&self.file, source).ok();
+        let mut paged = source.clone();
+        pages(&mut paged);
+        let wide = read(&paged).or_else(|| read(&source))?;
+        (wide.source != self.source).then_some(wide)
+    }
+}
+
+/// Every budget is any.
+fn budgets(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let has_some = value.as_u64().is_some_and(|number| number > 0);
+                if BUDGETS.contains(&key.as_str()) && has_some {
+                    *value = "any".into();
+                } else {
+                    budgets(value);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(budgets),
+        _ => {}
+    }
+}
+
+/// Every `repeat` is any number of rounds.
+fn rounds(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if map.contains_key("repeat")
+                && let Some(steps) = map.remove("steps")
+            {
+                map.clear();
+                map.insert("any_number".to_owned(), steps);
+            }
+            map.values_mut().for_each(rounds);
+        }
+        Value::Array(items) => items.iter_mut().for_each(rounds),
+        _ => {}
+    }
+}
+
+/// Any number of pages, which no writer and no step names.
+fn pages(source: &mut Value) {
+    let Some(machine) = source.get_mut("machine").and_then(Value::as_object_mut) else {
+        return;
+    };
+    machine.insert("pages".to_owned(), "any".into());
+    for key in ["word_bits", "reset_batch_pages"] {
+        machine.shift_remove(key);
+    }
+    let mut tables = Map::new();
+    if let Some(protocol) = source.get_mut("protocol") {
+        unnamed(protocol, &mut tables);
+    }
+    let Some(top) = source.as_object_mut() else {
+        return;
+    };
+    let writers = top.entry("writers").or_insert_with(|| json!({}));
+    let Some(writers) = writers.as_object_mut() else {
+        return;
+    };
+    if let Some(vcpu) = writers.get_mut("vcpu").and_then(Value::as_object_mut) {
+        vcpu.shift_remove("pages");
+    }
+    for (key, value) in writers.iter_mut() {
+        if key.ends_with("_save") || key.ends_with("_restore") {
+            *value = json!({ "tables": "any" });
+        }
+    }
+    writers.extend(tables);
+    if writers.is_empty() {
+        top.shift_remove("writers");
+    }
+}
+
+/// Saves of tables that name them become saves of any.
+fn unnamed(value: &mut Value, tables: &mut Map<String, Value>) {
+    match value {
+        Value::Object(map) => {
+            let writer = match map.get("step").and_then(Value::as_str) {
+                Some("its-save-tables") => Some("its_save"),
+                Some("save-pending-tables") => Some("pending_save"),
+                Some("its-restore-tables") => Some("its_restore"),
+                _ => None,
+            };
+            if let Some(writer) = writer
+                && map.shift_remove("pages").is_some()
+            {
+                tables.insert(writer.to_owned(), json!({ "tables": "any" }));
+            }
+            map.values_mut().for_each(|value| unnamed(value, tables));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| unnamed(item, tables)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wide(name: &str) -> Scenario {
+        let scenario = Scenario::find(name).expect("it comes with the program");
+        scenario.widened().expect("it has numbers")
+    }
+
+    #[test]
+    fn what_has_a_number_has_any() {
+        let docs = wide("kernel-docs");
+        assert!(docs.any_pages);
+        assert_eq!(docs.source["writers"]["vcpu"]["stores"], "any");
+        assert_eq!(docs.source["writers"]["its_save"]["tables"], "any");
+        assert_eq!(
+            docs.source["protocol"]["steps"][2]["any_number"][0],
+            "harvest-rings"
+        );
+        // It is read again as it is, and has no numbers left.
+        let again = Scenario::from_json("again", &docs.source).expect("it is right");
+        assert_eq!(again.machine, docs.machine);
+        assert!(docs.widened().is_none());
+    }
+
+    #[test]
+    fn pages_that_are_named_keep_their_number() {
+        let net = wide("cloud-hypervisor-net");
+        assert!(!net.any_pages);
+        assert_eq!(net.source["writers"]["devices"][0]["transfers"], "any");
+    }
+}

@@ -1,0 +1,135 @@
+//! Which operations are argued for any number of pages, and what each step looks at of pages that are not tracked: a row for each
+//! operation. `docs/proofs.md` has the argument for each.
+
+use dirtysim_model::machine::{Arch, Machine, WriterLog};
+use dirtysim_model::op::{ClearMask, HarvestWay, Op};
+use dirtysim_model::words::Fields;
+
+/// What the steps of an operation look at of pages that are not tracked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looks {
+    /// Nothing; or at each page by itself, to change that page alone.
+    Nothing,
+    /// Whether some page is pending, and each by itself.
+    Pending,
+    /// At a word of these sets at a time.
+    Words(Fields),
+    /// At the entry in work and at RESET's batch.
+    Batch,
+}
+
+/// What an operation looks at, or why it is not argued.
+pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
+    const NAMES: &str = "it names pages, and a page that is named is like no other";
+    const DEVICES: &str = "devices are not argued yet";
+    Ok(match op {
+        // Sets are joined, emptied or filled page by page; or no page is looked at at all.
+        Op::SetMemoryRegion(_)
+        | Op::Publish
+        | Op::PublishSlot(_)
+        | Op::TakeAll
+        | Op::Forget
+        | Op::CollectOwnLog
+        | Op::ResetOwnLog
+        | Op::Cancel
+        | Op::PutBack
+        | Op::Discard
+        | Op::NewDestination
+        | Op::WaitStopped
+        | Op::Checkpoint
+        | Op::Finish(_)
+        | Op::Kick(_)
+        | Op::WaitKicked
+        | Op::WaitRunning
+        | Op::Resume
+        | Op::WaitRingFull
+        | Op::AckRingFull
+        | Op::JoinThread(_)
+        | Op::Lock(_)
+        | Op::Unlock(_)
+        | Op::Signal(_)
+        | Op::WaitSignal(_)
+        | Op::MayFail
+        | Op::OnError(_)
+        | Op::PassUnless(_) => Looks::Nothing,
+        // Its entries are taken one by one, and only flags decide.
+        Op::Harvest(op) => match op.way {
+            HarvestWay::Right => Looks::Nothing,
+            HarvestWay::SkipFirst
+            | HarvestWay::WriteZero
+            | HarvestWay::Unread
+            | HarvestWay::OneTooMany => {
+                return Err("a harvest against the ring's contract is not argued");
+            }
+        },
+        Op::Copy | Op::CopyAll | Op::Again(_) => Looks::Pending,
+        Op::GetDirtyLog(_) => Looks::Words(Fields::BITMAP.and(Fields::SCRATCH)),
+        Op::ClearDirtyLog(op) => {
+            let whole = machine
+                .slots
+                .iter()
+                .any(|slot| op.first_page == 0 && op.num_pages == slot.npages);
+            if !whole {
+                return Err("a CLEAR of a part of a memslot says which pages it means");
+            }
+            match op.mask {
+                ClearMask::Seen | ClearMask::All => {
+                    Looks::Words(Fields::BITMAP.and(Fields::SCRATCH).and(Fields::SEEN))
+                }
+                ClearMask::List(_) => return Err(NAMES),
+            }
+        }
+        Op::ResetRings(_) => Looks::Batch,
+        // Its tables: the tracked page, or another.
+        Op::KernelWrite(op) => {
+            if op.fails_after != u8::MAX {
+                return Err("`fails_after` counts pages, of which there may be any number");
+            }
+            Looks::Nothing
+        }
+        Op::CopyList(_) | Op::UserWrite(_) | Op::HostAge(_) => return Err(NAMES),
+        Op::PreFault(_) | Op::DropFree(_) | Op::EndFree(_) | Op::MarkOwn(_) | Op::TakeAlways => {
+            return Err(NAMES);
+        }
+        Op::DeviceStart(_) | Op::DeviceStop(_) | Op::DeviceDrain(_) | Op::DeviceSync(_) => {
+            return Err(DEVICES);
+        }
+        Op::SendPage(_) | Op::Proceed(_) | Op::Yield | Op::Panic | Op::Leave => {
+            return Err("a VMM's own code is not argued yet");
+        }
+        Op::EnableCap(_) | Op::CreateVcpu => return Err("it belongs to the set-up"),
+    })
+}
+
+/// Why a machine with any number of pages is not argued, whatever its programs are.
+pub(crate) fn stands_in_the_way(machine: &Machine) -> Option<&'static str> {
+    if machine.arch == Arch::S390 {
+        return Some("s390, whose leaves are its log, is not argued yet");
+    }
+    if machine.slots.len() != 1 || machine.slots.iter().any(|slot| slot.huge) {
+        return Some("several memslots, and huge mappings, are not argued yet");
+    }
+    if !machine.devices.is_empty() {
+        return Some("devices are not argued yet");
+    }
+    if machine.track_spurious {
+        return Some("`check_spurious` is not argued yet");
+    }
+    let records = |vcpu: &dirtysim_model::machine::VcpuConfig| {
+        vcpu.steal > 0 || vcpu.steal_log != WriterLog::Right
+    };
+    if machine.vcpus.iter().any(records) {
+        return Some(
+            "a record of the kernel, or a store that it emulates, is in a page that is named",
+        );
+    }
+    if !machine.always_dirty.is_empty() {
+        return Some("pages that are always dirty are named");
+    }
+    None
+}
+
+/// Why an operation is not argued.
+pub(crate) fn not_argued(machine: &Machine, op: &Op) -> Option<&'static str> {
+    looks(machine, op).err()
+}

@@ -1,0 +1,265 @@
+//! What a state says of pages that are not tracked: it is forgotten, and anything that it could say is put back before a step.
+
+use dirtysim_model::machine::Machine;
+use dirtysim_model::state::fields::{Change, Size, change_thread, change_vcpu, change_vm};
+use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::ring::{Ring, RingEntry};
+use dirtysim_model::state::vcpu::Pc;
+use dirtysim_model::state::{Batch, State};
+use dirtysim_model::transition::{self, Actor, Choice};
+use dirtysim_model::words::{Fields, Frame, NO_FRAME};
+
+use super::argued::{Looks, looks};
+use super::{ABOVE, BELOW, FAR, TRACKED};
+
+/// Forgets what a state says of the others: no set has them, and where one is named it is the far one.
+pub(super) fn forget<L: Layout>(machine: &Machine, state: &mut State<L>) {
+    rename(machine, state, TRACKED);
+}
+
+/// The state of the machine of few pages that stands for `state` of another with as many words, when page `tracked` of that is tracked.
+pub(super) fn rename<L: Layout>(machine: &Machine, state: &mut State<L>, tracked: Frame) {
+    let mut forget = Forget { tracked };
+    change_vm(state, &mut forget);
+    for vcpu in state.vcpus.iter_mut() {
+        change_vcpu(vcpu, machine.constants.pml_entries, &mut forget);
+    }
+    for thread in state.threads.iter_mut() {
+        change_thread(thread, &mut forget);
+    }
+    transition::settle(machine, state);
+}
+
+struct Forget {
+    tracked: Frame,
+}
+
+impl Forget {
+    fn name(&self, page: Frame) -> Frame {
+        if page == self.tracked { TRACKED } else { FAR }
+    }
+}
+
+impl<L: Layout> Change<L> for Forget {
+    fn bits(&mut self, _: Fields, _: Size, _: &mut u64) {}
+    fn pages(&mut self, _: Fields, _: Size, pages: &mut L::Set) {
+        let tracked = pages.contains(self.tracked);
+        pages.clear();
+        if tracked {
+            pages.insert(TRACKED);
+        }
+    }
+    fn frame(&mut self, _: Fields, frame: &mut Frame) {
+        if *frame != NO_FRAME {
+            *frame = self.name(*frame);
+        }
+    }
+    fn indices(&mut self, _: &mut Ring<L>) {}
+    fn entry(&mut self, entry: &mut L::Entry, _: Option<u8>) {
+        // What nobody can read any more is left out when the state is packed.
+        let page = self.name(Frame::try_from(entry.offset()).unwrap_or(NO_FRAME));
+        entry.set_offset(u64::from(page));
+    }
+    fn buffer(&mut self, pml: &mut L::Pml, _: u32) {
+        for frame in pml.iter_mut() {
+            *frame = self.name(*frame);
+        }
+    }
+    fn page(&mut self, _: &mut u32, offset: &mut u64, live: bool) {
+        if live {
+            *offset = u64::from(self.name(Frame::try_from(*offset).unwrap_or(NO_FRAME)));
+        }
+    }
+    fn batch(&mut self, batch: &mut Batch) {
+        if batch.mask == 0 {
+            return;
+        }
+        let bit = u64::from(self.tracked).checked_sub(batch.offset);
+        let has = bit.is_some_and(|bit| bit < 64 && batch.mask >> bit & 1 != 0);
+        batch.offset = u64::from(if has { TRACKED } else { FAR });
+        batch.mask = 1;
+    }
+}
+
+/// Which of the others' values are tried: all of them, but in tests of the argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tried {
+    /// The leaf and the TLB's entry of another page that a vCPU accesses.
+    pub(super) leaves: bool,
+    /// Whether another page is pending.
+    pub(super) pending: bool,
+    /// Bits of others in words.
+    pub(super) words: bool,
+    /// An entry, or a batch, of others near the tracked page.
+    pub(super) near: bool,
+    /// A batch of others on both sides of the tracked page.
+    pub(super) around: bool,
+}
+
+impl Tried {
+    pub(super) const ALL: Self = Self {
+        leaves: true,
+        pending: true,
+        words: true,
+        near: true,
+        around: true,
+    };
+}
+
+/// Calls `take` with each choice of an actor, in a state in which the others are all that they may be as far as the step looks at them.
+pub(super) fn for_each_choice<L: Layout>(
+    tried: Tried,
+    machine: &Machine,
+    state: &State<L>,
+    actor: Actor,
+    mut take: impl FnMut(&State<L>, Choice),
+) {
+    for_each_value(tried, machine, state, actor, &mut |valued, only_others| {
+        transition::for_each_choice(machine, valued, actor, |choice| {
+            let about_another = matches!(choice, Choice::Store(FAR) | Choice::Load(FAR));
+            if !only_others || about_another {
+                take(valued, choice);
+            }
+        });
+    });
+}
+
+/// Calls `found` with each such state; `true` where it differs from one before in what matters to steps about the far page alone.
+fn for_each_value<L: Layout>(
+    tried: Tried,
+    machine: &Machine,
+    state: &State<L>,
+    actor: Actor,
+    found: &mut dyn FnMut(&State<L>, bool),
+) {
+    match actor {
+        Actor::Vcpu(vcpu) => vcpu_values(tried, machine, state, usize::from(vcpu), found),
+        Actor::Thread(thread) => thread_values(tried, machine, state, usize::from(thread), found),
+        Actor::Device(_) => found(state, false),
+    }
+}
+
+/// A vCPU looks at the leaf, and at its TLB's entry, of the page that it accesses.
+fn vcpu_values<L: Layout>(
+    tried: Tried,
+    machine: &Machine,
+    state: &State<L>,
+    vcpu: usize,
+    found: &mut dyn FnMut(&State<L>, bool),
+) {
+    found(state, false);
+    let v = &state.vcpus[vcpu];
+    let begins = v.pc == Pc::Guest && v.frame == NO_FRAME;
+    // On its way in and out it looks at no leaf.
+    let accesses = matches!(v.pc, Pc::Guest | Pc::Fault) && v.frame == FAR;
+    if !tried.leaves || !begins && !accesses {
+        return;
+    }
+    let dirty = if machine.has_dirty_bits() { 2 } else { 1 };
+    for value in 1..8 * dirty {
+        let mut valued = state.clone();
+        put(&mut valued.present, FAR, value & 1 != 0);
+        put(&mut valued.writable, FAR, value & 2 != 0);
+        put(&mut valued.vcpus[vcpu].tlb, FAR, value & 4 != 0);
+        put(&mut valued.dirty_bit, FAR, value & 8 != 0);
+        found(&valued, begins);
+    }
+}
+
+fn thread_values<L: Layout>(
+    tried: Tried,
+    machine: &Machine,
+    state: &State<L>,
+    thread: usize,
+    found: &mut dyn FnMut(&State<L>, bool),
+) {
+    let Some(op) = state.current_op(machine, thread) else {
+        return;
+    };
+    // The reader has refused what is not argued.
+    match looks(machine, op).unwrap_or_else(|why| panic!("{op:?}: {why}")) {
+        Looks::Nothing => found(state, false),
+        Looks::Pending => {
+            found(state, false);
+            if tried.pending {
+                let mut valued = state.clone();
+                valued.pending.insert(FAR);
+                found(&valued, false);
+            }
+        }
+        Looks::Words(_) if !tried.words => found(state, false),
+        Looks::Words(fields) => words(state, fields, found),
+        Looks::Batch => batches(tried, state, thread, found),
+    }
+}
+
+/// Every value of some sets for the page below and for the one above; the far one is as the one below, since no step looks at two words
+/// at once but to change each page by itself.
+fn words<L: Layout>(state: &State<L>, fields: Fields, found: &mut dyn FnMut(&State<L>, bool)) {
+    let all = [Fields::BITMAP, Fields::SCRATCH, Fields::SEEN];
+    let wanted: Vec<usize> = (0..all.len())
+        .filter(|index| fields.has(all[*index]))
+        .collect();
+    let values = 1_u32 << wanted.len();
+    for below in 0..values {
+        for above in 0..values {
+            let mut valued = state.clone();
+            for (bit, &index) in wanted.iter().enumerate() {
+                let set = match index {
+                    0 => &mut valued.bitmap,
+                    1 => &mut valued.scratch,
+                    _ => &mut valued.seen,
+                };
+                put(set, BELOW, below >> bit & 1 != 0);
+                put(set, FAR, below >> bit & 1 != 0);
+                put(set, ABOVE, above >> bit & 1 != 0);
+            }
+            found(&valued, false);
+        }
+    }
+}
+
+/// Every place of the entry in work, near the tracked page or far from it, where it names another; and of a batch of others: far, near, or
+/// on both sides of the tracked page.
+fn batches<L: Layout>(
+    tried: Tried,
+    state: &State<L>,
+    thread: usize,
+    found: &mut dyn FnMut(&State<L>, bool),
+) {
+    let t = &state.threads[thread];
+    let (far, below) = (u64::from(FAR), u64::from(BELOW));
+    let entries: &[u64] = if tried.near && t.holds_entry() && t.entry_offset == far {
+        &[far, below]
+    } else {
+        &[t.entry_offset]
+    };
+    let both = 1 | 1 << (ABOVE - BELOW);
+    let others = t.batch.mask != 0 && t.batch.offset == far;
+    let all = [(far, 1), (below, 1), (below, both)];
+    let as_it_is = [(t.batch.offset, t.batch.mask)];
+    let batches = match (others, tried.near, tried.around) {
+        (true, true, true) => &all[..],
+        (true, true, false) => &all[..2],
+        (true, false, _) | (false, ..) => &as_it_is[..],
+    };
+    for &entry in entries {
+        for &(offset, mask) in batches {
+            let mut valued = state.clone();
+            let t = &mut valued.threads[thread];
+            t.entry_offset = entry;
+            t.batch.offset = offset;
+            t.batch.mask = mask;
+            found(&valued, false);
+        }
+    }
+}
+
+fn put<S: PageSet>(set: &mut S, page: Frame, has: bool) {
+    if has {
+        set.insert(page);
+    } else {
+        set.remove(page);
+    }
+}

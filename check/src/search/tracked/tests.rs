@@ -1,0 +1,380 @@
+//! What is argued in `docs/proofs.md`, tried: whatever a machine of a few pages comes to, with each of its pages tracked in turn, is a
+//! state that was explored for any number. And each part of the argument is needed: without it some state is missing.
+
+use std::collections::{HashSet, VecDeque};
+
+use dirtysim_model::machine::Machine;
+use dirtysim_model::op::Op;
+use dirtysim_model::reduce::pack::Packing;
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Small;
+use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::vcpu::UNLIMITED;
+use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice, for_each_step};
+use dirtysim_model::words::Frame;
+use serde_json::Value;
+
+use super::explore::{Explorer, Known};
+use super::others::{Tried, rename};
+use super::{variants, with_pages};
+use crate::random::Choices;
+use crate::scenario::Scenario;
+use crate::search::limits::Limits;
+use crate::search::{self, Coverage, Options, Verdict};
+
+/// States of a machine of a few pages that are looked at: those that are nearest, and those of so many schedules.
+const NEAR_STATES: usize = 2_000;
+const SCHEDULES: u64 = 150;
+/// Stores that there are.
+const STORES: u64 = 3;
+
+fn scenario(machine: &str, writers: &str, steps: &str) -> Scenario {
+    let text = format!(
+        "name = \"any\"\n[machine]\n{machine}\npages = \"any\"\n[writers]\n{writers}\n[protocol]\nsteps = [{steps}]\n"
+    );
+    Scenario::from_toml("any", &text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Orders that hold, on machines that differ in what the argument speaks of.
+fn safe() -> Vec<Scenario> {
+    let vcpu = "vcpu = { stores = \"any\" }";
+    let ring = "ring = { entries = 2, reserved = 1 }";
+    // Two entries, or three, may be in use when RESET comes.
+    let two = "ring = { entries = 4, reserved = 2 }";
+    let three = "ring = { entries = 4, reserved = 1 }";
+    vec![
+        scenario(
+            &format!("arch = \"arm64\"\nvcpus = 1\n{ring}\nring_with_bitmap = true"),
+            &format!("{vcpu}\nits_save = {{ tables = \"any\" }}"),
+            "\"enable-logging\", \"copy-all\", { any_number = [\"harvest-rings\", \"reset-rings\", \"copy\"] },
+             \"pause-vcpus\", \"its-save-tables\", \"harvest-rings\", \"get-dirty-log\", \"copy\", \"finish\"",
+        ),
+        scenario(
+            &format!("arch = \"riscv\"\nvcpus = 1\n{three}"),
+            vcpu,
+            "\"enable-logging\", \"copy-all\", { until_clean = [\"harvest-rings\", \"reset-rings\", \"copy\"] },
+             \"pause-vcpus\", \"harvest-rings\", \"copy\", \"finish\"",
+        ),
+        scenario(
+            &format!("arch = \"x86\"\nvcpus = 1\n{two}"),
+            vcpu,
+            "\"enable-logging\", \"copy-all\", { any_number = [\"harvest-rings\", \"reset-rings\", \"copy\"] },
+             \"pause-vcpus\", \"harvest-rings\", \"copy\", \"finish\"",
+        ),
+        scenario(
+            "arch = \"arm64\"\nvcpus = 1",
+            vcpu,
+            "\"enable-logging\", \"copy-all\", { any_number = [\"get-dirty-log\", \"copy\"] },
+             \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
+        ),
+        // What is signalled once tells the first round from the others.
+        scenario(
+            "arch = \"x86\"\nvcpus = 1",
+            vcpu,
+            "\"enable-logging\", \"copy-all\", { until_clean = [\"copy\", { signal = \"begun\" }, \"get-dirty-log\"] },
+             \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"]
+             [[protocol.threads]]\nname = \"other\"\nsteps = [{ wait = \"begun\" }",
+        ),
+        scenario(
+            "arch = \"x86\"\npml = true\nvcpus = 1\nmanual_protect = true",
+            vcpu,
+            "\"enable-logging\", \"copy-all\", { any_number = [\"get-dirty-log\", \"clear-dirty-log\", \"copy\"] },
+             \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
+        ),
+        scenario(
+            "arch = \"loongarch\"\nvcpus = 1\nmanual_protect = \"initially-set\"",
+            vcpu,
+            "\"enable-logging\", { any_number = [\"get-dirty-log\", \"clear-dirty-log\", \"copy\"] },
+             \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
+        ),
+    ]
+}
+
+fn start(scenario: &Scenario) -> State<Small> {
+    scenario.start().expect("it has room")
+}
+
+/// What was explored for each variant of a scenario: its machine, and its states.
+fn explored(scenario: &Scenario, tried: Tried) -> Vec<(Machine, Known)> {
+    let options = Options::default();
+    let limits = Limits::new(&options, &|_| true);
+    let machines = variants(&scenario.machine).into_iter();
+    machines
+        .map(|machine| {
+            let explorer = Explorer::new(&machine, start(scenario), tried, false);
+            let known = explorer.explore(&limits).1;
+            (machine, known)
+        })
+        .collect()
+}
+
+/// Some state of a machine of a few pages that stands for none of those that were explored, with the page that is tracked; none, if there
+/// is no such state. `sizes`: bits of a word, pages of a batch.
+fn missing(
+    scenario: &Scenario,
+    explored: &[(Machine, Known)],
+    pages: u64,
+    sizes: Option<(u64, u64)>,
+) -> Option<String> {
+    let few = with_pages(scenario, pages).expect("it can be read again");
+    let mut source = few.source.clone();
+    if let Some((word, batch)) = sizes {
+        let machine = source.get_mut("machine").and_then(Value::as_object_mut);
+        let machine = machine.expect("there is one");
+        machine.insert("word_bits".into(), word.into());
+        if few.ring_entries() > 0 {
+            machine.insert("reset_batch_pages".into(), batch.into());
+        }
+    }
+    // So many are some of any number, and end.
+    source["writers"]["vcpu"]["stores"] = STORES.into();
+    let few = Scenario::from_json("few", &source).expect("it can be read again");
+    let machine = &few.machine;
+    let first = start(&few);
+    let packing = Packing::new(machine, &first);
+    let pack = |state: &State<Small>| {
+        let mut words = vec![0; packing.words()];
+        packing.pack(machine, &mut state.clone(), &mut words);
+        words
+    };
+    let explored: Vec<_> = explored
+        .iter()
+        .map(|(machine, known)| {
+            let explorer = Explorer::new(machine, start(scenario), Tried::ALL, false);
+            (machine, known, explorer)
+        })
+        .collect();
+    let stands = |state: &State<Small>, tracked: Frame| {
+        let is_table = u64::from(tracked) == pages - 1;
+        let (abstracted, known, explorer) =
+            &explored[if is_table { 0 } else { explored.len() - 1 }];
+        candidates(machine, abstracted, state, tracked)
+            .into_iter()
+            .any(|state| known.contains_key(&explorer.pack(state)))
+    };
+    let mut seen = HashSet::new();
+    let mut look = |state: &State<Small>| {
+        if !seen.insert(pack(state)) {
+            return None;
+        }
+        let tracked = (0..pages as Frame).find(|tracked| !stands(state, *tracked))?;
+        Some(format!("page {tracked} of {pages}: {state:?}"))
+    };
+    // Those that are near, and those that schedules of a few long blocks come to.
+    let mut open = VecDeque::from([first.clone()]);
+    let mut near = HashSet::from([pack(&first)]);
+    while let Some(state) = open.pop_front() {
+        if let Some(missing) = look(&state) {
+            return Some(missing);
+        }
+        for_each_step(machine, &state, |step| {
+            let mut after = state.clone();
+            apply(machine, &mut after, step);
+            if near.len() < NEAR_STATES && near.insert(pack(&after)) {
+                open.push_back(after);
+            }
+        });
+    }
+    for seed in 0..SCHEDULES {
+        let mut choices = Choices::new(seed, 0);
+        let mut state = first.clone();
+        let (mut actor, mut left) = (None, 0);
+        loop {
+            let mut steps = Vec::new();
+            for_each_step(machine, &state, |step| steps.push(step));
+            if left == 0 || !steps.iter().any(|step| Some(step.actor) == actor) {
+                let Some(step) = steps.get(choices.below(steps.len().max(1) as u32) as usize)
+                else {
+                    break;
+                };
+                (actor, left) = (Some(step.actor), 1 + choices.below(40));
+            }
+            steps.retain(|step| Some(step.actor) == actor);
+            let step = steps[choices.below(steps.len() as u32) as usize];
+            apply(machine, &mut state, step);
+            left -= 1;
+            if let Some(missing) = look(&state) {
+                return Some(missing);
+            }
+        }
+    }
+    None
+}
+
+/// The states that stand for `state` when a page is tracked: one, but where an operation goes through several words, whose others come
+/// before the tracked page's or are taken for one that comes behind it.
+fn candidates(
+    machine: &Machine,
+    abstracted: &Machine,
+    state: &State<Small>,
+    tracked: Frame,
+) -> Vec<State<Small>> {
+    let words = machine.slots[0]
+        .npages
+        .div_ceil(machine.constants.word_bits);
+    let own = tracked / machine.constants.word_bits;
+    let mut state = state.clone();
+    rename(abstracted, &mut state, tracked);
+    for vcpu in state.vcpus.iter_mut() {
+        vcpu.stores = UNLIMITED;
+    }
+    // Its stages that go through words, and what it begins with.
+    let (first, through) = match state.current_op(machine, 0) {
+        Some(Op::GetDirtyLog(_)) => (3, [3, 4, 5, 8]),
+        Some(Op::ClearDirtyLog(_)) => (4, [4, 5, 4, 5]),
+        _ => return vec![state],
+    };
+    let stage = state.threads[0].stage;
+    if stage < 3 {
+        return vec![state];
+    }
+    let index = state.threads[0].index;
+    let in_two = if index == words {
+        2
+    } else {
+        u32::from(index > own)
+    };
+    state.threads[0].index = in_two;
+    if !through.contains(&stage) {
+        return vec![state];
+    }
+    let mut all = vec![state.clone()];
+    if words > 1 {
+        for stage in [first, stage] {
+            for any in [false, true] {
+                let mut other = state.clone();
+                other.threads[0].stage = stage;
+                other.threads[0].any = any;
+                dirtysim_model::transition::settle(abstracted, &mut other);
+                all.push(other);
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn whatever_few_pages_come_to_was_explored_for_any_number() {
+    for scenario in safe() {
+        let explored = explored(&scenario, Tried::ALL);
+        for (pages, sizes) in [
+            (1, None),
+            (2, None),
+            (3, None),
+            (3, Some((1, 2))),
+            (4, Some((2, 2))),
+        ] {
+            let missing = missing(&scenario, &explored, pages, sizes);
+            assert_eq!(missing, None, "{}", scenario.source);
+        }
+    }
+}
+
+#[test]
+fn without_any_part_of_the_argument_some_state_is_missing() {
+    let all = Tried::ALL;
+    let weakened = [
+        (
+            "leaves",
+            Tried {
+                leaves: false,
+                ..all
+            },
+        ),
+        (
+            "pending",
+            Tried {
+                pending: false,
+                ..all
+            },
+        ),
+        (
+            "words",
+            Tried {
+                words: false,
+                ..all
+            },
+        ),
+        ("near", Tried { near: false, ..all }),
+    ];
+    for (name, tried) in weakened {
+        let found = safe().iter().any(|scenario| {
+            let explored = explored(scenario, tried);
+            let missing = |pages| missing(scenario, &explored, pages, None);
+            missing(2).or_else(|| missing(3)).is_some()
+        });
+        assert!(found, "nothing is missing without {name}");
+    }
+}
+
+/// The tracked page between two that RESET re-arms: its leaf is armed before its entry is harvested.
+#[test]
+fn without_ranges_around_the_tracked_page_a_state_is_missing() {
+    let scenario = safe().remove(1);
+    let few = with_pages(&scenario, 3).expect("it can be read again");
+    let machine = &few.machine;
+    let mut state = start(&few);
+    let mut drive = |actor: Actor, store: Frame, until: &dyn Fn(&State<Small>) -> bool| {
+        for _ in 0..200 {
+            if until(&state) {
+                return;
+            }
+            let mut wanted = None;
+            for_each_choice(machine, &state, actor, |choice| match choice {
+                Choice::Store(frame) if frame != store => {}
+                choice => wanted = wanted.or(Some(choice)),
+            });
+            let choice = wanted.expect("it has a step");
+            apply(machine, &mut state, Step { actor, choice });
+        }
+        panic!("it never comes there");
+    };
+    let (guest, vmm) = (Actor::Vcpu(0), Actor::Thread(0));
+    let at = |stage: u8, is: fn(&Op) -> bool| {
+        move |state: &State<Small>| {
+            let op = state.current_op(machine, 0);
+            op.is_some_and(is) && state.threads[0].stage == stage
+        }
+    };
+    drive(vmm, 0, &at(0, |op| matches!(op, Op::Harvest(_))));
+    for page in [0, 2] {
+        drive(guest, page, &|state| state.stale.contains(page));
+    }
+    let resets: fn(&Op) -> bool = |op| matches!(op, Op::ResetRings(_));
+    drive(vmm, 0, &at(5, resets));
+    drive(guest, 1, &|state| state.stale.contains(1));
+    drive(vmm, 0, &at(6, resets));
+    assert!(state.present.contains(1) && !state.writable.contains(1));
+    for (tried, is_there) in [
+        (Tried::ALL, true),
+        (
+            Tried {
+                around: false,
+                ..Tried::ALL
+            },
+            false,
+        ),
+    ] {
+        let explored = explored(&scenario, tried);
+        let (abstracted, known) = &explored[0];
+        let explorer = Explorer::new(abstracted, start(&scenario), Tried::ALL, false);
+        let mut stands = candidates(machine, abstracted, &state, 1).into_iter();
+        let found = stands.any(|state| known.contains_key(&explorer.pack(state)));
+        assert_eq!(found, is_there, "{tried:?}");
+    }
+}
+
+#[test]
+fn safe_orders_are_proved() {
+    for scenario in safe() {
+        let report = search::check(&scenario, &Options::default(), &|_| true).expect("it has room");
+        let found = (report.verdict, report.coverage);
+        assert_eq!(
+            found,
+            (Verdict::Holds, Coverage::Proved),
+            "{}",
+            scenario.source
+        );
+        assert_eq!(report.bounds.stands_in_the_way(), None);
+    }
+}
