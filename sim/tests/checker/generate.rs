@@ -33,7 +33,10 @@ const MUTABLE: &[&str] = &[
     "clear-dirty-log",
     "its-save-tables",
     "kernel-write",
+    // Twice: what mutates them needs other words besides.
     "harvest-rings",
+    "harvest-rings",
+    "publish",
     "publish",
     "mark-queues",
     "drop-free",
@@ -707,6 +710,8 @@ impl World {
             "checkpoint",
             "panic",
             "panic",
+            "panic",
+            "leave",
             "leave",
             "leave",
         ]);
@@ -720,10 +725,6 @@ impl World {
                 "{{ try = [{}, \"copy-all\"], on_error = [\"{on_error}\"] }}",
                 some.trim_matches(['[', ']'])
             ),
-        };
-        let wrapped = match draw.chance(10) {
-            true => wrapped.replacen('{', "{ at = \"vmm.rs:7\",", 1),
-            false => wrapped,
         };
         steps.insert(first, wrapped);
     }
@@ -758,6 +759,9 @@ impl World {
             if must || draw.chance(if often { 90 } else { 50 }) {
                 arguments.push(format!("{key} = {}", self.value(draw, word, key, own)));
             }
+        }
+        if draw.chance(5) {
+            arguments.push("at = \"vmm.rs:7\"".to_owned());
         }
         if self.ring
             && arguments.iter().any(|key| key.contains("one-too-many"))
