@@ -349,6 +349,7 @@ fn wants_more_threads(failure: &Failure) -> bool {
 /// Code in work: what is known of it, and what was covered.
 struct Work<'a> {
     checker: &'a Checker,
+    code: Code,
     tree: Tree,
     /// The machine with the code as far as it is known.
     scenario: Scenario,
@@ -367,7 +368,7 @@ impl<'a> Work<'a> {
             machine,
             &checker.name,
             &claims,
-            code,
+            code.clone(),
             threads,
             most_calls,
             checker.patience,
@@ -378,6 +379,7 @@ impl<'a> Work<'a> {
         })?;
         Ok(Self {
             checker,
+            code,
             tree,
             scenario,
             begin: Instant::now(),
@@ -427,18 +429,41 @@ impl<'a> Work<'a> {
         let begin = self.begin;
         let most = self.checker.max_time;
         self.tree.counts_on_it = false;
+        let mut schedules = schedules.clone();
+        let mut done = 0;
         loop {
-            let (ran, machine) = run_code(
+            let (mut ran, machine) = run_code(
                 &self.scenario,
-                schedules,
+                &schedules,
                 &|_| begin.elapsed() < most,
                 &mut self.tree,
             );
             self.scenario.machine = machine;
+            let is_full = self.tree.trouble == Some(Trouble::TooMany);
+            if is_full
+                && ran.schedules > 0
+                && let Schedules::Seeds(_, seeds) = &mut schedules
+            {
+                // What was known is forgotten, and the seeds go on.
+                done += ran.schedules;
+                seeds.start += ran.schedules;
+                if self.begin_anew().is_ok() {
+                    continue;
+                }
+            }
             if !self.heard_news() {
+                ran.schedules += done;
                 return ran;
             }
         }
+    }
+
+    fn begin_anew(&mut self) -> Result<(), Box<Failure>> {
+        let other = Work::new(self.checker, self.code.clone(), self.threads)?;
+        self.tree.begin_anew(other.tree);
+        self.scenario = other.scenario;
+        self.tree.tell(&mut self.scenario.machine);
+        Ok(())
     }
 
     /// Whether the code did what it was taken not to do, so that it has to be begun anew.

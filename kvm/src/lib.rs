@@ -61,6 +61,7 @@ mod session;
 mod threads;
 mod tree;
 mod vm;
+mod workers;
 
 pub use checker::{Checker, Outcome, Report, check, replay, run};
 pub use errno::{Errno, Result};

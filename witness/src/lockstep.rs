@@ -359,6 +359,8 @@ mod tests {
             own_gpa: 0,
             own_pages: 16,
             data_gpa: 0x1000_0000,
+            rings: true,
+            smallest_ring: 4096,
         };
         let (mut left, mut right) = counters();
         right.wrong = false;

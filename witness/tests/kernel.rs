@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use dirtysim::trace::call::{Call, CallRow};
 use dirtysim::trace::call_result::CallResult;
 use dirtysim::trace::{Arch, Cap, TraceReader};
-use dirtysim_witness::kernel::{Kernel, target, with_own_layout};
+use dirtysim_witness::kernel::{Kernel, arch, with_own_layout};
 use dirtysim_witness::lockstep::{End, random_sequence};
 use dirtysim_witness::model::Model;
 use dirtysim_witness::subject::{Answer, Subject, VmCall};
@@ -24,7 +24,7 @@ fn kernel() -> Option<Kernel> {
 
 /// The recordings of this architecture.
 fn recordings() -> Vec<PathBuf> {
-    let names: &[&str] = match target().arch {
+    let names: &[&str] = match arch() {
         Arch::Arm64 => &[
             "arm64-linux-6.12.117",
             "arm64-linux-6.12.117.edges",
@@ -130,8 +130,9 @@ fn random_calls_give_the_same_results_twice() {
     let (Some(mut once), Some(mut again)) = (kernel(), kernel()) else {
         return;
     };
+    let target = once.target();
     for seed in 0..40 {
-        let performed = random_sequence(&mut once, &mut again, target(), seed, 50)
+        let performed = random_sequence(&mut once, &mut again, target, seed, 50)
             .unwrap_or_else(|refused| panic!("seed {seed}: {refused}"));
         assert_eq!(performed.end, End::Agreed, "seed {seed}");
         assert!(performed.calls.len() > 50, "a set-up and 50 calls");
@@ -148,8 +149,9 @@ fn the_model_answers_random_calls_as_this_kernel_does() {
         return;
     }
     let mut model = Model::new(&kernel.describe()).expect("a machine that the model knows");
+    let target = kernel.target();
     for seed in 0..100 {
-        let performed = random_sequence(&mut kernel, &mut model, target(), seed, 50)
+        let performed = random_sequence(&mut kernel, &mut model, target, seed, 50)
             .unwrap_or_else(|refused| panic!("seed {seed}: {refused}"));
         assert_eq!(performed.end, End::Agreed, "seed {seed}");
     }

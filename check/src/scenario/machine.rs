@@ -381,11 +381,23 @@ fn read_caps(source: Source<'_>, table: &mut Table<'_>, parts: &mut Parts) -> Re
             }
         };
         if bits != 0 {
-            if arch.manual_protect_mask() == 0 {
+            let offered = arch.manual_protect_mask(kernel);
+            if offered == 0 {
                 return source.error(
                     &node.span,
                     format!("manual protect on {}", arch.name()),
                     "s390 has no KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
+                );
+            }
+            if bits & !offered != 0 {
+                return source.error(
+                    &node.span,
+                    format!(
+                        "INITIALLY_SET on {} with Linux {}",
+                        arch.name(),
+                        kernel.name()
+                    ),
+                    "write manual_protect = true, or kernel = \"7.2\"",
                 );
             }
             caps.manual = Some((bits, node.span.clone()));

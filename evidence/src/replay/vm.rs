@@ -33,6 +33,8 @@ pub const VCPUS_MAX: usize = 255;
 const X86_VCPU_IDS: u32 = 4096;
 /// The most vCPUs that a GICv3 has (include/kvm/arm_vgic.h).
 const ARM64_VCPU_IDS: u32 = 512;
+/// KVM_MAX_VCPUS (arch/riscv/include/asm/kvm_host.h).
+const RISCV_VCPU_IDS: u32 = 1024;
 
 /// A VM of a recording.
 #[derive(Debug)]
@@ -167,10 +169,10 @@ impl ModelVm {
     /// initialised; then an id that is taken. Source: virt/kvm/kvm_main.c, kvm_vm_ioctl_create_vcpu(); arch/arm64/kvm/arm.c,
     /// kvm_arch_vcpu_precreate().
     pub(super) fn create_vcpu(&mut self, id: u32) -> Result<CallResult, Complaint> {
-        let ids = if self.machine.arch == Arch::X86 {
-            X86_VCPU_IDS
-        } else {
-            ARM64_VCPU_IDS
+        let ids = match self.machine.arch {
+            Arch::X86 => X86_VCPU_IDS,
+            Arch::Riscv => RISCV_VCPU_IDS,
+            Arch::Arm64 | Arch::Loongarch | Arch::S390 => ARM64_VCPU_IDS,
         };
         if id >= ids {
             return Ok(CallResult::failed(Errno::EINVAL));

@@ -22,7 +22,9 @@ pub fn check_extension(machine: &Machine, cap: u32) -> Option<u32> {
         CAP_DIRTY_LOG_RING_WITH_BITMAP => {
             Some(u32::from(machine.arch.has_ring_with_bitmap(machine.kernel)))
         }
-        CAP_MANUAL_DIRTY_LOG_PROTECT2 => Some(machine.arch.manual_protect_mask() as u32),
+        CAP_MANUAL_DIRTY_LOG_PROTECT2 => {
+            Some(machine.arch.manual_protect_mask(machine.kernel) as u32)
+        }
         _ => None,
     }
 }

@@ -17,9 +17,10 @@ pub(crate) fn reads(machine: &Machine) -> Fields {
     }
 }
 
-/// Whether TLBs are flushed in the same step: RISC-V since 7.2. Source: arch/riscv/kvm/mmu.c, kvm_arch_mmu_enable_log_dirty_pt_masked().
+/// Whether TLBs are flushed in the same step: RISC-V before 7.3, leaf by leaf at 6.12 and the range at 7.2.
+/// Source: arch/riscv/kvm/mmu.c, gstage_op_pte() (6.12), kvm_arch_mmu_enable_log_dirty_pt_masked() (7.2).
 pub(crate) fn flushes_at_once(machine: &Machine) -> bool {
-    machine.arch == Arch::Riscv && machine.kernel >= Kernel::V7_2
+    machine.arch == Arch::Riscv && machine.kernel < Kernel::V7_3
 }
 
 /// The row of a step that re-arms.
@@ -43,13 +44,16 @@ pub(crate) fn rearm<L: Layout>(
     if mask == 0 {
         return;
     }
-    if machine.arch.rearms_range() {
+    if machine.arch.rearms_range(machine.kernel) {
         // The whole range from the lowest to the highest bit: over-protection, never loss.
         let low = mask.trailing_zeros();
         let high = 63 - mask.leading_zeros();
         mask = low_bits(high - low + 1) << low;
     }
-    let huge_too = machine.arch.rearms_range() || machine.arch == Arch::Loongarch;
+    let huge_too = match machine.arch {
+        Arch::Arm64 | Arch::Riscv | Arch::Loongarch => true,
+        Arch::X86 | Arch::S390 => false,
+    };
     if state.caps.initially_set() || huge_too {
         protect_huge(machine, state, slot, frame, mask);
     }
@@ -70,8 +74,7 @@ pub(crate) fn rearm<L: Layout>(
     }
 }
 
-/// A huge leaf is write-protected as a whole when one of its pages is re-armed: x86 does so with INITIALLY_SET, the architectures that
-/// re-arm ranges always, since their range ends where the leaf does. Source: arch/arm64/kvm/hyp/pgtable.c, stage2_attr_walker(); seen on
+/// A huge leaf is write-protected as a whole when one of its pages is re-armed: x86 does so with INITIALLY_SET, the others always. Source: arch/arm64/kvm/hyp/pgtable.c, stage2_attr_walker(); seen on
 /// arm64 6.12.117, in a ring without bitmap.
 fn protect_huge<L: Layout>(
     machine: &Machine,
@@ -94,6 +97,24 @@ fn protect_huge<L: Layout>(
         state.writable.remove_range(first, pages);
         state.dirty_bit.remove_range(first, pages);
     }
+}
+
+/// Whether the flush after re-arming a whole slot is left out where no leaf has changed: a leaf that another call has re-armed and not
+/// flushed yet stays in the TLBs then. Source: arch/riscv/kvm/mmu.c, mmu_wp_memory_region() (not there at 6.12);
+/// arch/loongarch/kvm/mmu.c, kvm_arch_commit_memory_region().
+pub(crate) fn flushes_changes_alone(machine: &Machine) -> bool {
+    match machine.arch {
+        Arch::Loongarch => true,
+        Arch::Riscv => machine.kernel >= Kernel::V7_2,
+        Arch::Arm64 | Arch::X86 | Arch::S390 => false,
+    }
+}
+
+/// Whether a leaf of the slot can be stored through.
+pub(crate) fn is_open<L: Layout>(machine: &Machine, state: &State<L>, slot: usize) -> bool {
+    let template = &machine.slots[slot];
+    let open = state.writable.next(template.frame);
+    open.is_some_and(|page| page < template.frame + template.npages)
 }
 
 /// Re-arms a whole slot.

@@ -112,7 +112,7 @@ fn enable_manual<L: Layout>(
     } else {
         0
     };
-    if flags != 0 || args0 & !(allowed & machine.arch.manual_protect_mask()) != 0 {
+    if flags != 0 || args0 & !(allowed & machine.arch.manual_protect_mask(machine.kernel)) != 0 {
         return Err(Errno::EINVAL);
     }
     state.caps.manual_protect = args0 as u8;

@@ -154,8 +154,10 @@ impl Operation for SetMemoryRegion {
                 act.go(next)
             }
             REARM => {
+                let flushes = !rearm::flushes_changes_alone(machine)
+                    || rearm::is_open(machine, act.state, slot);
                 rearm::rearm_slot(machine, act.state, slot);
-                act.go(FLUSH)
+                act.go(if flushes { FLUSH } else { RETURN })
             }
             FLUSH => {
                 rearm::flush_slot(machine, act.state, slot);

@@ -186,7 +186,8 @@ impl Symmetry {
         if !machine.mutations.is_empty() || machine.arch == Arch::S390 {
             return Self::none();
         }
-        let orders_pages = |facts: &Facts| facts.rearms && machine.arch.rearms_range();
+        let orders_pages =
+            |facts: &Facts| facts.rearms && machine.arch.rearms_range(machine.kernel);
         let orders_vcpus = |facts: &Facts| facts.visits_vcpus;
         let picks_vcpu =
             facts(machine).any(|facts| matches!(facts.names, Names::Vcpu(_) | Names::Anything));

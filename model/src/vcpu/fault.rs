@@ -138,9 +138,14 @@ pub(crate) fn step<L: Layout>(
             // What is mapped read-only is not marked: a load of a read-only slot leaves no record, nor one of a page that the host has
             // no memory for. s390 does not mark at faults: GET collects what the leaves say.
             let zeros = access.load && is_unbacked(machine, frame);
+            // RISC-V marks before it maps, and only what it will map writable; seen on 6.12.117.
+            let read_only = access.load
+                && machine.arch == Arch::Riscv
+                && slot.is_some_and(|slot| path_logs(machine, state, slot));
             state.vcpus[vcpu].logging = slot.is_some_and(|slot| state.logs(slot))
                 && !readonly
                 && !zeros
+                && !read_only
                 && machine.arch != Arch::S390;
         }
         FaultStage::Lock => {
@@ -251,7 +256,7 @@ fn path_logs<L: Layout>(machine: &Machine, state: &State<L>, slot: usize) -> boo
 pub(crate) fn huge_region(machine: &Machine, frame: Frame) -> Option<Frame> {
     let template = &machine.slots[machine.slot_of_frame(frame)?];
     let pages = machine.constants.huge_pages;
-    if !template.huge || pages < 2 {
+    if !template.huge || pages < 2 || !machine.arch.maps_huge(machine.kernel) {
         return None;
     }
     let offset = (frame - template.frame) / pages * pages;
@@ -288,9 +293,15 @@ pub(crate) fn map<L: Layout>(
         return set_leaves(machine, state, first, pages, writable);
     }
     if let Some(first) = region.filter(|_| state.huge.contains(frame)) {
-        // The huge leaf gives way to a table: on x86's two-dimensional MMU one that has all of its pages, as they were; elsewhere one
-        // that has this page alone. Source: arch/x86/kvm/mmu/tdp_mmu.c, tdp_mmu_split_huge_page(); mmu/spte.c, make_huge_page_split_spte().
-        if machine.arch == Arch::X86 && machine.mmu == Mmu::TwoDimensional {
+        // The huge leaf gives way to a table: on x86's two-dimensional MMU and on RISC-V one that has all of its pages, as they were;
+        // elsewhere one that has this page alone. Source: arch/x86/kvm/mmu/tdp_mmu.c, tdp_mmu_split_huge_page(); mmu/spte.c,
+        // make_huge_page_split_spte(); arch/riscv/kvm/gstage.c, kvm_riscv_gstage_split_huge().
+        let keeps = match machine.arch {
+            Arch::X86 => machine.mmu == Mmu::TwoDimensional,
+            Arch::Riscv => true,
+            Arch::Arm64 | Arch::Loongarch | Arch::S390 => false,
+        };
+        if keeps {
             state.huge.remove_range(first, pages);
         } else {
             for leaf in state.leaves_mut() {

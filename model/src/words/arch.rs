@@ -41,11 +41,15 @@ impl Arch {
     }
 
     /// Whether re-arming a batch write-protects every page from its lowest to its highest bit.
-    /// LoongArch and x86 re-arm the batch's own pages. Source: arch/arm64/kvm/mmu.c, arch/riscv/kvm/mmu.c, arch/loongarch/kvm/mmu.c,
-    /// kvm_arch_mmu_enable_log_dirty_pt_masked().
+    /// LoongArch and x86 re-arm the batch's own pages, RISC-V from 7.3 on too. Source: arch/arm64/kvm/mmu.c, arch/riscv/kvm/mmu.c,
+    /// arch/loongarch/kvm/mmu.c, kvm_arch_mmu_enable_log_dirty_pt_masked().
     #[must_use]
-    pub const fn rearms_range(self) -> bool {
-        matches!(self, Self::Arm64 | Self::Riscv)
+    pub fn rearms_range(self, kernel: Kernel) -> bool {
+        match self {
+            Self::Arm64 => true,
+            Self::Riscv => kernel < Kernel::V7_3,
+            Self::X86 | Self::Loongarch | Self::S390 => false,
+        }
     }
 
     /// Whether the architecture has dirty rings at that kernel version.
@@ -65,13 +69,24 @@ impl Arch {
         self == Self::Arm64 && self.has_ring(kernel)
     }
 
-    /// The mask of manual-protect bits that KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 accepts.
+    /// The mask of manual-protect bits that KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 accepts. RISC-V has INITIALLY_SET since some version after
+    /// 6.12. Source: include/asm/kvm_host.h of each, KVM_DIRTY_LOG_MANUAL_CAPS.
     #[must_use]
-    pub const fn manual_protect_mask(self) -> u64 {
+    pub fn manual_protect_mask(self, kernel: Kernel) -> u64 {
         match self {
             Self::S390 => 0,
-            _ => MANUAL_PROTECT_ENABLE | INITIALLY_SET,
+            Self::Riscv if kernel < Kernel::V7_2 => MANUAL_PROTECT_ENABLE,
+            Self::Arm64 | Self::X86 | Self::Riscv | Self::Loongarch => {
+                MANUAL_PROTECT_ENABLE | INITIALLY_SET
+            }
         }
+    }
+
+    /// Whether a fault can map a huge page of the host's by a huge leaf: RISC-V does so with transparent huge pages since some version
+    /// after 6.12 (before, with hugetlbfs alone). Source: arch/riscv/kvm/mmu.c, transparent_hugepage_adjust().
+    #[must_use]
+    pub fn maps_huge(self, kernel: Kernel) -> bool {
+        self != Self::Riscv || kernel >= Kernel::V7_2
     }
 }
 

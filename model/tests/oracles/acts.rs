@@ -34,8 +34,12 @@ pub(crate) fn store(vcpu: usize, slot: usize, page: u32) -> Act {
 pub(crate) fn bitmap(arch: Arch, slots: &[u32], word_bits: u32) -> Setup {
     Setup {
         arch,
-        // The first that has rings everywhere.
-        kernel: Kernel::V6_18,
+        // The first that has rings there, and on RISC-V INITIALLY_SET.
+        kernel: if arch == Arch::Riscv {
+            Kernel::V7_2
+        } else {
+            Kernel::V6_18
+        },
         ring: None,
         with_bitmap: false,
         word_bits,
@@ -156,11 +160,9 @@ pub(crate) fn assert_tells<L: Layout>(mutation: Mutation, setup: &Setup, acts: &
     );
 }
 
-/// Accesses to the pages of a VM's slots. Loads where `loads`, except on RISC-V: there the model marks what is only read,
-/// which is more than the kernel does (it maps the page read-only and marks nothing).
+/// Accesses to the pages of a VM's slots. Loads where `loads`.
 pub(crate) fn runs(setup: &Setup, loads: bool) -> impl Strategy<Value = Act> + use<> {
     let slots = setup.slots.clone();
-    let loads = loads && setup.arch != Arch::Riscv;
     let one = move |slot: usize| (Just(slot), 0..slots[slot]);
     (
         0..setup.vcpus,

@@ -176,7 +176,7 @@ impl World {
             word_bits: 0,
             ring,
             bitmap,
-            manual: arch.manual_protect_mask() != 0 && draw.chance(35),
+            manual: arch.manual_protect_mask(kernel) != 0 && draw.chance(35),
             devices: u32::from(device),
             threads: u32::from(extras.iter().any(|word| BETWEEN_THREADS.contains(word))),
             extras,
@@ -288,10 +288,12 @@ impl World {
             }
         }
         if self.manual {
-            text.push_str(draw.pick(&[
+            let words = [
                 "manual_protect = true\n",
                 "manual_protect = \"initially-set\"\n",
-            ]));
+            ];
+            let offered = self.arch.manual_protect_mask(self.kernel).count_ones();
+            text.push_str(draw.pick(&words[..offered as usize]));
         }
         let several = self.starts_logging
             || draw.chance(20)

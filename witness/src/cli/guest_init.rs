@@ -1,8 +1,9 @@
 //! The witness as the only process of a machine under emulation: mounts what it needs, runs one command, ships the files that it wrote, and
 //! powers off. See `witness/machines/run`.
 //!
-//! Files written to `/out` go, one after the other, to the first virtio port: a line `file NAME BYTES`, then the bytes; at the end a line
-//! `exit CODE`. The script on the other side believes nothing that does not end so.
+//! Files written to `/out` go, one after the other, to the first virtio port, or to the port that the kernel's command line names by
+//! `witness_port=`: a line `file NAME BYTES`, then the bytes; at the end a line `exit CODE`. The script on the other side believes nothing
+//! that does not end so.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -11,8 +12,12 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The port that ends in a file of the host.
+/// The port that ends in a file of the host, unless the environment names another, a serial one.
 const PORT: &str = "/dev/vport0p1";
+const PORT_NAMED_BY: &str = "witness_port";
+
+/// Bytes that follow the end on a serial port: Bochs keeps the last 4 KiB of such a port's file to itself.
+const PADDING: usize = 8192;
 
 /// How long to wait for a device to appear: under emulation, drivers take a moment.
 const DEVICE_WAIT: Duration = Duration::from_secs(20);
@@ -90,8 +95,25 @@ fn outputs() -> Vec<PathBuf> {
     files
 }
 
-fn ship(code: u8) -> std::io::Result<()> {
-    let mut port = File::options().write(true).open(PORT)?;
+/// Bytes go through a serial port as they are, and as fast as it can.
+fn make_raw(port: &File) {
+    // SAFETY: the structure is zeroed and then filled in by the kernel; a port that is no terminal refuses.
+    unsafe {
+        let mut settings: libc::termios = std::mem::zeroed();
+        if libc::tcgetattr(port.as_raw_fd(), &mut settings) == 0 {
+            libc::cfmakeraw(&mut settings);
+            settings.c_cflag = (settings.c_cflag & !libc::CBAUD) | libc::B115200;
+            libc::tcsetattr(port.as_raw_fd(), libc::TCSANOW, &settings);
+        }
+    }
+}
+
+fn ship(code: u8, name: &str) -> std::io::Result<()> {
+    let mut port = File::options().write(true).open(name)?;
+    let serial = name != PORT;
+    if serial {
+        make_raw(&port);
+    }
     for path in outputs() {
         let bytes = fs::read(&path)?;
         let name = path
@@ -102,8 +124,29 @@ fn ship(code: u8) -> std::io::Result<()> {
         port.write_all(&bytes)?;
     }
     writeln!(port, "exit {code}")?;
+    if serial {
+        port.write_all(&[b'\n'; PADDING])?;
+        // SAFETY: waits until all of it has gone.
+        unsafe { libc::tcdrain(port.as_raw_fd()) };
+    }
     port.flush()
 }
+
+/// Ends Bochs, which has no other way out that Linux knows: it takes a word, letter by letter, at this port. To others it is nothing.
+#[cfg(target_arch = "x86_64")]
+fn end_bochs() {
+    // SAFETY: this process may use ports then; nothing is at this one but Bochs itself.
+    unsafe {
+        if libc::iopl(3) == 0 {
+            for letter in *b"Shutdown" {
+                core::arch::asm!("out dx, al", in("dx") 0x8900_u16, in("al") letter, options(nomem, nostack, preserves_flags));
+            }
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn end_bochs() {}
 
 /// Runs a command as the first process and ends the machine.
 pub(super) fn main(arguments: &[String]) -> ! {
@@ -115,12 +158,17 @@ pub(super) fn main(arguments: &[String]) -> ! {
     // Without it the command says so itself.
     wait_for("/dev/kvm");
     let code = super::run(arguments);
-    if wait_for(PORT) {
-        if let Err(error) = ship(code) {
-            eprintln!("error: {PORT}: {error}");
+    let named = std::env::var(PORT_NAMED_BY).ok();
+    let port = named.as_deref().unwrap_or(PORT);
+    if wait_for(port) {
+        if let Err(error) = ship(code, port) {
+            eprintln!("error: {port}: {error}");
         }
     } else {
-        eprintln!("error: no {PORT} to ship results to");
+        eprintln!("error: no {port} to ship results to");
+    }
+    if named.is_some() {
+        end_bochs();
     }
     // SAFETY: syncing and powering off touch no memory of this process; nothing else runs on this machine.
     unsafe {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::args::Args;
 use super::{CALLS, Outcome};
-use crate::kernel::{Kernel, target};
+use crate::kernel::Kernel;
 use crate::lockstep::{End, Performed, random_sequence, shrink};
 use crate::model::Model;
 use crate::record::Recorder;
@@ -46,11 +46,12 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
     let calls = args.number("--calls", CALLS)?;
     let mut kernel = Kernel::open()?;
     kernel.require_dirty_logging()?;
+    let target = kernel.target();
     let machine = kernel.describe();
     let mut other = opponent(args.value("--against").unwrap_or("model"), &machine)?;
     let mut tally = Tally::default();
     for seed in seeds.clone() {
-        let performed = random_sequence(&mut kernel, &mut *other, target(), seed, calls)
+        let performed = random_sequence(&mut kernel, &mut *other, target, seed, calls)
             .map_err(|Refused(problem)| Refused(format!("seed {seed}: {problem}")))?;
         tally.sequences += 1;
         tally.calls += performed.calls.len() as u64;

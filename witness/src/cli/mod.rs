@@ -14,7 +14,7 @@ use dirtysim::trace::PendingFile;
 use dirtysim::trace::call::Section;
 
 use crate::generate::Generator;
-use crate::kernel::{Kernel, target, with_own_layout};
+use crate::kernel::{Kernel, with_own_layout};
 use crate::record::{self, Recorder};
 use crate::refusal::Refused;
 use crate::script::Script;
@@ -137,6 +137,7 @@ fn record_random(args: &Args) -> Result<Outcome, Refused> {
     let count = args.number("--calls", CALLS)?;
     let cannot = |error: std::io::Error| Refused(format!("{output}: {error}"));
     let mut kernel = Kernel::open()?;
+    let target = kernel.target();
     let machine = kernel.describe();
     let title = format!(
         "random calls, seeds {}..{}, {count} calls after the set-up of each",
@@ -150,7 +151,7 @@ fn record_random(args: &Args) -> Result<Outcome, Refused> {
             section: format!("seed-{seed}"),
             title: format!("random calls of seed {seed}"),
         })?;
-        let mut generator = Generator::new(seed, target(), count);
+        let mut generator = Generator::new(seed, target, count);
         while let Some(call) = generator.next_call() {
             let result = recorder
                 .call(call.clone())

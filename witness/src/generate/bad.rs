@@ -1,7 +1,7 @@
 //! Calls that the kernel refuses, or that change nothing: one of each errno's ways.
 
 use dirtysim::trace::call::{Call, Prot, Sharing};
-use dirtysim::trace::{Arch, Cap, SLOT_PAGES_MAX, Words};
+use dirtysim::trace::{Cap, SLOT_PAGES_MAX, Words};
 
 use super::Generator;
 use super::world::SlotView;
@@ -15,13 +15,12 @@ impl Generator {
         let args0 = self
             .random
             .one(&[0, 1, 2048, 4095, 4097, 12_288, 2_097_152, 1 << 31, 1 << 32]);
-        let arm64 = self.target.arch == Arch::Arm64;
         let cap = self
             .random
             .one(&[Cap::DirtyLogRing, Cap::DirtyLogRingAcqRel]);
         // The size is right where the capability is wrong.
-        let args0 = if arm64 && cap == Cap::DirtyLogRing {
-            4096
+        let args0 = if self.target.ring_by_acq_rel_alone() && cap == Cap::DirtyLogRing {
+            self.target.smallest_ring
         } else {
             args0
         };

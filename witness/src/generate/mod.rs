@@ -1,6 +1,7 @@
 //! Random sequences of calls, from a seed: what a lockstep performs on a kernel and on the model.
 //!
-//! A sequence sets a VM up and then draws calls, valid ones and ones with every bad argument that the interface refuses. What is drawn next
+//! A sequence sets a VM up and then draws calls, valid ones and ones with every bad argument that the interface refuses; in the end each vCPU
+//! stores once to each page that is there, so that a store that never retires is seen. What is drawn next
 //! depends on earlier results (how many entries were harvested, whether a program finished), so that a sequence is fixed only together with
 //! them; once drawn it is a list of calls like any other.
 //!
@@ -8,6 +9,8 @@
 //! - offsets near 2^64 in a ring entry that userspace rewrote: they made kernels before 7.1 read out of bounds;
 //! - slots in a second address space: no machine at hand has one;
 //! - huge pages of memory that was never touched: the host gives them or not;
+//! - on RISC-V what `docs/findings.md` has of it, which would spoil whatever comes after: huge pages, slots that begin within 2 MiB, and, on
+//!   kernels with rings, memory that nobody touched; the scripts `riscv64-*` have them;
 //! - changes of slot 0, the guest's own code, and moving or deleting the slot of the ITS's tables: what an ITS answers without its
 //!   tables is not dirty logging's;
 //! - a second VM: no call on one reaches another;
@@ -18,6 +21,7 @@
 
 mod bad;
 mod draw;
+mod ending;
 mod its;
 mod random;
 mod setup;
@@ -39,7 +43,7 @@ pub(crate) const VM: u32 = 1;
 /// The machine that sequences are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its architecture: x86_64 or arm64.
+    /// Its architecture: x86_64, arm64 or riscv64.
     pub arch: Arch,
     /// What the guest's mode is called.
     pub mode: &'static str,
@@ -49,6 +53,10 @@ pub struct Target {
     pub own_pages: u64,
     /// Where its other slots begin, bytes.
     pub data_gpa: u64,
+    /// Whether its kernel has dirty rings.
+    pub rings: bool,
+    /// The smallest ring that it takes, bytes.
+    pub smallest_ring: u64,
 }
 
 /// What was drawn about a sequence as a whole.
@@ -75,12 +83,21 @@ pub struct Generator {
     ring_expected: u64,
     /// Calls still to be drawn.
     left: u64,
+    /// What comes after them.
+    ending: ending::Ending,
     /// Makes every stored value a new one.
     value: u64,
 }
 
+impl Target {
+    /// Whether a ring is enabled by `KVM_CAP_DIRTY_LOG_RING_ACQ_REL` alone: all but x86.
+    fn ring_by_acq_rel_alone(self) -> bool {
+        self.arch != Arch::X86_64
+    }
+}
+
 impl Generator {
-    /// A sequence: a set-up, then `calls` calls.
+    /// A sequence: a set-up, then `calls` calls, then an ending.
     #[must_use]
     pub fn new(seed: u64, target: Target, calls: u64) -> Self {
         let mut random = Random::new(seed);
@@ -99,6 +116,7 @@ impl Generator {
             queued: VecDeque::new(),
             ring_expected: 0,
             left: calls,
+            ending: ending::Ending::default(),
             value: 0,
         };
         generator.queue_setup();
@@ -110,8 +128,12 @@ impl Generator {
         if let Some(call) = self.queued.pop_front() {
             return Some(VmCall { vm: Some(VM), call });
         }
-        self.left = self.left.checked_sub(1)?;
-        let call = self.draw();
+        let call = if self.left > 0 {
+            self.left -= 1;
+            self.draw()
+        } else {
+            self.draw_ending()?
+        };
         let vm = call.has_vm().then_some(VM);
         Some(VmCall { vm, call })
     }

@@ -12,7 +12,7 @@ const SLOT_PAGES: [u64; 8] = [1, 3, 64, 65, 128, 192, 200, 320];
 const HUGE_PAGES: [u64; 3] = [512, 1024, 1100];
 
 /// `KVM_MEM_READONLY`.
-const READONLY: u32 = 2;
+pub(super) const READONLY: u32 = 2;
 
 /// Bytes between the places where slots go, and from there to where a slot is moved.
 const SLOT_STRIDE: u64 = 0x0200_0000;
@@ -59,9 +59,10 @@ impl Generator {
                 (55, (true, true)),
             ])
         } else {
-            (self.random.percent(60), false)
+            (self.random.percent(60) && self.target.rings, false)
         };
-        let size = self.random.weighted(&[(80, 4096), (20, 8192)]);
+        let smallest = self.target.smallest_ring;
+        let size = self.random.weighted(&[(80, smallest), (20, 2 * smallest)]);
         let manual = |args0| Call::EnableCap {
             cap: Cap::ManualDirtyLogProtect2,
             flags: 0,
@@ -74,7 +75,7 @@ impl Generator {
         }
         self.ring_expected = if ring { size } else { 0 };
         if ring {
-            let cap = if arm64 || self.random.percent(50) {
+            let cap = if self.target.ring_by_acq_rel_alone() || self.random.percent(50) {
                 Cap::DirtyLogRingAcqRel
             } else {
                 Cap::DirtyLogRing
@@ -123,7 +124,9 @@ impl Generator {
     }
 
     pub(super) fn create_slot(&mut self, slot: u16, npages: u64, flags: u32) -> Call {
-        let huge = self.random.percent(8);
+        // On RISC-V a slot in huge pages whose log is switched off can keep a guest from going on for ever: see the module's list.
+        let riscv = self.target.arch == Arch::Riscv64;
+        let huge = self.random.percent(8) && !riscv;
         // Now and then two slots share their memory, as a device's aperture does.
         let mem = if huge {
             format!("huge{slot}")
@@ -145,7 +148,8 @@ impl Generator {
             bytes: None,
             mem,
             mem_offset: 0,
-            populated: huge || self.random.percent(80),
+            // A guest's load and then store of memory that nobody touched changes the host's page of zeros there: see the module's list.
+            populated: huge || self.random.percent(80) || (riscv && self.target.rings),
             huge,
         }
     }

@@ -3,8 +3,11 @@
 use dirtysim::trace::PageRuns;
 use dirtysim::trace::call::{Call, GuestLayout};
 
-use crate::kvm::guest::LAYOUT;
+use crate::kvm::guest::{LAYOUT, MODE};
 use crate::subject::VmCall;
+
+/// How a script that runs on several architectures writes the mode of the guest that is there.
+const OWN_MODE: &str = "own";
 
 /// x86: two tables' entries are accessed, 512 are accessed and dirty.
 const ACCESSED_DIRTY_BITS: u64 = 2 + 2 * 512;
@@ -41,14 +44,19 @@ pub fn guest_layout(slot: u16) -> GuestLayout {
     }
 }
 
-/// The same call, but with a statement of the guest's layout made true of this guest.
+/// The same call, but with what it states of the guest, its layout and its mode, made true of this guest.
 #[must_use]
 pub fn with_own_layout(call: &VmCall) -> VmCall {
-    match &call.call {
-        Call::GuestLayout(layout) => VmCall {
-            vm: call.vm,
-            call: Call::GuestLayout(guest_layout(layout.slot)),
+    let own = match &call.call {
+        Call::GuestLayout(layout) => Call::GuestLayout(guest_layout(layout.slot)),
+        Call::VcpuInit { vcpu, mode } if mode == OWN_MODE => Call::VcpuInit {
+            vcpu: *vcpu,
+            mode: MODE.to_owned(),
         },
-        _ => call.clone(),
+        _ => return call.clone(),
+    };
+    VmCall {
+        vm: call.vm,
+        call: own,
     }
 }

@@ -30,7 +30,10 @@ pub use layout::{guest_layout, with_own_layout};
 use machine::Machine;
 
 /// How long a guest may run before its run counts as hung. Its longest program takes a thousandth of that natively; software emulation is slower.
-pub const RUN_LIMIT: Duration = Duration::from_secs(20);
+pub const RUN_LIMIT: Duration = Duration::from_secs(10);
+
+/// The smallest ring that a kernel with PML takes, bytes: it keeps 576 entries in reserve, and a size is a power of two.
+const SMALLEST_RING_PML: u64 = 1024 * 16;
 
 /// The kernel of this machine.
 pub struct Kernel {
@@ -64,12 +67,18 @@ impl Kernel {
     /// # Errors
     /// A sentence that names it.
     pub fn require_dirty_logging(&self) -> Result<(), Refused> {
-        let mut caps = vec![Cap::ManualDirtyLogProtect2, Cap::DirtyLogRingAcqRel];
-        if target().arch == Arch::Arm64 {
-            caps.push(Cap::DirtyLogRingWithBitmap);
-        }
-        for cap in caps {
-            if self.kvm.check_extension_raw(cap.number().into()) <= 0 {
+        // RISC-V has rings from some kernel after 6.12 on, and the bitmap's log before.
+        let caps: &[Cap] = match arch() {
+            Arch::Riscv64 => &[Cap::ManualDirtyLogProtect2],
+            Arch::Arm64 => &[
+                Cap::ManualDirtyLogProtect2,
+                Cap::DirtyLogRingAcqRel,
+                Cap::DirtyLogRingWithBitmap,
+            ],
+            _ => &[Cap::ManualDirtyLogProtect2, Cap::DirtyLogRingAcqRel],
+        };
+        for &cap in caps {
+            if !self.has(cap) {
                 return Err(Refused(format!(
                     "kernel {} has no {cap}: the model beside it has; try Linux 6.12 or later",
                     release()
@@ -77,6 +86,28 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    fn has(&self, cap: Cap) -> bool {
+        self.kvm.check_extension_raw(cap.number().into()) > 0
+    }
+
+    /// The machine that random sequences are drawn for: this one.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target {
+            arch: arch(),
+            mode: guest::MODE,
+            own_gpa: guest::OWN_GPA,
+            own_pages: guest::OWN_PAGES,
+            data_gpa: guest::DATA_GPA,
+            rings: self.has(Cap::DirtyLogRingAcqRel),
+            smallest_ring: if has_pml() {
+                SMALLEST_RING_PML
+            } else {
+                PAGE_BYTES
+            },
+        }
     }
 
     /// Runs one store of one guest, so that a machine that cannot fails here, with a sentence, and not in the middle of a recording.
@@ -95,14 +126,14 @@ impl Kernel {
     /// What a trace that is recorded here says of its machine.
     #[must_use]
     pub fn describe(&self) -> TraceMachine {
-        let x86 = target().arch == Arch::X86_64;
+        let x86 = arch() == Arch::X86_64;
         TraceMachine {
-            arch: target().arch,
+            arch: arch(),
             kernel: Some(release()),
             page_size: Some(PAGE_BYTES),
             ring_page_offset: Some(RING_PAGE_OFFSET),
             address_spaces: None,
-            pml: x86.then(|| parameter("kvm_intel/parameters/pml")),
+            pml: x86.then(has_pml),
             two_dimensional: x86.then(|| {
                 parameter("kvm_intel/parameters/ept") || parameter("kvm_amd/parameters/npt")
             }),
@@ -124,20 +155,21 @@ fn find<'a>(
     })
 }
 
-/// The machine that random sequences are drawn for: this one.
+/// This machine's architecture, as traces name it.
 #[must_use]
-pub fn target() -> Target {
-    Target {
-        arch: if cfg!(target_arch = "aarch64") {
-            Arch::Arm64
-        } else {
-            Arch::X86_64
-        },
-        mode: guest::MODE,
-        own_gpa: guest::OWN_GPA,
-        own_pages: guest::OWN_PAGES,
-        data_gpa: guest::DATA_GPA,
+pub fn arch() -> Arch {
+    if cfg!(target_arch = "aarch64") {
+        Arch::Arm64
+    } else if cfg!(target_arch = "riscv64") {
+        Arch::Riscv64
+    } else {
+        Arch::X86_64
     }
+}
+
+/// Whether this machine's KVM logs by PML.
+fn has_pml() -> bool {
+    parameter("kvm_intel/parameters/pml")
 }
 
 /// Whether a parameter of KVM's vendor module is on; a module that is not loaded has none.

@@ -10,7 +10,7 @@ use super::answer::named;
 use super::machine::{Machine, Processor};
 use super::memory::OWN_MEMORY;
 use crate::kvm::guest::{self, Access};
-use crate::kvm::{Alarm, Errno, PAGE_BYTES, RunEnd};
+use crate::kvm::{Alarm, PAGE_BYTES, RunEnd};
 use crate::refusal::Refused;
 use crate::subject::Subject;
 
@@ -147,18 +147,10 @@ struct Ended {
 }
 
 impl Processor {
-    /// `KVM_RUN` once, and whatever KVM must do to finish the exit.
+    /// `KVM_RUN` once, and whatever KVM must do to finish the exit. That a guest did not come back within its limit is a result: EINTR.
     fn enter(&mut self, alarm: &Alarm, limit: Duration) -> Result<Ended, Refused> {
         let end = self.vcpu.run(alarm, limit);
         let exit = Exit::from_number(self.vcpu.exit_reason());
-        if end == RunEnd::Errno(Errno(libc::EINTR)) {
-            self.unfinished = None;
-            return Err(Refused(format!(
-                "vCPU {} did not come back from its guest within {} s and was interrupted",
-                self.vcpu.id(),
-                limit.as_secs()
-            )));
-        }
         let done = guest::done(&mut self.vcpu, end);
         if matches!(exit, Exit::Io | Exit::Mmio) {
             // An access that left the guest is finished by the next KVM_RUN: at once, so that a new program finds nothing of it.

@@ -66,7 +66,7 @@ pub fn refusals(kvm: &Kvm) -> Result<Vec<Refusal>, Refused> {
     seen.push(Refusal {
         call: "KVM_SET_USER_MEMORY_REGION",
         what: "beyond the guest's last address",
-        expected: if cfg!(target_arch = "aarch64") {
+        expected: if cfg!(any(target_arch = "aarch64", target_arch = "riscv64")) {
             "EFAULT"
         } else {
             "EINVAL"
@@ -85,14 +85,21 @@ pub fn refusals(kvm: &Kvm) -> Result<Vec<Refusal>, Refused> {
     Ok(seen)
 }
 
-/// Asks for a slot of one page where no guest has an address: 52 bits are the most there are.
+/// Where no guest has an address, bytes: 52 bits are the most there are, on RISC-V 59.
+const BEYOND: u64 = if cfg!(target_arch = "riscv64") {
+    1 << 60
+} else {
+    1 << 52
+};
+
+/// Asks for a slot of one page there.
 fn beyond_the_last_address(mut vm: Vm) -> Result<Option<Errno>, Refused> {
     let memory =
         HostMemory::new(1).map_err(|errno| Refused(format!("mmap failed with {errno}")))?;
     let region = Region {
         slot: 0,
         flags: 0,
-        gpa: 1 << 52,
+        gpa: BEYOND,
         bytes: PAGE_BYTES,
         offset: 0,
     };

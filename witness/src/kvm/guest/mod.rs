@@ -1,17 +1,21 @@
 //! The guests: a loop of about twenty instructions that reads a list of runs of pages and stores to, or loads from, each page once.
 //!
-//! It says that it is done by a port (x86) or an MMIO (arm64) exit, and counts what retired in a register, so that the witness writes nothing
+//! It says that it is done by a port (x86) or an MMIO exit (arm64, RISC-V), and counts what retired in a register, so that the witness writes nothing
 //! to guest memory to learn how far it came. Its own code, tables and lists live in one memslot that is not logged.
 //!
 //! The guest's architecture is the host's, so that the loop is assembled with the witness.
 
 #[cfg(target_arch = "aarch64")]
 mod arm64;
+#[cfg(target_arch = "riscv64")]
+mod riscv64;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 #[cfg(target_arch = "aarch64")]
 pub use arm64::*;
+#[cfg(target_arch = "riscv64")]
+pub use riscv64::*;
 #[cfg(target_arch = "x86_64")]
 pub use x86::*;
 
