@@ -12,6 +12,7 @@ use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::UNLIMITED;
 use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice, for_each_step};
 use dirtysim_model::words::Frame;
+use dirtysim_model::words::mutation::Mutation;
 use serde_json::Value;
 
 use super::explore::{Explorer, Known};
@@ -23,8 +24,8 @@ use crate::search::limits::Limits;
 use crate::search::{self, Coverage, Options, Verdict};
 
 /// States of a machine of a few pages that are looked at: those that are nearest, and those of so many schedules.
-const NEAR_STATES: usize = 2_000;
-const SCHEDULES: u64 = 150;
+const NEAR_STATES: usize = 1_500;
+const SCHEDULES: u64 = 60;
 /// Stores that there are.
 const STORES: u64 = 3;
 
@@ -376,5 +377,86 @@ fn safe_orders_are_proved() {
             scenario.source
         );
         assert_eq!(report.bounds.stands_in_the_way(), None);
+    }
+}
+
+#[test]
+fn mutations_break_what_is_proved_and_a_machine_of_few_pages_shows_it() {
+    for (order, name) in [
+        (0, "kernel.nonvcpu.with_ring=drop"),
+        (2, "kernel.reset.flush=none"),
+        (1, "kernel.fault.mark=none"),
+        (3, "kernel.get_log.flush=none"),
+        (5, "vcpu.pml.flush=none"),
+        (6, "kernel.clear.rearm=none"),
+    ] {
+        let mutation = Mutation::ALL.iter().find(|known| known.name() == name);
+        let scenario = safe().remove(order);
+        let wrong = scenario.with_mutation(*mutation.expect("there is one of that name"));
+        let report = search::check(&wrong, &Options::default(), &|_| true).expect("it has room");
+        assert_eq!(report.verdict, Verdict::Violated, "{name}");
+        let few = search::instance(&wrong, &report).expect("a machine of few pages shows it");
+        assert!(!few.any_pages && report.violation.is_some_and(|found| found.steps.is_some()));
+    }
+}
+
+#[test]
+fn what_is_not_argued_is_refused_with_the_reason() {
+    let refused = |machine: &str, writers: &str, steps: &str| {
+        let text = format!(
+            "name = \"any\"\n[machine]\nvcpus = 1\npages = \"any\"\n{machine}\n[writers]\n{writers}\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", {steps} \"finish\"]\n"
+        );
+        let error = Scenario::from_toml("any", &text).expect_err("it is not argued");
+        error.to_string()
+    };
+    let (x86, vcpu) = ("arch = \"x86\"", "vcpu = { stores = \"any\" }");
+    for (machine, writers, steps, said) in [
+        (
+            "arch = \"s390\"",
+            vcpu,
+            "",
+            "s390, whose leaves are its log",
+        ),
+        (
+            "arch = \"x86\"\nword_bits = 2",
+            vcpu,
+            "",
+            "`word_bits` with any number of pages",
+        ),
+        (
+            x86,
+            "vcpu = { stores = 1, pages = [0] }",
+            "",
+            "a page that is named, with any number of pages",
+        ),
+        (
+            x86,
+            "kernel_record = { updates = 1, page = 0 }",
+            "",
+            "a page that is named",
+        ),
+        (
+            x86,
+            "devices = [{ transfers = \"any\" }]",
+            "",
+            "devices are not argued yet",
+        ),
+        (
+            x86,
+            vcpu,
+            "{ step = \"vmm-write\", page = 0 },",
+            "a page that is named",
+        ),
+        (
+            x86,
+            vcpu,
+            "{ step = \"clear-dirty-log\", first = 0, pages = 4 },",
+            "a CLEAR of a part",
+        ),
+        (x86, "vcpu = { stores = \"all\" }", "", "`stores` is `all`"),
+    ] {
+        let error = refused(machine, writers, steps);
+        assert!(error.contains(said), "{said}: {error}");
+        assert!(error.contains("any:"), "{error}");
     }
 }
