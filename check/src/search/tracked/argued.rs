@@ -1,7 +1,7 @@
 //! Which operations are argued for any number of pages, and what each step looks at of pages that are not tracked: a row for each
 //! operation. `docs/proofs.md` has the argument for each.
 
-use dirtysim_model::machine::{Arch, Machine, WriterLog};
+use dirtysim_model::machine::{Arch, Machine, SlotTemplate, WriterLog};
 use dirtysim_model::op::{ClearMask, HarvestWay, Op};
 use dirtysim_model::words::Fields;
 
@@ -23,9 +23,22 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
     const NAMES: &str = "it names pages, and a page that is named is like no other";
     const DEVICES: &str = "devices are not argued yet";
     Ok(match op {
+        // Ranges of all pages are changed, each alike.
+        Op::SetMemoryRegion(op) => {
+            let page = machine.constants.page_bytes;
+            let as_it_is = |slot: &SlotTemplate| {
+                let bytes = u64::from(slot.npages) * page;
+                let stands = slot.places.iter().any(|place| place * page == op.gpa);
+                op.slot == slot.number()
+                    && (op.bytes == 0 || op.bytes == bytes && stands && op.hva == slot.hva)
+            };
+            if !machine.slots.iter().any(as_it_is) {
+                return Err("a memslot's size and address are numbers here");
+            }
+            Looks::Nothing
+        }
         // Sets are joined, emptied or filled page by page; or no page is looked at at all.
-        Op::SetMemoryRegion(_)
-        | Op::Publish
+        Op::Publish
         | Op::PublishSlot(_)
         | Op::TakeAll
         | Op::Forget
