@@ -57,7 +57,10 @@ mod failure;
 mod machine;
 #[cfg(test)]
 mod naive;
+mod own_bitmap;
 mod session;
+#[cfg(feature = "proptest")]
+pub mod strategies;
 mod threads;
 mod tree;
 mod vm;
@@ -67,5 +70,6 @@ pub use checker::{Checker, Outcome, Report, check, replay, run};
 pub use errno::{Errno, Result};
 pub use failure::{Failure, FailureKind};
 pub use machine::{Arch, Machine, MachineError, Page};
+pub use own_bitmap::OwnBitmap;
 pub use threads::{JoinHandle, Mutex, MutexGuard, Receiver, RecvError, Sender};
 pub use vm::{DirtyLogRing, KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion, Vcpu, Vm};

@@ -296,7 +296,10 @@ impl Vm {
     /// The VMM stores to a page of guest memory by itself, as its device models do. KVM knows nothing of it: whoever migrates has to.
     #[track_caller]
     pub fn store_page(&self, slot: u32, offset: u64) {
-        let place = Location::caller();
+        self.store_page_at(slot, offset, Location::caller());
+    }
+
+    pub(crate) fn store_page_at(&self, slot: u32, offset: u64, place: &'static Location<'static>) {
         let page = self.check_page(slot, offset, place);
         self.call(Call::StorePage(page), place);
     }

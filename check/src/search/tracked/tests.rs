@@ -8,7 +8,7 @@ use dirtysim_model::op::Op;
 use dirtysim_model::oracle;
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::Medium;
+use dirtysim_model::state::layout::Small;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::UNLIMITED;
 use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice, for_each_step};
@@ -92,7 +92,7 @@ fn safe() -> Vec<Scenario> {
     ]
 }
 
-fn start(scenario: &Scenario) -> State<Medium> {
+fn start(scenario: &Scenario) -> State<Small> {
     scenario.start().expect("it has room")
 }
 
@@ -134,7 +134,7 @@ fn missing(
     let machine = &few.machine;
     let first = start(&few);
     let packing = Packing::new(machine, &first);
-    let pack = |state: &State<Medium>| {
+    let pack = |state: &State<Small>| {
         let mut words = vec![0; packing.words()];
         packing.pack(machine, &mut state.clone(), &mut words);
         words
@@ -146,7 +146,7 @@ fn missing(
             (machine, known, explorer)
         })
         .collect();
-    let stands = |state: &State<Medium>, tracked: Frame| {
+    let stands = |state: &State<Small>, tracked: Frame| {
         let is_table = u64::from(tracked) == pages - 1;
         let (abstracted, known, explorer) =
             &explored[if is_table { 0 } else { explored.len() - 1 }];
@@ -155,7 +155,7 @@ fn missing(
             .any(|state| known.contains_key(&explorer.pack(state)))
     };
     let mut seen = HashSet::new();
-    let mut look = |state: &State<Medium>| {
+    let mut look = |state: &State<Small>| {
         if !seen.insert(pack(state)) {
             return None;
         }
@@ -208,9 +208,9 @@ fn missing(
 fn candidates(
     machine: &Machine,
     abstracted: &Machine,
-    state: &State<Medium>,
+    state: &State<Small>,
     tracked: Frame,
-) -> Vec<State<Medium>> {
+) -> Vec<State<Small>> {
     let words = machine.slots[0]
         .npages
         .div_ceil(machine.constants.word_bits);
@@ -316,7 +316,7 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
     let few = with_pages(&scenario, 3).expect("it can be read again");
     let machine = &few.machine;
     let mut state = start(&few);
-    let mut drive = |actor: Actor, store: Frame, until: &dyn Fn(&State<Medium>) -> bool| {
+    let mut drive = |actor: Actor, store: Frame, until: &dyn Fn(&State<Small>) -> bool| {
         for _ in 0..200 {
             if until(&state) {
                 return;
@@ -333,7 +333,7 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
     };
     let (guest, vmm) = (Actor::Vcpu(0), Actor::Thread(0));
     let at = |stage: u8, is: fn(&Op) -> bool| {
-        move |state: &State<Medium>| {
+        move |state: &State<Small>| {
             let op = state.current_op(machine, 0);
             op.is_some_and(is) && state.threads[0].stage == stage
         }
