@@ -473,7 +473,7 @@ fn no_step_looks_at_more_of_the_others_than_is_tried() {
             for words in known.keys().step_by(every) {
                 let state = explorer.unpack(words);
                 for actor in [Actor::Vcpu(0), Actor::Thread(0)] {
-                    let after = |state: &State<Medium>, choice: Choice| {
+                    let after = |state: &State<Small>, choice: Choice| {
                         let mut after = state.clone();
                         let effect = apply(&machine, &mut after, Step { actor, choice });
                         forget(&machine, &mut after);
@@ -507,7 +507,7 @@ fn no_step_looks_at_more_of_the_others_than_is_tried() {
 }
 
 /// Gives the others any value in every set of a state.
-fn anything(state: &mut State<Medium>, choices: &mut Choices) {
+fn anything(state: &mut State<Small>, choices: &mut Choices) {
     let State {
         present,
         writable,
