@@ -5,6 +5,7 @@ use std::collections::{HashSet, VecDeque};
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
+use dirtysim_model::oracle;
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Small;
@@ -16,8 +17,8 @@ use dirtysim_model::words::mutation::Mutation;
 use serde_json::Value;
 
 use super::explore::{Explorer, Known};
-use super::others::{Tried, rename};
-use super::{variants, with_pages};
+use super::others::{Tried, forget, rename};
+use super::{PAGES, TRACKED, variants, with_pages};
 use crate::random::Choices;
 use crate::scenario::Scenario;
 use crate::search::limits::Limits;
@@ -458,5 +459,80 @@ fn what_is_not_argued_is_refused_with_the_reason() {
         let error = refused(machine, writers, steps);
         assert!(error.contains(said), "{said}: {error}");
         assert!(error.contains("any:"), "{error}");
+    }
+}
+
+/// What the rows say is checked once more: with the others anything at all, in every set, no step of any actor leads where none leads
+/// with what its row says that it reads.
+#[test]
+fn no_step_looks_at_more_of_the_others_than_is_tried() {
+    for (scenario, every) in safe().iter().zip([40, 40, 40, 10, 20, 20, 20]) {
+        for (machine, known) in explored(scenario, Tried::ALL) {
+            let explorer = Explorer::new(&machine, start(scenario), Tried::ALL, false);
+            let mut choices = Choices::new(7, 0);
+            for words in known.keys().step_by(every) {
+                let state = explorer.unpack(words);
+                for actor in [Actor::Vcpu(0), Actor::Thread(0)] {
+                    let after = |state: &State<Small>, choice: Choice| {
+                        let mut after = state.clone();
+                        let effect = apply(&machine, &mut after, Step { actor, choice });
+                        forget(&machine, &mut after);
+                        let broken = oracle::check(&machine, &after, effect);
+                        (explorer.pack(after), broken.bits())
+                    };
+                    let mut tried = HashSet::new();
+                    super::others::for_each_choice(
+                        Tried::ALL,
+                        &machine,
+                        &state,
+                        actor,
+                        |state, choice| {
+                            tried.insert(after(state, choice));
+                        },
+                    );
+                    for _ in 0..3 {
+                        let mut any = state.clone();
+                        anything(&mut any, &mut choices);
+                        for_each_choice(&machine, &any, actor, |choice| {
+                            assert!(
+                                tried.contains(&after(&any, choice)),
+                                "{actor:?} {choice:?} in {any:?}"
+                            );
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gives the others any value in every set of a state.
+fn anything(state: &mut State<Small>, choices: &mut Choices) {
+    let State {
+        present,
+        writable,
+        dirty_bit,
+        bitmap,
+        scratch,
+        seen,
+        stale,
+        pending,
+        sent,
+        own_log,
+        vcpus,
+        threads,
+        ..
+    } = state;
+    let sets = [
+        present, writable, dirty_bit, bitmap, scratch, seen, stale, pending, sent, own_log,
+    ];
+    let tlbs = vcpus.iter_mut().map(|vcpu| &mut vcpu.tlb);
+    let hands = threads.iter_mut().map(|thread| &mut thread.hand);
+    for set in sets.into_iter().chain(tlbs).chain(hands) {
+        for page in (0..PAGES).filter(|page| *page != TRACKED) {
+            if choices.below(2) == 0 {
+                set.insert(page);
+            }
+        }
     }
 }
