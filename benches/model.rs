@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use dirtysim::ladder::Packed;
+use dirtysim::ladder::small;
 use dirtysim::random::Choices;
 use dirtysim::run::{Options, Scheduler, run};
 use dirtysim::scenario::{Scenario, builtins};
@@ -44,10 +44,8 @@ fn drive<L: Layout>(scenario: &Scenario, start: &State<L>, checked: bool) -> u64
 }
 
 fn steps_of(scenario: &Scenario, checked: bool) -> u64 {
-    match Packed::start(scenario).expect("the built-in scenarios fit") {
-        Packed::Small(start) => drive(scenario, &start, checked),
-        Packed::Medium(start) => drive(scenario, &start, checked),
-    }
+    let start = small(scenario).expect("the built-in scenarios fit");
+    drive(scenario, &start, checked)
 }
 
 fn transitions(criterion: &mut Criterion) {

@@ -25,7 +25,7 @@ use dirtysim::trace::call::CallRow;
 use dirtysim::trace::observed::{Observed, ObservedEvent};
 use dirtysim::trace::step::{StepRow, row};
 use dirtysim::trace::{Expect, Header, Kind, TraceReader, TraceWriter};
-use dirtysim_model::state::layout::{Layout, Medium, Small};
+use dirtysim_model::state::layout::{Layout, Small};
 use dirtysim_model::transition::{Step, apply, for_each_step};
 
 /// Events of a trace that is timed.
@@ -194,7 +194,7 @@ impl Trace {
     fn write(self, events: u64, out: impl Write) {
         match self {
             Self::StepSmall => write_steps::<Small>(&scenario(SMALL), events, out),
-            Self::StepLarge => write_steps::<Medium>(&scenario(LARGE), events, out),
+            Self::StepLarge => write_steps::<Small>(&scenario(LARGE), events, out),
             Self::Call => write_calls(events, out),
             Self::Observed => write_observed(events, out),
         }

@@ -44,6 +44,8 @@ pub(crate) enum Call {
     WaitSignal(u8),
     /// Nothing: others may act.
     Yield,
+    /// Nothing: the code says that what it does from here on depends on this alone, as a hash.
+    DependsOnlyOn(u64),
 }
 
 /// What a call was answered.
@@ -124,6 +126,7 @@ impl fmt::Display for Call {
             Self::Signal(signal) => write!(f, "send() on channel {signal}"),
             Self::WaitSignal(signal) => write!(f, "recv() on channel {signal}"),
             Self::Yield => f.write_str("a look without waiting"),
+            Self::DependsOnlyOn(_) => f.write_str("depends_only_on()"),
         }
     }
 }
@@ -154,7 +157,8 @@ impl Call {
             | Self::Unlock(_)
             | Self::Signal(_)
             | Self::WaitSignal(_)
-            | Self::Yield => true,
+            | Self::Yield
+            | Self::DependsOnlyOn(_) => true,
         }
     }
 
@@ -224,7 +228,7 @@ impl Call {
             Self::Unlock(lock) => json!({ "step": "drop-lock", "name": format!("mutex{lock}") }),
             Self::Signal(signal) => json!({ "step": "signal", "name": channel(*signal) }),
             Self::WaitSignal(signal) => json!({ "step": "wait", "name": channel(*signal) }),
-            Self::Yield => json!({ "step": "yield" }),
+            Self::Yield | Self::DependsOnlyOn(_) => json!({ "step": "yield" }),
         }
     }
 }

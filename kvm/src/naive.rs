@@ -9,7 +9,7 @@ use dirtysim_check::scenario::Scenario;
 use dirtysim_check::search::{self, Options, Reductions, Verdict};
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::Medium;
+use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::{apply, for_each_step};
 
 use crate::session::Code;
@@ -43,12 +43,12 @@ fn plainly(machine: &Machine, threads: u8, code: &Code) -> (Found, usize) {
     tree.expect_everything();
     let mut model = scenario.machine.clone();
     tree.tell(&mut model);
-    let mut settle = |model: &mut _, state: &mut State<Medium>| {
+    let mut settle = |model: &mut _, state: &mut State<Small>| {
         while let Err(unknown) = go_on(model, state) {
             assert!(tree.grow(model, &[unknown]), "{:?}", tree.trouble);
         }
     };
-    let mut start = scenario.start::<Medium>().expect("it is small");
+    let mut start = scenario.start::<Small>().expect("it is small");
     settle(&mut model, &mut start);
     let mut seen = HashSet::from([start.clone()]);
     let mut level = vec![start];

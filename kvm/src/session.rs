@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::call::{Asked, Call, Reply, World, at};
 use crate::vm::Vm;
+use crate::workers::Workers;
 
 /// The code under test, with what it returns told in words.
 pub(crate) type Code = Arc<dyn Fn(Vm) -> Result<(), String> + Send + Sync>;
@@ -39,8 +41,6 @@ pub(crate) enum Event {
     Ended(End),
     /// It has used what there is in a way that it cannot be used: what, and where.
     Mistake(String, String),
-    /// It has gone on too long without a call.
-    Silent,
 }
 
 /// Unwinds a thread whose run is over.
@@ -49,20 +49,20 @@ struct Over;
 /// Unwinds a thread that has made a mistake.
 struct Mistake(String, String);
 
-/// A thread's place.
-#[derive(Default)]
-struct Seat {
-    event: Option<Event>,
-    reply: Option<Reply>,
-}
-
 #[derive(Default)]
 struct Board {
-    seats: Vec<Seat>,
+    seats: u8,
+    /// The answers that are still to be given, in order, each to the thread whose turn it is then.
+    script: VecDeque<(u8, Reply)>,
+    /// The thread that was answered last and has not come to its next call.
+    busy: Option<u8>,
+    /// What threads came to, in the order of the answers.
+    events: Vec<Event>,
     over: bool,
     locks: u8,
     signals: u8,
-    threads: Vec<thread::JoinHandle<()>>,
+    /// Threads that have not come to their end.
+    alive: u8,
 }
 
 /// One run.
@@ -73,6 +73,7 @@ pub(crate) struct Session {
     most_threads: u8,
     /// How long code may go on without a call.
     patience: Duration,
+    workers: Arc<Workers>,
 }
 
 thread_local! {
@@ -109,23 +110,27 @@ fn message(payload: &dyn Any) -> String {
 }
 
 impl Session {
-    /// A run in which no thread has gone on yet.
+    /// A run that is given these answers.
     pub(crate) fn begin(
         world: Arc<World>,
         code: Code,
+        script: Vec<(u8, Reply)>,
         most_threads: u8,
         patience: Duration,
+        workers: Arc<Workers>,
     ) -> Arc<Self> {
         keep_panics_quiet();
         let session = Arc::new(Self {
             board: Mutex::new(Board {
-                seats: vec![Seat::default()],
+                seats: 1,
+                script: script.into(),
                 ..Board::default()
             }),
             changed: Condvar::new(),
             world,
             most_threads,
             patience,
+            workers,
         });
         let vm = Vm::new(session.clone());
         session.seat(0, Location::caller(), move || code(vm));
@@ -145,7 +150,7 @@ impl Session {
         run: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) {
         let session = self.clone();
-        let name = thread::current().name().unwrap_or("code").to_owned();
+        self.board().alive += 1;
         let body = move || {
             SEAT.set(Some((session.clone(), seat)));
             let ended = panic::catch_unwind(AssertUnwindSafe(|| {
@@ -171,12 +176,11 @@ impl Session {
             };
             SEAT.set(None);
             let mut board = session.board();
-            board.seats[usize::from(seat)].event = Some(event);
+            session.came_to(&mut board, seat, event);
+            board.alive -= 1;
             session.changed.notify_all();
         };
-        let thread = thread::Builder::new().name(name).spawn(body);
-        let thread = thread.expect("the system has a thread for the code under test");
-        self.board().threads.push(thread);
+        self.workers.run(Box::new(body));
     }
 
     /// A thread of the code makes a call, and waits for its answer.
@@ -186,20 +190,32 @@ impl Session {
             return Reply::PLAIN;
         }
         let mut board = self.board();
-        if !board.over {
-            board.seats[usize::from(seat)].event = Some(Event::Asked(Asked { call, place }));
-            self.changed.notify_all();
-        }
+        self.came_to(&mut board, seat, Event::Asked(Asked { call, place }));
         loop {
             if board.over {
                 drop(board);
                 panic::resume_unwind(Box::new(Over));
             }
-            if let Some(reply) = board.seats[usize::from(seat)].reply.take() {
+            let is_its_turn =
+                board.busy.is_none() && board.script.front().is_some_and(|(next, _)| *next == seat);
+            if is_its_turn && let Some((_, reply)) = board.script.pop_front() {
+                board.busy = Some(seat);
                 return reply;
             }
             let waited = self.changed.wait(board);
             board = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A thread has come to its next call, or to its end. Before its first answer that is nobody's business.
+    fn came_to(&self, board: &mut Board, seat: u8, event: Event) {
+        if board.busy == Some(seat) {
+            board.busy = None;
+            board.events.push(event);
+            // Whoever has the next answer goes on; where it is this thread, nobody else need know.
+            if board.script.front().is_none_or(|(next, _)| *next != seat) {
+                self.changed.notify_all();
+            }
         }
     }
 
@@ -247,12 +263,12 @@ impl Session {
                 drop(board);
                 panic::resume_unwind(Box::new(Over));
             }
-            let seat = board.seats.len() as u8;
+            let seat = board.seats;
             if seat >= self.most_threads {
                 drop(board);
                 self.mistake(TOO_MANY_THREADS.to_owned(), place);
             }
-            board.seats.push(Seat::default());
+            board.seats += 1;
             seat
         };
         self.seat(seat, place, run);
@@ -287,52 +303,42 @@ impl Session {
         signal
     }
 
-    /// Answers the call of a thread, and waits for what it comes to next.
-    pub(crate) fn answer(&self, seat: u8, reply: Reply) -> Event {
-        let begin = Instant::now();
-        let index = usize::from(seat);
+    /// Gives a thread one more answer.
+    pub(crate) fn answer(&self, seat: u8, reply: Reply) {
+        self.board().script.push_back((seat, reply));
+        self.changed.notify_all();
+    }
+
+    /// What threads came to after the answers from number `from` on, once there are so many in all; fewer where one is silent.
+    pub(crate) fn events(&self, from: usize, count: usize) -> Vec<Event> {
         let mut board = self.board();
-        let mut answered = false;
-        let mut reply = Some(reply);
-        loop {
-            let place = &mut board.seats[index];
-            if !answered && matches!(place.event, Some(Event::Asked(_))) {
-                place.event = None;
-                place.reply = reply.take();
-                answered = true;
-                self.changed.notify_all();
-            } else if let Some(event) = &place.event {
-                return event.clone();
+        let mut begin = Instant::now();
+        let mut before = board.events.len();
+        while board.events.len() < count {
+            if board.events.len() > before {
+                (before, begin) = (board.events.len(), Instant::now());
             }
             let Some(left) = self.patience.checked_sub(begin.elapsed()) else {
-                return Event::Silent;
+                break;
             };
             let waited = self.changed.wait_timeout(board, left);
             board = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        board.events[from..].to_vec()
     }
 
     /// Ends the run. A thread that makes no call is left to itself.
     pub(crate) fn end(&self) {
-        let threads = {
-            let mut board = self.board();
-            board.over = true;
-            self.changed.notify_all();
-            std::mem::take(&mut board.threads)
-        };
+        let mut board = self.board();
+        board.over = true;
+        self.changed.notify_all();
         let begin = Instant::now();
-        for thread in threads {
-            while !thread.is_finished() && begin.elapsed() < LAST_PATIENCE {
-                if begin.elapsed() < Duration::from_millis(1) {
-                    thread::yield_now();
-                } else {
-                    thread::sleep(Duration::from_millis(1));
-                }
-            }
-            if thread.is_finished() {
-                // How it ended is known.
-                let _ = thread.join();
-            }
+        while board.alive > 0 {
+            let Some(left) = LAST_PATIENCE.checked_sub(begin.elapsed()) else {
+                break;
+            };
+            let waited = self.changed.wait_timeout(board, left);
+            board = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

@@ -8,6 +8,7 @@
 //! threads' answers.
 
 use std::collections::HashMap;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +21,10 @@ use serde_json::{Value, json};
 use crate::call::{Asked, Call, Reply, World};
 use crate::machine::{Machine, MachineError};
 use crate::session::{Code, End, Event, Session};
+use crate::workers::Workers;
 
 /// Operations that a program has at most: their numbers have 16 bits, and the last is [`Way::END`].
-const MOST_OPS: u16 = u16::MAX - 1;
+pub(crate) const MOST_OPS: u16 = u16::MAX - 1;
 
 /// Where a thread stands when all is over, so that no other operation comes to stand there.
 const AFTER_THE_END: Op = Op::Leave;
@@ -93,6 +95,7 @@ pub(crate) struct Tree {
     code: Code,
     threads: u8,
     pub(crate) most_calls: u32,
+    pub(crate) most_histories: u16,
     patience: Duration,
     taken: Taken,
     /// Whether what is new to [`Taken`] is trouble, since it is counted on.
@@ -101,8 +104,12 @@ pub(crate) struct Tree {
     /// By thread and operation, the node of which it is the call.
     node_at: Vec<HashMap<u16, u16>>,
     ops: HashMap<Call, Ops>,
-    /// A run that waits, and the node at which it does.
-    live: Option<(Arc<Session>, u16)>,
+    /// By what the code says that it depends on alone, and where it says so, the operation at which it does.
+    /// Whether something was collected by then is told apart, since it decides what is expected.
+    same: HashMap<(u64, &'static Location<'static>, bool), u16>,
+    /// A run that waits, the node at which it does, and how many answers it has had.
+    live: Option<(Arc<Session>, u16, usize)>,
+    workers: Arc<Workers>,
     /// Runs of the code so far.
     pub(crate) runs: u64,
     pub(crate) trouble: Option<Trouble>,
@@ -134,13 +141,16 @@ impl Tree {
             code,
             threads,
             most_calls,
+            most_histories: MOST_OPS,
             patience,
             taken: Taken::default(),
             counts_on_it: false,
             nodes: Vec::new(),
             node_at: vec![HashMap::new(); usize::from(threads)],
             ops: HashMap::new(),
+            same: HashMap::new(),
             live: None,
+            workers: Arc::default(),
             runs: 0,
             trouble: None,
         };
@@ -159,7 +169,7 @@ impl Tree {
                 reply: Reply::PLAIN,
                 next: Next::Asks(Asked {
                     call: Call::Begin(seat),
-                    place: std::panic::Location::caller(),
+                    place: Location::caller(),
                 }),
                 calls: 0,
                 is_last: false,
@@ -297,7 +307,7 @@ impl Tree {
             Call::Begin(seat) => plain(Op::WaitSignal(seat - 1)),
             Call::Spawn(seat) => plain(Op::Signal(seat - 1)),
             Call::Join(seat) => plain(Op::JoinThread(seat)),
-            Call::Yield => plain(Op::Yield),
+            Call::Yield | Call::DependsOnlyOn(_) => plain(Op::Yield),
             Call::Lock(lock) => plain(Op::Lock(lock)),
             Call::Unlock(lock) => plain(Op::Unlock(lock)),
             Call::Signal(signal) => plain(Op::Signal((first_channel + signal).min(7))),
@@ -315,7 +325,7 @@ impl Tree {
 
     /// Ends the run that waits.
     fn leave(&mut self) {
-        if let Some((session, _)) = self.live.take() {
+        if let Some((session, ..)) = self.live.take() {
             session.end();
         }
     }
@@ -334,58 +344,62 @@ impl Tree {
 
     /// What a thread does after an answer, by the code itself.
     fn event(&mut self, parent: u16, seat: u8, reply: &Reply) -> Result<Event, Trouble> {
-        let session = match self.live.take() {
-            Some((session, at)) if at == parent => session,
+        let live = match self.live.take() {
+            Some((session, at, answers)) if at == parent => Some((session, answers)),
             other => {
                 self.live = other;
                 self.leave();
-                self.run_to(parent)?
+                None
             }
         };
-        let event = session.answer(seat, reply.clone());
-        if event == Event::Silent {
-            session.end();
-        } else {
-            self.live = Some((session, parent));
+        let history = match &live {
+            Some(_) => Vec::new(),
+            None => self.history(parent),
+        };
+        let (session, from) = live.unwrap_or_else(|| {
+            self.runs += 1;
+            let nodes = history.iter().map(|at| &self.nodes[usize::from(*at)]);
+            let script = nodes.map(|node| (node.seat, node.reply.clone())).collect();
+            let (world, code) = (self.world.clone(), self.code.clone());
+            let workers = self.workers.clone();
+            (
+                Session::begin(world, code, script, self.threads, self.patience, workers),
+                0,
+            )
+        });
+        session.answer(seat, reply.clone());
+        let answers = from + history.len() + 1;
+        let mut events = session.events(from, answers);
+        let last = (events.len() == answers - from)
+            .then(|| events.pop())
+            .flatten();
+        // It goes the way that is known first.
+        for (at, event) in history.iter().zip(events) {
+            let known = &self.nodes[usize::from(*at)];
+            let next = Self::next(event);
+            if next.as_ref() != Ok(&known.next) {
+                session.end();
+                return Err(match next {
+                    Ok(next) => Trouble::NotDeterministic(words(&known.next), words(&next)),
+                    Err(trouble) => trouble,
+                });
+            }
         }
+        let Some(event) = last else {
+            session.end();
+            return Err(Trouble::Silent(words(
+                &self.nodes[usize::from(parent)].next,
+            )));
+        };
+        self.live = Some((session, parent, answers));
         Ok(event)
     }
 
-    /// Runs the code from its begin to a node.
-    fn run_to(&mut self, node: u16) -> Result<Arc<Session>, Trouble> {
-        self.runs += 1;
-        let session = Session::begin(
-            self.world.clone(),
-            self.code.clone(),
-            self.threads,
-            self.patience,
-        );
-        for at in self.history(node) {
-            let known = &self.nodes[usize::from(at)];
-            let event = session.answer(known.seat, known.reply.clone());
-            let next = match self.next(event, known.parent) {
-                Ok(next) => next,
-                Err(trouble) => {
-                    session.end();
-                    return Err(trouble);
-                }
-            };
-            if next != known.next {
-                session.end();
-                return Err(Trouble::NotDeterministic(words(&known.next), words(&next)));
-            }
-        }
-        Ok(session)
-    }
-
-    fn next(&self, event: Event, parent: u16) -> Result<Next, Trouble> {
+    fn next(event: Event) -> Result<Next, Trouble> {
         match event {
             Event::Asked(asked) => Ok(Next::Asks(asked)),
             Event::Ended(end) => Ok(Next::Ends(end)),
             Event::Mistake(what, place) => Err(Trouble::Mistake(what, place)),
-            Event::Silent => Err(Trouble::Silent(words(
-                &self.nodes[usize::from(parent)].next,
-            ))),
         }
     }
 
@@ -402,12 +416,19 @@ impl Tree {
         loop {
             let parent = if self.is_ordered() { order } else { ways };
             let event = self.event(parent, seat, &reply)?;
-            let next = self.next(event, parent)?;
+            let next = Self::next(event)?;
+            if let Some(to) = self.known_state(&next, parent) {
+                // The run stands at another node of which the same is to be said; its history is another.
+                self.leave();
+                add_way(model, ways, [0, 0], &reply, to);
+                return Ok(());
+            }
             let node = self.nodes.len();
             let calls = self.nodes[usize::from(parent)].calls + 1;
             let program = &model.programs[usize::from(seat)];
             let to = program.len();
-            if node >= usize::from(MOST_OPS) || to + 3 > usize::from(MOST_OPS) {
+            let most = usize::from(self.most_histories) + usize::from(self.threads);
+            if node >= most.min(usize::from(MOST_OPS)) || to + 3 > usize::from(MOST_OPS) {
                 return Err(Trouble::TooMany);
             }
             if calls > self.most_calls {
@@ -428,7 +449,7 @@ impl Tree {
                 collects |= asked.call.collects();
             }
             let node = node as u16;
-            if let Some((_, at)) = &mut self.live {
+            if let Some((_, at, _)) = &mut self.live {
                 *at = node;
             }
             self.nodes.push(Node {
@@ -471,22 +492,36 @@ impl Tree {
             model.programs[usize::from(seat)].extend(ops);
             if let Some(code) = &mut model.code {
                 code.ways.resize(self.nodes.len(), Vec::new());
-                let order = if self.threads > 1 {
-                    [order, node]
-                } else {
-                    [0, 0]
-                };
-                code.ways[usize::from(ways)].push(Way {
-                    answer: reply.answer,
-                    pages: reply.pages.clone(),
-                    order,
-                    to,
-                });
+            }
+            let orders = if self.threads > 1 {
+                [order, node]
+            } else {
+                [0, 0]
+            };
+            add_way(model, ways, orders, &reply, to);
+            if let Next::Asks(Asked {
+                call: Call::DependsOnlyOn(state),
+                place,
+            }) = &next
+            {
+                self.same.insert((*state, place, collects), to);
             }
             if !goes_on {
                 return Ok(());
             }
             (ways, order, reply) = (node, 0, Reply::PLAIN);
+        }
+    }
+
+    /// The operation at which code stood before that depends on the same alone. Of several threads each depends on the others too.
+    fn known_state(&self, next: &Next, parent: u16) -> Option<u16> {
+        let collects = self.nodes[usize::from(parent)].collects;
+        match next {
+            Next::Asks(Asked {
+                call: Call::DependsOnlyOn(state),
+                place,
+            }) if !self.is_ordered() => self.same.get(&(*state, *place, collects)).copied(),
+            _ => None,
         }
     }
 
@@ -560,6 +595,14 @@ impl Tree {
         })
     }
 
+    /// A tree of which nothing is known but what the code is taken not to do, in this one's place.
+    pub(crate) fn begin_anew(&mut self, other: Self) {
+        let (runs, taken) = (self.runs, std::mem::take(&mut self.taken));
+        let counts = self.counts_on_it;
+        *self = other;
+        (self.runs, self.taken, self.counts_on_it) = (runs, taken, counts);
+    }
+
     /// Histories that are known.
     pub(crate) fn histories(&self) -> usize {
         self.nodes.len() - usize::from(self.threads)
@@ -576,6 +619,17 @@ impl Grow for Tree {
             }
         }
         true
+    }
+}
+
+fn add_way(model: &mut Model, ways: u16, order: [u16; 2], reply: &Reply, to: u16) {
+    if let Some(code) = &mut model.code {
+        code.ways[usize::from(ways)].push(Way {
+            answer: reply.answer,
+            pages: reply.pages.clone(),
+            order,
+            to,
+        });
     }
 }
 

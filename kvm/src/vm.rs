@@ -1,5 +1,6 @@
 //! The virtual machine as the code under test sees it: kvm-ioctls' names, the simulated kernel behind them.
 
+use std::hash::{Hash, Hasher};
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -295,9 +296,50 @@ impl Vm {
     /// The VMM stores to a page of guest memory by itself, as its device models do. KVM knows nothing of it: whoever migrates has to.
     #[track_caller]
     pub fn store_page(&self, slot: u32, offset: u64) {
-        let place = Location::caller();
+        self.store_page_at(slot, offset, Location::caller());
+    }
+
+    pub(crate) fn store_page_at(&self, slot: u32, offset: u64, place: &'static Location<'static>) {
         let page = self.check_page(slot, offset, place);
         self.call(Call::StorePage(page), place);
+    }
+
+    /// Says that what the code does from here on depends on `state` alone, beside what it asks from now on. A search then takes two ways that
+    /// lead here with the same state for one, whatever the code was answered on them; without it, each history of answers is
+    /// searched by itself. What does not say all is searched as if it did: name every variable that lives on.
+    ///
+    /// It is worth most at the head of a loop over rounds. With several threads it changes nothing.
+    ///
+    /// ```
+    /// use dirtysim_kvm::{Arch, Machine, Vm, check};
+    ///
+    /// check(Machine::new(Arch::X86).slot(0, 2).stores(2), |vm: Vm| {
+    ///     let ram = vm.memory_region(0);
+    ///     vm.set_user_memory_region(ram.log_dirty_pages()).unwrap();
+    ///     vm.send_all_pages();
+    ///     for round in 0..3 {
+    ///         vm.depends_only_on(&round);
+    ///         if round == 2 {
+    ///             vm.pause_vcpus();
+    ///         }
+    ///         let bitmap = vm.get_dirty_log(0, ram.memory_size as usize).unwrap();
+    ///         (0..2)
+    ///             .filter(|page| bitmap[0] >> page & 1 != 0)
+    ///             .for_each(|page| vm.send_page(0, page));
+    ///     }
+    ///     vm.assert_copy_is_whole();
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn depends_only_on(&self, state: &impl Hash) {
+        self.depends_only_on_at(state, Location::caller());
+    }
+
+    pub(crate) fn depends_only_on_at(&self, state: &impl Hash, place: &'static Location<'static>) {
+        // Of fixed keys: the same on every run.
+        let mut hasher = std::hash::DefaultHasher::new();
+        state.hash(&mut hasher);
+        self.call(Call::DependsOnlyOn(hasher.finish()), place);
     }
 
     /// The claim: the destination equals memory. Where a page differs, the run has lost it.

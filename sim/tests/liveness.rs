@@ -13,7 +13,7 @@ use dirtysim::search::{self, Coverage, Limit, Options, Reductions, Verdict};
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::Medium;
+use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::{Actor, Step, apply, blocked, for_each_step};
 use dirtysim_model::words::mutation::Mutation;
 use serde_json::Value;
@@ -52,7 +52,7 @@ fn shows_it(scenario: &Scenario, report: &Report) {
         );
         return;
     }
-    let mut state = scenario.start::<Medium>().expect("it fits");
+    let mut state = scenario.start::<Small>().expect("it fits");
     for &step in &lasso.steps {
         apply(&scenario.machine, &mut state, step);
     }
@@ -111,9 +111,9 @@ impl Node {
 
 fn whole_graph(scenario: &Scenario) -> Vec<Node> {
     let machine = &scenario.machine;
-    let start = scenario.start::<Medium>().expect("it fits");
+    let start = scenario.start::<Small>().expect("it fits");
     let packing = Packing::new(machine, &start);
-    let pack = |state: &State<Medium>| {
+    let pack = |state: &State<Small>| {
         let mut words = vec![0; packing.words()];
         packing.pack(machine, &mut state.clone(), &mut words);
         words

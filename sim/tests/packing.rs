@@ -6,7 +6,7 @@ use dirtysim::scenario::{Scenario, about_liveness, builtin, builtins, mutation_s
 use dirtysim_model::oracle;
 use dirtysim_model::reduce::pack::{Packing, Touched};
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::{Layout, Medium, Small};
+use dirtysim_model::state::layout::{Layout, Small};
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{Effect, apply, for_each_step};
 
@@ -67,10 +67,14 @@ fn follow<L: Layout>(scenario: &Scenario, start: &State<L>, seeds: u64) {
     }
 }
 
+fn start(scenario: &Scenario) -> State<Small> {
+    scenario.start().expect("it can be searched")
+}
+
 #[test]
 fn a_packed_state_behaves_as_the_state_that_it_stands_for() {
     for scenario in builtins() {
-        follow_any(&scenario, [300, 100]);
+        follow(&scenario, &start(&scenario), 300);
     }
 }
 
@@ -87,18 +91,7 @@ fn so_it_does_in_bugs_with_mutations_and_in_reports() {
     ];
     let reports = reports.map(|text| Scenario::from_toml("report", text).expect("a scenario"));
     for scenario in all.chain(reports) {
-        follow_any(&scenario, [3, 3]);
-    }
-}
-
-/// By so many seeds on the small layout, or on the larger one.
-fn follow_any(scenario: &Scenario, seeds: [u64; 2]) {
-    match scenario.start::<Small>() {
-        Ok(start) => follow(scenario, &start, seeds[0]),
-        Err(_) => {
-            let start = scenario.start::<Medium>().expect("it can be searched");
-            follow(scenario, &start, seeds[1]);
-        }
+        follow(&scenario, &start(&scenario), 3);
     }
 }
 

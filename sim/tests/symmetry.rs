@@ -5,7 +5,7 @@ use dirtysim::scenario::{Scenario, builtins};
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::reduce::symmetry::{Order, Symmetry, vcpu_rank};
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::{Layout, Medium, Small};
+use dirtysim_model::state::layout::{Layout, Small};
 use dirtysim_model::transition::{apply, for_each_step};
 
 /// What was met on the way.
@@ -204,13 +204,8 @@ fn larger() -> Vec<Scenario> {
 fn a_state_is_its_own_representative_exactly_if_its_sections_say_so() {
     let mut met = Met::default();
     for scenario in builtins().into_iter().chain(larger()) {
-        match scenario.start::<Small>() {
-            Ok(start) => follow(&scenario, &start, 60, &mut met),
-            Err(_) => {
-                let start = scenario.start::<Medium>().expect("it can be searched");
-                follow(&scenario, &start, 20, &mut met);
-            }
-        }
+        let start = scenario.start::<Small>().expect("it can be searched");
+        follow(&scenario, &start, 60, &mut met);
     }
     let enough = [
         met.own_representative,

@@ -6,7 +6,7 @@
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::{Large, Layout, Medium, Small};
+use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
 use dirtysim_model::words::mutation::{Mutation, Mutations};
 
@@ -84,16 +84,8 @@ fn look(scenario: &Scenario, shown: Option<&[Step]>, seeds: u64) -> Acted {
     if scenario.machine.mutations().is_empty() {
         return Acted::default();
     }
-    if let Ok(start) = scenario.start::<Small>() {
-        return Look::new(scenario, start).all(shown, seeds);
-    }
-    if let Ok(start) = scenario.start::<Medium>() {
-        return Look::new(scenario, start).all(shown, seeds);
-    }
-    let start = scenario
-        .start::<Large>()
-        .expect("the large layout has room for every scenario");
-    Look::new(scenario, start).all(shown, seeds)
+    on_any!(Any::start(scenario), |start| Look::new(scenario, start)
+        .all(shown, seeds))
 }
 
 /// Mutations that nothing has met so far, each with the machine that has it off.

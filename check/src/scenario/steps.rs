@@ -961,14 +961,14 @@ impl Writer<'_> {
     fn region(&mut self, table: &mut Table<'_>) -> Result<()> {
         let slot = self.the_slot(Word::Region, table)?;
         let mut number =
-            |key| -> Result<u64> { Ok(table.integer(key, 0..=u64::MAX)?.unwrap_or(0)) };
+            |key, most| -> Result<u64> { Ok(table.integer(key, 0..=most)?.unwrap_or(0)) };
         let template = &self.parts.machine.slots[slot];
         let op = Op::SetMemoryRegion(op::SetMemoryRegion {
             slot: template.number(),
-            flags: number("flags")? as u32,
-            gpa: number("guest_phys_addr")?,
-            bytes: number("memory_size")?,
-            hva: number("userspace_addr")?,
+            flags: number("flags", u64::from(u32::MAX))? as u32,
+            gpa: number("guest_phys_addr", u64::MAX)?,
+            bytes: number("memory_size", u64::MAX)?,
+            hva: number("userspace_addr", u64::MAX)?,
             template: slot as u16,
         });
         self.push_fallible(op);

@@ -159,14 +159,20 @@ impl Bounds {
         })
     }
 
-    /// The sentence of a proof: for how many, and with what.
+    /// The dimensions that are any, in words.
     #[must_use]
-    pub fn sentence(&self) -> String {
+    pub fn any(&self) -> String {
         let any: Vec<&str> = self
             .dimensions()
             .filter(|(_, many)| *many == Many::Any)
             .map(|(name, _)| name)
             .collect();
+        list(&any)
+    }
+
+    /// The sentence of a proof: for how many, and with what.
+    #[must_use]
+    pub fn sentence(&self) -> String {
         let mut with = vec![count(self.vcpus, "vCPU")];
         if let Some((entries, reserved)) = self.ring {
             with.push(format!("rings of {entries} with {reserved} in reserve"));
@@ -177,7 +183,7 @@ impl Bounds {
         if self.rounds != Many::Any {
             with.push("rounds as written".to_owned());
         }
-        format!("for any number of {}; with {}", list(&any), with.join(", "))
+        format!("for any number of {}; with {}", self.any(), with.join(", "))
     }
 }
 
@@ -233,4 +239,121 @@ fn excuses(machine: &Machine) -> bool {
             .collect()
     };
     accounts(&once) != accounts(machine)
+}
+
+#[cfg(test)]
+mod tests {
+    use dirtysim_model::oracle::Invariant;
+    use dirtysim_model::words::mutation::Mutation;
+
+    use super::*;
+    use crate::search::{self, Coverage, Options, Report, Verdict};
+
+    /// The order of KVM's documentation with one page and one vCPU.
+    fn docs(stores: &str, round: &str) -> Scenario {
+        read(&format!(
+            "arch = \"arm64\"\nring = {{ entries = 4, reserved = 2 }}\nring_with_bitmap = true\nvcpus = 1\npages = 1\n[writers]\nvcpu = {{ stores = {stores} }}\nits_save = {{ tables = [0] }}\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", {{ {round} }}, \"pause-vcpus\", \"its-save-tables\", \"harvest-rings\", \"get-dirty-log\", \"copy\", \"finish\"]"
+        ))
+    }
+
+    const ROUND: &str = "[\"harvest-rings\", \"reset-rings\", \"copy\"]";
+
+    fn read(text: &str) -> Scenario {
+        let text = format!("name = \"any\"\n[machine]\n{text}\n");
+        Scenario::from_toml("any", &text).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn check(scenario: &Scenario) -> Report {
+        search::check(scenario, &Options::default(), &|_| true).expect("it has room")
+    }
+
+    #[test]
+    fn a_search_that_ends_is_a_proof_where_nothing_has_an_end() {
+        for round in ["until_clean", "any_number"] {
+            let scenario = docs("\"any\"", &format!("{round} = {ROUND}"));
+            let report = check(&scenario);
+            assert_eq!(
+                (report.verdict, report.coverage),
+                (Verdict::Holds, Coverage::Proved)
+            );
+            assert_eq!(
+                report.bounds.sentence(),
+                "for any number of stores and rounds; with 1 vCPU, rings of 4 with 2 in reserve, 1 page"
+            );
+            // What is proved for any number holds for each.
+            for stores in 1..=4 {
+                let few = docs(&stores.to_string(), &format!("repeat = 2, steps = {ROUND}"));
+                let report = check(&few);
+                assert_eq!(
+                    (report.verdict, report.coverage),
+                    (Verdict::Holds, Coverage::Exhausted)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_an_end_stands_in_the_way() {
+        let said = |scenario: &Scenario| {
+            let report = check(scenario);
+            assert_eq!(report.coverage, Coverage::Exhausted);
+            report
+                .bounds
+                .stands_in_the_way()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let repeated = docs("\"any\"", &format!("repeat = 2, steps = {ROUND}"));
+        assert!(said(&repeated).starts_with("`repeat` has 2 rounds"));
+        let stores = docs("2", &format!("any_number = {ROUND}"));
+        assert!(said(&stores).starts_with("stores = 2 has an end"));
+        let excused = docs(
+            "\"any\"",
+            "any_number = [\"harvest-rings\", \"reset-rings\", \"copy-all\"]",
+        );
+        assert!(said(&excused).starts_with("what any_number comes to again"));
+        let numbers = docs("1", &format!("repeat = 2, steps = {ROUND}"));
+        assert_eq!(said(&numbers), "");
+    }
+
+    #[test]
+    fn mutations_break_what_is_proved_and_are_never_proved_themselves() {
+        let scenario = docs("\"any\"", &format!("any_number = {ROUND}"));
+        for name in [
+            "kernel.reset.flush=none",
+            "kernel.fault.mark=none",
+            "kernel.nonvcpu.with_ring=drop",
+        ] {
+            let mutation = Mutation::ALL
+                .iter()
+                .find(|mutation| mutation.name() == name);
+            let mutation = *mutation.expect("there is one of that name");
+            let report = check(&scenario.clone().with_mutation(mutation));
+            assert_eq!(report.verdict, Verdict::Violated, "{name}");
+        }
+        let mutation = Mutation::ALL
+            .iter()
+            .find(|mutation| mutation.name() == "kernel.get_log.flush=none");
+        let harmless = scenario.with_mutation(*mutation.expect("there is one of that name"));
+        let report = check(&harmless);
+        assert_eq!(
+            (report.verdict, report.coverage),
+            (Verdict::Holds, Coverage::Exhausted)
+        );
+    }
+
+    #[test]
+    fn whoever_has_any_number_of_stores_may_have_stored_enough() {
+        let waits = |stores: &str| {
+            let scenario = read(&format!(
+                "arch = \"x86\"\nring = {{ entries = 4, reserved = 2 }}\nvcpus = 1\npages = 1\n[writers]\nvcpu = {{ stores = {stores} }}\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", \"wait-ring-full\", \"pause-vcpus\", \"harvest-rings\", \"copy\", \"finish\"]"
+            ));
+            let report = check(&scenario);
+            let violation = report.violation.expect("nobody comes");
+            assert_eq!(violation.invariant, Invariant::MigrationMakesProgress);
+            (violation.shortest, report.verdict)
+        };
+        assert_eq!(waits("1"), (true, Verdict::Violated));
+        assert_eq!(waits("\"any\""), (true, Verdict::Violated));
+    }
 }

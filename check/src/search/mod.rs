@@ -37,11 +37,13 @@ use bounds::Bounds;
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{Invariant, Invariants};
 pub use dirtysim_model::reduce::independence::Rule;
+use dirtysim_model::state::State;
+use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::Step;
 pub use tracked::Unconfirmed;
 
 use crate::code::{self, Grow, Unknown};
-use crate::ladder::{Packed, on_packed};
+use crate::ladder::small;
 use crate::refused::Refused;
 use crate::scenario::{NoRoom, Scenario};
 use crate::sometimes::Seen;
@@ -271,7 +273,7 @@ pub fn check(scenario: &Scenario, options: &Options, watch: Watch<'_>) -> Result
     if scenario.any_pages {
         return tracked::check(scenario, options, watch);
     }
-    let start = Packed::start(scenario)?;
+    let start = small(scenario)?;
     Ok(begin(scenario, start, options, watch, &mut Nobody).0)
 }
 
@@ -289,15 +291,13 @@ pub fn check_code(
     let mut options = options.clone();
     options.reductions.pages = false;
     options.reductions.vcpus = false;
-    let mut start = Packed::start(scenario)?;
+    let mut start = small(scenario)?;
     let mut scenario = Cow::Borrowed(scenario);
-    on_packed!(&mut start, |start| {
-        while let Err(unknown) = code::go_on(&scenario.machine, start) {
-            if !grow.grow(&mut scenario.to_mut().machine, &[unknown]) {
-                break;
-            }
+    while let Err(unknown) = code::go_on(&scenario.machine, &mut start) {
+        if !grow.grow(&mut scenario.to_mut().machine, &[unknown]) {
+            break;
         }
-    });
+    }
     let (report, grown) = begin(&scenario, start, &options, watch, grow);
     Ok((
         report,
@@ -307,14 +307,12 @@ pub fn check_code(
 
 fn begin(
     scenario: &Scenario,
-    start: Packed,
+    start: State<Small>,
     options: &Options,
     watch: Watch<'_>,
     grow: &mut dyn Grow,
 ) -> (Report, Option<Machine>) {
-    on_packed!(start, |start| {
-        verdict::search(scenario, &start, options, watch, grow)
-    })
+    verdict::search(scenario, &start, options, watch, grow)
 }
 
 /// Who is asked where every program is known whole: nobody.

@@ -100,7 +100,7 @@ pub fn shrink(
     let start = Any::start(scenario);
     // States of any size are not searched: they have no fixed number of bits.
     let budget = match start {
-        Any::Packed(_) => budget,
+        Any::Small(_) => budget,
         Any::Large(_) => Budget {
             states: 0,
             ..budget

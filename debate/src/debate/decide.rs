@@ -5,7 +5,7 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::{Layout, Medium};
+use dirtysim_model::state::layout::{Layout, Small};
 use dirtysim_model::state::vcpu::{NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_step};
 use indexmap::IndexSet;
@@ -112,7 +112,7 @@ fn witness(
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Decision, String> {
     let start = scenario
-        .start::<Medium>()
+        .start::<Small>()
         .map_err(|error| error.to_string())?;
     Ok(witness_in(scenario, &start, along, go_on))
 }

@@ -13,6 +13,8 @@ use super::figures::{self, Figure};
 use super::lanes::{Lanes, lanes};
 use crate::fidelity::never_seen;
 use crate::scenario::Scenario;
+use crate::search::bounds::Bounds;
+use crate::search::{self, Coverage, Options};
 use crate::shrink::{self, Budget};
 
 /// One case on one machine, decided.
@@ -32,7 +34,21 @@ pub struct Evidence {
     pub steps: Vec<Step>,
     /// Whether no schedule has fewer blocks.
     pub shortest: bool,
+    /// The same with any number in place of each number, where that was asked for and a search of it ended.
+    pub proof: Option<Proof>,
 }
+
+/// A case that holds for any number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// For how many.
+    pub bounds: Bounds,
+    /// Distinct states of the search.
+    pub states: u64,
+}
+
+/// The most states of a search for a proof.
+pub const PROOF_STATES_MAX: u64 = 3_000_000;
 
 impl Evidence {
     /// The outcome; none where a limit came first.
@@ -132,6 +148,25 @@ pub fn judge(
     claims: &[Claim],
     progress: &(dyn Fn(u64, u64) -> bool + Sync),
 ) -> Result<Vec<Judgement>, String> {
+    judge_with(claims, false, progress)
+}
+
+/// As [`judge`]; and each case that holds is searched once more with any number of stores, rounds and, where that is argued, pages.
+///
+/// # Errors
+/// As for that.
+pub fn judge_and_prove(
+    claims: &[Claim],
+    progress: &(dyn Fn(u64, u64) -> bool + Sync),
+) -> Result<Vec<Judgement>, String> {
+    judge_with(claims, true, progress)
+}
+
+fn judge_with(
+    claims: &[Claim],
+    prove: bool,
+    progress: &(dyn Fn(u64, u64) -> bool + Sync),
+) -> Result<Vec<Judgement>, String> {
     let mut jobs = Vec::new();
     for (claim, known) in claims.iter().enumerate() {
         for (case, row) in known.cases.iter().enumerate() {
@@ -147,9 +182,11 @@ pub fn judge(
         .map(|job| {
             let claim = &claims[job.claim];
             let case = &claim.cases[job.case];
-            let evidence = decide_case(claim, case, job.case, job.on, &|| {
-                progress(done.load(Ordering::Relaxed), all)
-            })?;
+            let go_on = || progress(done.load(Ordering::Relaxed), all);
+            let mut evidence = decide_case(claim, case, job.case, job.on, &go_on)?;
+            if prove && evidence.outcome() == Some(Outcome::Holds) && case.along.is_empty() {
+                evidence.proof = proof(&evidence.scenario, &go_on)?;
+            }
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
             Ok((job.claim, evidence))
         })
@@ -197,6 +234,7 @@ fn decide_case(
         decision,
         steps: Vec::new(),
         shortest: false,
+        proof: None,
     };
     if let Found::Violated { invariant, steps } = &evidence.decision.found {
         evidence.steps.clone_from(steps);
@@ -217,6 +255,23 @@ fn decide_case(
         }
     }
     Ok(evidence)
+}
+
+/// The proof of a scenario for any number, where a search for it ends.
+fn proof(scenario: &Scenario, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Option<Proof>, String> {
+    let Some(wide) = scenario.widened() else {
+        return Ok(None);
+    };
+    let options = Options {
+        max_states: Some(PROOF_STATES_MAX),
+        counterexample: false,
+        ..Options::default()
+    };
+    let report = search::check(&wide, &options, &|_| go_on()).map_err(|e| e.to_string())?;
+    Ok((report.coverage == Coverage::Proved).then_some(Proof {
+        bounds: report.bounds,
+        states: report.states,
+    }))
 }
 
 /// The verdict that follows from the evidence.

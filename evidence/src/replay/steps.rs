@@ -10,7 +10,7 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice, is_at_leisure};
 
 use crate::first;
-use crate::ladder::{Any, Packed, large};
+use crate::ladder::{Any, large};
 use crate::run::breaks_progress;
 use crate::scenario::{Scenario, ScenarioError};
 use crate::search::liveness::{Endless, Lasso, NotALasso, confirm};
@@ -108,10 +108,9 @@ pub fn replay<R: BufRead>(
     scenario: Scenario,
     each: impl FnMut(Step),
 ) -> Result<StepReplay, ReplayError> {
-    // Traces of millions of steps are replayed: on the lowest rung, which takes half the time of the last.
+    // Traces of millions of steps are replayed: on the rung of a fixed size, which takes half the time.
     match Any::start(&scenario) {
-        Any::Packed(Packed::Small(start)) => replay_in(reader, file, scenario, start, each),
-        Any::Packed(Packed::Medium(start)) => replay_in(reader, file, scenario, start, each),
+        Any::Small(start) => replay_in(reader, file, scenario, start, each),
         Any::Large(start) => replay_in(reader, file, scenario, start, each),
     }
 }

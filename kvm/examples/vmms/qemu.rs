@@ -75,10 +75,14 @@ impl Kvm {
     }
 }
 
-/// Every schedule of a small machine.
-pub(crate) fn check(publishes_late: bool) -> Result<Report, Box<Failure>> {
-    let machine = Machine::new(Arch::X86).slot(0, 1).ring(2).stores(1);
-    Checker::new(machine).check(move |vm: Vm| {
+/// A small machine.
+pub(crate) fn checker() -> Checker {
+    Checker::new(Machine::new(Arch::X86).slot(0, 1).ring(2).stores(1))
+}
+
+/// The migration as it is tested.
+pub(crate) fn code(publishes_late: bool) -> impl Fn(Vm) -> Result<(), Errno> + Send + Sync {
+    move |vm: Vm| {
         let kvm = Kvm {
             slots: Arc::new(vm.mutex(BTreeSet::new())),
             vm: vm.clone(),
@@ -86,6 +90,11 @@ pub(crate) fn check(publishes_late: bool) -> Result<Report, Box<Failure>> {
         };
         kvm.migrate()?;
         vm.assert_copy_is_whole();
-        Ok::<(), Errno>(())
-    })
+        Ok(())
+    }
+}
+
+/// Every schedule of it.
+pub(crate) fn check(publishes_late: bool) -> Result<Report, Box<Failure>> {
+    checker().check(code(publishes_late))
 }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::device::Device;
 use super::entry::{CompactEntry, FullEntry};
-use super::pages::{Inline16, Inline64, Sparse};
+use super::pages::{Inline64, Sparse};
 use super::slot::Slot;
 use super::thread::Thread;
 use super::vcpu::Vcpu;
@@ -23,36 +23,18 @@ pub trait Layout: Parts {
     type Devices: Array<Device<Self>> + Send + Sync;
 }
 
-/// At most 16 pages, 3 vCPUs with rings of 8, 2 VMM threads, 3 memslots and a device.
+/// At most 64 pages, 4 vCPUs with rings of 32, 4 VMM threads, 8 memslots and 3 devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Small;
 
 impl Parts for Small {
-    type Set = Inline16;
-    type Entry = CompactEntry;
-    type Entries = Inline<CompactEntry, 8>;
-    type Pml = Inline<u32, 4>;
-}
-
-impl Layout for Small {
-    type Vcpus = Inline<Vcpu<Self>, 3>;
-    type Threads = Inline<Thread<Self>, 2>;
-    type Slots = Inline<Slot, 3>;
-    type Devices = Inline<Device<Self>, 1>;
-}
-
-/// At most 64 pages, 4 vCPUs with rings of 32, 4 VMM threads, 8 memslots and 3 devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Medium;
-
-impl Parts for Medium {
     type Set = Inline64;
     type Entry = CompactEntry;
     type Entries = Inline<CompactEntry, 32>;
     type Pml = Inline<u32, 16>;
 }
 
-impl Layout for Medium {
+impl Layout for Small {
     type Vcpus = Inline<Vcpu<Self>, 4>;
     type Threads = Inline<Thread<Self>, 4>;
     type Slots = Inline<Slot, 8>;

@@ -1,7 +1,7 @@
 //! Page sets: one abstraction for every "which pages" of the model.
 //!
 //! The transition function is written once over [`PageSet`] and names no concrete set. The searches use the
-//! inline ones ([`Inline16`], [`Inline64`]), plain data that is cheap to copy, hash and compare; replay of recorded calls uses [`Sparse`],
+//! inline ones ([`Inline64`]), plain data that is cheap to copy, hash and compare; replay of recorded calls uses [`Sparse`],
 //! whose memory grows with the pages that were touched and not with the size of the guest.
 
 use alloc::boxed::Box;
@@ -176,11 +176,6 @@ macro_rules! inline_set {
     };
 }
 
-inline_set!(
-    /// A set of up to 16 pages.
-    Inline16,
-    u16
-);
 inline_set!(
     /// A set of up to 64 pages.
     Inline64,

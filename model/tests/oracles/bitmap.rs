@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::acts::{Act, agree, assert_tells, bitmap, numbers, regions, ring, runs, store};
-use crate::support::{Arch, Large, Medium, Mutation, Region, Setup};
+use crate::support::{Arch, Large, Mutation, Region, Setup, Small};
 
 const ARCHS: [Arch; 4] = [Arch::X86, Arch::Arm64, Arch::Riscv, Arch::Loongarch];
 
@@ -65,12 +65,12 @@ proptest! {
 
     #[test]
     fn get_is_that_of_a_list_in_both_modes((setup, acts) in with_bitmaps_alone()) {
-        agree::<Medium>(&setup, &acts)?;
+        agree::<Small>(&setup, &acts)?;
     }
 
     #[test]
     fn get_beside_rings_is_that_of_a_list((setup, acts) in with_rings()) {
-        agree::<Medium>(&setup, &acts)?;
+        agree::<Small>(&setup, &acts)?;
     }
 }
 
@@ -94,31 +94,31 @@ fn small() -> Setup {
 #[test]
 fn get_flushes_what_it_re_armed() {
     let acts = [store(0, 0, 1), Act::Get(0, false)];
-    assert_tells::<Medium>(Mutation::GetNoFlush, &small(), &acts);
+    assert_tells::<Small>(Mutation::GetNoFlush, &small(), &acts);
 }
 
 #[test]
 fn get_takes_the_partial_last_word() {
     let acts = [store(0, 0, 9), Act::Get(0, false)];
-    assert_tells::<Medium>(Mutation::GetTailNotCleared, &small(), &acts);
+    assert_tells::<Small>(Mutation::GetTailNotCleared, &small(), &acts);
 }
 
 #[test]
 fn get_tells_the_pages_and_not_their_words() {
     let acts = [store(0, 0, 1), Act::Get(0, false)];
-    assert_tells::<Medium>(Mutation::Granularity64, &small(), &acts);
+    assert_tells::<Small>(Mutation::Granularity64, &small(), &acts);
 }
 
 #[test]
 fn get_has_cleared_the_bits_before_it_fails_to_copy_them() {
     let acts = [store(0, 0, 1), Act::Get(0, true)];
-    assert_tells::<Medium>(Mutation::GetClearAfterCopy, &small(), &acts);
+    assert_tells::<Small>(Mutation::GetClearAfterCopy, &small(), &acts);
 }
 
 #[test]
 fn every_page_has_a_bit_of_its_own() {
     let acts = [store(0, 0, 7)];
-    assert_tells::<Medium>(Mutation::BitmapIndexNarrow, &small(), &acts);
+    assert_tells::<Small>(Mutation::BitmapIndexNarrow, &small(), &acts);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn initially_set_fills_the_slots_pages_and_no_more() {
         Act::Region(0, Region::Quiet),
         Act::Region(0, Region::Logging),
     ];
-    assert_tells::<Medium>(Mutation::InitiallySetWholeWords, &small(), &acts);
+    assert_tells::<Small>(Mutation::InitiallySetWholeWords, &small(), &acts);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn turning_the_log_on_re_arms_what_was_writable() {
         store(0, 0, 1),
         Act::Region(0, Region::Logging),
     ];
-    assert_tells::<Medium>(Mutation::EnableNoProtect, &small(), &acts);
+    assert_tells::<Small>(Mutation::EnableNoProtect, &small(), &acts);
 }
 
 #[test]
@@ -154,6 +154,6 @@ fn a_writer_without_a_vcpu_sets_a_bit_beside_a_ring() {
         Mutation::KernelWriterNoLog,
         Mutation::NonVcpuAllowItsSave,
     ] {
-        assert_tells::<Medium>(mutation, &beside, &acts);
+        assert_tells::<Small>(mutation, &beside, &acts);
     }
 }

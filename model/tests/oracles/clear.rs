@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::acts::{Act, agree, assert_tells, bitmap, compare, numbers, regions, runs, store};
-use crate::support::{Access, Arch, Errno, Large, Medium, Mutation, Setup, Vm};
+use crate::support::{Access, Arch, Errno, Large, Mutation, Setup, Small, Vm};
 
 /// A range: mostly legal, of words of that many bits in a slot of that many pages.
 fn ranges(bits: u32, pages: u32) -> impl Strategy<Value = (u64, u32)> {
@@ -58,7 +58,7 @@ proptest! {
 
     #[test]
     fn clear_is_that_of_a_list((setup, acts) in small_words()) {
-        agree::<Medium>(&setup, &acts)?;
+        agree::<Small>(&setup, &acts)?;
     }
 }
 

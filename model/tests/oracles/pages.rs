@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use crate::support::{Inline16, Inline64, PageSet, Sparse};
+use crate::support::{Inline64, PageSet, Sparse};
 
 #[derive(Debug, Clone)]
 enum SetAct {
@@ -128,11 +128,6 @@ fn compare_sets<S: PageSet>(pages: u32, acts: &[SetAct]) -> Result<(), TestCaseE
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
-
-    #[test]
-    fn an_inline_set_of_16_is_a_set(acts in prop::collection::vec(set_act(16), 0..40)) {
-        compare_sets::<Inline16>(16, &acts)?;
-    }
 
     #[test]
     fn an_inline_set_of_64_is_a_set(acts in prop::collection::vec(set_act(64), 0..40)) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::acts::{Act, agree, assert_tells, compare, regions, ring, runs, store};
-use crate::support::{Arch, Kernel, Large, Medium, Mutation, Region, Setup, Small, Vm};
+use crate::support::{Arch, Kernel, Large, Mutation, Region, Setup, Small, Vm};
 
 /// A VM whose rings take most of its pages, in batches shorter than its slots, and acts that end in RESETs.
 fn resets(slots_change: bool) -> impl Strategy<Value = (Setup, Vec<Act>)> {
@@ -31,12 +31,12 @@ proptest! {
 
     #[test]
     fn batches_are_runs_of_entries_that_lie_near_each_other((setup, acts) in resets(false)) {
-        agree::<Medium>(&setup, &acts)?;
+        agree::<Small>(&setup, &acts)?;
     }
 
     #[test]
     fn entries_of_slots_that_are_gone_are_freed_and_re_arm_nothing((setup, acts) in resets(true)) {
-        agree::<Medium>(&setup, &acts)?;
+        agree::<Small>(&setup, &acts)?;
     }
 }
 

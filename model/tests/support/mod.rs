@@ -3,8 +3,8 @@
 
 pub(crate) use dirtysim_model::machine::{Arch, Kernel};
 pub(crate) use dirtysim_model::op::{self, HarvestWay};
-pub(crate) use dirtysim_model::state::layout::{Large, Layout, Medium, Small};
-pub(crate) use dirtysim_model::state::pages::{Inline16, Inline64, PageSet, Sparse};
+pub(crate) use dirtysim_model::state::layout::{Large, Layout, Small};
+pub(crate) use dirtysim_model::state::pages::{Inline64, PageSet, Sparse};
 pub(crate) use dirtysim_model::words::errno::Errno;
 pub(crate) use dirtysim_model::words::mutation::Mutation;
 

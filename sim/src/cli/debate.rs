@@ -8,7 +8,7 @@ use clap::Args;
 use super::report::grouped;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, progress_bar};
 use crate::debate::claim::{Claim, claims};
-use crate::debate::judge::{Judgement, judge};
+use crate::debate::judge::{Judgement, judge, judge_and_prove};
 use crate::debate::report::{self, Debate};
 use crate::debate::{figures, report::directory};
 use crate::scenario::nearest;
@@ -22,6 +22,10 @@ pub(crate) struct DebateArgs {
     /// Write the report to this directory: a page, a text for a list, a document, traces, scenarios, plots
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Search each case that holds once more, with any number of stores, rounds and, where that can be, pages, and say for how many
+    /// it is proved
+    #[arg(long)]
+    prove: bool,
 }
 
 /// The claims of those ids, in the order of the list.
@@ -55,6 +59,7 @@ pub(super) fn run(args: &DebateArgs, _global: &Global) -> CliResult {
     let claims = find(&args.claims)?;
     let bar = progress_bar(0, "scenarios");
     bar.set_message("debate");
+    let judge = if args.prove { judge_and_prove } else { judge };
     let judgements = judge(&claims, &|done, all| {
         bar.set_length(all);
         bar.set_position(done);

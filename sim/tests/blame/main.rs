@@ -7,7 +7,7 @@ use dirtysim::random::Choices;
 use dirtysim::run::{self, Options, Scheduler};
 use dirtysim::scenario::{self, Expect, Scenario};
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::state::layout::Medium;
+use dirtysim_model::state::layout::Small;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{Step, apply, for_each_step};
 use dirtysim_model::words::mutation::{Mutation, Mutations};
@@ -33,7 +33,7 @@ fn lossy(name: &str, mutation: Mutation) -> (Scenario, Vec<Step>, BTreeSet<u32>)
     let failure = run::run(&scenario, &options, &|_| true)
         .failure
         .unwrap_or_else(|| panic!("{name} loses a page with {}", mutation.name()));
-    let mut state = scenario.start::<Medium>().expect("it fits");
+    let mut state = scenario.start::<Small>().expect("it fits");
     for &step in &failure.steps {
         apply(&scenario.machine, &mut state, step);
     }
@@ -83,7 +83,7 @@ fn the_mutation_that_a_schedule_was_made_with_is_an_exact_answer() {
 /// A whole schedule of `scenario`.
 fn schedule(scenario: &Scenario, seed: u64) -> Vec<Step> {
     let mut choices = Choices::new(seed, 3);
-    let mut state = scenario.start::<Medium>().expect("it fits");
+    let mut state = scenario.start::<Small>().expect("it fits");
     let mut steps = Vec::new();
     loop {
         let mut possible = Vec::new();

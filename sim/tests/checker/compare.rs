@@ -13,7 +13,7 @@ use dirtysim::trace::TraceReader;
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::Medium;
+use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::Step;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::{Value, json};
@@ -96,7 +96,7 @@ pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
         format!("{:?}", scenario.machine),
         "the scenario in a trace's header"
     );
-    let Some(explored) = explore::<Medium>(&scenario, effort.most_states) else {
+    let Some(explored) = explore::<Small>(&scenario, effort.most_states) else {
         return Ok(Outcome::TooLarge);
     };
     let mut broken = Invariants::NONE;
@@ -143,7 +143,7 @@ pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
 /// A search as it comes, which ends at the nearest violation: the claim that it shows broken.
 fn violation(
     scenario: &Scenario,
-    explored: &Explored<Medium>,
+    explored: &Explored<Small>,
     verdict: Verdict,
 ) -> Result<Option<Invariant>, String> {
     let report = POOLS[1].install(|| check(scenario, Options::default()));
@@ -194,7 +194,7 @@ fn whole_report(scenario: &Scenario, reductions: Reductions, threads: usize) -> 
 /// Everything that the searches of a whole scenario say; the report of the one that leaves nothing out.
 fn whole(
     scenario: &Scenario,
-    explored: &Explored<Medium>,
+    explored: &Explored<Small>,
     broken: Invariants,
 ) -> Result<Report, String> {
     let full = whole_report(scenario, Reductions::NONE, 1);
@@ -296,7 +296,7 @@ fn no_number_breaks(scenario: &Scenario, states: usize) -> Result<(), String> {
     for number in 1..=4 {
         let source = bounded(&scenario.source, number);
         let bounded = Scenario::from_json("bounded", &source).map_err(|error| error.to_string())?;
-        let Some(explored) = explore::<Medium>(&bounded, 8 * states) else {
+        let Some(explored) = explore::<Small>(&bounded, 8 * states) else {
             break;
         };
         if let Some(claim) = explored.broken.keys().next() {
@@ -352,9 +352,9 @@ fn alone(report: &Report) -> Vec<Reductions> {
 }
 
 /// How many of the explorer's states a search tells apart: those that differ in what nobody can read are one to it.
-fn packed(scenario: &Scenario, explored: &Explored<Medium>) -> u64 {
+fn packed(scenario: &Scenario, explored: &Explored<Small>) -> u64 {
     let machine = &scenario.machine;
-    let start = scenario.start::<Medium>().expect("it was explored");
+    let start = scenario.start::<Small>().expect("it was explored");
     let packing = Packing::new(machine, &start);
     let mut distinct = HashSet::new();
     for state in &explored.states {
@@ -368,7 +368,7 @@ fn packed(scenario: &Scenario, explored: &Explored<Medium>) -> u64 {
 /// A counterexample replays from its trace, and is still one when it is made short: in blocks, then in steps.
 fn counterexample(
     scenario: &Scenario,
-    explored: &Explored<Medium>,
+    explored: &Explored<Small>,
     schedule: &[Step],
     claim: Invariant,
 ) -> Result<(), String> {
@@ -387,7 +387,7 @@ fn counterexample(
     if shrunk.shortest && explored.states.len() < FEW_STATES {
         agree!(
             Some(length),
-            fewest_blocks::<Medium>(scenario, claim),
+            fewest_blocks::<Small>(scenario, claim),
             "blocks and steps to {} of what was made short and of the naive explorer",
             claim.name()
         );

@@ -33,7 +33,10 @@ const MUTABLE: &[&str] = &[
     "clear-dirty-log",
     "its-save-tables",
     "kernel-write",
+    // Twice: what mutates them needs other words besides.
     "harvest-rings",
+    "harvest-rings",
+    "publish",
     "publish",
     "mark-queues",
     "drop-free",
@@ -707,6 +710,12 @@ impl World {
             "discard",
             "resume-vcpus",
             "checkpoint",
+            "panic",
+            "panic",
+            "panic",
+            "leave",
+            "leave",
+            "leave",
         ]);
         let wrapped = match draw.below(6) {
             0 => format!("{{ repeat = {}, steps = {some} }}", 1 + draw.below(2)),
@@ -748,9 +757,13 @@ impl World {
                         "pages",
                     )
             );
-            if must || draw.chance(50) {
+            let often = word == "set-user-memory-region";
+            if must || draw.chance(if often { 90 } else { 50 }) {
                 arguments.push(format!("{key} = {}", self.value(draw, word, key, own)));
             }
+        }
+        if draw.chance(5) {
+            arguments.push("at = \"vmm.rs:7\"".to_owned());
         }
         if self.ring
             && arguments.iter().any(|key| key.contains("one-too-many"))
@@ -786,6 +799,12 @@ impl World {
             ("pre-fault", "vcpu") => draw.below(self.vcpus).to_string(),
             // One more than there are is a vCPU that does not exist yet.
             (_, "vcpu") => draw.below(self.vcpus + 1).to_string(),
+            (_, "flags") => draw.pick(&[1, 1, 0, 2, 3, 8]).to_string(),
+            (_, "guest_phys_addr") => (u64::from(draw.below(self.pages() + 1)) << 12).to_string(),
+            (_, "memory_size") => (u64::from(draw.below(self.pages() + 1)) << 12).to_string(),
+            (_, "userspace_addr") => {
+                (u64::from(draw.below(self.pages() + 1)) << 12 | 1 << 32).to_string()
+            }
             (_, "max") => draw.pick(&[1, 2, 0, 3]).to_string(),
             (_, "way") => quoted(draw.pick(WAYS)),
             (_, "into") => quoted(draw.pick(INTO)),

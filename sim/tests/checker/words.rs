@@ -38,6 +38,9 @@ fn walk(place: &str, value: &Value, words: &mut Vec<String>) {
             for (key, value) in map {
                 let key = if key == "step" {
                     own.to_owned()
+                } else if key == "at" && map.contains_key("step") {
+                    // Every step has it.
+                    "around.at".to_owned()
                 } else {
                     format!("{own}.{key}")
                 };

@@ -6,7 +6,7 @@ use dirtysim::run::{self, Options, Scheduler};
 use dirtysim::scenario::{self, Expect, Scenario};
 use dirtysim::shrink::{self, Budget, Shrunk};
 use dirtysim_model::oracle::{self, Invariant};
-use dirtysim_model::state::layout::{Medium, Small};
+use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
 
 /// The first failing schedule of a scenario from `seed` on.
@@ -37,7 +37,7 @@ fn shrink(scenario: &Scenario, steps: &[Step], target: Invariant, budget: Budget
 
 /// Replays what is possible of `steps`; whether the claim breaks.
 fn breaks(scenario: &Scenario, steps: &[Step], target: Invariant, exactly: bool) -> bool {
-    let mut state = scenario.start::<Medium>().expect("it fits");
+    let mut state = scenario.start::<Small>().expect("it fits");
     for &step in steps {
         if !shrink::is_possible(&scenario.machine, &state, step) {
             if exactly {

@@ -10,7 +10,7 @@ use dirtysim_model::transition::{Step, apply, for_each_step};
 
 use super::graph::{Builder, Graph};
 use super::{Actors, Endless, Lasso, is_at_leisure, is_awaited, is_progress, is_unquiet, queued};
-use crate::ladder::{Packed, on_packed};
+use crate::ladder::small;
 use crate::run::has_work;
 use crate::scenario::Scenario;
 
@@ -228,14 +228,8 @@ pub fn confirm(
     steps: &[Step],
     cycle: usize,
 ) -> Result<(), NotALasso> {
-    let start = Packed::start(scenario).map_err(|_| NotALasso::TooLarge)?;
-    on_packed!(start, |start| confirm_in(
-        &scenario.machine,
-        start,
-        kind,
-        steps,
-        cycle
-    ))
+    let start = small(scenario).map_err(|_| NotALasso::TooLarge)?;
+    confirm_in(&scenario.machine, start, kind, steps, cycle)
 }
 
 fn confirm_in<L: Layout>(

@@ -52,7 +52,7 @@ use dirtysim_model::words::Waits;
 use super::limits::Limits;
 use super::table::collision_probability;
 use super::{Coverage, Limit, Options, Reduced, TooLarge, Verdict, Watch};
-use crate::ladder::{Packed, on_packed};
+use crate::ladder::small;
 use crate::refused::Refused;
 use crate::scenario::Scenario;
 
@@ -259,10 +259,8 @@ pub fn liveness(
     options: &Options,
     watch: Watch<'_>,
 ) -> Result<Report, TooLarge> {
-    let machine = &scenario.machine;
-    Ok(on_packed!(Packed::start(scenario)?, |start| liveness_in(
-        machine, &start, options, watch
-    )))
+    let start = small(scenario)?;
+    Ok(liveness_in(&scenario.machine, &start, options, watch))
 }
 
 fn liveness_in<L: Layout>(

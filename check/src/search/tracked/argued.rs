@@ -1,20 +1,15 @@
-//! Which operations are argued for any number of pages, and what each step looks at of pages that are not tracked: a row for each
-//! operation. `docs/proofs.md` has the argument for each.
+//! Which operations are argued for any number of pages: a row for each. What a step looks at of pages that are not tracked, its
+//! operation's own row says ([`Row::reads`](dirtysim_model::words::Row)), which holds for every search. `docs/proofs.md` has the argument.
 
-use dirtysim_model::machine::{Arch, Machine, WriterLog};
+use dirtysim_model::machine::{Arch, Machine, SlotTemplate, WriterLog};
 use dirtysim_model::op::{ClearMask, HarvestWay, Op};
-use dirtysim_model::words::Fields;
 
 /// What the steps of an operation look at of pages that are not tracked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Looks {
-    /// Nothing; or at each page by itself, to change that page alone.
-    Nothing,
-    /// Whether some page is pending, and each by itself.
-    Pending,
-    /// At a word of these sets at a time.
-    Words(Fields),
-    /// At the entry in work and at RESET's batch.
+    /// At the sets that the row of each step says, and at nothing else that names a page but to take it along.
+    ByRow,
+    /// At the entry in work and at RESET's batch besides.
     Batch,
 }
 
@@ -23,9 +18,22 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
     const NAMES: &str = "it names pages, and a page that is named is like no other";
     const DEVICES: &str = "devices are not argued yet";
     Ok(match op {
+        // Ranges of all pages are changed, each alike.
+        Op::SetMemoryRegion(op) => {
+            let page = machine.constants.page_bytes;
+            let as_it_is = |slot: &SlotTemplate| {
+                let bytes = u64::from(slot.npages) * page;
+                let stands = slot.places.iter().any(|place| place * page == op.gpa);
+                op.slot == slot.number()
+                    && (op.bytes == 0 || op.bytes == bytes && stands && op.hva == slot.hva)
+            };
+            if !machine.slots.iter().any(as_it_is) {
+                return Err("a memslot's size and address are numbers here");
+            }
+            Looks::ByRow
+        }
         // Sets are joined, emptied or filled page by page; or no page is looked at at all.
-        Op::SetMemoryRegion(_)
-        | Op::Publish
+        Op::Publish
         | Op::PublishSlot(_)
         | Op::TakeAll
         | Op::Forget
@@ -51,10 +59,10 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
         | Op::WaitSignal(_)
         | Op::MayFail
         | Op::OnError(_)
-        | Op::PassUnless(_) => Looks::Nothing,
+        | Op::PassUnless(_) => Looks::ByRow,
         // Its entries are taken one by one, and only flags decide.
         Op::Harvest(op) => match op.way {
-            HarvestWay::Right => Looks::Nothing,
+            HarvestWay::Right => Looks::ByRow,
             HarvestWay::SkipFirst
             | HarvestWay::WriteZero
             | HarvestWay::Unread
@@ -62,8 +70,8 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
                 return Err("a harvest against the ring's contract is not argued");
             }
         },
-        Op::Copy | Op::CopyAll | Op::Again(_) => Looks::Pending,
-        Op::GetDirtyLog(_) => Looks::Words(Fields::BITMAP.and(Fields::SCRATCH)),
+        // Whether some page is pending; a word of the bitmap at a time.
+        Op::Copy | Op::CopyAll | Op::Again(_) | Op::GetDirtyLog(_) => Looks::ByRow,
         Op::ClearDirtyLog(op) => {
             let whole = machine
                 .slots
@@ -73,9 +81,7 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
                 return Err("a CLEAR of a part of a memslot says which pages it means");
             }
             match op.mask {
-                ClearMask::Seen | ClearMask::All => {
-                    Looks::Words(Fields::BITMAP.and(Fields::SCRATCH).and(Fields::SEEN))
-                }
+                ClearMask::Seen | ClearMask::All => Looks::ByRow,
                 ClearMask::List(_) => return Err(NAMES),
             }
         }
@@ -85,7 +91,7 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
             if op.fails_after != u8::MAX {
                 return Err("`fails_after` counts pages, of which there may be any number");
             }
-            Looks::Nothing
+            Looks::ByRow
         }
         Op::CopyList(_) | Op::UserWrite(_) | Op::HostAge(_) => return Err(NAMES),
         Op::PreFault(_) | Op::DropFree(_) | Op::EndFree(_) | Op::MarkOwn(_) | Op::TakeAlways => {

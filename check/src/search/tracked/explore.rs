@@ -171,7 +171,7 @@ impl<'a, L: Layout> Explorer<'a, L> {
         words.into_boxed_slice()
     }
 
-    fn unpack(&self, words: &[u64]) -> State<L> {
+    pub(super) fn unpack(&self, words: &[u64]) -> State<L> {
         let mut state = self.template.clone();
         self.packing.unpack(self.machine, words, &mut state);
         state

@@ -23,7 +23,7 @@ use dirtysim_model::words::Frame;
 use super::bounds::Bounds;
 use super::table::collision_probability;
 use super::{Coverage, Limit, Options, Reduced, Report, TooLarge, Verdict, Watch};
-use crate::ladder::{Packed, on_packed};
+use crate::ladder::small;
 use crate::scenario::Scenario;
 use crate::sometimes::{Seen, no_claim};
 
@@ -87,9 +87,7 @@ pub(super) fn check(
     };
     let mut limit: Option<Limit> = None;
     for machine in variants(&scenario.machine) {
-        let explored = on_packed!(Packed::start(scenario)?, |start| {
-            explore::explore(&machine, start, options, watch)
-        });
+        let explored = explore::explore(&machine, small(scenario)?, options, watch);
         report.states += explored.states;
         report.transitions += explored.transitions;
         report.depth = report.depth.max(explored.depth);

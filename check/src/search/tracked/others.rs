@@ -2,7 +2,7 @@
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::state::fields::{Change, Size, change_thread, change_vcpu, change_vm};
-use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::layout::{Layout, Parts};
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::ring::{Ring, RingEntry};
 use dirtysim_model::state::vcpu::Pc;
@@ -89,7 +89,7 @@ pub(super) struct Tried {
     pub(super) leaves: bool,
     /// Whether another page is pending.
     pub(super) pending: bool,
-    /// Bits of others in words.
+    /// Bits of others in words of the bitmaps.
     pub(super) words: bool,
     /// An entry, or a batch, of others near the tracked page.
     pub(super) near: bool,
@@ -178,44 +178,73 @@ fn thread_values<L: Layout>(
         return;
     };
     // The reader has refused what is not argued.
-    match looks(machine, op).unwrap_or_else(|why| panic!("{op:?}: {why}")) {
-        Looks::Nothing => found(state, false),
-        Looks::Pending => {
-            found(state, false);
-            if tried.pending {
-                let mut valued = state.clone();
-                valued.pending.insert(FAR);
-                found(&valued, false);
-            }
-        }
-        Looks::Words(_) if !tried.words => found(state, false),
-        Looks::Words(fields) => words(state, fields, found),
-        Looks::Batch => batches(tried, state, thread, found),
-    }
+    let looks = looks(machine, op).unwrap_or_else(|why| panic!("{op:?}: {why}"));
+    let reads = op.row(machine, state.threads[thread].stage).reads;
+    by_row(tried, machine, state, reads, &mut |valued| match looks {
+        Looks::ByRow => found(valued, false),
+        Looks::Batch => batches(tried, valued, thread, found),
+    });
 }
 
-/// Every value of some sets for the page below and for the one above; the far one is as the one below, since no step looks at two words
-/// at once but to change each page by itself.
-fn words<L: Layout>(state: &State<L>, fields: Fields, found: &mut dyn FnMut(&State<L>, bool)) {
-    let all = [Fields::BITMAP, Fields::SCRATCH, Fields::SEEN];
-    let wanted: Vec<usize> = (0..all.len())
-        .filter(|index| fields.has(all[*index]))
-        .collect();
-    let values = 1_u32 << wanted.len();
+/// A set of pages.
+type Set<L> = fn(&mut State<L>) -> &mut <L as Parts>::Set;
+
+/// The sets of frames or host pages that a step reads, by the kinds of fields in its row. Of those of vCPUs and threads a step reads its
+/// own alone, page by page.
+fn sets<L: Layout>(tried: Tried, machine: &Machine, reads: Fields) -> Vec<Set<L>> {
+    let mut sets: Vec<Set<L>> = Vec::new();
+    if reads.has(Fields::LEAVES) {
+        sets.push(|state| &mut state.present);
+        sets.push(|state| &mut state.writable);
+        if machine.has_dirty_bits() {
+            sets.push(|state| &mut state.dirty_bit);
+        }
+    }
+    if tried.words && reads.has(Fields::BITMAP) {
+        sets.push(|state| &mut state.bitmap);
+    }
+    if tried.words && reads.has(Fields::SCRATCH) {
+        sets.push(|state| &mut state.scratch);
+    }
+    if tried.words && reads.has(Fields::SEEN) {
+        sets.push(|state| &mut state.seen);
+    }
+    if tried.pending && reads.has(Fields::PENDING) {
+        sets.push(|state| &mut state.pending);
+    }
+    if reads.has(Fields::STALE) {
+        sets.push(|state| &mut state.stale);
+    }
+    if reads.has(Fields::SENT) {
+        sets.push(|state| &mut state.sent);
+    }
+    if reads.has(Fields::OWN_LOG) {
+        sets.push(|state| &mut state.own_log);
+    }
+    sets
+}
+
+/// Every value of the sets that a step reads for the page below and for the one above. The far one is as the one below, since no step
+/// looks at two words at once but to change each page by itself.
+fn by_row<L: Layout>(
+    tried: Tried,
+    machine: &Machine,
+    state: &State<L>,
+    reads: Fields,
+    found: &mut dyn FnMut(&State<L>),
+) {
+    let sets = sets::<L>(tried, machine, reads);
+    let values = 1_u32 << sets.len();
     for below in 0..values {
         for above in 0..values {
             let mut valued = state.clone();
-            for (bit, &index) in wanted.iter().enumerate() {
-                let set = match index {
-                    0 => &mut valued.bitmap,
-                    1 => &mut valued.scratch,
-                    _ => &mut valued.seen,
-                };
+            for (bit, set) in sets.iter().enumerate() {
+                let set = set(&mut valued);
                 put(set, BELOW, below >> bit & 1 != 0);
                 put(set, FAR, below >> bit & 1 != 0);
                 put(set, ABOVE, above >> bit & 1 != 0);
             }
-            found(&valued, false);
+            found(&valued);
         }
     }
 }

@@ -5,26 +5,28 @@ use std::collections::{HashSet, VecDeque};
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
+use dirtysim_model::oracle;
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
-use dirtysim_model::state::layout::Medium;
+use dirtysim_model::state::layout::Small;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::UNLIMITED;
 use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice, for_each_step};
 use dirtysim_model::words::Frame;
+use dirtysim_model::words::mutation::Mutation;
 use serde_json::Value;
 
 use super::explore::{Explorer, Known};
-use super::others::{Tried, rename};
-use super::{variants, with_pages};
+use super::others::{Tried, forget, rename};
+use super::{PAGES, TRACKED, variants, with_pages};
 use crate::random::Choices;
 use crate::scenario::Scenario;
 use crate::search::limits::Limits;
 use crate::search::{self, Coverage, Options, Verdict};
 
 /// States of a machine of a few pages that are looked at: those that are nearest, and those of so many schedules.
-const NEAR_STATES: usize = 2_000;
-const SCHEDULES: u64 = 150;
+const NEAR_STATES: usize = 1_500;
+const SCHEDULES: u64 = 60;
 /// Stores that there are.
 const STORES: u64 = 3;
 
@@ -90,7 +92,7 @@ fn safe() -> Vec<Scenario> {
     ]
 }
 
-fn start(scenario: &Scenario) -> State<Medium> {
+fn start(scenario: &Scenario) -> State<Small> {
     scenario.start().expect("it has room")
 }
 
@@ -132,7 +134,7 @@ fn missing(
     let machine = &few.machine;
     let first = start(&few);
     let packing = Packing::new(machine, &first);
-    let pack = |state: &State<Medium>| {
+    let pack = |state: &State<Small>| {
         let mut words = vec![0; packing.words()];
         packing.pack(machine, &mut state.clone(), &mut words);
         words
@@ -144,7 +146,7 @@ fn missing(
             (machine, known, explorer)
         })
         .collect();
-    let stands = |state: &State<Medium>, tracked: Frame| {
+    let stands = |state: &State<Small>, tracked: Frame| {
         let is_table = u64::from(tracked) == pages - 1;
         let (abstracted, known, explorer) =
             &explored[if is_table { 0 } else { explored.len() - 1 }];
@@ -153,7 +155,7 @@ fn missing(
             .any(|state| known.contains_key(&explorer.pack(state)))
     };
     let mut seen = HashSet::new();
-    let mut look = |state: &State<Medium>| {
+    let mut look = |state: &State<Small>| {
         if !seen.insert(pack(state)) {
             return None;
         }
@@ -206,9 +208,9 @@ fn missing(
 fn candidates(
     machine: &Machine,
     abstracted: &Machine,
-    state: &State<Medium>,
+    state: &State<Small>,
     tracked: Frame,
-) -> Vec<State<Medium>> {
+) -> Vec<State<Small>> {
     let words = machine.slots[0]
         .npages
         .div_ceil(machine.constants.word_bits);
@@ -314,7 +316,7 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
     let few = with_pages(&scenario, 3).expect("it can be read again");
     let machine = &few.machine;
     let mut state = start(&few);
-    let mut drive = |actor: Actor, store: Frame, until: &dyn Fn(&State<Medium>) -> bool| {
+    let mut drive = |actor: Actor, store: Frame, until: &dyn Fn(&State<Small>) -> bool| {
         for _ in 0..200 {
             if until(&state) {
                 return;
@@ -331,7 +333,7 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
     };
     let (guest, vmm) = (Actor::Vcpu(0), Actor::Thread(0));
     let at = |stage: u8, is: fn(&Op) -> bool| {
-        move |state: &State<Medium>| {
+        move |state: &State<Small>| {
             let op = state.current_op(machine, 0);
             op.is_some_and(is) && state.threads[0].stage == stage
         }
@@ -376,5 +378,161 @@ fn safe_orders_are_proved() {
             scenario.source
         );
         assert_eq!(report.bounds.stands_in_the_way(), None);
+    }
+}
+
+#[test]
+fn mutations_break_what_is_proved_and_a_machine_of_few_pages_shows_it() {
+    for (order, name) in [
+        (0, "kernel.nonvcpu.with_ring=drop"),
+        (2, "kernel.reset.flush=none"),
+        (1, "kernel.fault.mark=none"),
+        (3, "kernel.get_log.flush=none"),
+        (5, "vcpu.pml.flush=none"),
+        (6, "kernel.clear.rearm=none"),
+    ] {
+        let mutation = Mutation::ALL.iter().find(|known| known.name() == name);
+        let scenario = safe().remove(order);
+        let wrong = scenario.with_mutation(*mutation.expect("there is one of that name"));
+        let report = search::check(&wrong, &Options::default(), &|_| true).expect("it has room");
+        assert_eq!(report.verdict, Verdict::Violated, "{name}");
+        let few = search::instance(&wrong, &report).expect("a machine of few pages shows it");
+        assert!(!few.any_pages && report.violation.is_some_and(|found| found.steps.is_some()));
+    }
+}
+
+#[test]
+fn what_is_not_argued_is_refused_with_the_reason() {
+    let refused = |machine: &str, writers: &str, steps: &str| {
+        let text = format!(
+            "name = \"any\"\n[machine]\nvcpus = 1\npages = \"any\"\n{machine}\n[writers]\n{writers}\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", {steps} \"finish\"]\n"
+        );
+        let error = Scenario::from_toml("any", &text).expect_err("it is not argued");
+        error.to_string()
+    };
+    let (x86, vcpu) = ("arch = \"x86\"", "vcpu = { stores = \"any\" }");
+    for (machine, writers, steps, said) in [
+        (
+            "arch = \"s390\"",
+            vcpu,
+            "",
+            "s390, whose leaves are its log",
+        ),
+        (
+            "arch = \"x86\"\nword_bits = 2",
+            vcpu,
+            "",
+            "`word_bits` with any number of pages",
+        ),
+        (
+            x86,
+            "vcpu = { stores = 1, pages = [0] }",
+            "",
+            "a page that is named, with any number of pages",
+        ),
+        (
+            x86,
+            "kernel_record = { updates = 1, page = 0 }",
+            "",
+            "a page that is named",
+        ),
+        (
+            x86,
+            "devices = [{ transfers = \"any\" }]",
+            "",
+            "devices are not argued yet",
+        ),
+        (
+            x86,
+            vcpu,
+            "{ step = \"vmm-write\", page = 0 },",
+            "a page that is named",
+        ),
+        (
+            x86,
+            vcpu,
+            "{ step = \"clear-dirty-log\", first = 0, pages = 4 },",
+            "a CLEAR of a part",
+        ),
+        (x86, "vcpu = { stores = \"all\" }", "", "`stores` is `all`"),
+    ] {
+        let error = refused(machine, writers, steps);
+        assert!(error.contains(said), "{said}: {error}");
+        assert!(error.contains("any:"), "{error}");
+    }
+}
+
+/// What the rows say is checked once more: with the others anything at all, in every set, no step of any actor leads where none leads
+/// with what its row says that it reads.
+#[test]
+fn no_step_looks_at_more_of_the_others_than_is_tried() {
+    for (scenario, every) in safe().iter().zip([40, 40, 40, 10, 20, 20, 20]) {
+        for (machine, known) in explored(scenario, Tried::ALL) {
+            let explorer = Explorer::new(&machine, start(scenario), Tried::ALL, false);
+            let mut choices = Choices::new(7, 0);
+            for words in known.keys().step_by(every) {
+                let state = explorer.unpack(words);
+                for actor in [Actor::Vcpu(0), Actor::Thread(0)] {
+                    let after = |state: &State<Small>, choice: Choice| {
+                        let mut after = state.clone();
+                        let effect = apply(&machine, &mut after, Step { actor, choice });
+                        forget(&machine, &mut after);
+                        let broken = oracle::check(&machine, &after, effect);
+                        (explorer.pack(after), broken.bits())
+                    };
+                    let mut tried = HashSet::new();
+                    super::others::for_each_choice(
+                        Tried::ALL,
+                        &machine,
+                        &state,
+                        actor,
+                        |state, choice| {
+                            tried.insert(after(state, choice));
+                        },
+                    );
+                    for _ in 0..3 {
+                        let mut any = state.clone();
+                        anything(&mut any, &mut choices);
+                        for_each_choice(&machine, &any, actor, |choice| {
+                            assert!(
+                                tried.contains(&after(&any, choice)),
+                                "{actor:?} {choice:?} in {any:?}"
+                            );
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gives the others any value in every set of a state.
+fn anything(state: &mut State<Small>, choices: &mut Choices) {
+    let State {
+        present,
+        writable,
+        dirty_bit,
+        bitmap,
+        scratch,
+        seen,
+        stale,
+        pending,
+        sent,
+        own_log,
+        vcpus,
+        threads,
+        ..
+    } = state;
+    let sets = [
+        present, writable, dirty_bit, bitmap, scratch, seen, stale, pending, sent, own_log,
+    ];
+    let tlbs = vcpus.iter_mut().map(|vcpu| &mut vcpu.tlb);
+    let hands = threads.iter_mut().map(|thread| &mut thread.hand);
+    for set in sets.into_iter().chain(tlbs).chain(hands) {
+        for page in (0..PAGES).filter(|page| *page != TRACKED) {
+            if choices.below(2) == 0 {
+                set.insert(page);
+            }
+        }
     }
 }

@@ -37,6 +37,10 @@ pub fn evidence_rows(judgement: &Judgement, with_paths: bool) -> Vec<Value> {
             row.insert("limit".into(), limit.into());
         }
         row.insert("bounds".into(), bounds(evidence).into());
+        if let Some(proof) = &evidence.proof {
+            row.insert("proved".into(), proof.bounds.sentence().into());
+            row.insert("proof_states".into(), proof.states.into());
+        }
         if !evidence.scenario.scaled.is_empty() {
             row.insert("scaled".into(), evidence.scenario.scaled.clone().into());
         }

@@ -75,6 +75,7 @@ fn coverage(judgement: &Judgement) -> String {
             grouped(states)
         ));
     }
+    parts.extend(proved(&holds));
     let broken: Vec<&Evidence> = judgement
         .evidence
         .iter()
@@ -99,6 +100,22 @@ fn coverage(judgement: &Judgement) -> String {
     }
     parts.extend(premises(judgement).into_iter().map(String::from));
     parts.join("; ")
+}
+
+/// For how many the scenarios that hold are proved, where that was asked for: the widest first.
+fn proved(holds: &[&Evidence]) -> Vec<String> {
+    let mut of: Vec<(String, usize)> = Vec::new();
+    for proof in holds.iter().filter_map(|evidence| evidence.proof.as_ref()) {
+        let any = proof.bounds.any();
+        match of.iter_mut().find(|(known, _)| *known == any) {
+            Some((_, count)) => *count += 1,
+            None => of.push((any, 1)),
+        }
+    }
+    of.sort_by_key(|(any, _)| std::cmp::Reverse(any.len()));
+    of.into_iter()
+        .map(|(any, count)| format!("{count} proved for any number of {any}"))
+        .collect()
 }
 
 /// What "nothing is lost" takes for granted: other claims that were refuted, or hold within limits, in recordings of kernels.
