@@ -8,8 +8,8 @@ use dirtysim_model::machine::{Machine, Op};
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::{Answer, State};
-use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
-use dirtysim_model::words::HostPage;
+use dirtysim_model::transition::{Actor, Choice, Step, apply, blocked, for_each_choice};
+use dirtysim_model::words::{HostPage, Waits};
 
 use crate::ladder::large;
 use crate::scenario::Scenario;
@@ -44,6 +44,16 @@ fn between<L: Layout>(machine: &Machine, state: &State<L>, thread: usize) -> Opt
         Some(Op::Proceed(proceed)) => Some(proceed.ways),
         _ => None,
     }
+}
+
+/// Whether some thread stands where nobody knows yet what the code does: it is not stuck.
+#[must_use]
+pub fn is_waited_for<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+    let waits = |thread: usize| {
+        let actor = Actor::Thread(thread as u8);
+        blocked(machine, state, actor) == Some(Waits::Code)
+    };
+    machine.code.is_some() && (0..state.threads.len()).any(waits)
 }
 
 /// Lets every thread that stands between two calls go on, as far as it is known where to.

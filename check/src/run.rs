@@ -482,7 +482,8 @@ fn run_code_in<L: Layout>(
 #[must_use]
 pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
     let mut somebody = false;
-    if !state.finished && !state.crashed && has_work(machine, state) {
+    let goes_on = !state.finished && !state.crashed && !code::is_waited_for(machine, state);
+    if goes_on && has_work(machine, state) {
         for_each_step(machine, state, |step| {
             somebody |= !is_at_leisure(state, step);
         });

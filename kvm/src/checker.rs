@@ -23,7 +23,7 @@ use dirtysim_model::transition::Step;
 use crate::failure::{Failure, FailureKind, Found};
 use crate::machine::Machine;
 use crate::session::{Code, End, TOO_MANY_THREADS};
-use crate::tree::{Tree, Trouble};
+use crate::tree::{MOST_OPS, Tree, Trouble};
 use crate::vm::Vm;
 
 /// The claims by which code is judged. Those on the way (`stale_page_is_accounted_for`, `unrecorded_page_is_armed`) speak of what a program
@@ -155,6 +155,8 @@ pub struct Checker {
     max_memory_bytes: u64,
     max_calls: Option<u32>,
     patience: Duration,
+    /// Histories that are remembered.
+    most_histories: u16,
     traces: Option<PathBuf>,
 }
 
@@ -171,6 +173,7 @@ impl Checker {
             max_memory_bytes: 1 << 30,
             max_calls: None,
             patience: Duration::from_secs(10),
+            most_histories: MOST_OPS,
             traces: None,
         }
     }
@@ -377,6 +380,8 @@ impl<'a> Work<'a> {
             let what = error.to_string();
             Failure::of(FailureKind::Machine { what }, &checker.name)
         })?;
+        let mut tree = tree;
+        tree.most_histories = checker.most_histories;
         Ok(Self {
             checker,
             code,
@@ -432,6 +437,7 @@ impl<'a> Work<'a> {
         let mut schedules = schedules.clone();
         let mut done = 0;
         loop {
+            let is_fresh = self.tree.histories() == 0;
             let (mut ran, machine) = run_code(
                 &self.scenario,
                 &schedules,
@@ -440,16 +446,13 @@ impl<'a> Work<'a> {
             );
             self.scenario.machine = machine;
             let is_full = self.tree.trouble == Some(Trouble::TooMany);
-            if is_full
-                && ran.schedules > 0
-                && let Schedules::Seeds(_, seeds) = &mut schedules
-            {
+            if is_full && (ran.schedules > 0 || !is_fresh) && self.begin_anew().is_ok() {
                 // What was known is forgotten, and the seeds go on.
                 done += ran.schedules;
-                seeds.start += ran.schedules;
-                if self.begin_anew().is_ok() {
-                    continue;
+                if let Schedules::Seeds(_, seeds) = &mut schedules {
+                    seeds.start += ran.schedules;
                 }
+                continue;
             }
             if !self.heard_news() {
                 ran.schedules += done;
@@ -479,13 +482,21 @@ impl<'a> Work<'a> {
     /// The schedules of seeds.
     fn seeds(&mut self, seeds: Range<u64>) -> Result<Report, Box<Failure>> {
         self.tree.most_calls = self.checker.max_calls.unwrap_or(MOST_CALLS);
+        let asked = seeds.end.saturating_sub(seeds.start);
         let ran = self.take(&Schedules::Seeds(Scheduler::Mix, seeds));
         if let Some(failure) = &ran.failure {
             let seed = failure.seed;
             let found_by = format!("{}, seed {seed}", Scheduler::Mix.of(seed));
             return self.found(failure.invariant, &failure.steps, found_by, true);
         }
-        self.finish(ran)
+        let had = ran.schedules;
+        let report = self.finish(ran)?;
+        Ok(Report {
+            note: (had < asked).then(|| {
+                format!("the time was over before the {asked} schedules that were asked for")
+            }),
+            ..report
+        })
     }
 
     /// The schedule that is like a trace's.
@@ -555,7 +566,7 @@ impl<'a> Work<'a> {
                 ..self.report()
             }),
             (Coverage::Truncated(_), Some(Trouble::TooMany)) => self.seeds_instead(
-                "the search is not whole: the code has more than 65,000 histories of answers",
+                "the search is not whole: the code has more histories of answers than there is room for",
             ),
             (Coverage::Truncated(_), Some(Trouble::Endless(round, calls))) => {
                 let round = round.join(", ");
@@ -581,8 +592,10 @@ impl<'a> Work<'a> {
         // They have as much time again.
         self.begin = Instant::now();
         let report = self.seeds(self.checker.seeds.clone())?;
+        let both = report.note.iter().map(String::as_str);
+        let note = [why].into_iter().chain(both).collect::<Vec<_>>().join("; ");
         Ok(Report {
-            note: Some(why.to_owned()),
+            note: Some(note),
             ..report
         })
     }
@@ -839,6 +852,41 @@ mod tests {
         assert_eq!(read_time("1.5"), Some(Duration::from_millis(1500)));
         assert_eq!(read_time("30s"), Some(Duration::from_secs(30)));
         assert_eq!(read_time("-1"), None);
+    }
+
+    #[test]
+    fn seeds_go_on_where_there_is_no_room_for_more_histories_and_a_search_falls_back_to_them() {
+        use crate::Arch;
+        let machine = Machine::new(Arch::X86).slot(0, 2).stores(2);
+        let code = |vm: Vm| {
+            let ram = vm.memory_region(0);
+            vm.set_user_memory_region(ram.log_dirty_pages())?;
+            vm.send_all_pages();
+            for last in [false, true] {
+                if last {
+                    vm.pause_vcpus();
+                }
+                let bits = vm.get_dirty_log(0, ram.memory_size as usize)?[0];
+                let pages = (0..2).filter(|page| bits >> page & 1 != 0);
+                pages.for_each(|page| vm.send_page(0, page));
+            }
+            vm.assert_copy_is_whole();
+            Ok::<(), crate::Errno>(())
+        };
+        let mut checker = Checker::new(machine).seeds(0..200);
+        let whole = checker.check(code).expect("it is right");
+        assert!(whole.exhaustive && whole.histories > 40, "{whole}");
+        checker.most_histories = 40;
+        let report = checker.run(code).expect("it is right");
+        assert_eq!(report.schedules, 200);
+        assert!(report.histories <= 40, "{report}");
+        let report = checker.check(code).expect("it is right");
+        assert!(!report.exhaustive, "{report}");
+        let note = report.note.expect("it says why");
+        assert!(note.contains("histories"), "{note}");
+        // A run that has no room at all is told.
+        checker.most_histories = 3;
+        assert!(checker.run(code).is_err());
     }
 
     #[test]

@@ -54,11 +54,13 @@ mod call;
 mod checker;
 mod errno;
 mod failure;
+mod hypervisor;
 mod machine;
 #[cfg(test)]
 mod naive;
 mod own_bitmap;
 mod session;
+mod steps;
 #[cfg(feature = "proptest")]
 pub mod strategies;
 mod threads;
@@ -69,7 +71,9 @@ mod workers;
 pub use checker::{Checker, Outcome, Report, check, replay, run};
 pub use errno::{Errno, Result};
 pub use failure::{Failure, FailureKind};
+pub use hypervisor::Hypervisor;
 pub use machine::{Arch, Machine, MachineError, Page};
 pub use own_bitmap::OwnBitmap;
+pub use steps::{Ask, StateMachine, Told};
 pub use threads::{JoinHandle, Mutex, MutexGuard, Receiver, RecvError, Sender};
 pub use vm::{DirtyLogRing, KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion, Vcpu, Vm};

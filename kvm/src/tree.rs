@@ -24,7 +24,7 @@ use crate::session::{Code, End, Event, Session};
 use crate::workers::Workers;
 
 /// Operations that a program has at most: their numbers have 16 bits, and the last is [`Way::END`].
-const MOST_OPS: u16 = u16::MAX - 1;
+pub(crate) const MOST_OPS: u16 = u16::MAX - 1;
 
 /// Where a thread stands when all is over, so that no other operation comes to stand there.
 const AFTER_THE_END: Op = Op::Leave;
@@ -95,6 +95,7 @@ pub(crate) struct Tree {
     code: Code,
     threads: u8,
     pub(crate) most_calls: u32,
+    pub(crate) most_histories: u16,
     patience: Duration,
     taken: Taken,
     /// Whether what is new to [`Taken`] is trouble, since it is counted on.
@@ -140,6 +141,7 @@ impl Tree {
             code,
             threads,
             most_calls,
+            most_histories: MOST_OPS,
             patience,
             taken: Taken::default(),
             counts_on_it: false,
@@ -425,7 +427,8 @@ impl Tree {
             let calls = self.nodes[usize::from(parent)].calls + 1;
             let program = &model.programs[usize::from(seat)];
             let to = program.len();
-            if node >= usize::from(MOST_OPS) || to + 3 > usize::from(MOST_OPS) {
+            let most = usize::from(self.most_histories) + usize::from(self.threads);
+            if node >= most.min(usize::from(MOST_OPS)) || to + 3 > usize::from(MOST_OPS) {
                 return Err(Trouble::TooMany);
             }
             if calls > self.most_calls {

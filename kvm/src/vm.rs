@@ -332,10 +332,14 @@ impl Vm {
     /// ```
     #[track_caller]
     pub fn depends_only_on(&self, state: &impl Hash) {
+        self.depends_only_on_at(state, Location::caller());
+    }
+
+    pub(crate) fn depends_only_on_at(&self, state: &impl Hash, place: &'static Location<'static>) {
         // Of fixed keys: the same on every run.
         let mut hasher = std::hash::DefaultHasher::new();
         state.hash(&mut hasher);
-        self.call(Call::DependsOnlyOn(hasher.finish()), Location::caller());
+        self.call(Call::DependsOnlyOn(hasher.finish()), place);
     }
 
     /// The claim: the destination equals memory. Where a page differs, the run has lost it.

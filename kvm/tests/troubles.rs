@@ -1,5 +1,6 @@
 //! What is told of code that is not as it has to be, and traces that are kept.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -178,6 +179,58 @@ fn code_that_claims_nothing_is_told() {
     for failure in fails(|vm| log(&vm)) {
         assert_eq!(*failure.kind(), FailureKind::ClaimsNothing);
     }
+}
+
+#[test]
+fn two_threads_that_wait_for_each_other_are_told_with_what_they_wait_for() {
+    let code = |vm: Vm| {
+        let (one, other) = (Arc::new(vm.mutex(())), Arc::new(vm.mutex(())));
+        let (theirs, first) = (one.clone(), other.clone());
+        let thread = vm.spawn(move || {
+            let _first = first.lock();
+            let _then = theirs.lock();
+        });
+        {
+            let _first = one.lock();
+            let _then = other.lock();
+        }
+        thread.join();
+        vm.pause_vcpus();
+        vm.send_all_pages();
+        vm.assert_copy_is_whole();
+    };
+    let failure = Checker::new(machine()).check(code).unwrap_err();
+    let claim = "migration_makes_progress";
+    assert_eq!(*failure.kind(), FailureKind::Broken { claim });
+    let story = failure.story();
+    for words in [
+        "VMM0 waits for the lock `mutex1`",
+        "VMM1 waits for the lock `mutex0`",
+    ] {
+        assert!(story.contains(words), "{words}: {story}");
+    }
+    assert!(story.contains("troubles.rs:"), "{story}");
+}
+
+#[test]
+fn threads_talk_by_a_channel_and_its_end_is_seen() {
+    let code = |vm: Vm| {
+        let (sender, receiver) = vm.channel();
+        let pauser = vm.clone();
+        let thread = vm.spawn(move || {
+            pauser.pause_vcpus();
+            for page in 0..2 {
+                sender.send(page);
+            }
+        });
+        while let Ok(page) = receiver.recv() {
+            vm.send_page(0, page);
+        }
+        thread.join();
+        vm.assert_copy_is_whole();
+    };
+    let report = Checker::new(machine()).check(code).unwrap();
+    assert!(report.exhaustive && report.threads == 2, "{report}");
 }
 
 #[test]

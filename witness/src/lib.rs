@@ -21,6 +21,8 @@ pub mod lockstep;
 pub mod model;
 #[cfg(target_os = "linux")]
 mod one_vcpu;
+#[cfg(target_os = "linux")]
+pub mod own_code;
 pub mod record;
 pub mod refusal;
 pub mod script;

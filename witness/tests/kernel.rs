@@ -3,12 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use dirtysim::kvm::{Arch as SimulatedArch, Checker, Errno, Hypervisor, Machine};
 use dirtysim::trace::call::{Call, CallRow};
 use dirtysim::trace::call_result::CallResult;
 use dirtysim::trace::{Arch, Cap, TraceReader};
 use dirtysim_witness::kernel::{Kernel, arch, with_own_layout};
 use dirtysim_witness::lockstep::{End, random_sequence};
 use dirtysim_witness::model::Model;
+use dirtysim_witness::own_code::{Log, RealVm};
 use dirtysim_witness::subject::{Answer, Subject, VmCall};
 
 /// The kernel, unless this machine has none that runs guests.
@@ -229,4 +231,76 @@ fn a_guest_that_never_ends_is_interrupted_at_its_limit() {
         "soon after 50 ms, not {:?}",
         start.elapsed()
     );
+}
+
+/// A migration as a VMM has it, which knows no kernel and no simulator.
+fn migrate<H: Hypervisor>(vm: &H, rounds: usize, copies_first: bool) -> Result<(), Errno> {
+    let collect = || -> Result<Vec<(u32, u64)>, Errno> {
+        let mut pages = Vec::new();
+        for vcpu in 0..vm.vcpu_count() {
+            while let Some(page) = vm.next_dirty_gfn(vcpu) {
+                pages.push(page);
+            }
+        }
+        Ok(pages)
+    };
+    let send = |pages: Vec<(u32, u64)>| {
+        for (slot, page) in pages {
+            vm.send_page(slot, page);
+        }
+    };
+    for region in vm.memory_regions() {
+        vm.set_user_memory_region(region.log_dirty_pages())?;
+    }
+    vm.send_all_pages();
+    for _ in 0..rounds {
+        let pages = collect()?;
+        if copies_first {
+            send(pages);
+            vm.reset_dirty_rings()?;
+        } else {
+            vm.reset_dirty_rings()?;
+            send(pages);
+        }
+    }
+    vm.pause_vcpus();
+    // A full ring keeps its vCPU out until it is reset, and nothing is stored meanwhile.
+    send(collect()?);
+    vm.reset_dirty_rings()?;
+    send(collect()?);
+    vm.assert_copy_is_whole();
+    Ok(())
+}
+
+#[test]
+fn the_same_code_of_a_vmm_runs_on_this_kernel_and_under_every_schedule_of_the_simulated_one() {
+    let machine = || {
+        Machine::new(SimulatedArch::X86)
+            .slot(1, 1)
+            .ring(4)
+            .stores(2)
+    };
+    let report = Checker::new(machine()).check(|vm| migrate(&vm, 1, false));
+    let report = report.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(report.exhaustive, "{report}");
+    let failure = Checker::new(machine()).check(|vm| migrate(&vm, 1, true));
+    assert_eq!(failure.unwrap_err().pages(), ["slot1:0"]);
+    if kernel().is_none() {
+        return;
+    }
+    let kvm = dirtysim_witness::kvm::open().expect("it was opened before");
+    let mut stores = 0;
+    for seed in 0..8 {
+        let vm = match RealVm::new(&kvm, Log::Ring, seed) {
+            Ok(vm) => vm,
+            Err(reason) => {
+                eprintln!("skipped: {reason}");
+                return;
+            }
+        };
+        let before = vm.stores();
+        migrate(&vm, 2_000, false).expect("the kernel takes every call");
+        stores += vm.stores() - before;
+    }
+    assert!(stores > 0, "the guest stored while it was migrated");
 }
