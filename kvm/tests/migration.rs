@@ -272,6 +272,42 @@ fn a_bitmap_that_is_not_fetched_loses_what_its_save_wrote() {
     assert!(report.exhaustive, "{report}");
 }
 
+#[test]
+fn right_code_loses_a_page_on_a_wrong_kernel() {
+    let machine = |mutations: &str| {
+        let text = format!(
+            "name = \"wrong\"\nmutations = [{mutations}]\n[machine]\narch = \"arm64\"\npages = 1\n[writers]\nvcpu = {{ stores = 2 }}\n[protocol]\nsteps = [\"finish\"]\n"
+        );
+        Machine::from_toml(&text).unwrap()
+    };
+    let code = |vm: Vm| {
+        let ram = vm.memory_region(0);
+        let send = || {
+            let bits = vm.get_dirty_log(0, ram.memory_size as usize)?[0];
+            if bits & 1 != 0 {
+                vm.send_page(0, 0);
+            }
+            Ok::<(), Errno>(())
+        };
+        vm.set_user_memory_region(ram.log_dirty_pages())?;
+        vm.send_all_pages();
+        send()?;
+        vm.pause_vcpus();
+        send()?;
+        vm.assert_copy_is_whole();
+        Ok::<(), Errno>(())
+    };
+    let report = Checker::new(machine("")).check(code).unwrap();
+    assert!(report.exhaustive, "{report}");
+    let failure = Checker::new(machine("\"kernel.get_log.flush=none\""))
+        .check(code)
+        .unwrap_err();
+    assert!(
+        failure.story().contains("kernel.get_log.flush=none"),
+        "{failure}"
+    );
+}
+
 #[path = "../examples/vmms/cloud_hypervisor.rs"]
 mod cloud_hypervisor;
 #[path = "../examples/vmms/firecracker.rs"]
