@@ -79,22 +79,45 @@ impl<'a> Table<'a> {
                 continue;
             };
             if !self.taken.contains(&word.as_str()) {
+                let (name, has) = self.has();
                 let help = match nearest(word, &self.taken) {
-                    Some(near) => format!(
-                        "did you mean `{near}`? {} has: {}",
-                        self.name,
-                        self.taken.join(", ")
-                    ),
-                    None => format!("{} has: {}", self.name, self.taken.join(", ")),
+                    Some(near) => format!("did you mean `{near}`? {name} has: {has}"),
+                    None => format!("{name} has: {has}"),
                 };
                 return self.source.error(
                     &key.span,
-                    format!("unknown key `{word}` in {}", self.name),
+                    format!("unknown key `{word}` in {name}"),
                     help,
                 );
             }
         }
         Ok(())
+    }
+
+    /// What the table is called, and the keys that it has; those of a step first, then those that stand around steps in its place.
+    fn has(&self) -> (String, String) {
+        let step = self.rows.iter().find_map(|row| match row {
+            (
+                Node {
+                    kind: Kind::Text(key),
+                    ..
+                },
+                Node {
+                    kind: Kind::Text(word),
+                    ..
+                },
+            ) if key == "step" => Some(word),
+            _ => None,
+        });
+        let at = self.taken.iter().position(|key| *key == "step");
+        let (Some(step), Some(at)) = (step, at) else {
+            return (self.name.clone(), self.taken.join(", "));
+        };
+        let (around, own) = (self.taken[..at].join(", "), &self.taken[at + 1..]);
+        (
+            format!("`{step}`"),
+            format!("{}; around steps: {around}", own.join(", ")),
+        )
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> Result<Option<&'a str>> {

@@ -144,10 +144,19 @@ fn word(word: &str, on: &On) -> Option<Vec<&'static str>> {
     })
 }
 
-fn steps(template: &[Value], on: &On) -> Result<Vec<Value>, String> {
+/// The steps of a template; `apart`: each ROUND is a part that is repeated, once.
+fn steps(template: &[Value], on: &On, apart: bool) -> Result<Vec<Value>, String> {
     let mut all = Vec::new();
     for step in template {
         match step {
+            Value::String(text) if apart && text == "ROUND" => {
+                let words = word(text, on).ok_or_else(|| format!("no step `{text}`"))?;
+                let words: Vec<Value> = words.into_iter().map(Value::from).collect();
+                let mut round = Table::new();
+                round.insert("repeat".into(), 1.into());
+                round.insert("steps".into(), Value::Array(words));
+                all.push(Value::Table(round));
+            }
             Value::String(text) if text.chars().all(|c| c.is_ascii_uppercase()) => {
                 let words = word(text, on).ok_or_else(|| format!("no step `{text}`"))?;
                 all.extend(words.into_iter().map(Value::from));
@@ -155,7 +164,7 @@ fn steps(template: &[Value], on: &On) -> Result<Vec<Value>, String> {
             Value::Table(table) if table.contains_key("steps") => {
                 let mut table = table.clone();
                 if let Some(Value::Array(inner)) = table.get("steps") {
-                    let inner = steps(inner, on)?;
+                    let inner = steps(inner, on, apart)?;
                     table.insert("steps".into(), Value::Array(inner));
                 }
                 all.push(Value::Table(table));
@@ -171,6 +180,11 @@ fn steps(template: &[Value], on: &On) -> Result<Vec<Value>, String> {
 /// # Errors
 /// A step that stands for nothing.
 pub fn text(claim: &str, case: &Case, on: &On) -> Result<String, String> {
+    text_of(claim, case, on, false)
+}
+
+/// As [`text`]; `apart`: the rounds of it are parts that are repeated, once each.
+fn text_of(claim: &str, case: &Case, on: &On, apart: bool) -> Result<String, String> {
     let mut machine = Table::new();
     machine.insert("arch".into(), on.arch.trim_end_matches("-pml").into());
     machine.insert("vcpus".into(), (case.vcpus as i64).into());
@@ -269,13 +283,16 @@ pub fn text(claim: &str, case: &Case, on: &On) -> Result<String, String> {
     if let Some(policy) = &case.on_ring_full {
         out.push_str(&format!("on_ring_full = \"{policy}\"\n"));
     }
-    out.push_str(&format!("steps = {}\n", list(&steps(&case.steps, on)?)));
+    out.push_str(&format!(
+        "steps = {}\n",
+        list(&steps(&case.steps, on, apart)?)
+    ));
     if !case.beside.is_empty() {
         out.push_str("threads = [\n");
         for thread in &case.beside {
             out.push_str(&format!(
                 "  {{ steps = {} }},\n",
-                inline(&Value::Array(steps(thread, on)?))
+                inline(&Value::Array(steps(thread, on, apart)?))
             ));
         }
         out.push_str("]\n");
@@ -330,7 +347,18 @@ fn list(items: &[Value]) -> String {
 /// # Errors
 /// What is wrong with the case.
 pub fn scenario(claim: &str, case: &Case, on: &On) -> Result<(String, Scenario), String> {
-    let text = text(claim, case, on)?;
+    read(claim, case, text(claim, case, on)?)
+}
+
+/// The same with its rounds as parts that are repeated, so that there can be any number of them.
+///
+/// # Errors
+/// As for that.
+pub fn in_rounds(claim: &str, case: &Case, on: &On) -> Result<Scenario, String> {
+    Ok(read(claim, case, text_of(claim, case, on, true)?)?.1)
+}
+
+fn read(claim: &str, case: &Case, text: String) -> Result<(String, Scenario), String> {
     let scenario = Scenario::from_expansion(&format!("{claim}/{}", case.name), &text)
         .map_err(|error| format!("{error}\n{text}"))?;
     Ok((text, scenario))

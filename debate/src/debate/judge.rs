@@ -185,7 +185,8 @@ fn judge_with(
             let go_on = || progress(done.load(Ordering::Relaxed), all);
             let mut evidence = decide_case(claim, case, job.case, job.on, &go_on)?;
             if prove && evidence.outcome() == Some(Outcome::Holds) && case.along.is_empty() {
-                evidence.proof = proof(&evidence.scenario, &go_on)?;
+                let scenario = expand::in_rounds(&claim.id, case, &evidence.on)?;
+                evidence.proof = proof(&scenario, &go_on)?;
             }
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
             Ok((job.claim, evidence))

@@ -64,6 +64,10 @@ pub(crate) fn scenario(numbers: &[u32]) -> String {
     };
     let mut can = Mutation::ALL.to_vec();
     can.retain(|mutation| lacks(&read, *mutation).is_none());
+    // Few scenarios have what this one needs: there it comes more often.
+    if can.contains(&Mutation::ReapPublishBeforeReset) {
+        can.extend([Mutation::ReapPublishBeforeReset; 8]);
+    }
     let named = which.iter().filter(|_| !can.is_empty());
     let named = named.map(|number| quoted(can[scaled(*number, can.len() as u32) as usize].name()));
     let named: Vec<String> = named.collect();
@@ -716,6 +720,7 @@ impl World {
             "leave",
             "leave",
             "leave",
+            "leave",
         ]);
         let wrapped = match draw.below(6) {
             0 => format!("{{ repeat = {}, steps = {some} }}", 1 + draw.below(2)),
@@ -807,6 +812,7 @@ impl World {
             }
             (_, "max") => draw.pick(&[1, 2, 0, 3]).to_string(),
             (_, "way") => quoted(draw.pick(WAYS)),
+            ("harvest-rings", "into") if draw.chance(40) => quoted("hand"),
             (_, "into") => quoted(draw.pick(INTO)),
             (_, "log") => quoted(draw.pick(LOGS)),
             (_, "fails_after") => draw.below(3).to_string(),

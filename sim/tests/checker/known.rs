@@ -65,7 +65,8 @@ pub(crate) fn instead_of(table: &str, more: &str) -> Vec<String> {
     let Some((_, list)) = list.next() else {
         panic!("no list in: {error}\n{text}");
     };
-    list.split(", ")
+    list.replace("; around steps: ", ", ")
+        .split(", ")
         .map(|word| word.trim().to_owned())
         .collect()
 }

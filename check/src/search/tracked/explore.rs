@@ -49,6 +49,8 @@ type Before = (u32, Option<Step>);
 /// What a task found of some states.
 #[derive(Default)]
 struct Found {
+    /// Where states are packed.
+    words: Vec<u64>,
     next: Vec<(Box<[u64]>, Before)>,
     transitions: u64,
     seen: Seen,
@@ -161,14 +163,21 @@ impl<'a, L: Layout> Explorer<'a, L> {
     /// The words of the representative of a state of which the others are forgotten.
     pub(super) fn pack(&self, mut state: State<L>) -> Box<[u64]> {
         let mut words = vec![0; self.packing.words()];
-        self.packing.pack(self.machine, &mut state, &mut words);
-        if !self.symmetry.is_none() {
-            let mut state = self.unpack(&words);
+        self.pack_into(&mut state, &mut words);
+        words.into_boxed_slice()
+    }
+
+    fn pack_into(&self, state: &mut State<L>, words: &mut [u64]) {
+        let threads = state.threads.iter();
+        let places = threads.map(|thread| (usize::from(thread.op), thread.stage));
+        let (_, vcpus) = self.symmetry.applies(places);
+        self.packing.pack(self.machine, state, words);
+        if vcpus {
+            let mut state = self.unpack(words);
             if self.symmetry.canonical(self.machine, &mut state) {
-                self.packing.pack(self.machine, &mut state, &mut words);
+                self.packing.pack(self.machine, &mut state, words);
             }
         }
-        words.into_boxed_slice()
     }
 
     pub(super) fn unpack(&self, words: &[u64]) -> State<L> {
@@ -212,10 +221,15 @@ impl<'a, L: Layout> Explorer<'a, L> {
             let broken = oracle::check_effect(machine, &after, effect);
             Self::note(broken, number, Some(step), found);
         }
-        let words = self.pack(after);
-        if !known.contains_key(&words) {
-            found.next.push((words, (number, Some(step))));
+        let mut words = std::mem::take(&mut found.words);
+        words.resize(self.packing.words(), 0);
+        self.pack_into(&mut after, &mut words);
+        if !known.contains_key(&words[..]) {
+            found
+                .next
+                .push((words.clone().into(), (number, Some(step))));
         }
+        found.words = words;
     }
 
     fn note(broken: Invariants, number: u32, step: Option<Step>, found: &mut Found) {

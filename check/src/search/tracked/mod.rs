@@ -21,7 +21,6 @@ use dirtysim_model::oracle::Invariants;
 use dirtysim_model::words::Frame;
 
 use super::bounds::Bounds;
-use super::table::collision_probability;
 use super::{Coverage, Limit, Options, Reduced, Report, TooLarge, Verdict, Watch};
 use crate::ladder::small;
 use crate::scenario::Scenario;
@@ -77,7 +76,8 @@ pub(super) fn check(
         broken: Invariants::NONE,
         seen: Seen::default(),
         refused: Default::default(),
-        collision_probability: collision_probability(0),
+        // States are kept whole.
+        collision_probability: 0.0,
         reduced: Reduced::default(),
         state_bits: 0,
         peak_bytes: 0,
