@@ -11,8 +11,8 @@ use crate::state::{Life, Slot, State, Vcpu};
 use crate::words::constants::{MEM_LOG_DIRTY_PAGES, MEM_MAX_PAGES, MEM_READONLY, MEM_SLOTS};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Waits,
-    Word,
+    Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Mmu, Names, Reach, Row, Rule,
+    Waits, Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -391,11 +391,41 @@ fn drop_small_leaves<L: Layout>(machine: &Machine, state: &mut State<L>, slot: u
         if state.huge.contains(first) {
             continue;
         }
+        if machine.mmu == Mmu::TwoDimensional && machine.kernel.puts_huge_leaves_back() {
+            put_huge_leaf_back(state, first, pages);
+            continue;
+        }
         for leaf in state.leaves_mut() {
             leaf.remove_range(first, pages);
         }
     }
     rearm::flush_slot(machine, state, slot);
+}
+
+/// The huge leaf comes back in place of the small ones, as the first of them is that is there; where there is none, nothing changes.
+/// Source: arch/x86/kvm/mmu/tdp_mmu.c, tdp_mmu_make_huge_spte(), recover_huge_pages_range(); seen on 7.3.4.
+fn put_huge_leaf_back<L: Layout>(state: &mut State<L>, first: Frame, pages: u32) {
+    let Some(like) = state
+        .present
+        .next(first)
+        .filter(|page| *page < first + pages)
+    else {
+        return;
+    };
+    let (writable, dirty) = (
+        state.writable.contains(like),
+        state.dirty_bit.contains(like),
+    );
+    state.present.insert_range(first, pages);
+    state.huge.insert_range(first, pages);
+    state.writable.remove_range(first, pages);
+    state.dirty_bit.remove_range(first, pages);
+    if writable {
+        state.writable.insert_range(first, pages);
+    }
+    if dirty {
+        state.dirty_bit.insert_range(first, pages);
+    }
 }
 
 fn free_bitmap<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize) {

@@ -84,6 +84,13 @@ impl Kernel {
         self >= Self::V7_3
     }
 
+    /// `puts_huge_leaves_back`: x86's two-dimensional MMU puts huge leaves back where a log is switched off; before, it dropped the small
+    /// ones (read at 7.2.13 and 7.3.4, not there at 6.12.117).
+    #[must_use]
+    pub fn puts_huge_leaves_back(self) -> bool {
+        self >= Self::V6_18
+    }
+
     /// `has_pre_fault`: KVM_PRE_FAULT_MEMORY is there (6.11).
     #[must_use]
     pub fn has_pre_fault(self) -> bool {
