@@ -39,8 +39,8 @@ pub fn never_seen(machine: &Machine) -> Vec<&'static str> {
         (Arch::Loongarch, _) => parts.push("KVM on LoongArch"),
         (Arch::S390, _) => parts.push("KVM on s390"),
     }
-    if machine.pml {
-        parts.push("the page-modification log (PML)");
+    if machine.pml && kernel != Kernel::V6_12 {
+        parts.push(at_linux!(kernel, "the page-modification log (PML)", "6.12"));
     }
     if machine.slots.iter().any(|slot| slot.as_id > 0) {
         parts.push("slots in a second address space");
@@ -126,7 +126,7 @@ mod tests {
             never_seen(&x86),
             [
                 "x86's two-dimensional MMU at Linux 6.1 (seen: 6.12, 7.3)",
-                "the page-modification log (PML)",
+                "the page-modification log (PML) at Linux 6.1 (seen: 6.12)",
             ]
         );
         assert!(never_seen(&Machine::new(Arch::Riscv, Kernel::V7_2, false)).is_empty());

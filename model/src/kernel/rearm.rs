@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::pages::{PageSet, low_bits};
-use crate::words::{Arch, Fields, Frame, Kernel, Reach, Row};
+use crate::words::{Arch, Fields, Frame, Kernel, Mmu, Reach, Row};
 
 /// What re-arming reads: it clears bits of the leaves, and looks at them only to find huge ones.
 pub(crate) fn reads(machine: &Machine) -> Fields {
@@ -54,7 +54,17 @@ pub(crate) fn rearm<L: Layout>(
         Arch::Arm64 | Arch::Riscv | Arch::Loongarch => true,
         Arch::X86 | Arch::S390 => false,
     };
-    if state.caps.initially_set() || huge_too {
+    if splits_ahead(machine) && state.caps.initially_set() {
+        // From the first of these pages to the last.
+        let high = 63 - mask.leading_zeros();
+        split(
+            machine,
+            state,
+            slot,
+            frame + mask.trailing_zeros(),
+            frame + high,
+        );
+    } else if state.caps.initially_set() || huge_too {
         protect_huge(machine, state, slot, frame, mask);
     }
     if !huge_too {
@@ -71,6 +81,34 @@ pub(crate) fn rearm<L: Layout>(
         for vcpu in state.vcpus.iter_mut() {
             vcpu.tlb.clear_word(frame, mask);
         }
+    }
+}
+
+/// Whether huge leaves of a slot that logs are split before anybody stores through them: x86's two-dimensional MMU does so unless it is told
+/// not to (`eager_page_split`). Source: arch/x86/kvm/mmu/mmu.c, kvm_mmu_slot_try_split_huge_pages(), kvm_mmu_try_split_huge_pages(); seen
+/// with PML on 6.12.117.
+fn splits_ahead(machine: &Machine) -> bool {
+    machine.arch == Arch::X86 && machine.mmu == Mmu::TwoDimensional
+}
+
+/// Huge leaves that pages `first` to `last` are in give way to small ones, which are as the huge ones were.
+fn split<L: Layout>(
+    machine: &Machine,
+    state: &mut State<L>,
+    slot: usize,
+    first: Frame,
+    last: Frame,
+) {
+    let template = &machine.slots[slot];
+    let pages = machine.constants.huge_pages;
+    if !template.huge || pages < 2 {
+        return;
+    }
+    let mut page = template.frame + (first - template.frame) / pages * pages;
+    let end = template.frame + template.npages;
+    while page <= last {
+        state.huge.remove_range(page, pages.min(end - page));
+        page += pages;
     }
 }
 
@@ -120,6 +158,10 @@ pub(crate) fn is_open<L: Layout>(machine: &Machine, state: &State<L>, slot: usiz
 /// Re-arms a whole slot.
 pub(crate) fn rearm_slot<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize) {
     let template = &machine.slots[slot];
+    if splits_ahead(machine) {
+        let last = template.frame + template.npages - 1;
+        split(machine, state, slot, template.frame, last);
+    }
     if machine.pml {
         state
             .dirty_bit
