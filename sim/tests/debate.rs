@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use dirtysim::debate::claim::{Claim, Verdict, claims};
-use dirtysim::debate::judge::{Judgement, flipped, judge};
+use dirtysim::debate::judge::{Judgement, flipped, judge, judge_and_prove};
 use dirtysim::debate::report::{Debate, directory, mail, markdown, page, terminal};
 use dirtysim::replay::steps;
 use dirtysim::trace::TraceReader;
@@ -198,4 +198,34 @@ fn each_kind_of_verdict_means_something() {
         assert!(seen(verdict), "{}", verdict.name());
         assert!(!verdict.meaning().is_empty());
     }
+}
+
+#[test]
+fn a_case_that_holds_is_proved_for_any_number_where_that_is_asked_for() {
+    let mut claim = some(&["C1"]).remove(0);
+    let mut case = claim.cases[0].clone();
+    case.on = vec!["x86:bitmap".to_owned()];
+    (case.vcpus, case.pages, case.stores) = (1, 2, 1);
+    case.slots.clear();
+    case.writers.clear();
+    let steps = ["START", "ROUND", "STOP", "GET", "copy", "finish"];
+    case.steps = steps.map(toml::Value::from).to_vec();
+    claim.cases = vec![case];
+    claim.calls.clear();
+    let judged = judge_and_prove(&[claim], &|_, _| true).expect("it is right");
+    let proof = judged[0].evidence[0]
+        .proof
+        .as_ref()
+        .expect("its search ends");
+    assert_eq!(proof.bounds.any(), "stores, rounds and pages");
+    let debate = Debate {
+        judgements: judged,
+        plots: Vec::new(),
+        bounds: Vec::new(),
+    };
+    let text = terminal(&debate);
+    assert!(
+        text.contains("1 proved for any number of stores, rounds and pages"),
+        "{text}"
+    );
 }

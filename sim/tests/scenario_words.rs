@@ -96,6 +96,7 @@ steps = ["copy"]
         let error = error.to_string();
         assert!(error.contains("unknown key `nonsense`"), "{word}: {error}");
         let (_, has) = error.split_once(" has: ").expect("it says what there is");
+        let has = has.replace("; around steps: ", ", ");
         let mut has: Vec<&str> = has
             .trim()
             .split(", ")

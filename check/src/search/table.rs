@@ -161,7 +161,7 @@ impl Table {
 /// probability 2^-64; there are so many pairs. (That 0 stands for 1 adds a part of 2^-63 of that.)
 pub(crate) fn collision_probability(states: u64) -> f64 {
     let n = states as f64;
-    (n * (n - 1.0) / 2.0 / 2_f64.powi(64)).min(1.0)
+    (n * (n - 1.0).max(0.0) / 2.0 / 2_f64.powi(64)).min(1.0)
 }
 
 #[cfg(test)]

@@ -283,14 +283,20 @@ pub(super) fn subject(
     }
     let limit_words = limit.map_or(String::new(), |limit| format!(" by {limit}"));
     text.push_str(&format!(
-        "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}; chance of a missed state at most {:.1e}\n",
+        "{}\n  {}\n  {coverage}{limit_words}: {} states, {} transitions, depth {}{}\n",
         expected_words(as_expected),
         scenario.sentence,
         grouped(outcome.states),
         grouped(outcome.transitions),
         outcome.depth,
-        outcome.collision_probability,
+        missed(outcome.collision_probability),
     ));
+    if let (Some(pages), Some(_)) = (outcome.instance, &outcome.violation) {
+        let s = if pages == 1 { "" } else { "s" };
+        text.push_str(&format!(
+            "  broken with {pages} page{s} already: that machine is shown\n"
+        ));
+    }
     text.push_str(&for_how_many(&outcome.bounds, outcome.coverage, &mut json));
     text.push_str(&unconfirmed(outcome.unconfirmed.as_ref(), &mut json));
     text.push_str(&unclaimed(
@@ -328,6 +334,15 @@ pub(super) fn subject(
         json,
         text,
     })
+}
+
+/// How sure it is that no two states were taken for one; nothing, where they are kept whole.
+fn missed(probability: f64) -> String {
+    if probability > 0.0 {
+        format!("; chance of a missed state at most {probability:.1e}")
+    } else {
+        String::new()
+    }
 }
 
 /// Keeps the counterexample as a trace and says how long it is.

@@ -1,7 +1,6 @@
 //! Every state of which the tracked page is a part: breadth first, by the transition function, whole states.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, Hasher};
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
@@ -11,6 +10,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{self, Actor, Effect, Step, apply, describe};
+use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
@@ -41,7 +41,7 @@ pub(super) struct Explored {
 }
 
 /// A state as words, in order of discovery, with the number of the one before it and the step between.
-pub(super) type Known = IndexMap<Box<[u64]>, Before, Mixing>;
+pub(super) type Known = IndexMap<Box<[u64]>, Before, FixedState>;
 
 /// The number of the state before one, and the step between; no step for the first.
 type Before = (u32, Option<Step>);
@@ -299,36 +299,4 @@ fn may_be_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
         there.present.insert(page);
     }
     breaks_progress(machine, &there)
-}
-
-/// A hash of words, the same in every run.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Mixing;
-
-impl BuildHasher for Mixing {
-    type Hasher = Mixed;
-    fn build_hasher(&self) -> Mixed {
-        Mixed(0)
-    }
-}
-
-pub(super) struct Mixed(u64);
-
-impl Hasher for Mixed {
-    fn finish(&self) -> u64 {
-        self.0 ^ self.0 >> 32
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for part in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..part.len()].copy_from_slice(part);
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-    fn write_usize(&mut self, length: usize) {
-        self.write_u64(length as u64);
-    }
 }
