@@ -181,6 +181,9 @@ fn what_the_program_comes_with_breaks_the_same_claims_reduced_and_unreduced() {
     );
 }
 
+/// States from which on a search 21 times over takes too long for a test.
+const LARGE_STATES: u64 = 50_000;
+
 #[test]
 fn each_rule_alone_breaks_the_same_claims() {
     let wanted = [
@@ -193,16 +196,20 @@ fn each_rule_alone_breaks_the_same_claims() {
         "arm-bitmap-clear-late",
         "arm-one-vcpu-resumed",
     ];
-    let mut used = 0_u32;
+    let (mut used, mut alone) = (0_u32, 0);
     for scenario in small().iter().filter(|s| wanted.contains(&s.name.as_str())) {
         let full = search(scenario, Reductions::NONE);
         let all = search(scenario, Reductions::ALL);
         for &rule in Rule::ALL {
-            let only = Reductions {
-                rules: 1 << rule as u8,
-                ..Reductions::NONE
-            };
-            compare(scenario, &full, only, &format!("only {}", rule.name()));
+            // One rule leaves a search nearly as large as none does. The checker compares each alone on random scenarios.
+            if full.states < LARGE_STATES {
+                let only = Reductions {
+                    rules: 1 << rule as u8,
+                    ..Reductions::NONE
+                };
+                compare(scenario, &full, only, &format!("only {}", rule.name()));
+                alone += 1;
+            }
             let without = search(scenario, Reductions::ALL.without(rule));
             assert_eq!(
                 without.broken,
@@ -216,6 +223,7 @@ fn each_rule_alone_breaks_the_same_claims() {
             }
         }
     }
+    assert!(alone >= 3 * Rule::ALL.len(), "{alone}");
     let idle: Vec<&str> = Rule::ALL
         .iter()
         .filter(|r| used >> **r as u8 & 1 == 0)
