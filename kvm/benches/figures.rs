@@ -3,7 +3,6 @@
 //! `cargo bench -p dirtysim-kvm`. The numbers are printed, not judged: they are those of the machine.
 
 #[path = "../examples/vmms/qemu.rs"]
-#[allow(dead_code, reason = "the example has more than is measured")]
 mod qemu;
 
 use std::time::{Duration, Instant};

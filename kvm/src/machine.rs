@@ -3,35 +3,8 @@
 use std::fmt;
 
 use dirtysim_check::scenario::{Scenario, ScenarioError};
+pub use dirtysim_model::words::Arch;
 use serde_json::{Map, Value, json};
-
-/// An architecture, by KVM's dirty logging.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Arch {
-    /// arm64: rings, and the only one with a bitmap beside them.
-    Arm64,
-    /// x86: rings, PML.
-    X86,
-    /// RISC-V: rings since 6.17.
-    Riscv,
-    /// LoongArch: rings.
-    Loongarch,
-    /// s390: bitmaps only.
-    S390,
-}
-
-impl Arch {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Arm64 => "arm64",
-            Self::X86 => "x86",
-            Self::Riscv => "riscv",
-            Self::Loongarch => "loongarch",
-            Self::S390 => "s390",
-        }
-    }
-}
 
 /// A machine to run code against.
 ///

@@ -328,7 +328,10 @@ fn judge(check: fn(bool) -> Result<Report, Box<Failure>>, words: &str) {
 
 #[test]
 fn qemus_reaper_publishes_before_it_drops_the_lock() {
-    judge(qemu::check, "[kvm/tests/../examples/vmms/qemu.rs:");
+    judge(
+        |late| qemu::checker().check(qemu::code(late)),
+        "[kvm/tests/../examples/vmms/qemu.rs:",
+    );
 }
 
 #[test]

@@ -17,8 +17,9 @@ fn tell(what: &str, done: Result<Report, Box<Failure>>) {
 }
 
 fn main() {
-    tell("QEMU's ring mode, with a reaper", qemu::check(false));
-    tell("the same, published too late", qemu::check(true));
+    let qemu = |publishes_late| qemu::checker().check(qemu::code(publishes_late));
+    tell("QEMU's ring mode, with a reaper", qemu(false));
+    tell("the same, published too late", qemu(true));
     tell("cloud-hypervisor's rounds", cloud_hypervisor::check(false));
     tell("the same, marked too early", cloud_hypervisor::check(true));
     tell("Firecracker's diff snapshots", firecracker::check(false));

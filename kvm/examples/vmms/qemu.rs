@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dirtysim_kvm::{Arch, Checker, Errno, Failure, Machine, Mutex, Page, Report, Vm};
+use dirtysim_kvm::{Arch, Checker, Errno, Machine, Mutex, Page, Vm};
 
 /// The memslots' bitmaps, under the slots lock.
 type Slots = Mutex<BTreeSet<Page>>;
@@ -92,9 +92,4 @@ pub(crate) fn code(publishes_late: bool) -> impl Fn(Vm) -> Result<(), Errno> + S
         vm.assert_copy_is_whole();
         Ok(())
     }
-}
-
-/// Every schedule of it.
-pub(crate) fn check(publishes_late: bool) -> Result<Report, Box<Failure>> {
-    checker().check(code(publishes_late))
 }

@@ -1,6 +1,6 @@
 //! The arm64 guest: EL1 with stage 1 off, so that every address is a guest physical one and no table of the guest's own is walked.
 
-use super::{HostMemory, Program, operation, write_list};
+use super::{HostMemory, Program, code, get_one_reg, operation, set_one_reg, write_list};
 use crate::kvm::vcpu::EXIT_MMIO;
 use crate::kvm::{Errno, PAGE_BYTES, RunEnd, Vcpu, Vm};
 use crate::refusal::Refused;
@@ -78,21 +78,6 @@ core::arch::global_asm!(
     ".popsection",
 );
 
-unsafe extern "C" {
-    static dirtysim_guest_start: u8;
-    static dirtysim_guest_end: u8;
-}
-
-/// The loop's machine code; it runs at any address.
-fn code() -> &'static [u8] {
-    // SAFETY: both labels are in one read-only section, end after start, with the loop's bytes between.
-    unsafe {
-        let start = &raw const dirtysim_guest_start;
-        let end = &raw const dirtysim_guest_end;
-        std::slice::from_raw_parts(start, end.offset_from(start) as usize)
-    }
-}
-
 /// Writes the guest's code to its own memory, which is to be a memslot at guest address `gpa`.
 ///
 /// # Errors
@@ -128,18 +113,6 @@ fn core_register(index: u64) -> u64 {
     KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM_CORE) | (index * 2)
 }
 
-fn set(vcpu: &Vcpu, register: u64, value: u64) -> Result<(), Refused> {
-    vcpu.fd()
-        .set_one_reg(core_register(register), &value.to_le_bytes())
-        .map(|_| ())
-        .map_err(|error| {
-            Refused(format!(
-                "KVM_SET_ONE_REG failed with {}",
-                Errno::from(error)
-            ))
-        })
-}
-
 /// Loads a program: writes its list and sets the registers to the loop's start.
 ///
 /// # Errors
@@ -150,28 +123,21 @@ pub fn begin(
     own_gpa: u64,
     program: &Program,
 ) -> Result<(), Refused> {
-    for &(gpa, pages) in &program.runs {
-        if pages
-            .checked_mul(PAGE_BYTES)
-            .and_then(|bytes| bytes.checked_add(gpa))
-            .is_none_or(|end| end > REACH)
-        {
-            return Err(Refused(format!(
-                "{pages} pages at guest address 0x{gpa:x} reach beyond 0x{REACH:x}, where guest addresses end"
-            )));
-        }
-    }
-    write_list(memory, LISTS, vcpu.id(), program)?;
+    write_list(memory, LISTS, REACH, vcpu.id(), program)?;
     let (x3, x2) = operation(program.access)?;
-    set(vcpu, 0, own_gpa + LISTS + vcpu.id() * PAGE_BYTES)?;
-    set(vcpu, 1, program.runs.len() as u64)?;
-    set(vcpu, 2, x2)?;
-    set(vcpu, 3, x3)?;
-    set(vcpu, 4, 0)?;
-    set(vcpu, 5, DONE_ADDRESS)?;
-    set(vcpu, 32, own_gpa + CODE)?;
+    set_one_reg(
+        vcpu,
+        core_register(0),
+        own_gpa + LISTS + vcpu.id() * PAGE_BYTES,
+    )?;
+    set_one_reg(vcpu, core_register(1), program.runs.len() as u64)?;
+    set_one_reg(vcpu, core_register(2), x2)?;
+    set_one_reg(vcpu, core_register(3), x3)?;
+    set_one_reg(vcpu, core_register(4), 0)?;
+    set_one_reg(vcpu, core_register(5), DONE_ADDRESS)?;
+    set_one_reg(vcpu, core_register(32), own_gpa + CODE)?;
     // EL1h with every interrupt masked.
-    set(vcpu, 33, 0x3c5)
+    set_one_reg(vcpu, core_register(33), 0x3c5)
 }
 
 /// Accesses of the current program that retired.
@@ -179,16 +145,7 @@ pub fn begin(
 /// # Errors
 /// `KVM_GET_ONE_REG` failed.
 pub fn retired(vcpu: &Vcpu) -> Result<u64, Refused> {
-    let mut value = [0; 8];
-    vcpu.fd()
-        .get_one_reg(core_register(4), &mut value)
-        .map_err(|error| {
-            Refused(format!(
-                "KVM_GET_ONE_REG failed with {}",
-                Errno::from(error)
-            ))
-        })?;
-    Ok(u64::from_le_bytes(value))
+    get_one_reg(vcpu, core_register(4))
 }
 
 /// Whether a run ended with the guest saying that it is done.

@@ -19,8 +19,29 @@ pub use riscv64::*;
 #[cfg(target_arch = "x86_64")]
 pub use x86::*;
 
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+mod one_reg;
+
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+use one_reg::{get_one_reg, set_one_reg};
+
 use super::{HostMemory, PAGE_BYTES};
 use crate::refusal::Refused;
+
+unsafe extern "C" {
+    static dirtysim_guest_start: u8;
+    static dirtysim_guest_end: u8;
+}
+
+/// The loop's machine code, between the labels that each architecture's has; it runs at any address.
+fn code() -> &'static [u8] {
+    // SAFETY: both labels are in one read-only section, end after start, with the loop's bytes between.
+    unsafe {
+        let start = &raw const dirtysim_guest_start;
+        let end = &raw const dirtysim_guest_end;
+        std::slice::from_raw_parts(start, end.offset_from(start) as usize)
+    }
+}
 
 /// What a guest does to each page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +85,12 @@ pub const MAX_RUNS: usize = (PAGE_BYTES / 16) as usize;
 /// Most vCPUs that have a list of their own.
 pub const MAX_VCPUS: u64 = 8;
 
-/// Writes a program's list to the page of `vcpu`, from byte `first_list` of the guest's own memory on.
+/// Writes a program's list to the page of `vcpu`, from byte `first_list` of the guest's own memory on. The guest reaches addresses
+/// below `reach`.
 fn write_list(
     memory: &HostMemory,
     first_list: u64,
+    reach: u64,
     vcpu: u64,
     program: &Program,
 ) -> Result<(), Refused> {
@@ -82,6 +105,17 @@ fn write_list(
             "vCPU {vcpu} has no place for its program: only vCPUs 0 to {} can run one",
             MAX_VCPUS - 1
         )));
+    }
+    for &(gpa, pages) in &program.runs {
+        if pages
+            .checked_mul(PAGE_BYTES)
+            .and_then(|bytes| bytes.checked_add(gpa))
+            .is_none_or(|end| end > reach)
+        {
+            return Err(Refused(format!(
+                "{pages} pages at guest address 0x{gpa:x} reach beyond 0x{reach:x}, where the guest's addresses end"
+            )));
+        }
     }
     let start = first_list + vcpu * PAGE_BYTES;
     for (index, (gpa, pages)) in program.runs.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! The RISC-V guest: VS mode without translation of its own, so that every address is a guest physical one and no table of the guest's own is walked.
 
-use super::{HostMemory, Program, operation, write_list};
+use super::{HostMemory, Program, code, get_one_reg, operation, set_one_reg, write_list};
 use crate::kvm::vcpu::EXIT_MMIO;
 use crate::kvm::{Errno, PAGE_BYTES, RunEnd, Vcpu, Vm};
 use crate::refusal::Refused;
@@ -87,21 +87,6 @@ core::arch::global_asm!(
     ".popsection",
 );
 
-unsafe extern "C" {
-    static dirtysim_guest_start: u8;
-    static dirtysim_guest_end: u8;
-}
-
-/// The loop's machine code; it runs at any address.
-fn code() -> &'static [u8] {
-    // SAFETY: both labels are in one read-only section, end after start, with the loop's bytes between.
-    unsafe {
-        let start = &raw const dirtysim_guest_start;
-        let end = &raw const dirtysim_guest_end;
-        std::slice::from_raw_parts(start, end.offset_from(start) as usize)
-    }
-}
-
 /// Writes the guest's code to its own memory, which is to be a memslot at guest address `gpa`.
 ///
 /// # Errors
@@ -138,18 +123,6 @@ const MODE_REGISTER: u64 = 32;
 /// The mode's number for VS.
 const MODE_S: u64 = 1;
 
-fn set(vcpu: &Vcpu, register: u64, value: u64) -> Result<(), Refused> {
-    vcpu.fd()
-        .set_one_reg(core_register(register), &value.to_le_bytes())
-        .map(|_| ())
-        .map_err(|error| {
-            Refused(format!(
-                "KVM_SET_ONE_REG failed with {}",
-                Errno::from(error)
-            ))
-        })
-}
-
 /// Loads a program: writes its list and sets the registers to the loop's start.
 ///
 /// # Errors
@@ -160,27 +133,20 @@ pub fn begin(
     own_gpa: u64,
     program: &Program,
 ) -> Result<(), Refused> {
-    for &(gpa, pages) in &program.runs {
-        if pages
-            .checked_mul(PAGE_BYTES)
-            .and_then(|bytes| bytes.checked_add(gpa))
-            .is_none_or(|end| end > REACH)
-        {
-            return Err(Refused(format!(
-                "{pages} pages at guest address 0x{gpa:x} reach beyond 0x{REACH:x}, where guest addresses end"
-            )));
-        }
-    }
-    write_list(memory, LISTS, vcpu.id(), program)?;
+    write_list(memory, LISTS, REACH, vcpu.id(), program)?;
     let (a3, a2) = operation(program.access)?;
-    set(vcpu, A0, own_gpa + LISTS + vcpu.id() * PAGE_BYTES)?;
-    set(vcpu, A0 + 1, program.runs.len() as u64)?;
-    set(vcpu, A0 + 2, a2)?;
-    set(vcpu, A0 + 3, a3)?;
-    set(vcpu, A0 + 4, 0)?;
-    set(vcpu, A0 + 5, DONE_ADDRESS)?;
-    set(vcpu, PC, own_gpa + CODE)?;
-    set(vcpu, MODE_REGISTER, MODE_S)
+    set_one_reg(
+        vcpu,
+        core_register(A0),
+        own_gpa + LISTS + vcpu.id() * PAGE_BYTES,
+    )?;
+    set_one_reg(vcpu, core_register(A0 + 1), program.runs.len() as u64)?;
+    set_one_reg(vcpu, core_register(A0 + 2), a2)?;
+    set_one_reg(vcpu, core_register(A0 + 3), a3)?;
+    set_one_reg(vcpu, core_register(A0 + 4), 0)?;
+    set_one_reg(vcpu, core_register(A0 + 5), DONE_ADDRESS)?;
+    set_one_reg(vcpu, core_register(PC), own_gpa + CODE)?;
+    set_one_reg(vcpu, core_register(MODE_REGISTER), MODE_S)
 }
 
 /// Accesses of the current program that retired.
@@ -188,16 +154,7 @@ pub fn begin(
 /// # Errors
 /// `KVM_GET_ONE_REG` failed.
 pub fn retired(vcpu: &Vcpu) -> Result<u64, Refused> {
-    let mut value = [0; 8];
-    vcpu.fd()
-        .get_one_reg(core_register(A0 + 4), &mut value)
-        .map_err(|error| {
-            Refused(format!(
-                "KVM_GET_ONE_REG failed with {}",
-                Errno::from(error)
-            ))
-        })?;
-    Ok(u64::from_le_bytes(value))
+    get_one_reg(vcpu, core_register(A0 + 4))
 }
 
 /// Whether a run ended with the guest saying that it is done.

@@ -7,7 +7,7 @@
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment};
 use kvm_ioctls::Kvm;
 
-use super::{HostMemory, Program, operation, write_list};
+use super::{HostMemory, Program, code, operation, write_list};
 use crate::kvm::vcpu::EXIT_IO;
 use crate::kvm::{PAGE_BYTES, RunEnd, Vcpu, Vm};
 use crate::refusal::Refused;
@@ -115,21 +115,6 @@ core::arch::global_asm!(
     "dirtysim_guest_end:",
     ".popsection",
 );
-
-unsafe extern "C" {
-    static dirtysim_guest_start: u8;
-    static dirtysim_guest_end: u8;
-}
-
-/// The loop's machine code; it runs at any address.
-fn code() -> &'static [u8] {
-    // SAFETY: both labels are in one read-only section, end after start, with the loop's bytes between.
-    unsafe {
-        let start = &raw const dirtysim_guest_start;
-        let end = &raw const dirtysim_guest_end;
-        std::slice::from_raw_parts(start, end.offset_from(start) as usize)
-    }
-}
 
 /// Writes the guest's code and tables to its own memory, which is to be a memslot at guest address `gpa`.
 ///
@@ -254,18 +239,7 @@ pub fn begin(
     _own_gpa: u64,
     program: &Program,
 ) -> Result<(), Refused> {
-    for &(gpa, pages) in &program.runs {
-        if pages
-            .checked_mul(PAGE_BYTES)
-            .and_then(|bytes| bytes.checked_add(gpa))
-            .is_none_or(|end| end > REACH)
-        {
-            return Err(Refused(format!(
-                "{pages} pages at guest address 0x{gpa:x} reach beyond 0x{REACH:x}, where the x86 guest's tables end"
-            )));
-        }
-    }
-    write_list(memory, LISTS, vcpu.id(), program)?;
+    write_list(memory, LISTS, REACH, vcpu.id(), program)?;
     let (r9, rax) = operation(program.access)?;
     let regs = kvm_regs {
         rip: CODE,
