@@ -162,15 +162,34 @@ impl Call {
         }
     }
 
-    /// Whether it collects dirty pages, or takes their records away.
-    pub(crate) fn collects(&self) -> bool {
-        matches!(
-            self,
-            Self::GetDirtyLog(_)
-                | Self::ClearDirtyLog { .. }
-                | Self::ResetDirtyRings
-                | Self::RingNext(_)
-        )
+    /// Whether it comes as often as the code has phases, and not as often as there are pages.
+    pub(crate) fn makes_a_phase(&self) -> bool {
+        match self {
+            Self::Begin(_)
+            | Self::SetUserMemoryRegion(_)
+            | Self::GetDirtyLog(_)
+            | Self::ResetDirtyRings
+            | Self::KickVcpus
+            | Self::PauseVcpus
+            | Self::ResumeVcpus
+            | Self::ItsSaveTables
+            | Self::SavePendingTables
+            | Self::WaitRingFull
+            | Self::AckRingFull
+            | Self::AssertCopyIsWhole
+            | Self::Spawn(_)
+            | Self::Join(_) => true,
+            Self::ClearDirtyLog { .. }
+            | Self::RingNext(_)
+            | Self::SendPage(_)
+            | Self::StorePage(_)
+            | Self::Lock(_)
+            | Self::Unlock(_)
+            | Self::Signal(_)
+            | Self::WaitSignal(_)
+            | Self::Yield
+            | Self::DependsOnlyOn(_) => false,
+        }
     }
 
     /// The step that it is in a scenario. Collected pages are to be copied; in the code's program they come with the answer (`answered`).
@@ -294,6 +313,12 @@ impl World {
 
     fn page_name(&self, page: Page) -> String {
         format!("{}:{}", self.slot_name(page.slot), page.offset)
+    }
+
+    /// The host page that a page of a memslot is.
+    pub(crate) fn host(&self, page: Page) -> Option<HostPage> {
+        let slot = self.slot(page.slot)?;
+        Some(slot.host + page.offset as u32)
     }
 
     /// The page of a memslot that a host page is.

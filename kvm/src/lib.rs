@@ -50,6 +50,7 @@
 //! variables is not known.
 #![forbid(unsafe_code)]
 
+mod alike;
 mod call;
 mod checker;
 mod errno;
@@ -63,12 +64,13 @@ mod session;
 mod steps;
 #[cfg(feature = "proptest")]
 pub mod strategies;
+mod taken;
 mod threads;
 mod tree;
 mod vm;
 mod workers;
 
-pub use checker::{Checker, Outcome, Report, check, replay, run};
+pub use checker::{Checker, OnTheWay, Outcome, Report, check, replay, run};
 pub use errno::{Errno, Result};
 pub use failure::{Failure, FailureKind};
 pub use hypervisor::Hypervisor;
