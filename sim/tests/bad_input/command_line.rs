@@ -188,9 +188,6 @@ fn an_interrupt_claims_nothing_that_was_not_done() {
         &["explain", "/dev/stdin", "-o", "page"],
         &["shrink", "/dev/stdin", "-o", "page"],
         &["blame", "/dev/stdin", "--pages", "pages"],
-        &["explain", "/dev/stdin", "-o", "page"],
-        &["shrink", "/dev/stdin", "-o", "page"],
-        &["blame", "/dev/stdin", "--pages", "pages"],
     ];
     for args in commands {
         let mut child = dirtysim(at, args)
