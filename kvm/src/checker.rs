@@ -23,7 +23,7 @@ use dirtysim_model::transition::Step;
 use crate::failure::{Failure, FailureKind, Found};
 use crate::machine::Machine;
 use crate::session::{Code, End, TOO_MANY_THREADS};
-use crate::tree::{MOST_OPS, Tree, Trouble};
+use crate::tree::{MOST_OPS, PATIENCE, Tree, Trouble};
 use crate::vm::Vm;
 
 /// The claims by which code is judged.
@@ -200,7 +200,7 @@ impl Checker {
             max_states: None,
             max_memory_bytes: 1 << 30,
             max_calls: None,
-            patience: Duration::from_secs(10),
+            patience: PATIENCE,
             most_histories: MOST_OPS,
             traces: None,
             on_the_way: false,
@@ -461,7 +461,6 @@ impl<'a> Work<'a> {
             code.clone(),
             threads,
             most_calls,
-            checker.patience,
             is_judged,
         );
         let (tree, scenario) = made.map_err(|error| {
@@ -470,6 +469,7 @@ impl<'a> Work<'a> {
         })?;
         let mut tree = tree;
         tree.most_histories = checker.most_histories;
+        tree.patience = checker.patience;
         Ok(Self {
             checker,
             code,

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dirtysim_check::code::{Grow, go_on};
 use dirtysim_check::scenario::Scenario;
@@ -23,18 +22,7 @@ type Found = Option<(Invariant, usize)>;
 const CLAIMS: [&str; 2] = ["no_dirty_page_lost", "nothing_crashes"];
 
 fn tree(machine: &Machine, threads: u8, code: &Code) -> (Tree, Scenario) {
-    let patience = Duration::from_secs(10);
-    Tree::new(
-        machine,
-        "naive",
-        &CLAIMS,
-        code.clone(),
-        threads,
-        500,
-        patience,
-        false,
-    )
-    .expect("it can be")
+    Tree::new(machine, "naive", &CLAIMS, code.clone(), threads, 500, false).expect("it can be")
 }
 
 /// Every state by itself, as the model has it: no packing, no memo, no reduction.

@@ -29,6 +29,9 @@ use crate::workers::Workers;
 /// Operations that a program has at most: their numbers have 16 bits, and the last is [`Way::END`].
 pub(crate) const MOST_OPS: u16 = u16::MAX - 1;
 
+/// How long code may go on without a call, unless it is said.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Where a thread stands when all is over, so that no other operation comes to stand there.
 const AFTER_THE_END: Op = Op::Leave;
 
@@ -109,7 +112,8 @@ pub(crate) struct Tree {
     threads: u8,
     pub(crate) most_calls: u32,
     pub(crate) most_histories: u16,
-    patience: Duration,
+    /// How long the code may go on without a call.
+    pub(crate) patience: Duration,
     pub(crate) taken: Taken,
     /// Whether what is new to [`Taken`] is trouble, since it is counted on.
     pub(crate) counts_on_it: bool,
@@ -145,7 +149,6 @@ impl Tree {
         code: Code,
         threads: u8,
         most_calls: u32,
-        patience: Duration,
         on_the_way: bool,
     ) -> Result<(Self, Scenario), MachineError> {
         machine.try_build()?;
@@ -158,7 +161,7 @@ impl Tree {
             threads,
             most_calls,
             most_histories: MOST_OPS,
-            patience,
+            patience: PATIENCE,
             taken: Taken::default(),
             counts_on_it: false,
             guesses: false,
