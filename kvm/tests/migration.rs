@@ -308,7 +308,10 @@ fn a_device_that_is_not_drained_before_its_log_is_taken_loses_a_page() {
     assert!(report.exhaustive, "{report}");
     let failure = Checker::new(machine()).check(code(false)).unwrap_err();
     assert_eq!(failure.pages(), ["slot0:1"]);
-    assert!(failure.story().contains("device0 writes slot0:1"), "{failure}");
+    assert!(
+        failure.story().contains("device0 writes slot0:1"),
+        "{failure}"
+    );
 }
 
 /// A VMM's own set-up: a ring, the bitmap beside it, two memslots, a vCPU, in whatever order.
