@@ -30,7 +30,7 @@ pub use header::{Arch, CheckConfig, Expect, FORMAT, Header, Kind, Machine, VERSI
 pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines, object_into};
 pub use names::{Cap, Errno, Exit};
 pub use problems::{
-    CallProblem, FieldProblem, HeaderProblem, LogProblem, RowProblem, ScheduleProblem,
+    Apart, CallProblem, FieldProblem, HeaderProblem, LogProblem, RowProblem, ScheduleProblem,
 };
 pub use reader::{Located, Rows, TraceReader, TraceRow};
 pub use runs::{

@@ -15,7 +15,7 @@ use super::summary::LogSummary;
 use super::vms::{SeenPid, Vms};
 use crate::observed::{CheckConfig, Checker};
 use crate::trace::observed::{Observed, ObservedEvent};
-use crate::trace::{Header, Kind, LogProblem, PendingFile, Problem, TraceError};
+use crate::trace::{Apart, Header, Kind, LogProblem, PendingFile, Problem, TraceError};
 
 /// Bytes that are gathered before they are written.
 const WRITE_AT: usize = 64 << 10;
@@ -306,11 +306,11 @@ fn two_clocks(logs: &[LogStats]) -> Result<(), Box<TraceError>> {
     if last >= begin {
         return Ok(());
     }
-    let problem = LogProblem::Apart {
+    let problem = LogProblem::Apart(Box::new(Apart {
         own: [seconds(first), seconds(last)],
         other: late.name.clone(),
         others: [seconds(begin), seconds(end)],
-    };
+    }));
     let help = "record both by one clock (trace-cmd and perf: -C mono or -k mono; QEMU's log has the time of day, and its \
                 ftrace backend the kernel's clock: docs/bug-reports.md shows how), or import the logs one by one; parts of one log \
                 become one with `cat`";

@@ -32,14 +32,18 @@ pub enum LogProblem {
         lines: u64,
     },
     /// It ends before another begins, and the two were to be merged by time.
-    Apart {
-        /// From when to when its events are.
-        own: [String; 2],
-        /// The other log.
-        other: String,
-        /// From when to when its events are.
-        others: [String; 2],
-    },
+    Apart(Box<Apart>),
+}
+
+/// Two logs that have no moment in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Apart {
+    /// From when to when this one's events are.
+    pub own: [String; 2],
+    /// The other log.
+    pub other: String,
+    /// From when to when its events are.
+    pub others: [String; 2],
 }
 
 impl fmt::Display for LogProblem {
@@ -67,15 +71,18 @@ impl fmt::Display for LogProblem {
             Self::NoEvent { lines } => {
                 write!(f, "none of its {lines} lines is an event of dirty logging")
             }
-            Self::Apart {
-                own: [first, last],
-                other,
-                others: [begin, end],
-            } => write!(
-                f,
-                "its events are from {first} to {last}, and those of {other} from {begin} to {end}: the two have no moment \
-                 in common, so that nothing says which came first"
-            ),
+            Self::Apart(apart) => {
+                let Apart {
+                    own: [first, last],
+                    other,
+                    others: [begin, end],
+                } = &**apart;
+                write!(
+                    f,
+                    "its events are from {first} to {last}, and those of {other} from {begin} to {end}: the two have no \
+                     moment in common, so that nothing says which came first"
+                )
+            }
         }
     }
 }

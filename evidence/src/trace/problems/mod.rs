@@ -10,6 +10,6 @@ mod schedule;
 pub use call::CallProblem;
 pub use field::FieldProblem;
 pub use header::HeaderProblem;
-pub use log::LogProblem;
+pub use log::{Apart, LogProblem};
 pub use row::RowProblem;
 pub use schedule::ScheduleProblem;
