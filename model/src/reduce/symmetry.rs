@@ -42,6 +42,9 @@ use crate::words::{Arch, Facts, Fields, Frame, NO_FRAME, Names};
 /// The most frames that a permutation moves.
 const MOST_FRAMES: usize = 64;
 
+/// The most pages of a memslot whose order may be unknown: of `n` pages, `2^(n - 2)` sets may lie between two.
+const MOST_UNORDERED: u32 = 8;
+
 /// As many as most classes have.
 const FEW_FRAMES: usize = 8;
 
@@ -186,8 +189,7 @@ impl Symmetry {
         if !machine.mutations.is_empty() || machine.arch == Arch::S390 {
             return Self::none();
         }
-        let orders_pages =
-            |facts: &Facts| facts.rearms && machine.arch.rearms_range(machine.kernel);
+        let orders_pages = |facts: &Facts| facts.rearms && rearms_by_order(machine);
         let orders_vcpus = |facts: &Facts| facts.visits_vcpus;
         let picks_vcpu =
             facts(machine).any(|facts| matches!(facts.names, Names::Vcpu(_) | Names::Anything));
@@ -206,6 +208,23 @@ impl Symmetry {
             vcpus: vcpus && alike && !picks_vcpu,
             vcpus_from: first_without(machine, orders_vcpus),
         }
+    }
+
+    /// The machine whose pages are like no others only for their order, with that order unknown: none where they are alike anyway, or for
+    /// another reason not, or where what could lie between two pages is too much to try.
+    #[must_use]
+    pub fn without_order<L: Layout>(machine: &Machine, start: &State<L>) -> Option<Machine> {
+        let of = |machine: &Machine| Self::of(machine, start, true, false);
+        let few = machine
+            .slots
+            .iter()
+            .all(|slot| slot.npages <= MOST_UNORDERED);
+        if !few || machine.frames() > u32::BITS || of(machine).pages_everywhere() {
+            return None;
+        }
+        let mut unordered = machine.clone();
+        unordered.order_unknown = true;
+        of(&unordered).pages_everywhere().then_some(unordered)
     }
 
     /// The classes of interchangeable pages, each of two frames or more.
@@ -418,6 +437,11 @@ fn sort_class<L: Layout, const N: usize>(
     for ((_, from), place) in columns.iter().zip(class) {
         to[usize::from(*from)] = *place as u8;
     }
+}
+
+/// Whether re-arming goes by the order of pages.
+fn rearms_by_order(machine: &Machine) -> bool {
+    machine.arch.rearms_range(machine.kernel) && !machine.order_unknown
 }
 
 /// What is to be known of every operation.
