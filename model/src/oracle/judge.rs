@@ -112,6 +112,7 @@ impl<L: Layout> Judge<L> {
                 self.unlogged.insert_range(template.frame, template.npages);
             }
         }
+        self.exposed = could_run(state);
         self.suspicious = true;
     }
 

@@ -9,11 +9,18 @@
 //!   balloon's list): the pages that they name stand alone; vCPUs and devices that may touch some pages only: pages of
 //!   one class are touched by the same;
 //! - re-arming on arm64 and RISC-V, which goes from the lowest to the highest page of a batch and so
-//!   write-protects what lies between: pages are exchanged only in states from which no re-arming can follow while a
-//!   leaf is left, that is, after the last such operation before the guest stops for good. From there on nothing
-//!   reads an order any more, so that the exchanged state behaves alike;
+//!   write-protects what lies between: see below;
 //! - ring entries that nobody filled and that are reset all the same, which name a slot's first page;
 //! - a RESET batch narrower than a slot, huge mappings, memory behind two slots, mutations: no symmetry at all.
+//!
+//! **The order of pages.** Where nothing but such re-arming orders pages, a search takes their order for unknown
+//! ([`Symmetry::without_order`]): re-arming two pages or more takes any of the others of the memslot, or of the word, along. Whatever
+//! the order is, the pages that lie between are one of the sets that are tried, so that each schedule of the machine is a schedule of that
+//! one, state by state, and what holds there holds. Nothing of it reads an order, so that pages are interchangeable in every state.
+//! What breaks there need not break on the machine, which is then searched as it is: so, and where a memslot has many pages, pages
+//! are exchanged only in states from which no re-arming can follow while a
+//! leaf is left, that is, after the last such operation before the guest stops for good. From there on nothing
+//! reads an order any more, so that the exchanged state behaves alike.
 //!
 //! The order of copies is free in the model. vCPUs are interchangeable when their writers are alike, and only in states
 //! from which no loop over vCPUs (signals, harvest, RESET, GET's interrupts under PML) can follow while the guest may
