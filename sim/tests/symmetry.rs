@@ -175,6 +175,84 @@ fn only_own_sections<L: Layout>(
 
 /// More vCPUs and pages than the built-in scenarios have, and pages of one class with another between them.
 fn larger() -> Vec<Scenario> {
+    let machines = [
+        (
+            "arch = \"x86\"\nring = { entries = 4, reserved = 2 }\nvcpus = 3\npages = 5",
+            "stores = 3, pages = [0, 2, 3, 4]",
+        ),
+        (
+            "arch = \"x86\"\npml = true\nring = { entries = 4, reserved = 2 }\nvcpus = 2\npages = 4",
+            "stores = 3",
+        ),
+        (
+            "arch = \"arm64\"\nring = { entries = 4, reserved = 2 }\nring_with_bitmap = true\nvcpus = 3\npages = 12",
+            "stores = 3",
+        ),
+    ];
+    let steps = "\"harvest-rings\", \"reset-rings\", \"copy\", \"pause-vcpus\", \"harvest-rings\", \"copy\"";
+    machines
+        .iter()
+        .enumerate()
+        .map(|(index, (machine, stores))| {
+            let toml = format!(
+                "name = \"larger-{index}\"\n[machine]\n{machine}\n[writers]\nvcpu = {{ {stores} }}\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", {steps}, \"finish\"]\n"
+            );
+            Scenario::from_toml("generated", &toml)
+                .unwrap_or_else(|error| panic!("{toml}\n{error}"))
+        })
+        .collect()
+}
+
+#[test]
+fn a_state_is_its_own_representative_exactly_if_its_sections_say_so() {
+    let mut met = Met::default();
+    for scenario in builtins().into_iter().chain(larger()) {
+        let start = scenario.start::<Small>().expect("it can be searched");
+        follow(&scenario, &start, 60, &mut met);
+    }
+    let enough = [
+        met.own_representative,
+        met.vcpus_exchanged,
+        met.pages_exchanged,
+    ];
+    assert!(enough.iter().all(|times| *times >= 1_000), "{met:?}");
+    assert!(met.decided_by.iter().all(|times| *times >= 100), "{met:?}");
+    assert!(met.apart > 0, "{met:?}");
+}
+
+/// Every state that a machine comes to by choices that are wanted, as the bits of its representative.
+fn reachable(
+    machine: &Machine,
+    start: &State<Small>,
+    represent: &dyn Fn(State<Small>) -> Vec<u64>,
+    packing: &Packing,
+    wanted: fn(Choice) -> bool,
+) -> HashSet<Vec<u64>> {
+    let first = represent(start.clone());
+    let mut known = HashSet::from([first.clone()]);
+    let mut next = vec![first];
+    while let Some(words) = next.pop() {
+        let mut state = start.clone();
+        packing.unpack(machine, &words, &mut state);
+        for_each_step(machine, &state, |step| {
+            if wanted(step.choice) {
+                let mut after = state.clone();
+                apply(machine, &mut after, step);
+                let words = represent(after);
+                if known.insert(words.clone()) {
+                    next.push(words);
+                }
+            }
+        });
+    }
+    known
+}
+
+#[test]
+fn whatever_lies_between_two_pages_is_among_what_is_tried() {
+    let ring = "\"harvest-rings\", \"reset-rings\", \"copy\", \"pause-vcpus\", \"harvest-rings\", \"copy\"";
+    let get = "\"get-dirty-log\", \"copy\", \"pause-vcpus\", \"get-dirty-log\", \"copy\"";
+    let clear = "\"get-dirty-log\", \"clear-dirty-log\", \"copy\", \"pause-vcpus\", \"get-dirty-log\", \"copy\"";
     // RISC-V marks before it maps, with mmu_lock held, so that a leaf which GET meets has its bit there.
     let machines = [
         (
