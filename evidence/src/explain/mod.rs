@@ -7,18 +7,22 @@
 mod facts;
 mod html;
 mod lkml;
+mod overflow;
 mod perfetto;
 mod rows;
 mod story;
 mod text;
 mod view;
 mod waits;
+pub mod what_if;
 mod words;
 
 use crate::scenario::{Scenario, builtin};
 
 pub use facts::Facts;
+pub use html::{Aboard, page};
 pub(crate) use lkml::ascii;
+pub use overflow::Overwritten;
 pub use rows::{Phrase, Row};
 pub use story::{Lane, LaneKind, Note, Story, StoryError};
 pub use view::View;
@@ -45,7 +49,7 @@ impl Format {
         match self {
             Self::Text => text::tell(story),
             Self::Lkml => lkml::tell(story),
-            Self::Html => html::tell(story),
+            Self::Html => html::page(story, None),
             Self::Perfetto => perfetto::tell(story),
         }
     }

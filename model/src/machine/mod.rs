@@ -14,7 +14,7 @@ pub mod wiring;
 pub use crate::words::constants::*;
 pub use crate::words::kernel::SOURCE_TREE;
 pub use crate::words::{Arch, Constants, Kernel, Mmu};
-pub use code::{Code, Way};
+pub use code::{Code, Outlook, Way};
 pub use device::DeviceConfig;
 pub use program::Op;
 pub use unbacked::Unbacked;

@@ -162,7 +162,7 @@ pub(crate) fn apply<L: Layout>(
         Op::KernelWrite(write) => memory::kernel_write(act, write, right),
         Op::EnableCap(_) => memory::enable_cap(act, right),
         Op::Harvest(harvest) => rings::harvest(act, harvest, right),
-        Op::DeviceSync(device) => devices::sync(act, *device),
+        Op::DeviceSync(op) => devices::sync(act, *op),
         Op::Copy | Op::CopyAll | Op::CopyList(_) | Op::TakeAll => {
             vmm::copy(act, op, step.choice, right)
         }

@@ -18,7 +18,7 @@
 use alloc::vec::Vec;
 
 use crate::kernel::soft_limit;
-use crate::machine::{Machine, Op};
+use crate::machine::{Code, Machine, Op, Outlook};
 use crate::op::View;
 use crate::op::ahead::backwards;
 use crate::state::layout::Layout;
@@ -190,8 +190,8 @@ impl Rules {
             windows: machine
                 .programs
                 .iter()
-                .map(|ops| match machine.code {
-                    Some(_) => windows_of_code(machine),
+                .map(|ops| match &machine.code {
+                    Some(code) => windows_of_code(machine, code),
                     None => windows(machine, ops),
                 })
                 .collect(),
@@ -256,8 +256,8 @@ impl Rules {
         let windows = &self.windows[thread];
         let at = match &machine.code {
             None => op,
-            Some(code) => match code.settled[thread].get(op) {
-                Some(settled) => usize::from(*settled),
+            Some(code) => match code.outlook[thread].get(op) {
+                Some(outlook) => usize::from(*outlook),
                 None => windows.len(),
             },
         };
@@ -393,24 +393,19 @@ fn windows(machine: &Machine, ops: &[Op]) -> Vec<Window> {
     })
 }
 
-/// Of code that is known as far as it was walked: all that it may do, and need not; the same without changes of memslots, for where
-/// none comes any more; and nothing, for behind the last operation.
-fn windows_of_code(machine: &Machine) -> Vec<Window> {
-    let all = |wanted: &dyn Fn(&Op) -> bool| {
+/// Of code that is known as far as it was walked: those of its outlooks; and nothing, for behind the last operation.
+fn windows_of_code(machine: &Machine, code: &Code) -> Vec<Window> {
+    let window = |outlook: &Outlook| {
         let mut window = Window::default();
-        for op in machine.ops().filter(|op| wanted(op)) {
+        for op in &outlook.ops {
             window.add(machine, op);
         }
-        window.stops = false;
+        window.stops = outlook.stops;
         window.lingers = true;
         window
     };
-    let changes_slots = |op: &Op| op.touches(machine).1.has(Fields::SLOTS);
-    alloc::vec![
-        all(&|_| true),
-        all(&|op| !changes_slots(op)),
-        Window::default()
-    ]
+    let behind = core::iter::once(Window::default());
+    code.outlooks.iter().map(window).chain(behind).collect()
 }
 
 /// Whether the reserve holds all that can be pushed between a push that makes a ring soft-full and the next check: one
