@@ -1,4 +1,24 @@
 //! Seeded schedules: the model driven by a random scheduler, every claim checked after every step.
+//!
+//! ```
+//! use dirtysim_check::run::{Options, run};
+//! use dirtysim_check::scheduler::Scheduler;
+//! use dirtysim_check::scenario::Scenario;
+//! # let text = r#"
+//! # name = "early"
+//! # [machine]
+//! # arch = "x86"
+//! # pages = 1
+//! # [writers]
+//! # vcpu = { stores = 1 }
+//! # [protocol]
+//! # steps = ["enable-logging", "copy-all", "get-dirty-log", "pause-vcpus", "copy", "finish"]
+//! # "#;
+//! let scenario = Scenario::from_toml("early.toml", text).unwrap();
+//! let options = Options { seeds: 0..1_000, scheduler: Scheduler::Mix, keep_going: false };
+//! let outcome = run(&scenario, &options, &|_| true);
+//! assert_eq!(outcome.failure.unwrap().invariant.name(), "no_dirty_page_lost");
+//! ```
 
 use std::collections::BTreeSet;
 use std::ops::Range;

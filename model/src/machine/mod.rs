@@ -1,4 +1,13 @@
 //! The machine: everything about a VM and its VMM that no step changes.
+//!
+//! ```
+//! use dirtysim_model::machine::{Machine, Op};
+//! use dirtysim_model::words::{Arch, Kernel};
+//!
+//! let mut machine = Machine::new(Arch::Arm64, Kernel::V7_2, false);
+//! machine.programs = vec![vec![Op::TakeAll, Op::Copy]];
+//! assert_eq!(machine.ops().count(), 2);
+//! ```
 
 use alloc::string::String;
 use alloc::vec::Vec;
