@@ -81,6 +81,18 @@ impl<E: fmt::Debug> Outcome for Result<(), E> {
     }
 }
 
+/// A variable of the environment that cannot be read: what is wrong, and what to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvironmentError(String);
+
+impl fmt::Display for EnvironmentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for EnvironmentError {}
+
 /// Whether the claims about every state on the way were judged, and not the end's alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -215,16 +227,19 @@ impl Checker {
     ///
     /// # Errors
     /// What is wrong with one of these, and what to write.
-    pub fn from_environment(machine: Machine) -> Result<Self, String> {
+    pub fn from_environment(machine: Machine) -> Result<Self, EnvironmentError> {
         let mut checker = Self::new(machine);
         if let Ok(seeds) = std::env::var("DIRTYSIM_SEEDS") {
             checker.seeds = read_seeds(&seeds).ok_or_else(|| {
-                format!("DIRTYSIM_SEEDS={seeds}: write a number, or a range as 0..50000")
+                let help = "write a number, or a range as 0..50000";
+                EnvironmentError(format!("DIRTYSIM_SEEDS={seeds}: {help}"))
             })?;
         }
         if let Ok(time) = std::env::var("DIRTYSIM_MAX_TIME") {
-            checker.max_time = read_time(&time)
-                .ok_or_else(|| format!("DIRTYSIM_MAX_TIME={time}: write seconds, as 300"))?;
+            checker.max_time = read_time(&time).ok_or_else(|| {
+                let help = "write seconds, as 300";
+                EnvironmentError(format!("DIRTYSIM_MAX_TIME={time}: {help}"))
+            })?;
         }
         Ok(checker)
     }

@@ -72,7 +72,7 @@ mod tree;
 mod vm;
 mod workers;
 
-pub use checker::{Checker, OnTheWay, Outcome, Report, check, replay, run};
+pub use checker::{Checker, EnvironmentError, OnTheWay, Outcome, Report, check, replay, run};
 pub use errno::{Errno, Result};
 pub use failure::{Failure, FailureKind};
 pub use hypervisor::Hypervisor;

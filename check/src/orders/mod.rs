@@ -5,6 +5,28 @@
 //! enough.
 //!
 //! Not covered: leaving a step out, doing it twice, or moving it past the stop.
+//!
+//! ```
+//! use dirtysim_check::orders::{Part, orders};
+//! use dirtysim_check::search::Options;
+//! use dirtysim_check::shrink::Budget;
+//! use dirtysim_check::scenario::Scenario;
+//! # let text = r#"
+//! # name = "early"
+//! # [machine]
+//! # arch = "x86"
+//! # pages = 1
+//! # [writers]
+//! # vcpu = { stores = 1 }
+//! # [protocol]
+//! # steps = ["enable-logging", "copy-all", "get-dirty-log", "pause-vcpus", "copy", "finish"]
+//! # "#;
+//! let scenario = Scenario::from_toml("early.toml", text).unwrap();
+//! let (options, budget) = (Options::default(), Budget::default());
+//! let orders = orders(&scenario, Part::Final, &options, budget, &|_| true, &mut |_, _| ());
+//! // Its final steps are one: the copy.
+//! assert_eq!(orders.unwrap().safe(), 0);
+//! ```
 
 mod constraints;
 mod part;

@@ -5,6 +5,13 @@
 //! Reading is streaming and bounded, whatever the file claims. `docs/trace-format.md` describes the format.
 //!
 //! Rows of kind `call` are in [`call`], those of kind `observed` in [`observed`]. What replays them is not here: this module knows no model.
+//!
+//! ```
+//! use dirtysim_evidence::trace::{Header, Kind};
+//!
+//! let header = Header::new(Kind::Step);
+//! assert!(header.to_line().contains("\"kind\":\"step\""));
+//! ```
 
 pub mod call;
 mod call_args;

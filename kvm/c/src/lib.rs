@@ -189,7 +189,7 @@ unsafe fn test(
     let checker = match Checker::from_environment(machine) {
         Ok(checker) => checker
             .run_again_by("dirtysim_result_write_trace() keeps it, dirtysim_replay() runs it"),
-        Err(wrong) => return result(wrong, true, None),
+        Err(wrong) => return result(wrong.to_string(), true, None),
     };
     let opaque = Opaque(opaque);
     let run = move |vm: Vm| opaque.enter(vm, enter, code);

@@ -2,6 +2,18 @@
 //!
 //! Nothing below knows that there are mutations; what a wrong kernel does by another number or in another order is data
 //! ([`crate::machine::wiring`]).
+//!
+//! ```
+//! use dirtysim_model::machine::Machine;
+//! use dirtysim_model::words::mutation::Mutations;
+//! use dirtysim_model::words::{Arch, Kernel};
+//!
+//! let mut machine = Machine::new(Arch::X86, Kernel::V7_2, false);
+//! let mut mutations = Mutations::default();
+//! mutations.switch_on(Mutations::by_name("kernel.get_log.flush=none").unwrap());
+//! dirtysim_model::mutated::set(&mut machine, mutations);
+//! assert_eq!(machine.mutations(), mutations);
+//! ```
 
 mod devices;
 mod log_ioctls;
