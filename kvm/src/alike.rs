@@ -10,9 +10,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::mem::discriminant;
-use std::panic::Location;
 
-use crate::call::{Asked, Call, Reply, at};
+use crate::call::{Asked, Call, Reply, Site};
 use crate::tree::{Holds, Next, Tree, Trouble, words};
 
 /// So many calls along known ways are worth it in a search; then nothing is guessed any more, and what the code says is believed.
@@ -31,7 +30,7 @@ pub(crate) enum At {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Known {
     call: Call,
-    place: &'static Location<'static>,
+    place: Site,
     phase: u32,
     holds: Holds,
 }
@@ -83,7 +82,7 @@ impl Known {
         }
         Some(Self {
             call: call.clone(),
-            place,
+            place: *place,
             phase: if said { 0 } else { phase },
             holds,
         })
@@ -192,12 +191,12 @@ impl Tree {
     }
 
     /// Where the code says at a node what it depends on.
-    fn said(&self, node: u16) -> Option<&'static Location<'static>> {
+    fn said(&self, node: u16) -> Option<Site> {
         match &self.nodes[usize::from(node)].next {
             Next::Asks(Asked {
                 call: Call::DependsOnlyOn(_),
                 place,
-            }) => Some(place),
+            }) => Some(*place),
             _ => None,
         }
     }
@@ -247,7 +246,7 @@ impl Tree {
         };
         if let Some(place) = self.said(root) {
             return Trouble::DependsOnMore {
-                place: at(place),
+                place: place.to_string(),
                 first: words(known),
                 again,
             };

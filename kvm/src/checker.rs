@@ -81,6 +81,18 @@ impl<E: fmt::Debug> Outcome for Result<(), E> {
     }
 }
 
+/// A variable of the environment that cannot be read: what is wrong, and what to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvironmentError(String);
+
+impl fmt::Display for EnvironmentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for EnvironmentError {}
+
 /// Whether the claims about every state on the way were judged, and not the end's alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -186,15 +198,18 @@ pub struct Checker {
     most_histories: u16,
     traces: Option<PathBuf>,
     on_the_way: bool,
+    /// How its schedule is run again, where no trace is kept.
+    again: String,
 }
 
 impl Checker {
     /// For a machine: seeds 0 to 10,000, and for a search 60 seconds and 1 GiB. No trace is kept.
     #[must_use]
     pub fn new(machine: Machine) -> Self {
+        let name = test_name().or_else(|| machine.name().map(plain_name));
         Self {
+            name: name.unwrap_or_else(|| "code-under-test".to_owned()),
             machine,
-            name: test_name().unwrap_or_else(|| "code-under-test".to_owned()),
             seeds: 0..10_000,
             max_time: Duration::from_secs(60),
             max_states: None,
@@ -204,7 +219,36 @@ impl Checker {
             most_histories: MOST_OPS,
             traces: None,
             on_the_way: false,
+            again: "Failure::write_trace keeps it, Checker::replay runs it".to_owned(),
         }
+    }
+
+    /// The same, with the seeds of `DIRTYSIM_SEEDS` and the time of `DIRTYSIM_MAX_TIME`.
+    ///
+    /// # Errors
+    /// What is wrong with one of these, and what to write.
+    pub fn from_environment(machine: Machine) -> Result<Self, EnvironmentError> {
+        let mut checker = Self::new(machine);
+        if let Ok(seeds) = std::env::var("DIRTYSIM_SEEDS") {
+            checker.seeds = read_seeds(&seeds).ok_or_else(|| {
+                let help = "write a number, or a range as 0..50000";
+                EnvironmentError(format!("DIRTYSIM_SEEDS={seeds}: {help}"))
+            })?;
+        }
+        if let Ok(time) = std::env::var("DIRTYSIM_MAX_TIME") {
+            checker.max_time = read_time(&time).ok_or_else(|| {
+                let help = "write seconds, as 300";
+                EnvironmentError(format!("DIRTYSIM_MAX_TIME={time}: {help}"))
+            })?;
+        }
+        Ok(checker)
+    }
+
+    /// What a story says of how to run its schedule again, where no trace is kept.
+    #[must_use]
+    pub fn run_again_by(mut self, words: &str) -> Self {
+        self.again = words.to_owned();
+        self
     }
 
     /// The name in what is told, in place of the test's.
@@ -767,7 +811,7 @@ impl<'a> Work<'a> {
                 let test = test_path().unwrap_or_default();
                 format!("DIRTYSIM_TRACE={} cargo test {test}", kept.display())
             }
-            None => "Failure::write_trace keeps it, Checker::replay runs it".to_owned(),
+            None => self.checker.again.clone(),
         };
         let story = Story::new(&scenario, &steps, Some(invariant), reproduce).map_err(|error| {
             let what = format!(
@@ -820,7 +864,7 @@ pub fn check<R: Outcome + 'static>(
     machine: Machine,
     code: impl Fn(Vm) -> R + Send + Sync + 'static,
 ) {
-    let checker = from_environment(machine, Location::caller());
+    let checker = in_a_test(machine, Location::caller());
     conclude(match trace_of(&checker) {
         Some(trace) => checker.replay(trace, code),
         None => checker.check(code),
@@ -853,7 +897,7 @@ pub fn run<R: Outcome + 'static>(
     seeds: Range<u64>,
     code: impl Fn(Vm) -> R + Send + Sync + 'static,
 ) {
-    let mut checker = from_environment(machine, Location::caller());
+    let mut checker = in_a_test(machine, Location::caller());
     if std::env::var_os("DIRTYSIM_SEEDS").is_none() {
         checker.seeds = seeds;
     }
@@ -873,7 +917,7 @@ pub fn replay<R: Outcome + 'static>(
     trace: impl AsRef<Path>,
     code: impl Fn(Vm) -> R + Send + Sync + 'static,
 ) {
-    let mut checker = from_environment(machine, Location::caller());
+    let mut checker = in_a_test(machine, Location::caller());
     checker.traces = None;
     conclude(checker.replay(trace, code));
 }
@@ -886,24 +930,16 @@ fn conclude(done: Result<Report, Box<Failure>>) {
     }
 }
 
-fn from_environment(machine: Machine, place: &Location<'_>) -> Checker {
-    let mut checker = Checker::new(machine);
+/// As the environment has it, with traces kept beside the package's `Cargo.toml`.
+fn in_a_test(machine: Machine, place: &Location<'_>) -> Checker {
+    let checker = Checker::from_environment(machine);
+    let mut checker = checker.unwrap_or_else(|wrong| panic!("{wrong}"));
     if test_name().is_none() {
         let file = Path::new(place.file()).file_stem().unwrap_or_default();
         checker = checker.name(&file.to_string_lossy());
     }
-    if let Ok(seeds) = std::env::var("DIRTYSIM_SEEDS") {
-        checker.seeds = read_seeds(&seeds).unwrap_or_else(|| {
-            panic!("DIRTYSIM_SEEDS={seeds}: write a number, or a range as 0..50000")
-        });
-    }
-    if let Ok(time) = std::env::var("DIRTYSIM_MAX_TIME") {
-        checker.max_time = read_time(&time)
-            .unwrap_or_else(|| panic!("DIRTYSIM_MAX_TIME={time}: write seconds, as 300"));
-    }
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    checker.traces = Some(package.unwrap_or_default().join("dirtysim-traces"));
-    checker
+    checker.keep_traces_in(package.unwrap_or_default().join("dirtysim-traces"))
 }
 
 /// The trace that the environment names, if it is this test's.

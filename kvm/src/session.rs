@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::call::{Asked, Call, Reply, World, at};
+use crate::call::{Asked, Call, Reply, Site, World};
 use crate::vm::Vm;
 use crate::workers::Workers;
 
@@ -51,6 +51,9 @@ struct Over;
 
 /// Unwinds a thread that has made a mistake.
 struct Mistake(String, String);
+
+/// Unwinds a thread of the code that panics in another language: with what, and where.
+pub(crate) struct CodePanic(pub(crate) String, pub(crate) String);
 
 #[derive(Default)]
 struct Board {
@@ -97,6 +100,7 @@ fn keep_panics_quiet() {
             if SEAT.with_borrow(Option::is_none) {
                 return before(info);
             }
+            let at = |place: &Location<'_>| format!("{}:{}", place.file(), place.line());
             let place = info.location().map_or_else(String::new, at);
             PANIC.set(Some((message(info.payload()), place)));
         }));
@@ -112,6 +116,27 @@ fn message(payload: &dyn Any) -> String {
     } else {
         "a panic without words".to_owned()
     }
+}
+
+/// What a thread that unwinds has come to.
+fn end_by(payload: Box<dyn Any + Send>) -> Event {
+    let payload = match payload.downcast::<Mistake>() {
+        Ok(mistake) => return Event::Mistake(mistake.0, mistake.1),
+        Err(other) => other,
+    };
+    let payload = match payload.downcast::<CodePanic>() {
+        Ok(panic) => return Event::Ended(End::Panicked(panic.0, panic.1)),
+        Err(other) => other,
+    };
+    if payload.is::<Over>() {
+        return Event::Ended(End::Done);
+    }
+    let (said, place) = PANIC.take().unwrap_or_default();
+    let said = match said.is_empty() {
+        true => message(&*payload),
+        false => said,
+    };
+    Event::Ended(End::Panicked(said, place))
 }
 
 impl Session {
@@ -138,7 +163,7 @@ impl Session {
             workers,
         });
         let vm = Vm::new(session.clone());
-        session.seat(0, Location::caller(), move || code(vm));
+        session.seat(0, Site::caller(), move || code(vm));
         session
     }
 
@@ -151,7 +176,7 @@ impl Session {
     fn seat(
         self: &Arc<Self>,
         seat: u8,
-        place: &'static Location<'static>,
+        place: Site,
         run: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) {
         let session = self.clone();
@@ -165,19 +190,7 @@ impl Session {
             let event = match ended {
                 Ok(Ok(())) => Event::Ended(End::Done),
                 Ok(Err(error)) => Event::Ended(End::Failed(error)),
-                Err(payload) => match payload.downcast::<Mistake>() {
-                    Ok(mistake) => Event::Mistake(mistake.0, mistake.1),
-                    Err(payload) if payload.is::<Over>() => Event::Ended(End::Done),
-                    Err(payload) => {
-                        let (said, place) = PANIC.take().unwrap_or_default();
-                        let said = if said.is_empty() {
-                            message(&*payload)
-                        } else {
-                            said
-                        };
-                        Event::Ended(End::Panicked(said, place))
-                    }
-                },
+                Err(payload) => end_by(payload),
             };
             SEAT.set(None);
             let mut board = session.board();
@@ -189,7 +202,7 @@ impl Session {
     }
 
     /// A thread of the code makes a call, and waits for its answer.
-    fn ask(&self, seat: u8, call: Call, place: &'static Location<'static>) -> Reply {
+    fn ask(&self, seat: u8, call: Call, place: Site) -> Reply {
         // What runs while a panic unwinds is not told any more.
         if thread::panicking() {
             return Reply::PLAIN;
@@ -234,19 +247,19 @@ impl Session {
     }
 
     /// The same, of the thread that runs.
-    pub(crate) fn call(&self, call: Call, place: &'static Location<'static>) -> Reply {
+    pub(crate) fn call(&self, call: Call, place: Site) -> Reply {
         let seat = self.this_seat(place);
         self.ask(seat, call, place)
     }
 
     /// The same, where something is dropped: while a run unwinds nothing is asked any more.
-    pub(crate) fn call_in_drop(&self, call: Call, place: &'static Location<'static>) {
+    pub(crate) fn call_in_drop(&self, call: Call, place: Site) {
         if !thread::panicking() && !self.board().over {
             self.call(call, place);
         }
     }
 
-    fn this_seat(&self, place: &'static Location<'static>) -> u8 {
+    fn this_seat(&self, place: Site) -> u8 {
         let seat = SEAT.with_borrow(|seat| {
             let (session, seat) = seat.as_ref()?;
             std::ptr::eq(&raw const **session, self).then_some(*seat)
@@ -255,20 +268,20 @@ impl Session {
             Some(seat) => seat,
             None => panic!(
                 "a call on the simulated KVM at {} from a thread that is none of this run's: start threads with `vm.spawn`, and keep no `Vm` beyond the run that it was given to",
-                at(place)
+                place
             ),
         }
     }
 
     /// Ends a thread of the code that uses what there is as it cannot be used.
-    pub(crate) fn mistake(&self, what: String, place: &'static Location<'static>) -> ! {
-        panic::resume_unwind(Box::new(Mistake(what, at(place))))
+    pub(crate) fn mistake(&self, what: String, place: Site) -> ! {
+        panic::resume_unwind(Box::new(Mistake(what, place.to_string())))
     }
 
     /// A thread of the code starts another one; its number.
     pub(crate) fn spawn(
         self: &Arc<Self>,
-        place: &'static Location<'static>,
+        place: Site,
         run: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) -> u8 {
         let seat = {
@@ -291,7 +304,7 @@ impl Session {
     }
 
     /// The number of a new mutex.
-    pub(crate) fn new_lock(&self, place: &'static Location<'static>) -> u8 {
+    pub(crate) fn new_lock(&self, place: Site) -> u8 {
         let mut board = self.board();
         let lock = board.locks;
         if lock == MOST_LOCKS {
@@ -303,7 +316,7 @@ impl Session {
     }
 
     /// The number of a new channel.
-    pub(crate) fn new_signal(&self, place: &'static Location<'static>) -> u8 {
+    pub(crate) fn new_signal(&self, place: Site) -> u8 {
         let mut board = self.board();
         let signal = board.signals;
         if signal + self.most_threads > MOST_SIGNALS {

@@ -6,11 +6,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::mem::{Discriminant, discriminant};
-use std::panic::Location;
 
 use dirtysim_model::machine::{Op, Outlook};
 
-use crate::call::Call;
+use crate::call::{Call, Site};
 
 /// Places that are told apart.
 const MOST_PLACES: u16 = 60_000;
@@ -20,7 +19,7 @@ const MOST_PLACES: u16 = 60_000;
 pub(crate) struct Place {
     pub(crate) seat: u8,
     pub(crate) call: Discriminant<Call>,
-    pub(crate) location: &'static Location<'static>,
+    pub(crate) location: Site,
     pub(crate) phase: u32,
 }
 
@@ -47,7 +46,7 @@ pub(crate) struct Taken {
     /// As many of the places are counted on.
     told: usize,
     /// Where two histories alike to look at were not alike: they are told apart.
-    pub(crate) apart: HashSet<(Discriminant<Call>, &'static Location<'static>)>,
+    pub(crate) apart: HashSet<(Discriminant<Call>, Site)>,
     /// No two are taken for one.
     pub(crate) merges_nothing: bool,
 }
@@ -63,7 +62,7 @@ impl Taken {
         &mut self,
         seat: u8,
         call: &Call,
-        location: &'static Location<'static>,
+        location: Site,
         phase: u32,
     ) -> Option<u16> {
         let place = Place {

@@ -8,7 +8,6 @@
 //! threads' answers.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use dirtysim_model::words::HostPage;
 use serde_json::{Value, json};
 
 use crate::alike::{Alike, At, Known};
-use crate::call::{Asked, Call, Reply, World};
+use crate::call::{Asked, Call, Reply, Site, World};
 use crate::machine::{Machine, MachineError};
 use crate::session::{Code, End, Event, Session};
 use crate::taken::Taken;
@@ -153,7 +152,7 @@ impl Tree {
     ) -> Result<(Self, Scenario), MachineError> {
         machine.try_build()?;
         let mut scenario = machine.scenario(name, claims, &[vec!["finish".into()]])?;
-        let world = Arc::new(World::of(&scenario));
+        let world = Arc::new(World::of(machine, &scenario));
         let mut tree = Self {
             machine: machine.clone(),
             world,
@@ -193,7 +192,7 @@ impl Tree {
         };
         for seat in 0..threads {
             let begin = Call::Begin(seat);
-            let location = Location::caller();
+            let location = Site::caller();
             let place = tree.taken.place(seat, &begin, location, 0);
             tree.nodes.push(Node {
                 parent: 0,

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use dirtysim_kvm::{Arch, Checker, Errno, Failure, FailureKind, Machine, Page, Report, Vm};
+use dirtysim_kvm::{
+    Arch, Checker, EnableCap, Errno, Failure, FailureKind, KVM_CAP_DIRTY_LOG_RING_ACQ_REL,
+    KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, Machine, Page, Report, SetUp, UserspaceMemoryRegion, Vm,
+};
 
 /// A bug that somebody could have.
 #[derive(Clone, Copy, PartialEq)]
@@ -270,6 +273,102 @@ fn a_bitmap_that_is_not_fetched_loses_what_its_save_wrote() {
     assert_eq!(failure.pages(), ["slot1:0"]);
     let report = Checker::new(machine()).check(code(Bug::None)).unwrap();
     assert!(report.exhaustive, "{report}");
+}
+
+#[test]
+fn a_device_that_is_not_drained_before_its_log_is_taken_loses_a_page() {
+    let machine = || {
+        Machine::new(Arch::X86)
+            .slot(0, 2)
+            .device("net", 1, [Page::new(0, 1)])
+    };
+    let code = |drains: bool| {
+        move |vm: Vm| {
+            let net = vm.device("net");
+            vm.log(0)?;
+            net.start();
+            vm.send_all_pages();
+            vm.pause();
+            if drains {
+                net.drain();
+            } else {
+                net.stop();
+            }
+            let words = vm.bitmap(0)?;
+            let kernel = (0..2).filter(|page| words[0] >> page & 1 != 0);
+            kernel.for_each(|page| vm.send((0, page)));
+            for page in net.dirty_pages() {
+                vm.send((page.slot, page.offset));
+            }
+            vm.assert_copy_is_whole();
+            Ok::<(), Errno>(())
+        }
+    };
+    let report = Checker::new(machine()).check(code(true)).unwrap();
+    assert!(report.exhaustive, "{report}");
+    let failure = Checker::new(machine()).check(code(false)).unwrap_err();
+    assert_eq!(failure.pages(), ["slot0:1"]);
+    assert!(
+        failure.story().contains("device0 writes slot0:1"),
+        "{failure}"
+    );
+}
+
+/// A VMM's own set-up: a ring, the bitmap beside it, two memslots, a vCPU, in whatever order.
+fn create(kvm: &SetUp, order: &str) -> Result<(), Errno> {
+    let enable = |cap, args0| {
+        kvm.enable_cap(&EnableCap {
+            cap,
+            args: [args0, 0, 0, 0],
+            ..EnableCap::default()
+        })
+    };
+    let map = |slot: u32, gpa| {
+        kvm.set_user_memory_region(UserspaceMemoryRegion {
+            slot,
+            guest_phys_addr: gpa,
+            memory_size: 0x1000,
+            userspace_addr: 0x7f12_3450_0000 + gpa,
+            ..UserspaceMemoryRegion::default()
+        })
+    };
+    for step in order.chars() {
+        match step {
+            'r' => enable(KVM_CAP_DIRTY_LOG_RING_ACQ_REL, 4 * 16)?,
+            'b' => enable(KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0)?,
+            '0' => map(0, 0)?,
+            // Where the first one is.
+            'o' => map(2, 0)?,
+            '1' => map(1, 0x8000)?,
+            _ => kvm.create_vcpu(0)?,
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_vmms_own_set_up_makes_the_machine_or_is_refused_as_the_kernel_would() {
+    let set_up = |order: &'static str| {
+        let bare = Machine::new(Arch::Arm64).stores(2);
+        bare.set_up(|kvm| create(kvm, order))
+    };
+    let made = set_up("rb01v").unwrap();
+    assert!(set_up("rb10v").is_ok());
+    let code = migrate(Bug::CopyBeforeReset, &[(0, 1), (1, 1)], 1, 1);
+    let failure = Checker::new(made.clone()).check(code).unwrap_err();
+    assert_eq!(failure.pages(), ["slot0:0"]);
+    let code = migrate(Bug::None, &[(0, 1), (1, 1)], 1, 1);
+    let report = Checker::new(made).check(code).unwrap();
+    assert_eq!(
+        report.states, SMALL_STATES,
+        "the machine that the builder makes"
+    );
+    // The ring after a vCPU, the bitmap before the ring, the bitmap after a memslot.
+    for order in ["vr", "br", "r0bv"] {
+        assert_eq!(set_up(order), Err(Errno::new(22)), "{order}");
+    }
+    // Two memslots at one place.
+    assert_eq!(set_up("rb0o"), Err(Errno::new(17)));
 }
 
 #[test]

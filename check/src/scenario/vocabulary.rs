@@ -75,7 +75,7 @@ vocabulary! {
     DeviceStart = "start-device", Writers, ["device"], "a device may begin transfers";
     DeviceStop = "stop-devices", Writers, ["device"], "it begins no new one";
     DeviceDrain = "drain-devices", Writers, ["device"], "it stops, and what is in flight has landed and is logged";
-    DeviceSync = "device-log-sync", Writers, ["device"], "a device's log is taken";
+    DeviceSync = "device-log-sync", Writers, ["device", "into"], "a device's log is taken";
     JoinThread = "join-thread", Threads, ["thread"], "until that thread is at its end; 0 is the one of `steps`";
     SignalName = "signal", Threads, ["name"], "threads signal each other by name; a signal that nobody has waited for yet, and another, are one; short: `{ signal = \"asked\" }`";
     WaitName = "wait", Threads, ["name"], "until that name is signalled; takes the signal away; short: `{ wait = \"asked\" }`";

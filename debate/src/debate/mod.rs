@@ -3,6 +3,12 @@
 //! [`claim`] reads the claims and [`own`] somebody's own, [`expand`] makes scenarios of their cases, [`decide`] decides each scenario by
 //! exhaustive search, [`calls`] asks the model's ioctls, [`judge`] draws the verdict from what was found, and
 //! [`report`] writes it down for people.
+//!
+//! ```
+//! use dirtysim_debate::debate::claim::claims;
+//!
+//! assert!(claims().iter().any(|claim| claim.id == "C1"));
+//! ```
 
 pub mod calls;
 pub mod claim;
