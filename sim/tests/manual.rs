@@ -251,7 +251,7 @@ fn an_editor_gets_the_keys_that_the_reader_knows() {
     assert!(steps.is_some_and(|steps| steps.contains(&"harvest-rings".into())));
     // It stands in the repository too, and every scenario there names it, for editors.
     let kept = repository().join("docs/scenario.schema.json");
-    dirtysim_expected::file(&kept, &said(&output));
+    dirtysim_expected::file(&kept, said(&output));
     let mut open = vec![repository().join("check/scenarios")];
     while let Some(place) = open.pop() {
         for entry in std::fs::read_dir(&place).expect("a directory") {
