@@ -125,6 +125,8 @@ pub struct Reduced {
     pub classes: Vec<Vec<u32>>,
     /// Whether pages were exchanged in every state, and not only after the last re-arming while the guest may run.
     pub pages_everywhere: bool,
+    /// Whether it was taken for unknown which pages lie between two others, so that re-arming a range may take any along.
+    pub order_unknown: bool,
     /// Whether vCPUs were exchanged in states that no loop over vCPUs follows.
     pub vcpus: bool,
     /// The rules by which local steps were taken alone.

@@ -177,6 +177,9 @@ pub struct Machine {
     pub claims: Invariants,
     /// Whether the ghost state of `no_spurious_dirty_page` is kept.
     pub track_spurious: bool,
+    /// Which pages of a memslot lie between two others is not known: re-arming a range takes any of them along. A search sets it, and no
+    /// scenario: whatever the order of the pages is, it is among what is possible then, and no page is like no other.
+    pub order_unknown: bool,
     /// Whether pages sent are remembered, for a cancel that makes them stale again.
     pub track_sent: bool,
     /// Sends that may fail.
@@ -210,6 +213,7 @@ impl Machine {
             on_ring_full: OnRingFull::default(),
             claims: Invariants::ALL,
             track_spurious: false,
+            order_unknown: false,
             track_sent: false,
             send_failures: 0,
             mutations: Mutations::default(),

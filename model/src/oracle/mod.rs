@@ -17,8 +17,10 @@
 //! ```
 
 mod check;
+mod judge;
 pub mod parts;
 
 pub use crate::state::accounts::{Account, Accounts, accounts};
 pub use crate::words::{Invariant, Invariants};
 pub use check::{check, check_effect, contracts, lost, stale_unaccounted, unarmed};
+pub use judge::Judge;

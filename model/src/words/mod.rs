@@ -27,7 +27,7 @@ pub mod word;
 pub use arch::{Arch, Mmu};
 pub use claims::{Invariant, Invariants};
 pub use errno::Errno;
-pub use fields::{Fields, Reach};
+pub use fields::{Fields, Reach, Written};
 pub use kernel::Kernel;
 pub use mutation::{Mutation, Mutations};
 pub use row::{Counts, Duty, Facts, Jump, Names, Row};
