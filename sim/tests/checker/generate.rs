@@ -445,6 +445,10 @@ impl World {
             if draw.chance(30) {
                 record.push_str(&format!(", log = \"{}\"", draw.pick(LOGS)));
             }
+            let preempts = self.arch == Arch::X86 && draw.chance(25);
+            if preempts {
+                record.push_str(", preempted = true");
+            }
             text.push_str(&format!("kernel_record = {{ {record} }}\n"));
         } else if self.arch == Arch::X86 && self.affords(draw, 40, 1) {
             let mut stores = format!("stores = {}, page = {}", budget(draw), self.page(draw));
