@@ -189,9 +189,11 @@ fn read_record(source: Source<'_>, node: &Node, parts: &mut Parts, emulated: boo
             reader::pick(source, node, "log", &LOGS)
         })?
     };
-    let preempted = match table.get("preempted").filter(|_| !emulated) {
-        Some(node) => read_preempted(source, node, parts)?,
-        None => false,
+    let preempted = if emulated {
+        false
+    } else {
+        let node = table.get("preempted");
+        node.map_or(Ok(false), |node| read_preempted(source, node, parts))?
     };
     let vcpus = parts.machine.vcpus.len() as u64;
     let only = table.integer("vcpu", 0..=vcpus - 1)?;

@@ -275,7 +275,10 @@ impl World {
                 draw.pick(&["two-dimensional", "shadow"])
             };
             text.push_str(&format!("mmu = \"{mmu}\"\n"));
-            if draw.chance(25) {
+            let ages = mmu == "two-dimensional" && self.has("host-age");
+            if ages && draw.chance(50) {
+                text.push_str("accessed_bits = false\n");
+            } else if draw.chance(25) {
                 text.push_str("pml = true\n");
                 if draw.chance(50) {
                     text.push_str(&format!("pml_entries = {}\n", draw.pick(&[1, 2, 3])));
@@ -445,8 +448,7 @@ impl World {
             if draw.chance(30) {
                 record.push_str(&format!(", log = \"{}\"", draw.pick(LOGS)));
             }
-            let preempts = self.arch == Arch::X86 && draw.chance(25);
-            if preempts {
+            if self.arch == Arch::X86 && draw.chance(60) {
                 record.push_str(", preempted = true");
             }
             text.push_str(&format!("kernel_record = {{ {record} }}\n"));

@@ -218,6 +218,12 @@ fn gpa(slot: usize) -> u64 {
 }
 
 impl Plan {
+    /// The numbers of all pages.
+    fn numbers(&self) -> impl Iterator<Item = u32> {
+        let slots = self.slots.iter();
+        slots.flat_map(|slot| slot.first..slot.first + slot.pages)
+    }
+
     fn slot_of(&self, page: u32) -> usize {
         let slot = self
             .slots
@@ -347,7 +353,12 @@ impl Shared<'_> {
                     }
                 }
             }
-            Action::TakeAll => held(&self.pending).fill(true),
+            Action::TakeAll => {
+                let mut pending = held(&self.pending);
+                for page in self.plan.numbers() {
+                    pending[page as usize] = true;
+                }
+            }
             Action::Forget => held(&self.pending).fill(false),
             Action::Copy(page) => {
                 let name = &self.plan.pages[page as usize];
@@ -356,9 +367,7 @@ impl Shared<'_> {
                         "{name} is copied, which the kernel has not reported"
                     ));
                 }
-                let slot = self.plan.slot_of(page);
-                let offset = u64::from(page - self.plan.slots[slot].first) * PAGE_BYTES;
-                let bytes = self.memories[slot].read_page(offset)?;
+                let bytes = self.read(page)?;
                 held(&self.copies)[page as usize] = Some(bytes);
             }
             Action::NothingLeft => {
@@ -372,19 +381,22 @@ impl Shared<'_> {
             }
             Action::Finish => {
                 let mut lost = Vec::new();
-                for page in 0..self.plan.pages.len() {
-                    let slot = self.plan.slot_of(page as u32);
-                    let offset =
-                        (page as u64 - u64::from(self.plan.slots[slot].first)) * PAGE_BYTES;
-                    let here = self.memories[slot].read_page(offset)?;
-                    if held(&self.copies)[page].as_ref() != Some(&here) {
-                        lost.push(self.plan.pages[page].clone());
+                for page in self.plan.numbers() {
+                    let here = self.read(page)?;
+                    if held(&self.copies)[page as usize].as_ref() != Some(&here) {
+                        lost.push(self.plan.pages[page as usize].clone());
                     }
                 }
                 *held(&self.lost) = Some(lost);
             }
         }
         Ok(())
+    }
+
+    fn read(&self, page: u32) -> Result<Box<[u64; 512]>, Refused> {
+        let slot = self.plan.slot_of(page);
+        let offset = u64::from(page - self.plan.slots[slot].first) * PAGE_BYTES;
+        self.memories[slot].read_page(offset)
     }
 
     fn harvest(&self, number: usize, ring: &RingMap, max: u32, keep: bool) {

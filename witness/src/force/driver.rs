@@ -81,7 +81,7 @@ struct Driver<'a> {
     actors: Vec<Actor>,
     /// Where each actor is held.
     at: Vec<Place>,
-    /// Who may go on now; the first processor always may.
+    /// What was done so far, a line a turn.
     story: String,
 }
 

@@ -7,8 +7,8 @@ use dirtysim::replay::steps::{replay, scenario_of};
 use dirtysim::scenario::Scenario;
 use dirtysim::trace::TraceReader;
 use dirtysim::trace::step::actor_name;
-use dirtysim_model::machine::Op;
 use dirtysim_model::machine::program::{ClearMask, HarvestWay, Into};
+use dirtysim_model::machine::{Arch, Op};
 use dirtysim_model::oracle;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
@@ -113,9 +113,9 @@ pub struct Turn {
 pub struct Plan {
     /// The scenario's name.
     pub name: String,
-    /// Entries of the model's rings; 0: none.
+    /// Whether vCPUs have rings.
     pub ring: bool,
-    /// With the bitmap beside it.
+    /// Whether the bitmap is beside them.
     pub ring_with_bitmap: bool,
     /// KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2.
     pub manual_protect: u64,
@@ -154,6 +154,12 @@ impl Plan {
         if !scenario.machine.mutations().is_empty() {
             return Err(Refused(format!(
                 "{name}: its kernel is a wrong one (mutations): only the right one can be had"
+            )));
+        }
+        if scenario.machine.arch != Arch::Arm64 {
+            return Err(Refused(format!(
+                "{name}: a schedule of {}: the places that are known are arm64's",
+                scenario.machine.arch.name()
             )));
         }
         let mut steps = Vec::new();
@@ -459,7 +465,8 @@ fn vcpu_place(word: &'static str) -> Result<Option<Place>, Refused> {
         "run" => Ok(Some(Place::Action(0))),
         "store" | "retry-store" => Ok(Some(Place::Store)),
         "leave-guest" => Ok(Some(Place::Guest)),
-        "load" | "retry-load" | "tlb-miss" | "kernel-record-write" => {
+        // A kernel's ring is larger than a scenario's, and is not soft-full where that is.
+        "load" | "retry-load" | "tlb-miss" | "kernel-record-write" | "check-soft-full" => {
             Err(Refused(format!("a vCPU's `{word}` cannot be forced")))
         }
         _ => Ok(function_place(word)),
