@@ -11,7 +11,8 @@ use dirtysim::ladder::small;
 use dirtysim::random::Choices;
 use dirtysim::run::{Options, Scheduler, run};
 use dirtysim::scenario::{Scenario, builtins};
-use dirtysim_model::oracle;
+use dirtysim_model::oracle::Judge;
+use dirtysim_model::reduce::footprint;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
@@ -23,9 +24,11 @@ fn drive<L: Layout>(scenario: &Scenario, start: &State<L>, checked: bool) -> u64
     let machine = &scenario.machine;
     let mut possible: Vec<Step> = Vec::new();
     let mut steps = 0;
+    let mut judge = Judge::new(machine);
     for seed in 0..SEEDS {
         let mut choices = Choices::new(seed, 0);
         let mut state = start.clone();
+        judge.begin(machine, &state);
         loop {
             possible.clear();
             for_each_step(machine, &state, |step| possible.push(step));
@@ -33,9 +36,10 @@ fn drive<L: Layout>(scenario: &Scenario, start: &State<L>, checked: bool) -> u64
                 break;
             }
             let step = possible[choices.below(possible.len() as u32) as usize];
+            let written = footprint::writes(machine, &state, step);
             let effect = apply(machine, &mut state, step);
             if checked {
-                black_box(oracle::check(machine, &state, effect));
+                black_box(judge.check(machine, &state, written, effect));
             }
             steps += 1;
         }

@@ -1,9 +1,10 @@
-//! The scenario that is also written in Promela, by hand: SPIN and the project's search agree on every state.
+//! The scenario that is also written in Promela and in Murphi, by hand: SPIN, Rumur and the project's search agree on every state.
 
 use std::path::Path;
 
-use dirtysim::search::{self, Options, Reductions, Verdict};
+use dirtysim::search::{self, Options, Reductions, Report, Verdict};
 
+use dirtysim_peers::rumur::{self, Symmetry};
 use dirtysim_peers::sizes::Sizes;
 use dirtysim_peers::spin::{self, Reduction, Verifier};
 
@@ -58,6 +59,17 @@ const SIZES: [Sizes; 8] = {
     ]
 };
 
+fn search(sizes: &Sizes, reductions: Reductions) -> Report {
+    let options = Options {
+        keep_going: true,
+        counterexample: false,
+        reductions,
+        ..Options::default()
+    };
+    search::check(&sizes.scenario(), &options, &|_| true)
+        .unwrap_or_else(|error| panic!("{sizes}: {error}"))
+}
+
 #[test]
 fn spin_stores_exactly_the_states_that_the_search_finds() {
     if let Some(reason) = spin::missing() {
@@ -71,14 +83,7 @@ fn spin_stores_exactly_the_states_that_the_search_finds() {
         let printed = verifier
             .run()
             .unwrap_or_else(|error| panic!("{sizes}: {error}"));
-        let options = Options {
-            keep_going: true,
-            counterexample: false,
-            reductions: Reductions::NONE,
-            ..Options::default()
-        };
-        let report = search::check(&sizes.scenario(), &options, &|_| true)
-            .unwrap_or_else(|error| panic!("{sizes}: {error}"));
+        let report = search(&sizes, Reductions::NONE);
         println!(
             "{sizes}: {} states, {} transitions",
             printed.states, printed.transitions
@@ -99,4 +104,42 @@ fn spin_stores_exactly_the_states_that_the_search_finds() {
             "{sizes}: only the bitmap fetched too early loses a page"
         );
     }
+}
+
+#[test]
+fn rumur_finds_the_same_states_and_with_its_symmetry_those_that_no_exchange_of_pages_makes_equal() {
+    if let Some(reason) = rumur::missing() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("spin");
+    let run = |sizes: &Sizes, symmetry| {
+        let verifier = rumur::Verifier::build(&folder, sizes, symmetry, 1, 1 << 18, "-O0");
+        let verifier = verifier.unwrap_or_else(|error| panic!("{sizes}: {error}"));
+        let output = verifier.command().output().expect("it was built");
+        let printed = rumur::parse(&String::from_utf8_lossy(&output.stdout));
+        printed.unwrap_or_else(|error| panic!("{sizes}: {error}"))
+    };
+    for sizes in [SIZES[2], SIZES[4], SIZES[7]] {
+        let printed = run(&sizes, Symmetry::Off);
+        assert_eq!(
+            printed.errors > 0,
+            sizes.bitmap_first,
+            "{sizes}: a page is lost"
+        );
+        // It stops where it has found an error.
+        if !sizes.bitmap_first {
+            let report = search(&sizes, Reductions::NONE);
+            let counts = (printed.states, printed.transitions);
+            assert_eq!(counts, (report.states, report.transitions), "{sizes}");
+        }
+    }
+    let sizes = SIZES[7];
+    let pages = Reductions {
+        pages: true,
+        ..Reductions::NONE
+    };
+    let printed = run(&sizes, Symmetry::Exhaustive);
+    let report = search(&sizes, pages);
+    assert_eq!(printed.states, report.states, "{sizes}: pages exchanged");
 }

@@ -6,5 +6,6 @@ pub mod arguments;
 pub mod graph;
 pub mod in_stateright;
 pub mod measure;
+pub mod rumur;
 pub mod sizes;
 pub mod spin;

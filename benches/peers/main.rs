@@ -1,4 +1,4 @@
-//! The search beside SPIN and stateright: one scenario, one graph, one run.
+//! The search beside SPIN, Rumur and stateright: one scenario, one graph, one run.
 //!
 //! `cargo bench --bench peers` compares, in turns and in processes of their own, on a graph that all of them agree
 //! about: every distinct state and every transition is counted and compared before any time is quoted. Times are whole
@@ -6,7 +6,7 @@
 //! ratios of one run.
 //!
 //! What the tools do is not the same in every respect, and the differences are in the peers' favour: SPIN checks one
-//! assertion, at the end; stateright checks what a state alone can tell; the search checks every claim in every state,
+//! assertion, at the end, and so does Rumur; stateright checks what a state alone can tell; the search checks every claim in every state,
 //! and notes what was seen.
 //!
 //! `-- --rounds N` for other than 3 turns, of which this project's own search gets 5 each.
@@ -24,6 +24,7 @@ use dirtysim_peers::by_words;
 use dirtysim_peers::graph::{Graph, Packed};
 use dirtysim_peers::in_stateright::{Way, run};
 use dirtysim_peers::measure::{Measured, measure};
+use dirtysim_peers::rumur::{self, Symmetry};
 use dirtysim_peers::sizes::Sizes;
 use dirtysim_peers::spin::{self, Reduction, Verifier};
 
@@ -52,6 +53,7 @@ const X86_WITH_4: Sizes = Sizes { pages: 4, ..X86 };
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tool {
     Spin(Reduction),
+    Rumur(Symmetry, usize),
     Stateright(Way, usize),
     Own { reduced: bool, threads: usize },
 }
@@ -69,6 +71,13 @@ impl Tool {
         match self {
             Self::Spin(Reduction::None) => "SPIN, no reduction".to_owned(),
             Self::Spin(Reduction::Own) => "SPIN, its own reductions".to_owned(),
+            Self::Rumur(Symmetry::Off, threads) => format!("Rumur, no symmetry, {threads} thr."),
+            Self::Rumur(Symmetry::Heuristic, threads) => {
+                format!("Rumur, heuristic symmetry, {threads} thr.")
+            }
+            Self::Rumur(Symmetry::Exhaustive, threads) => {
+                format!("Rumur, exhaustive symmetry, {threads} thr.")
+            }
             Self::Stateright(Way::DepthFirst, threads) => format!("stateright DFS, {threads} thr."),
             Self::Stateright(_, threads) => format!("stateright BFS, {threads} thr."),
             Self::Own { reduced, threads } => {
@@ -82,7 +91,9 @@ impl Tool {
     fn is_unreduced(self) -> bool {
         !matches!(
             self,
-            Self::Spin(Reduction::Own) | Self::Own { reduced: true, .. }
+            Self::Spin(Reduction::Own)
+                | Self::Rumur(Symmetry::Heuristic | Symmetry::Exhaustive, _)
+                | Self::Own { reduced: true, .. }
         )
     }
 
@@ -90,6 +101,12 @@ impl Tool {
         let (way, threads) = match self {
             Self::Spin(Reduction::None) => return Ok(verifiers.unreduced.command()),
             Self::Spin(Reduction::Own) => return Ok(verifiers.reduced.command()),
+            Self::Rumur(..) => {
+                let of = |(tool, _): &&(Self, _)| *tool == self;
+                let built = verifiers.rumur.iter().find(of);
+                let (_, verifier) = built.ok_or_else(|| format!("{}: not built", self.name()))?;
+                return Ok(verifier.command());
+            }
             Self::Stateright(Way::DepthFirst, threads) => ("stateright-dfs", threads),
             Self::Stateright(_, threads) => ("stateright-bfs", threads),
             Self::Own {
@@ -111,8 +128,12 @@ impl Tool {
     }
 
     fn answer(self, measured: &Measured) -> Result<Answer, String> {
-        if let Self::Spin(_) = self {
-            let printed = spin::parse(&measured.printed)?;
+        let printed = match self {
+            Self::Spin(_) => Some(spin::parse(&measured.printed)?),
+            Self::Rumur(..) => Some(rumur::parse(&measured.printed)?),
+            Self::Stateright(..) | Self::Own { .. } => None,
+        };
+        if let Some(printed) = printed {
             return Ok(Answer {
                 states: printed.states,
                 transitions: printed.transitions,
@@ -135,20 +156,30 @@ impl Tool {
     }
 }
 
-/// SPIN's compiled programs for one size.
+/// SPIN's and Rumur's compiled programs for one size.
 struct Verifiers {
     unreduced: Verifier,
     reduced: Verifier,
+    rumur: Vec<(Tool, rumur::Verifier)>,
 }
 
 impl Verifiers {
-    fn build(sizes: &Sizes, states: u64) -> Result<Self, String> {
+    fn build(sizes: &Sizes, tools: &[Tool], states: u64) -> Result<Self, String> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
         let slots = states.next_power_of_two().ilog2().max(18);
         let build = |reduction| Verifier::build(&folder, sizes, reduction, slots, "-O3");
+        let mut of_rumur = Vec::new();
+        for &tool in tools {
+            if let Tool::Rumur(symmetry, threads) = tool {
+                let built =
+                    rumur::Verifier::build(&folder, sizes, symmetry, threads, states, "-O3")?;
+                of_rumur.push((tool, built));
+            }
+        }
         Ok(Self {
             unreduced: build(Reduction::None)?,
             reduced: build(Reduction::Own)?,
+            rumur: of_rumur,
         })
     }
 }
@@ -261,7 +292,7 @@ fn checked(tool: Tool, measured: &Measured, report: &Report) -> Result<Answer, S
 fn turns(sizes: &Sizes, tools: &[Tool], rounds: usize) -> Result<Vec<Row>, String> {
     let report = search::check(&sizes.scenario(), &options(Reductions::NONE), &|_| true)
         .map_err(|error| error.to_string())?;
-    let verifiers = Verifiers::build(sizes, report.states)?;
+    let verifiers = Verifiers::build(sizes, tools, report.states)?;
     let mut rows: Vec<Row> = Vec::new();
     for round in 0..rounds {
         for turn in 0..OWN_TURNS {
@@ -329,13 +360,23 @@ fn print(sizes: &Sizes, rows: &[Row], rounds: usize) {
     if let (Some(one), Some(two)) = (own(false, 1), own(false, 2)) {
         println!("\ntwo threads of dirtysim: {:.2} times one", one / two);
     }
-    let spin = wall(Tool::Spin(Reduction::Own));
-    if let (Some(spin), Some(one), Some(two)) = (spin, own(true, 1), own(true, 2)) {
-        println!(
-            "the same verdict with reductions: {:.1} times less time than SPIN with its own on one thread, {:.1} on two",
-            spin / one,
-            spin / two
-        );
+    let with_symmetry = |threads| wall(Tool::Rumur(Symmetry::Heuristic, threads));
+    let peers = [
+        ("SPIN with its own", wall(Tool::Spin(Reduction::Own)), None),
+        (
+            "Rumur with its symmetry",
+            with_symmetry(1),
+            with_symmetry(2),
+        ),
+    ];
+    for (peer, on_one, on_two) in peers {
+        if let (Some(theirs), Some(one), Some(two)) = (on_one, own(true, 1), own(true, 2)) {
+            println!(
+                "the same verdict with reductions: {:.1} times less time than {peer} on one thread, {:.1} on two",
+                theirs / one,
+                on_two.unwrap_or(theirs) / two
+            );
+        }
     }
 }
 
@@ -434,6 +475,17 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         reduced: true,
         threads,
     };
+    let with_rumur = |mut tools: Vec<Tool>, of_rumur: &[Symmetry]| {
+        if rumur::missing().is_none() {
+            for symmetry in of_rumur {
+                tools.extend([1, 2].map(|threads| Tool::Rumur(*symmetry, threads)));
+            }
+        }
+        tools
+    };
+    if let Some(reason) = rumur::missing() {
+        println!("Rumur is skipped: {reason}");
+    }
     let all = [
         unreduced(1),
         Tool::Spin(Reduction::None),
@@ -446,6 +498,7 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         reduced(1),
         reduced(2),
     ];
+    let all = with_rumur(all.to_vec(), &[Symmetry::Off]);
     print(&arm64, &turns(&arm64, &all, rounds)?, rounds);
     let few = [
         unreduced(1),
@@ -455,6 +508,10 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         reduced(1),
         reduced(2),
     ];
+    let few = with_rumur(
+        few.to_vec(),
+        &[Symmetry::Off, Symmetry::Heuristic, Symmetry::Exhaustive],
+    );
     for sizes in [&x86, &x86_with_4] {
         print(sizes, &turns(sizes, &few, rounds)?, rounds);
     }

@@ -59,7 +59,7 @@ pub fn version() -> String {
     String::from_utf8_lossy(&text).trim().to_owned()
 }
 
-fn run(command: &mut Command) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let output = command
         .output()
         .map_err(|error| format!("{command:?}: {error}"))?;

@@ -1,4 +1,16 @@
 //! One operation of a thread, run to its end with nobody else acting.
+//!
+//! ```
+//! use dirtysim_check::alone::finish_op;
+//! use dirtysim_check::scenario::builtin;
+//! use dirtysim_model::state::{State, layout::Small};
+//!
+//! let scenario = builtin("kernel-docs").unwrap();
+//! let mut machine = scenario.machine.clone();
+//! machine.programs = vec![scenario.setup.clone()];
+//! let mut state = State::<Small>::new(&machine);
+//! assert_eq!(finish_op(&machine, &mut state, 0, |_| ()), Ok(Ok(0)));
+//! ```
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::state::State;

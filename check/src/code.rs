@@ -3,6 +3,15 @@
 //! A thread that returns from a call stands at [`Op::Proceed`]. Where its answer has a way it goes on at once: nothing but the
 //! code itself stands between two calls. Where it has none, somebody is asked ([`Grow`]), who runs the code and adds what it does to
 //! the machine. Schedules ask in the middle of a schedule, a search between two levels.
+//!
+//! ```
+//! use dirtysim_check::{code::is_waited_for, ladder::small, scenario::builtin};
+//!
+//! // A program that a scenario's text has is known whole.
+//! let scenario = builtin("kernel-docs").unwrap();
+//! let start = small(&scenario).unwrap();
+//! assert!(!is_waited_for(&scenario.machine, &start));
+//! ```
 
 use dirtysim_model::machine::{Machine, Op};
 use dirtysim_model::state::layout::Layout;

@@ -1,6 +1,15 @@
 //! What of a machine was read in the kernel's source and seen on no kernel: no verdict on it goes without saying so.
 //!
 //! `docs/fidelity.md` says how each behaviour is known; this is its summary by machine.
+//!
+//! ```
+//! use dirtysim_check::{fidelity::never_seen, scenario::builtin};
+//!
+//! let scenario = builtin("kernel-docs").unwrap();
+//! for behaviour in never_seen(&scenario.machine) {
+//!     println!("no kernel was seen doing this: {behaviour}");
+//! }
+//! ```
 
 use dirtysim_model::machine::{Arch, Kernel, Machine, Mmu};
 

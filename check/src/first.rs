@@ -1,6 +1,14 @@
 //! The first state of a schedule: what is broken before anybody acts, and why that is most often so.
 //!
 //! Search, schedules, replay, shrinking and stories all begin by asking this, so that they agree on it.
+//!
+//! ```
+//! use dirtysim_check::{first::broken, ladder::small, scenario::builtin};
+//!
+//! let scenario = builtin("kernel-docs").unwrap();
+//! let start = small(&scenario).unwrap();
+//! assert_eq!(broken(&scenario.machine, &start).iter().next(), None);
+//! ```
 
 use dirtysim_model::machine::{CAP_MANUAL_DIRTY_LOG_PROTECT2, Machine};
 use dirtysim_model::op::Op;

@@ -3,6 +3,14 @@
 //! What is done with a state, whatever its layout, is written once; the macro `on_any!` does it on the rung. There are two rungs and no
 //! more: everything generic over a layout is compiled for each, and a search works on packed states, of which a smaller layout makes
 //! none smaller.
+//!
+//! ```
+//! use dirtysim_check::{ladder::small, scenario::builtin};
+//!
+//! let scenario = builtin("kernel-docs").unwrap();
+//! let start = small(&scenario).expect("it is small");
+//! assert_eq!(start.threads.len(), scenario.machine.programs.len());
+//! ```
 
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::{Large, Small};

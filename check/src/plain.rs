@@ -1,4 +1,11 @@
 //! Plain text: what may be shown of what somebody else wrote, and paragraphs of a width.
+//!
+//! ```
+//! use dirtysim_check::plain::{html, printable};
+//!
+//! assert_eq!(printable("\u{1b}[31m"), "\\u{1b}[31m");
+//! assert_eq!(html("a < b"), "a &lt; b");
+//! ```
 
 use std::borrow::Cow;
 

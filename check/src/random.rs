@@ -1,6 +1,13 @@
 //! Portable random choices: ChaCha8 with this project's own range and shuffle code, pinned by test vectors.
 //!
 //! Library versions change how ranges are sampled; a seed must not.
+//!
+//! ```
+//! use dirtysim_check::random::Choices;
+//!
+//! let draw = |seed| Choices::new(seed, 0).below(1_000_000);
+//! assert_eq!(draw(7), draw(7));
+//! ```
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};

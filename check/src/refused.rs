@@ -1,4 +1,12 @@
 //! Ioctls that KVM refused. Whoever wrote the steps may not have meant that, so that a verdict says which, where, and by what errno.
+//!
+//! ```
+//! use dirtysim_check::refused::is_ioctl;
+//! use dirtysim_model::machine::Op;
+//!
+//! assert!(is_ioctl(&Op::CreateVcpu));
+//! assert!(!is_ioctl(&Op::Copy));
+//! ```
 
 use dirtysim_model::machine::{Machine, Op};
 use dirtysim_model::state::State;

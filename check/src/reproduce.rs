@@ -1,4 +1,12 @@
 //! Finding a bug: by seeded schedules, by the search, and how short its schedule gets.
+//!
+//! ```
+//! use dirtysim_check::{reproduce::reproduce, scenario::builtin, shrink::Budget};
+//!
+//! let scenario = builtin("copy-before-reset").unwrap();
+//! let budget = Budget { attempts: 1_000, states: 0, bytes: 1 << 20 };
+//! assert!(reproduce(&scenario, budget, &|| true).is_some());
+//! ```
 
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::transition::Step;

@@ -1,10 +1,31 @@
 //! Seeded schedules: the model driven by a random scheduler, every claim checked after every step.
+//!
+//! ```
+//! use dirtysim_check::run::{Options, run};
+//! use dirtysim_check::scheduler::Scheduler;
+//! use dirtysim_check::scenario::Scenario;
+//! # let text = r#"
+//! # name = "early"
+//! # [machine]
+//! # arch = "x86"
+//! # pages = 1
+//! # [writers]
+//! # vcpu = { stores = 1 }
+//! # [protocol]
+//! # steps = ["enable-logging", "copy-all", "get-dirty-log", "pause-vcpus", "copy", "finish"]
+//! # "#;
+//! let scenario = Scenario::from_toml("early.toml", text).unwrap();
+//! let options = Options { seeds: 0..1_000, scheduler: Scheduler::Mix, keep_going: false };
+//! let outcome = run(&scenario, &options, &|_| true);
+//! assert_eq!(outcome.failure.unwrap().invariant.name(), "no_dirty_page_lost");
+//! ```
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use dirtysim_model::machine::Machine;
-use dirtysim_model::oracle::{self, Invariant, Invariants};
+use dirtysim_model::oracle::{Invariant, Invariants, Judge};
+use dirtysim_model::reduce::footprint;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::vcpu::UNLIMITED;
@@ -260,6 +281,7 @@ struct Runner<'a, L: Layout> {
     has_leisure: bool,
     /// What is broken before anybody acts.
     at_first: Invariants,
+    judge: Judge<L>,
 }
 
 impl<'a, L: Layout> Runner<'a, L> {
@@ -279,6 +301,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             possible: Vec::with_capacity(64),
             has_leisure: has_leisure(machine),
             at_first: first::broken(machine, start),
+            judge: Judge::new(machine),
         }
     }
 
@@ -330,6 +353,7 @@ impl<'a, L: Layout> Runner<'a, L> {
         if machine.code.is_some() {
             code::go_on(machine, state)?;
         }
+        self.judge.begin(machine, state);
         loop {
             self.possible.clear();
             for_each_step(machine, state, |step| self.possible.push(step));
@@ -352,6 +376,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             let step = pick.pick(state, &mut self.possible, schedule.steps, choices);
             schedule.seen.note(machine, state, step);
             let call = Call::of(machine, state, step);
+            let written = footprint::writes(machine, state, step);
             let effect = apply(machine, state, step);
             schedule.steps += 1;
             schedule
@@ -360,7 +385,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             if let Some(steps) = record.as_deref_mut() {
                 steps.push(step);
             }
-            let broken = oracle::check(machine, state, effect);
+            let broken = self.judge.check(machine, state, written, effect);
             if !broken.is_empty() {
                 schedule.broken.union(broken);
                 schedule.failure = hit(broken, self.target);
@@ -371,6 +396,7 @@ impl<'a, L: Layout> Runner<'a, L> {
             pick.took(state, step.actor);
             if machine.code.is_some() {
                 code::go_on(machine, state)?;
+                self.judge.begin(machine, state);
             }
         }
     }

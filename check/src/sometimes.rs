@@ -2,6 +2,27 @@
 //!
 //! An invariant that holds because nothing ever happened holds in vain. Each claim says in which scenarios it is
 //! expected at all.
+//!
+//! ```
+//! use dirtysim_check::run::{Options, run};
+//! use dirtysim_check::scheduler::Scheduler;
+//! use dirtysim_check::sometimes::Sometimes;
+//! use dirtysim_check::scenario::Scenario;
+//! # let text = r#"
+//! # name = "early"
+//! # [machine]
+//! # arch = "x86"
+//! # pages = 1
+//! # [writers]
+//! # vcpu = { stores = 1 }
+//! # [protocol]
+//! # steps = ["enable-logging", "copy-all", "get-dirty-log", "pause-vcpus", "copy", "finish"]
+//! # "#;
+//! let scenario = Scenario::from_toml("early.toml", text).unwrap();
+//! let options = Options { seeds: 0..100, scheduler: Scheduler::Random, keep_going: true };
+//! let outcome = run(&scenario, &options, &|_| true);
+//! assert!(outcome.seen.has(Sometimes::EndReached));
+//! ```
 
 use dirtysim_model::kernel::soft_limit;
 use dirtysim_model::machine::Machine;

@@ -3,6 +3,15 @@
 //!
 //! What a log does not say is said in the scenario's comments, and stands there in its most common form: when the guest was
 //! stopped, when pages were copied, and what was written between two events.
+//!
+//! ```
+//! use dirtysim_evidence::distil::Distiller;
+//! use dirtysim_evidence::trace::{Header, Kind};
+//!
+//! // A log without events shows nobody who collects.
+//! let nothing = Distiller::new(&Header::new(Kind::Observed)).finish("mine", &[]);
+//! assert!(nothing.unwrap_err().contains("nobody collects dirty pages"));
+//! ```
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

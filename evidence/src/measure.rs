@@ -1,4 +1,12 @@
 //! What an order costs, counted in seeded schedules of the model: steps, not time.
+//!
+//! ```
+//! use dirtysim_check::scenario::builtin;
+//! use dirtysim_evidence::measure::measure;
+//!
+//! let sum = measure(&builtin("kernel-docs").unwrap(), 10);
+//! assert!(sum.ioctls > 10, "each schedule makes several");
+//! ```
 
 use std::collections::BTreeSet;
 

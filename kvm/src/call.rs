@@ -7,7 +7,7 @@ use dirtysim_check::scenario::Scenario;
 use dirtysim_model::words::HostPage;
 use serde_json::{Value, json};
 
-use crate::machine::Page;
+use crate::machine::{Machine, Page};
 use crate::vm::UserspaceMemoryRegion;
 
 /// A call on the simulated KVM, or on what the VMM's threads share.
@@ -33,6 +33,10 @@ pub(crate) enum Call {
     ResumeVcpus,
     ItsSaveTables,
     SavePendingTables,
+    StartDevice(u8),
+    StopDevice(u8),
+    DrainDevice(u8),
+    DeviceLog(u8),
     WaitRingFull,
     AckRingFull,
     AssertCopyIsWhole,
@@ -67,19 +71,50 @@ impl Reply {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) call: Call,
-    pub(crate) place: &'static Location<'static>,
+    pub(crate) place: Site,
 }
 
 impl Asked {
     /// `file:line`.
     pub(crate) fn at(&self) -> String {
-        at(self.place)
+        self.place.to_string()
     }
 }
 
-/// `file:line`.
-pub(crate) fn at(place: &Location<'_>) -> String {
-    format!("{}:{}", place.file(), place.line())
+/// A place in the code under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Site {
+    file: &'static str,
+    line: u32,
+    column: u32,
+}
+
+impl Site {
+    /// Where the caller is called.
+    #[track_caller]
+    pub(crate) fn caller() -> Self {
+        let place = Location::caller();
+        Self {
+            file: place.file(),
+            line: place.line(),
+            column: place.column(),
+        }
+    }
+
+    /// A line.
+    pub(crate) fn line(file: &'static str, line: u32) -> Self {
+        Self {
+            file,
+            line,
+            column: 0,
+        }
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
 }
 
 impl fmt::Display for Asked {
@@ -116,6 +151,10 @@ impl fmt::Display for Call {
             Self::ResumeVcpus => f.write_str("resume_vcpus()"),
             Self::ItsSaveTables => f.write_str("its_save_tables()"),
             Self::SavePendingTables => f.write_str("save_pending_tables()"),
+            Self::StartDevice(device) => write!(f, "start() of device {device}"),
+            Self::StopDevice(device) => write!(f, "stop() of device {device}"),
+            Self::DrainDevice(device) => write!(f, "drain() of device {device}"),
+            Self::DeviceLog(device) => write!(f, "dirty_pages() of device {device}"),
             Self::WaitRingFull => f.write_str("wait_ring_full()"),
             Self::AckRingFull => f.write_str("ack_ring_full()"),
             Self::AssertCopyIsWhole => f.write_str("assert_copy_is_whole()"),
@@ -141,13 +180,17 @@ impl Call {
             | Self::ResetDirtyRings
             | Self::RingNext(_)
             | Self::ItsSaveTables
-            | Self::SavePendingTables => false,
+            | Self::SavePendingTables
+            | Self::DeviceLog(_) => false,
             Self::Begin(_)
             | Self::SendPage(_)
             | Self::StorePage(_)
             | Self::KickVcpus
             | Self::PauseVcpus
             | Self::ResumeVcpus
+            | Self::StartDevice(_)
+            | Self::StopDevice(_)
+            | Self::DrainDevice(_)
             | Self::WaitRingFull
             | Self::AckRingFull
             | Self::AssertCopyIsWhole
@@ -162,15 +205,38 @@ impl Call {
         }
     }
 
-    /// Whether it collects dirty pages, or takes their records away.
-    pub(crate) fn collects(&self) -> bool {
-        matches!(
-            self,
-            Self::GetDirtyLog(_)
-                | Self::ClearDirtyLog { .. }
-                | Self::ResetDirtyRings
-                | Self::RingNext(_)
-        )
+    /// Whether it comes as often as the code has phases, and not as often as there are pages.
+    pub(crate) fn makes_a_phase(&self) -> bool {
+        match self {
+            Self::Begin(_)
+            | Self::SetUserMemoryRegion(_)
+            | Self::GetDirtyLog(_)
+            | Self::ResetDirtyRings
+            | Self::KickVcpus
+            | Self::PauseVcpus
+            | Self::ResumeVcpus
+            | Self::ItsSaveTables
+            | Self::SavePendingTables
+            | Self::StartDevice(_)
+            | Self::StopDevice(_)
+            | Self::DrainDevice(_)
+            | Self::DeviceLog(_)
+            | Self::WaitRingFull
+            | Self::AckRingFull
+            | Self::AssertCopyIsWhole
+            | Self::Spawn(_)
+            | Self::Join(_) => true,
+            Self::ClearDirtyLog { .. }
+            | Self::RingNext(_)
+            | Self::SendPage(_)
+            | Self::StorePage(_)
+            | Self::Lock(_)
+            | Self::Unlock(_)
+            | Self::Signal(_)
+            | Self::WaitSignal(_)
+            | Self::Yield
+            | Self::DependsOnlyOn(_) => false,
+        }
     }
 
     /// The step that it is in a scenario. Collected pages are to be copied; in the code's program they come with the answer (`answered`).
@@ -185,7 +251,7 @@ impl Call {
                 "flags": region.flags,
                 "guest_phys_addr": region.guest_phys_addr,
                 "memory_size": region.memory_size,
-                "userspace_addr": region.userspace_addr,
+                "userspace_addr": world.model_address(region),
             }),
             Self::GetDirtyLog(slot) => {
                 json!({ "step": "get-dirty-log", "slot": world.slot_name(*slot), "into": into })
@@ -219,6 +285,18 @@ impl Call {
             Self::ResumeVcpus => json!({ "step": "resume-vcpus" }),
             Self::ItsSaveTables => json!({ "step": "its-save-tables" }),
             Self::SavePendingTables => json!({ "step": "save-pending-tables" }),
+            Self::StartDevice(device) => {
+                json!({ "step": "start-device", "device": world.device_name(*device) })
+            }
+            Self::StopDevice(device) => {
+                json!({ "step": "stop-devices", "device": world.device_name(*device) })
+            }
+            Self::DrainDevice(device) => {
+                json!({ "step": "drain-devices", "device": world.device_name(*device) })
+            }
+            Self::DeviceLog(device) => {
+                json!({ "step": "device-log-sync", "device": world.device_name(*device), "into": into })
+            }
             Self::WaitRingFull => json!({ "step": "wait-ring-full" }),
             Self::AckRingFull => json!({ "step": "ack-ring-full" }),
             Self::AssertCopyIsWhole => json!({ "step": "checkpoint" }),
@@ -249,6 +327,8 @@ pub(crate) struct World {
     pub(crate) page_bytes: u64,
     pub(crate) vcpus: u8,
     pub(crate) has_ring: bool,
+    /// Their names, by number.
+    pub(crate) devices: Vec<String>,
 }
 
 /// A memslot of the machine.
@@ -258,20 +338,24 @@ pub(crate) struct Slot {
     name: String,
     pub(crate) npages: u32,
     host: HostPage,
+    /// Where the model has it, which a set-up may have put elsewhere.
+    hva: u64,
 }
 
 impl World {
-    pub(crate) fn of(scenario: &Scenario) -> Self {
-        let machine = &scenario.machine;
-        let page_bytes = machine.constants.page_bytes;
-        let slots = machine.slots.iter().map(|slot| Slot {
+    pub(crate) fn of(machine: &Machine, scenario: &Scenario) -> Self {
+        let addresses = &machine.addresses;
+        let model = &scenario.machine;
+        let page_bytes = model.constants.page_bytes;
+        let slots = model.slots.iter().map(|slot| Slot {
             region: UserspaceMemoryRegion {
                 slot: slot.number(),
                 flags: 0,
                 guest_phys_addr: slot.places[0] * page_bytes,
                 memory_size: u64::from(slot.npages) * page_bytes,
-                userspace_addr: slot.hva,
+                userspace_addr: addresses.get(&slot.number()).copied().unwrap_or(slot.hva),
             },
+            hva: slot.hva,
             name: slot.name.clone(),
             npages: slot.npages,
             host: slot.host,
@@ -279,8 +363,9 @@ impl World {
         Self {
             slots: slots.collect(),
             page_bytes,
-            vcpus: machine.vcpus.len() as u8,
+            vcpus: model.vcpus.len() as u8,
             has_ring: scenario.ring_entries() != 0,
+            devices: machine.device_names(),
         }
     }
 
@@ -294,6 +379,29 @@ impl World {
 
     fn page_name(&self, page: Page) -> String {
         format!("{}:{}", self.slot_name(page.slot), page.offset)
+    }
+
+    fn device_name(&self, number: u8) -> &str {
+        self.devices
+            .get(usize::from(number))
+            .map_or("", |name| name)
+    }
+
+    /// Where the model has what the VMM has there.
+    fn model_address(&self, region: &UserspaceMemoryRegion) -> u64 {
+        match self.slot(region.slot) {
+            Some(slot) => region
+                .userspace_addr
+                .wrapping_sub(slot.region.userspace_addr)
+                .wrapping_add(slot.hva),
+            None => region.userspace_addr,
+        }
+    }
+
+    /// The host page that a page of a memslot is.
+    pub(crate) fn host(&self, page: Page) -> Option<HostPage> {
+        let slot = self.slot(page.slot)?;
+        Some(slot.host + page.offset as u32)
     }
 
     /// The page of a memslot that a host page is.

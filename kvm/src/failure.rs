@@ -39,6 +39,15 @@ pub enum FailureKind {
         /// The call that followed them when the code was run again.
         again: String,
     },
+    /// The code said by [`Vm::depends_only_on`](crate::Vm::depends_only_on) that it depends on the same alone as on another way, and then did something else.
+    DependsOnMore {
+        /// Where it said so.
+        place: String,
+        /// The call that followed on the other way.
+        first: String,
+        /// The call that followed on this one, after the same answers.
+        again: String,
+    },
     /// A thread made more calls than it may, and goes round.
     Endless {
         /// The calls of a round, and where they were made.
@@ -192,6 +201,10 @@ impl fmt::Display for FailureKind {
             Self::NotDeterministic { first, again } => write!(
                 f,
                 "is not deterministic: after the same answers it went on otherwise when it was run again\n  first: {first}\n  again: {again}\nhelp: what differs from run to run is most often time, the order of a hash map, a random number, a static variable, or a thread that `vm.spawn` did not start"
+            ),
+            Self::DependsOnMore { place, first, again } => write!(
+                f,
+                "depends on more than it says at {place}: on two ways it says the same there, and after the same answers it went on otherwise\n  on the one: {first}\n  on the other: {again}\nhelp: name every variable that lives on in `depends_only_on`, or leave it out"
             ),
             Self::Endless { round, calls } => {
                 write!(f, "does not end: after {calls} calls it still goes round\n  {}", round.join("\n  "))?;

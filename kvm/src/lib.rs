@@ -50,6 +50,8 @@
 //! variables is not known.
 #![forbid(unsafe_code)]
 
+mod alike;
+pub mod by_number;
 mod call;
 mod checker;
 mod errno;
@@ -60,20 +62,26 @@ mod machine;
 mod naive;
 mod own_bitmap;
 mod session;
+mod set_up;
 mod steps;
 #[cfg(feature = "proptest")]
 pub mod strategies;
+mod taken;
 mod threads;
 mod tree;
 mod vm;
 mod workers;
 
-pub use checker::{Checker, Outcome, Report, check, replay, run};
+pub use checker::{Checker, EnvironmentError, OnTheWay, Outcome, Report, check, replay, run};
 pub use errno::{Errno, Result};
 pub use failure::{Failure, FailureKind};
 pub use hypervisor::Hypervisor;
 pub use machine::{Arch, Machine, MachineError, Page};
 pub use own_bitmap::OwnBitmap;
+pub use set_up::{
+    EnableCap, KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL,
+    KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, SetUp,
+};
 pub use steps::{Ask, StateMachine, Told};
 pub use threads::{JoinHandle, Mutex, MutexGuard, Receiver, RecvError, Sender};
-pub use vm::{DirtyLogRing, KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion, Vcpu, Vm};
+pub use vm::{Device, DirtyLogRing, KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion, Vcpu, Vm};

@@ -1,5 +1,6 @@
 //! The machine that the code under test is given: architecture, kernel, memslots, rings, and what its guest stores.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use dirtysim_check::scenario::{Scenario, ScenarioError};
@@ -30,8 +31,10 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Machine {
     name: Option<String>,
-    machine: Map<String, Value>,
-    slots: Vec<Value>,
+    pub(crate) machine: Map<String, Value>,
+    pub(crate) slots: Vec<Value>,
+    /// By the memslot's number, where the VMM has it; the others are where the model has them.
+    pub(crate) addresses: BTreeMap<u32, u64>,
     writers: Map<String, Value>,
     /// What else a scenario's text has: mutations.
     rest: Map<String, Value>,
@@ -40,6 +43,12 @@ pub struct Machine {
 /// A machine that cannot be: what is wrong with it, where, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineError(String);
+
+impl MachineError {
+    pub(crate) fn new(what: String) -> Self {
+        Self(what)
+    }
+}
 
 impl fmt::Display for MachineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,6 +87,11 @@ impl From<(u32, u64)> for Page {
     }
 }
 
+/// As a scenario names a page of a memslot that has no other name.
+fn name_of(page: Page) -> String {
+    format!("slot{}:{}", page.slot, page.offset)
+}
+
 impl Machine {
     /// A machine of an architecture.
     #[must_use]
@@ -90,6 +104,7 @@ impl Machine {
             name: None,
             machine,
             slots: Vec::new(),
+            addresses: BTreeMap::new(),
             writers,
             rest: Map::new(),
         }
@@ -153,9 +168,28 @@ impl Machine {
             name: Some(scenario.name),
             machine,
             slots,
+            addresses: BTreeMap::new(),
             writers,
             rest: source,
         })
+    }
+
+    /// The name that its text has.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The names of its devices.
+    pub(crate) fn device_names(&self) -> Vec<String> {
+        let devices = self.writers.get("devices").and_then(Value::as_array);
+        let named = devices.into_iter().flatten().enumerate();
+        named
+            .map(|(number, device)| {
+                let name = device["name"].as_str();
+                name.map_or_else(|| format!("device{number}"), str::to_owned)
+            })
+            .collect()
     }
 
     fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -237,6 +271,48 @@ impl Machine {
         self
     }
 
+    /// A device that writes to guest memory by itself and has a log of its own, as vhost and VFIO have one: its name, how many transfers it makes at
+    /// most, 1 to 31, and the pages that it writes, one of them at a time. It stands until [`Device::start`](crate::Device::start).
+    ///
+    /// ```
+    /// use dirtysim_kvm::{Arch, Machine, Page, Vm, check};
+    ///
+    /// let machine = Machine::new(Arch::X86).slot(0, 2).device("net", 1, [Page::new(0, 1)]);
+    /// check(machine, |vm: Vm| {
+    ///     let net = vm.device("net");
+    ///     let ram = vm.memory_region(0);
+    ///     vm.set_user_memory_region(ram.log_dirty_pages()).unwrap();
+    ///     net.start();
+    ///     vm.send_all_pages();
+    ///     vm.pause_vcpus();
+    ///     net.drain();
+    ///     let bits = vm.get_dirty_log(0, ram.memory_size as usize).unwrap()[0];
+    ///     (0..2).filter(|page| bits >> page & 1 != 0).for_each(|page| vm.send_page(0, page));
+    ///     for page in net.dirty_pages() {
+    ///         vm.send_page(page.slot, page.offset);
+    ///     }
+    ///     vm.assert_copy_is_whole();
+    /// });
+    /// ```
+    #[must_use]
+    pub fn device(
+        mut self,
+        name: &str,
+        transfers: u32,
+        pages: impl IntoIterator<Item = Page>,
+    ) -> Self {
+        let device = json!({
+            "name": name,
+            "transfers": transfers,
+            "pages": pages.into_iter().map(name_of).collect::<Vec<_>>(),
+        });
+        let devices = self.writers.entry("devices").or_insert_with(|| json!([]));
+        if let Value::Array(devices) = devices {
+            devices.push(device);
+        }
+        self
+    }
+
     /// The pages that KVM_DEV_ARM_ITS_SAVE_TABLES writes, in order.
     #[must_use]
     pub fn its_tables(self, pages: impl IntoIterator<Item = Page>) -> Self {
@@ -250,10 +326,7 @@ impl Machine {
     }
 
     fn tables(mut self, key: &str, pages: impl IntoIterator<Item = Page>) -> Self {
-        let pages: Vec<String> = pages
-            .into_iter()
-            .map(|page| format!("slot{}:{}", page.slot, page.offset))
-            .collect();
+        let pages: Vec<String> = pages.into_iter().map(name_of).collect();
         self.writers
             .insert(key.to_owned(), json!({ "tables": pages }));
         self

@@ -1,9 +1,9 @@
 //! The VMM's own record of what its devices write: a bitmap that the simulated machine knows the stores of.
 
-use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use crate::call::Site;
 use crate::vm::Vm;
 
 /// A bitmap of a memslot's pages in which the VMM marks what it stores to guest memory by itself, as vm-memory's `AtomicBitmap`:
@@ -60,10 +60,10 @@ impl OwnBitmap {
     /// lies behind the memslot is not there.
     #[track_caller]
     pub fn store(&self, offset: usize, len: usize) {
-        self.store_at(offset, len, Location::caller());
+        self.store_at(offset, len, self.vm.site());
     }
 
-    fn store_at(&self, offset: usize, len: usize, place: &'static Location<'static>) {
+    fn store_at(&self, offset: usize, len: usize, place: Site) {
         if len == 0 {
             return;
         }
@@ -93,7 +93,6 @@ impl OwnBitmap {
 
 #[cfg(feature = "vm-memory")]
 mod vm_memory {
-    use std::panic::Location;
 
     use vm_memory::bitmap::{Bitmap, BitmapSlice, WithBitmapSlice};
 
@@ -109,7 +108,7 @@ mod vm_memory {
         /// vm-memory calls it when it has written the bytes.
         #[track_caller]
         fn mark_dirty(&self, offset: usize, len: usize) {
-            self.store_at(offset, len, Location::caller());
+            self.store_at(offset, len, self.vm.site());
         }
 
         fn dirty_at(&self, offset: usize) -> bool {

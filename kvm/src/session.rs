@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::call::{Asked, Call, Reply, World, at};
+use crate::call::{Asked, Call, Reply, Site, World};
 use crate::vm::Vm;
 use crate::workers::Workers;
 
@@ -17,6 +17,9 @@ pub(crate) type Code = Arc<dyn Fn(Vm) -> Result<(), String> + Send + Sync>;
 
 /// How long it may take to unwind.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Calls that a thread may make before anybody asks for them.
+const MOST_AHEAD: u32 = 64;
 
 /// Signals that threads have between each other, those by which they begin included.
 pub(crate) const MOST_SIGNALS: u8 = 8;
@@ -49,6 +52,9 @@ struct Over;
 /// Unwinds a thread that has made a mistake.
 struct Mistake(String, String);
 
+/// Unwinds a thread of the code that panics in another language: with what, and where.
+pub(crate) struct CodePanic(pub(crate) String, pub(crate) String);
+
 #[derive(Default)]
 struct Board {
     seats: u8,
@@ -58,6 +64,8 @@ struct Board {
     busy: Option<u8>,
     /// What threads came to, in the order of the answers.
     events: Vec<Event>,
+    /// Answers that were given before the script had them: those of plain calls, which are always answered alike.
+    ahead: u32,
     over: bool,
     locks: u8,
     signals: u8,
@@ -92,6 +100,7 @@ fn keep_panics_quiet() {
             if SEAT.with_borrow(Option::is_none) {
                 return before(info);
             }
+            let at = |place: &Location<'_>| format!("{}:{}", place.file(), place.line());
             let place = info.location().map_or_else(String::new, at);
             PANIC.set(Some((message(info.payload()), place)));
         }));
@@ -107,6 +116,27 @@ fn message(payload: &dyn Any) -> String {
     } else {
         "a panic without words".to_owned()
     }
+}
+
+/// What a thread that unwinds has come to.
+fn end_by(payload: Box<dyn Any + Send>) -> Event {
+    let payload = match payload.downcast::<Mistake>() {
+        Ok(mistake) => return Event::Mistake(mistake.0, mistake.1),
+        Err(other) => other,
+    };
+    let payload = match payload.downcast::<CodePanic>() {
+        Ok(panic) => return Event::Ended(End::Panicked(panic.0, panic.1)),
+        Err(other) => other,
+    };
+    if payload.is::<Over>() {
+        return Event::Ended(End::Done);
+    }
+    let (said, place) = PANIC.take().unwrap_or_default();
+    let said = match said.is_empty() {
+        true => message(&*payload),
+        false => said,
+    };
+    Event::Ended(End::Panicked(said, place))
 }
 
 impl Session {
@@ -133,7 +163,7 @@ impl Session {
             workers,
         });
         let vm = Vm::new(session.clone());
-        session.seat(0, Location::caller(), move || code(vm));
+        session.seat(0, Site::caller(), move || code(vm));
         session
     }
 
@@ -146,7 +176,7 @@ impl Session {
     fn seat(
         self: &Arc<Self>,
         seat: u8,
-        place: &'static Location<'static>,
+        place: Site,
         run: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) {
         let session = self.clone();
@@ -160,19 +190,7 @@ impl Session {
             let event = match ended {
                 Ok(Ok(())) => Event::Ended(End::Done),
                 Ok(Err(error)) => Event::Ended(End::Failed(error)),
-                Err(payload) => match payload.downcast::<Mistake>() {
-                    Ok(mistake) => Event::Mistake(mistake.0, mistake.1),
-                    Err(payload) if payload.is::<Over>() => Event::Ended(End::Done),
-                    Err(payload) => {
-                        let (said, place) = PANIC.take().unwrap_or_default();
-                        let said = if said.is_empty() {
-                            message(&*payload)
-                        } else {
-                            said
-                        };
-                        Event::Ended(End::Panicked(said, place))
-                    }
-                },
+                Err(payload) => end_by(payload),
             };
             SEAT.set(None);
             let mut board = session.board();
@@ -184,13 +202,22 @@ impl Session {
     }
 
     /// A thread of the code makes a call, and waits for its answer.
-    fn ask(&self, seat: u8, call: Call, place: &'static Location<'static>) -> Reply {
+    fn ask(&self, seat: u8, call: Call, place: Site) -> Reply {
         // What runs while a panic unwinds is not told any more.
         if thread::panicking() {
             return Reply::PLAIN;
         }
+        let is_plain = call.is_plain();
         let mut board = self.board();
+        let counts = board.busy == Some(seat);
         self.came_to(&mut board, seat, Event::Asked(Asked { call, place }));
+        // One thread need not wait for what it will be answered anyway.
+        let goes_on = counts && is_plain && self.most_threads == 1 && board.script.is_empty();
+        if goes_on && !board.over && board.ahead < MOST_AHEAD {
+            board.ahead += 1;
+            board.busy = Some(seat);
+            return Reply::PLAIN;
+        }
         loop {
             if board.over {
                 drop(board);
@@ -220,19 +247,19 @@ impl Session {
     }
 
     /// The same, of the thread that runs.
-    pub(crate) fn call(&self, call: Call, place: &'static Location<'static>) -> Reply {
+    pub(crate) fn call(&self, call: Call, place: Site) -> Reply {
         let seat = self.this_seat(place);
         self.ask(seat, call, place)
     }
 
     /// The same, where something is dropped: while a run unwinds nothing is asked any more.
-    pub(crate) fn call_in_drop(&self, call: Call, place: &'static Location<'static>) {
+    pub(crate) fn call_in_drop(&self, call: Call, place: Site) {
         if !thread::panicking() && !self.board().over {
             self.call(call, place);
         }
     }
 
-    fn this_seat(&self, place: &'static Location<'static>) -> u8 {
+    fn this_seat(&self, place: Site) -> u8 {
         let seat = SEAT.with_borrow(|seat| {
             let (session, seat) = seat.as_ref()?;
             std::ptr::eq(&raw const **session, self).then_some(*seat)
@@ -241,20 +268,20 @@ impl Session {
             Some(seat) => seat,
             None => panic!(
                 "a call on the simulated KVM at {} from a thread that is none of this run's: start threads with `vm.spawn`, and keep no `Vm` beyond the run that it was given to",
-                at(place)
+                place
             ),
         }
     }
 
     /// Ends a thread of the code that uses what there is as it cannot be used.
-    pub(crate) fn mistake(&self, what: String, place: &'static Location<'static>) -> ! {
-        panic::resume_unwind(Box::new(Mistake(what, at(place))))
+    pub(crate) fn mistake(&self, what: String, place: Site) -> ! {
+        panic::resume_unwind(Box::new(Mistake(what, place.to_string())))
     }
 
     /// A thread of the code starts another one; its number.
     pub(crate) fn spawn(
         self: &Arc<Self>,
-        place: &'static Location<'static>,
+        place: Site,
         run: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) -> u8 {
         let seat = {
@@ -277,7 +304,7 @@ impl Session {
     }
 
     /// The number of a new mutex.
-    pub(crate) fn new_lock(&self, place: &'static Location<'static>) -> u8 {
+    pub(crate) fn new_lock(&self, place: Site) -> u8 {
         let mut board = self.board();
         let lock = board.locks;
         if lock == MOST_LOCKS {
@@ -289,7 +316,7 @@ impl Session {
     }
 
     /// The number of a new channel.
-    pub(crate) fn new_signal(&self, place: &'static Location<'static>) -> u8 {
+    pub(crate) fn new_signal(&self, place: Site) -> u8 {
         let mut board = self.board();
         let signal = board.signals;
         if signal + self.most_threads > MOST_SIGNALS {
@@ -305,7 +332,13 @@ impl Session {
 
     /// Gives a thread one more answer.
     pub(crate) fn answer(&self, seat: u8, reply: Reply) {
-        self.board().script.push_back((seat, reply));
+        let mut board = self.board();
+        if board.ahead > 0 {
+            board.ahead -= 1;
+            return;
+        }
+        board.script.push_back((seat, reply));
+        drop(board);
         self.changed.notify_all();
     }
 
@@ -324,7 +357,8 @@ impl Session {
             let waited = self.changed.wait_timeout(board, left);
             board = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        board.events[from..].to_vec()
+        let count = count.min(board.events.len());
+        board.events[from..count].to_vec()
     }
 
     /// Ends the run. A thread that makes no call is left to itself.

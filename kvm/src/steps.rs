@@ -1,7 +1,6 @@
 //! Code as a state machine without I/O: it is told what its last call was answered, and says which comes next.
 
 use std::hash::Hash;
-use std::panic::Location;
 
 use crate::errno::Result;
 use crate::machine::Page;
@@ -122,7 +121,7 @@ impl Vm {
     /// Goes on with a state machine until it ends: each [`Ask`] is a call of this, each answer what it is [`Told`] next.
     #[track_caller]
     pub fn drive<S: StateMachine + Hash>(&self, machine: &mut S) {
-        let place = Location::caller();
+        let place = self.site();
         let mut told = Told::Begin;
         loop {
             let is_answer = matches!(told, Told::DirtyLog(_) | Told::Reset(_) | Told::DirtyGfn(_));

@@ -5,10 +5,9 @@
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
-use std::panic::Location;
 use std::sync::{Arc, PoisonError};
 
-use crate::call::Call;
+use crate::call::{Call, Site};
 use crate::checker::Outcome;
 use crate::vm::Vm;
 
@@ -32,7 +31,7 @@ impl Vm {
         &self,
         run: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle {
-        let place = Location::caller();
+        let place = self.site();
         let thread = self.session().spawn(place, || run().into_words());
         JoinHandle {
             vm: self.clone(),
@@ -44,7 +43,7 @@ impl Vm {
     #[track_caller]
     pub fn mutex<T>(&self, value: T) -> Mutex<T> {
         Mutex {
-            number: self.session().new_lock(Location::caller()),
+            number: self.session().new_lock(self.site()),
             vm: self.clone(),
             value: std::sync::Mutex::new(value),
         }
@@ -54,7 +53,7 @@ impl Vm {
     #[track_caller]
     pub fn channel<T>(&self) -> (Sender<T>, Receiver<T>) {
         let queue = Arc::new(Queue {
-            number: self.session().new_signal(Location::caller()),
+            number: self.session().new_signal(self.site()),
             vm: self.clone(),
             waiting: std::sync::Mutex::new((VecDeque::new(), 1)),
         });
@@ -76,7 +75,7 @@ impl JoinHandle {
     /// Waits until the thread is at its end.
     #[track_caller]
     pub fn join(self) {
-        let place = Location::caller();
+        let place = self.vm.site();
         self.vm.session().call(Call::Join(self.thread), place);
     }
 }
@@ -94,14 +93,14 @@ pub struct Mutex<T> {
 pub struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
     value: Option<std::sync::MutexGuard<'a, T>>,
-    place: &'static Location<'static>,
+    place: Site,
 }
 
 impl<T> Mutex<T> {
     /// Takes it, once nobody else has it.
     #[track_caller]
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        let place = Location::caller();
+        let place = self.vm.site();
         self.vm.session().call(Call::Lock(self.number), place);
         MutexGuard {
             mutex: self,
@@ -182,7 +181,7 @@ impl<T> Sender<T> {
     pub fn send(&self, value: T) {
         self.queue.with(|(waiting, _)| waiting.push_back(value));
         let call = Call::Signal(self.queue.number);
-        self.queue.vm.session().call(call, Location::caller());
+        self.queue.vm.session().call(call, self.queue.vm.site());
     }
 }
 
@@ -204,7 +203,7 @@ impl<T> Drop for Sender<T> {
         if left == 0 {
             let call = Call::Signal(self.queue.number);
             let session = self.queue.vm.session();
-            session.call_in_drop(call, Location::caller());
+            session.call_in_drop(call, self.queue.vm.site());
         }
     }
 }
@@ -216,7 +215,7 @@ impl<T> Receiver<T> {
     /// None will come: every sender is gone.
     #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
-        let place = Location::caller();
+        let place = self.queue.vm.site();
         loop {
             let (value, senders) = self
                 .queue
@@ -235,7 +234,7 @@ impl<T> Receiver<T> {
     /// The next value, if one is there: a point at which others may act.
     #[track_caller]
     pub fn try_recv(&self) -> Option<T> {
-        let place = Location::caller();
+        let place = self.queue.vm.site();
         self.queue.vm.session().call(Call::Yield, place);
         self.queue.with(|(waiting, _)| waiting.pop_front())
     }

@@ -7,24 +7,29 @@
 //! With one thread the answers to its own calls are the history. With several, which may share memory, it is the order of all
 //! threads' answers.
 
-use std::collections::HashMap;
-use std::panic::Location;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dirtysim_check::code::{Grow, Unknown};
 use dirtysim_check::scenario::Scenario;
-use dirtysim_model::machine::{Ahead, Code as Known, Machine as Model, Op, Way};
+use dirtysim_model::machine::{Ahead, Code as Program, Machine as Model, Op, Outlook, Way};
 use dirtysim_model::op;
+use dirtysim_model::words::HostPage;
 use serde_json::{Value, json};
 
-use crate::call::{Asked, Call, Reply, World};
+use crate::alike::{Alike, At, Known};
+use crate::call::{Asked, Call, Reply, Site, World};
 use crate::machine::{Machine, MachineError};
 use crate::session::{Code, End, Event, Session};
+use crate::taken::Taken;
 use crate::workers::Workers;
 
 /// Operations that a program has at most: their numbers have 16 bits, and the last is [`Way::END`].
 pub(crate) const MOST_OPS: u16 = u16::MAX - 1;
+
+/// How long code may go on without a call, unless it is said.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a thread stands when all is over, so that no other operation comes to stand there.
 const AFTER_THE_END: Op = Op::Leave;
@@ -44,39 +49,49 @@ pub(crate) enum Trouble {
     TooMany,
     /// It did what it was taken not to do: see [`Taken`].
     News,
-}
-
-/// What code is taken not to do until it does: a search looks at less where it need not expect everything. What was walked before the
-/// code does it was walked as it is, so that whoever hears of it begins anew with what he knows now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Taken {
-    /// Operations that it has asked for, one of each kind: it asks for no other.
-    asks: Vec<Op>,
-    /// It has let the guest run again: else it never does.
-    resumes: bool,
-    /// It has changed a memslot after it had collected: else it never does.
-    changes_slots_late: bool,
+    /// Two histories were taken for one, and were not alike: all that is known has to be learned again.
+    Apart,
+    /// The code said that it depends on the same alone as before, there, and then did the second in place of the first.
+    DependsOnMore {
+        place: String,
+        first: String,
+        again: String,
+    },
 }
 
 /// A history, and what the code does after it.
-struct Node {
+pub(crate) struct Node {
     /// The history before its last answer.
-    parent: u16,
+    pub(crate) parent: u16,
     /// The thread that was answered, and with what.
-    seat: u8,
-    reply: Reply,
+    pub(crate) seat: u8,
+    pub(crate) reply: Reply,
     /// What that thread does then.
-    next: Next,
+    pub(crate) next: Next,
+    /// The first operation of what it does.
+    op: u16,
     /// Calls of the history.
     calls: u32,
     /// A claim behind which nothing comes.
     is_last: bool,
-    /// Whether something was collected in the history, or is by its call.
-    collects: bool,
+    /// Where its thread stands, as [`Taken`] has it; an end is nowhere.
+    pub(crate) place: Option<u16>,
+    /// Calls of its thread that make a phase, its own included.
+    phase: u32,
+    /// What the code holds by then.
+    pub(crate) holds: Holds,
+}
+
+/// What the code was given, and has not sent; and what it has never sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Holds {
+    pub(crate) hand: Vec<HostPage>,
+    /// Where claims on the way are judged: pages that were never sent.
+    pub(crate) unsent: Vec<HostPage>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Next {
+pub(crate) enum Next {
     Asks(Asked),
     Ends(End),
 }
@@ -96,19 +111,22 @@ pub(crate) struct Tree {
     threads: u8,
     pub(crate) most_calls: u32,
     pub(crate) most_histories: u16,
-    patience: Duration,
-    taken: Taken,
+    /// How long the code may go on without a call.
+    pub(crate) patience: Duration,
+    pub(crate) taken: Taken,
     /// Whether what is new to [`Taken`] is trouble, since it is counted on.
     pub(crate) counts_on_it: bool,
-    nodes: Vec<Node>,
+    /// Whether histories are taken for one that look alike.
+    pub(crate) guesses: bool,
+    /// Whether the claims on the way are judged.
+    pub(crate) on_the_way: bool,
+    pub(crate) nodes: Vec<Node>,
     /// By thread and operation, the node of which it is the call.
-    node_at: Vec<HashMap<u16, u16>>,
+    pub(crate) node_at: Vec<HashMap<u16, u16>>,
     ops: HashMap<Call, Ops>,
-    /// By what the code says that it depends on alone, and where it says so, the operation at which it does.
-    /// Whether something was collected by then is told apart, since it decides what is expected.
-    same: HashMap<(u64, &'static Location<'static>, bool), u16>,
-    /// A run that waits, the node at which it does, and how many answers it has had.
-    live: Option<(Arc<Session>, u16, usize)>,
+    pub(crate) alike: Alike,
+    /// A run that waits, where it does, and how many answers it has had.
+    live: Option<(Arc<Session>, At, usize)>,
     workers: Arc<Workers>,
     /// Runs of the code so far.
     pub(crate) runs: u64,
@@ -130,11 +148,11 @@ impl Tree {
         code: Code,
         threads: u8,
         most_calls: u32,
-        patience: Duration,
+        on_the_way: bool,
     ) -> Result<(Self, Scenario), MachineError> {
         machine.try_build()?;
         let mut scenario = machine.scenario(name, claims, &[vec!["finish".into()]])?;
-        let world = Arc::new(World::of(&scenario));
+        let world = Arc::new(World::of(machine, &scenario));
         let mut tree = Self {
             machine: machine.clone(),
             world,
@@ -142,13 +160,15 @@ impl Tree {
             threads,
             most_calls,
             most_histories: MOST_OPS,
-            patience,
+            patience: PATIENCE,
             taken: Taken::default(),
             counts_on_it: false,
+            guesses: false,
+            on_the_way,
             nodes: Vec::new(),
             node_at: vec![HashMap::new(); usize::from(threads)],
             ops: HashMap::new(),
-            same: HashMap::new(),
+            alike: Alike::default(),
             live: None,
             workers: Arc::default(),
             runs: 0,
@@ -161,19 +181,33 @@ impl Tree {
         model.frame_lists = longest.into_iter().collect();
         model.programs.clear();
         model.ahead.clear();
-        let mut settled = Vec::new();
+        let mut outlook = Vec::new();
+        let slots = model.slots.iter();
+        let all: Vec<HostPage> = slots
+            .flat_map(|slot| slot.host..slot.host + slot.npages)
+            .collect();
+        let holds = Holds {
+            hand: Vec::new(),
+            unsent: if on_the_way { all } else { Vec::new() },
+        };
         for seat in 0..threads {
+            let begin = Call::Begin(seat);
+            let location = Site::caller();
+            let place = tree.taken.place(seat, &begin, location, 0);
             tree.nodes.push(Node {
                 parent: 0,
                 seat,
                 reply: Reply::PLAIN,
                 next: Next::Asks(Asked {
-                    call: Call::Begin(seat),
-                    place: Location::caller(),
+                    call: begin,
+                    place: location,
                 }),
+                op: 0,
                 calls: 0,
                 is_last: false,
-                collects: false,
+                place,
+                phase: 0,
+                holds: holds.clone(),
             });
             let wait = (seat > 0).then(|| Op::WaitSignal(seat - 1));
             let proceed = Op::Proceed(op::Proceed {
@@ -181,33 +215,38 @@ impl Tree {
             });
             let program: Vec<Op> = wait.into_iter().chain([proceed]).collect();
             // Behind the last operation too: another one may come to stand there.
-            model.ahead.push(vec![tree.ahead(); program.len() + 1]);
-            settled.push(vec![false; program.len()]);
+            model
+                .ahead
+                .push(vec![tree.ahead(&holds); program.len() + 1]);
+            outlook.push(vec![Taken::ANYTHING; program.len()]);
             model.programs.push(program);
         }
         if tree.is_ordered() {
             // A thread that stands for the order of the others.
             model.programs.push(Vec::new());
             model.ahead.push(Vec::new());
-            settled.push(Vec::new());
+            outlook.push(Vec::new());
         }
         let proceed = Op::Proceed(op::Proceed { ways: 0 });
         let finish = Op::Finish(op::Finish { postcopy: false });
         tree.taken.asks = vec![proceed, finish, Op::Checkpoint, Op::Panic, Op::Leave];
-        model.code = Some(Known {
+        model.code = Some(Program {
             may: tree.taken.asks.clone(),
             most: u16::MAX,
-            settled,
+            outlooks: vec![Outlook::default()],
+            outlook,
             ways: vec![Vec::new(); usize::from(threads)],
             order: tree.is_ordered().then_some(threads),
         });
         Ok((tree, scenario))
     }
 
-    /// What is ahead of code that may do anything that it is not taken not to do.
-    fn ahead(&self) -> Ahead {
+    /// What is ahead of code that may do anything that it is not taken not to do: a copy of all memory, unless the claims on the
+    /// way are judged; then every page that was never sent is still to be.
+    fn ahead(&self, holds: &Holds) -> Ahead {
         Ahead {
-            full_copy: true,
+            full_copy: !self.on_the_way,
+            declared: holds.unsent.clone(),
             resume: self.taken.resumes,
             ..Ahead::default()
         }
@@ -217,55 +256,83 @@ impl Tree {
     #[cfg(test)]
     pub(crate) fn expect_everything(&mut self) {
         self.taken.resumes = true;
-        self.taken.changes_slots_late = true;
     }
 
-    /// Takes in what the code is now known to do; whether it is new. `collected`: something was collected before.
-    fn learn(&mut self, call: &Call, ops: &[Op], collected: bool) -> bool {
-        let mut is_new = false;
-        let resumes = *call == Call::ResumeVcpus;
-        let late = collected && matches!(call, Call::SetUserMemoryRegion(_));
-        for (known, now) in [
-            (&mut self.taken.resumes, resumes),
-            (&mut self.taken.changes_slots_late, late),
-        ] {
-            is_new |= now && !*known;
-            *known |= now;
+    /// Takes in what the code does at a node that is new: whether it is more than was counted on.
+    fn learn(&mut self, node: u16, ops: &[Op]) -> bool {
+        let known = &self.nodes[usize::from(node)];
+        let is_end = matches!(known.next, Next::Ends(_));
+        let (parent, seat, place) = (known.parent, known.seat, known.place);
+        // The wait holds back what comes behind it.
+        let waits = ops.iter().position(|op| *op == Op::WaitStopped);
+        let before = &ops[..waits.unwrap_or(ops.len())];
+        let (mut bits, mut is_new) = self.taken.bits(before);
+        is_new |= self.taken.bits(ops).1;
+        if before.contains(&Op::Checkpoint) {
+            // It may turn out to be the last.
+            bits |= self
+                .taken
+                .bits(&[Op::Finish(op::Finish { postcopy: false })])
+                .0;
         }
-        for &op in ops {
-            if !self.taken.asks.iter().any(|known| are_alike(known, &op)) {
-                self.taken.asks.push(op);
-                is_new = true;
+        if let Some(place) = place {
+            is_new |= self.taken.see(place, bits, true);
+        }
+        is_new | self.spread(parent, seat, bits, !is_end)
+    }
+
+    /// The same, of all places from which a thread comes to a node without a wait until the vCPUs have stopped.
+    pub(crate) fn spread(&mut self, from: u16, seat: u8, bits: u128, stops: bool) -> bool {
+        let mut is_new = false;
+        let mut todo = vec![from];
+        let mut seen = HashSet::new();
+        while let Some(at) = todo.pop() {
+            if !seen.insert(at) {
+                continue;
+            }
+            let is_root = at < u16::from(self.threads);
+            // Where the order of all begins, each begins.
+            let at = if is_root { u16::from(seat) } else { at };
+            let node = &self.nodes[usize::from(at)];
+            if node.seat == seat {
+                if matches!(&node.next, Next::Asks(asked) if asked.call == Call::PauseVcpus) {
+                    continue;
+                }
+                if let Some(place) = node.place {
+                    is_new |= self.taken.see(place, bits, stops);
+                }
+            }
+            if !is_root {
+                todo.push(node.parent);
+                todo.extend(self.alike.ways_to(at));
             }
         }
         is_new
     }
 
     /// Tells the machine what the code is now known to do.
-    pub(crate) fn tell(&self, model: &mut Model) {
+    pub(crate) fn tell(&mut self, model: &mut Model) {
         for ahead in model.ahead.iter_mut().flatten() {
             ahead.resume = self.taken.resumes;
         }
         let Some(code) = &mut model.code else { return };
         code.may.clone_from(&self.taken.asks);
-        for (seat, settled) in code.settled.iter_mut().enumerate() {
-            let at = self.node_at.get(seat);
-            let mut is_settled = false;
-            for (op, settled) in settled.iter_mut().enumerate() {
-                if let Some(node) = at.and_then(|at| at.get(&(op as u16))) {
-                    is_settled = self.is_settled(*node);
-                }
-                *settled = is_settled;
+        code.outlooks = self.taken.outlooks();
+        for (seat, at) in self.node_at.iter().enumerate() {
+            let mut node = seat as u16;
+            for (op, outlook) in code.outlook[seat].iter_mut().enumerate() {
+                node = at.get(&(op as u16)).copied().unwrap_or(node);
+                *outlook = self.outlook(node, &model.programs[seat][op]);
             }
         }
     }
 
-    /// Whether no memslot is changed from a node on.
-    fn is_settled(&self, node: u16) -> bool {
-        self.nodes[usize::from(node)].collects && !self.taken.changes_slots_late
+    fn outlook(&self, node: u16, op: &Op) -> u16 {
+        let place = self.nodes[usize::from(node)].place;
+        place.map_or(Taken::ANYTHING, |place| self.taken.outlook(place, op))
     }
 
-    fn is_ordered(&self) -> bool {
+    pub(crate) fn is_ordered(&self) -> bool {
         self.threads > 1
     }
 
@@ -324,26 +391,44 @@ impl Tree {
     }
 
     /// Ends the run that waits.
-    fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         if let Some((session, ..)) = self.live.take() {
             session.end();
         }
     }
 
-    /// The answers that lead to a node, in order.
-    fn history(&self, node: u16) -> Vec<u16> {
-        let mut nodes = Vec::new();
-        let mut at = node;
-        while usize::from(at) >= usize::from(self.threads) {
-            nodes.push(at);
-            at = self.nodes[usize::from(at)].parent;
+    /// The answers that lead somewhere, in order: of which thread, which, and the node that stands for it there.
+    fn history(&self, mut at: At) -> Vec<(u8, Reply, u16)> {
+        let mut answers = Vec::new();
+        loop {
+            let (before, reply, node) = match at {
+                At::Node(node) if node < u16::from(self.threads) => break,
+                At::Node(node) => {
+                    let known = &self.nodes[usize::from(node)];
+                    (At::Node(known.parent), &known.reply, node)
+                }
+                At::Member(member) => {
+                    let member = self.alike.member(member);
+                    (member.before, &member.reply, member.node)
+                }
+            };
+            answers.push((self.nodes[usize::from(node)].seat, reply.clone(), node));
+            at = before;
         }
-        nodes.reverse();
-        nodes
+        answers.reverse();
+        answers
+    }
+
+    /// The node at which somebody is.
+    fn node(&self, at: At) -> u16 {
+        match at {
+            At::Node(node) => node,
+            At::Member(member) => self.alike.member(member).node,
+        }
     }
 
     /// What a thread does after an answer, by the code itself.
-    fn event(&mut self, parent: u16, seat: u8, reply: &Reply) -> Result<Event, Trouble> {
+    pub(crate) fn event(&mut self, parent: At, seat: u8, reply: &Reply) -> Result<Event, Trouble> {
         let live = match self.live.take() {
             Some((session, at, answers)) if at == parent => Some((session, answers)),
             other => {
@@ -358,12 +443,20 @@ impl Tree {
         };
         let (session, from) = live.unwrap_or_else(|| {
             self.runs += 1;
-            let nodes = history.iter().map(|at| &self.nodes[usize::from(*at)]);
-            let script = nodes.map(|node| (node.seat, node.reply.clone())).collect();
+            let script = history
+                .iter()
+                .map(|(seat, reply, _)| (*seat, reply.clone()));
             let (world, code) = (self.world.clone(), self.code.clone());
             let workers = self.workers.clone();
             (
-                Session::begin(world, code, script, self.threads, self.patience, workers),
+                Session::begin(
+                    world,
+                    code,
+                    script.collect(),
+                    self.threads,
+                    self.patience,
+                    workers,
+                ),
                 0,
             )
         });
@@ -374,7 +467,7 @@ impl Tree {
             .then(|| events.pop())
             .flatten();
         // It goes the way that is known first.
-        for (at, event) in history.iter().zip(events) {
+        for ((.., at), event) in history.iter().zip(events) {
             let known = &self.nodes[usize::from(*at)];
             let next = Self::next(event);
             if next.as_ref() != Ok(&known.next) {
@@ -387,15 +480,21 @@ impl Tree {
         }
         let Some(event) = last else {
             session.end();
-            return Err(Trouble::Silent(words(
-                &self.nodes[usize::from(parent)].next,
-            )));
+            let node = self.node(parent);
+            return Err(Trouble::Silent(words(&self.nodes[usize::from(node)].next)));
         };
         self.live = Some((session, parent, answers));
         Ok(event)
     }
 
-    fn next(event: Event) -> Result<Next, Trouble> {
+    /// The run that waits stands there now.
+    pub(crate) fn is_live_at(&mut self, now: At) {
+        if let Some((_, at, _)) = &mut self.live {
+            *at = now;
+        }
+    }
+
+    pub(crate) fn next(event: Event) -> Result<Next, Trouble> {
         match event {
             Event::Asked(asked) => Ok(Next::Asks(asked)),
             Event::Ended(end) => Ok(Next::Ends(end)),
@@ -415,13 +514,18 @@ impl Tree {
         let mut claim: Option<(u16, u16)> = None;
         loop {
             let parent = if self.is_ordered() { order } else { ways };
-            let event = self.event(parent, seat, &reply)?;
+            let event = self.event(At::Node(parent), seat, &reply)?;
             let next = Self::next(event)?;
-            if let Some(to) = self.known_state(&next, parent) {
+            let holds = self.holds(parent, &reply);
+            let phase = self.phase(parent, seat, &next);
+            let known = Known::of(self, &next, phase, &holds);
+            let same = known.as_ref().and_then(|known| self.alike.node(known));
+            if let Some(same) = same.filter(|same| !self.leads(*same, parent)) {
                 // The run stands at another node of which the same is to be said; its history is another.
                 self.leave();
+                let to = self.nodes[usize::from(same)].op;
                 add_way(model, ways, [0, 0], &reply, to);
-                return Ok(());
+                return self.take_for(parent, &reply, same);
             }
             let node = self.nodes.len();
             let calls = self.nodes[usize::from(parent)].calls + 1;
@@ -434,33 +538,42 @@ impl Tree {
             if calls > self.most_calls {
                 return Err(self.endless(parent, seat));
             }
-            let mut collects = self.nodes[usize::from(parent)].collects;
             let mut ops = Vec::new();
+            let mut place = None;
             if let Next::Asks(asked) = &next {
                 ops = self
                     .ops(model, &asked.call)
                     .map_err(|error| Trouble::Mistake(error.to_string(), asked.at()))?;
-                let resumed = self.taken.resumes;
-                let is_new = self.learn(&asked.call, &ops, collects);
-                // What is ahead of a stop counts in schedules too.
-                if is_new && self.counts_on_it || resumed != self.taken.resumes {
+                place = self.taken.place(seat, &asked.call, asked.place, phase);
+                // These two count in schedules too: what is ahead of a stop, and what the claims on the way say.
+                let resumes = asked.call == Call::ResumeVcpus;
+                let stores = self.on_the_way && matches!(asked.call, Call::StorePage(_));
+                let is_news = resumes && !self.taken.resumes || stores && !self.taken.stores;
+                self.taken.resumes |= resumes;
+                self.taken.stores |= stores;
+                if is_news {
                     return Err(Trouble::News);
                 }
-                collects |= asked.call.collects();
             }
             let node = node as u16;
-            if let Some((_, at, _)) = &mut self.live {
-                *at = node;
-            }
+            self.is_live_at(At::Node(node));
             self.nodes.push(Node {
                 parent,
                 seat,
                 reply: reply.clone(),
                 next: next.clone(),
+                op: to as u16,
                 calls,
                 is_last: false,
-                collects,
+                place,
+                phase,
+                holds,
             });
+            // What is known has to be whole before anybody hears of it.
+            let is_news = self.learn(node, &ops) && self.counts_on_it;
+            if let Some(known) = known {
+                self.alike.keep(known, node);
+            }
             let (ops, to, goes_on) = match &next {
                 Next::Asks(asked) => {
                     ops.push(Op::Proceed(op::Proceed { ways: node }));
@@ -484,10 +597,14 @@ impl Tree {
             if !ops.is_empty() {
                 self.node_at[usize::from(seat)].insert(to, node);
             }
-            model.ahead[usize::from(seat)].extend(ops.iter().map(|_| self.ahead()));
-            let settled = self.is_settled(node);
+            let ahead = self.ahead(&self.nodes[usize::from(node)].holds);
+            let places = &mut model.ahead[usize::from(seat)];
+            // That behind the last operation was there already.
+            places.pop();
+            places.extend(std::iter::repeat_n(ahead, ops.len() + 1));
             if let Some(code) = &mut model.code {
-                code.settled[usize::from(seat)].extend(ops.iter().map(|_| settled));
+                let outlooks = ops.iter().map(|op| self.outlook(node, op));
+                code.outlook[usize::from(seat)].extend(outlooks);
             }
             model.programs[usize::from(seat)].extend(ops);
             if let Some(code) = &mut model.code {
@@ -499,12 +616,9 @@ impl Tree {
                 [0, 0]
             };
             add_way(model, ways, orders, &reply, to);
-            if let Next::Asks(Asked {
-                call: Call::DependsOnlyOn(state),
-                place,
-            }) = &next
-            {
-                self.same.insert((*state, place, collects), to);
+            self.alike.has_way(parent, &reply, node);
+            if is_news {
+                return Err(Trouble::News);
             }
             if !goes_on {
                 return Ok(());
@@ -513,24 +627,42 @@ impl Tree {
         }
     }
 
-    /// The operation at which code stood before that depends on the same alone. Of several threads each depends on the others too.
-    fn known_state(&self, next: &Next, parent: u16) -> Option<u16> {
-        let collects = self.nodes[usize::from(parent)].collects;
-        match next {
-            Next::Asks(Asked {
-                call: Call::DependsOnlyOn(state),
-                place,
-            }) if !self.is_ordered() => self.same.get(&(*state, *place, collects)).copied(),
-            _ => None,
+    /// What the code holds after one more answer.
+    fn holds(&self, parent: u16, reply: &Reply) -> Holds {
+        let before = &self.nodes[usize::from(parent)];
+        let mut holds = before.holds.clone();
+        if let Next::Asks(Asked {
+            call: Call::SendPage(page),
+            ..
+        }) = &before.next
+            && let Some(host) = self.world.host(*page)
+        {
+            if let Some(at) = holds.hand.iter().position(|held| *held == host) {
+                holds.hand.remove(at);
+            }
+            holds.unsent.retain(|unsent| *unsent != host);
         }
+        holds.hand.extend(&reply.pages);
+        holds
+    }
+
+    /// Calls of a thread that make a phase, with the one that comes next.
+    fn phase(&self, parent: u16, seat: u8, next: &Next) -> u32 {
+        let mut at = parent;
+        while self.nodes[usize::from(at)].seat != seat && at >= u16::from(self.threads) {
+            at = self.nodes[usize::from(at)].parent;
+        }
+        let before = &self.nodes[usize::from(at)];
+        let before = if before.seat == seat { before.phase } else { 0 };
+        before + u32::from(matches!(next, Next::Asks(asked) if asked.call.makes_a_phase()))
     }
 
     /// What a thread goes round in that has made too many calls.
     fn endless(&self, node: u16, seat: u8) -> Trouble {
         let all: Vec<String> = self
-            .history(node)
+            .history(At::Node(node))
             .into_iter()
-            .map(|at| &self.nodes[usize::from(at)])
+            .map(|(.., at)| &self.nodes[usize::from(at)])
             .filter(|known| known.seat == seat)
             .map(|known| words(&known.next))
             .collect();
@@ -598,9 +730,10 @@ impl Tree {
     /// A tree of which nothing is known but what the code is taken not to do, in this one's place.
     pub(crate) fn begin_anew(&mut self, other: Self) {
         let (runs, taken) = (self.runs, std::mem::take(&mut self.taken));
-        let counts = self.counts_on_it;
+        let (counts, guesses) = (self.counts_on_it, self.guesses);
         *self = other;
-        (self.runs, self.taken, self.counts_on_it) = (runs, taken, counts);
+        (self.runs, self.taken) = (runs, taken);
+        (self.counts_on_it, self.guesses) = (counts, guesses);
     }
 
     /// Histories that are known.
@@ -618,6 +751,11 @@ impl Grow for Tree {
                 return false;
             }
         }
+        if let Err(trouble) = self.check_alike() {
+            self.leave();
+            self.trouble = Some(trouble);
+            return false;
+        }
         true
     }
 }
@@ -633,16 +771,7 @@ fn add_way(model: &mut Model, ways: u16, order: [u16; 2], reply: &Reply, to: u16
     }
 }
 
-/// Whether there is the same to say of two operations beforehand.
-fn are_alike(one: &Op, other: &Op) -> bool {
-    let writer = |op: &Op| match op {
-        Op::KernelWrite(op) => Some(op.writer),
-        _ => None,
-    };
-    std::mem::discriminant(one) == std::mem::discriminant(other) && writer(one) == writer(other)
-}
-
-fn words(next: &Next) -> String {
+pub(crate) fn words(next: &Next) -> String {
     match next {
         Next::Asks(asked) => asked.to_string(),
         Next::Ends(End::Done) => "its end".to_owned(),

@@ -1,10 +1,9 @@
 //! The virtual machine as the code under test sees it: kvm-ioctls' names, the simulated kernel behind them.
 
 use std::hash::{Hash, Hasher};
-use std::panic::Location;
 use std::sync::Arc;
 
-use crate::call::{Call, Reply};
+use crate::call::{Call, Reply, Site};
 use crate::errno::{Errno, Result};
 use crate::machine::Page;
 use crate::session::Session;
@@ -46,6 +45,8 @@ impl UserspaceMemoryRegion {
 #[derive(Clone)]
 pub struct Vm {
     session: Arc<Session>,
+    /// Where its calls are said to be made, if not where they are.
+    site: Option<Site>,
 }
 
 /// A vCPU of the simulated machine, which runs by itself: what kvm-ioctls' `VcpuFd` is for who harvests its ring.
@@ -53,6 +54,20 @@ pub struct Vm {
 pub struct Vcpu {
     vm: Vm,
     id: u8,
+}
+
+/// A device of the simulated machine, which transfers by itself: see [`Machine::device`](crate::Machine::device).
+#[derive(Clone)]
+pub struct Device {
+    vm: Vm,
+    number: u8,
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let number = &self.number;
+        f.debug_struct("Device").field("number", number).finish()
+    }
 }
 
 impl std::fmt::Debug for Vm {
@@ -73,14 +88,35 @@ fn unit(reply: Reply) -> Result<()> {
 
 impl Vm {
     pub(crate) fn new(session: Arc<Session>) -> Self {
-        Self { session }
+        Self {
+            session,
+            site: None,
+        }
+    }
+
+    /// The same machine, whose calls are told with this place and not with that of their callers: for faces of this library in other languages.
+    #[must_use]
+    pub fn at(&self, file: &'static str, line: u32) -> Self {
+        Self {
+            session: self.session.clone(),
+            site: Some(Site::line(file, line)),
+        }
+    }
+
+    /// Where a call is said to be made.
+    #[track_caller]
+    pub(crate) fn site(&self) -> Site {
+        match self.site {
+            Some(site) => site,
+            None => Site::caller(),
+        }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.session
     }
 
-    fn call(&self, call: Call, place: &'static Location<'static>) -> Reply {
+    pub(crate) fn call(&self, call: Call, place: Site) -> Reply {
         self.session.call(call, place)
     }
 
@@ -90,7 +126,7 @@ impl Vm {
     /// What KVM answers: EINVAL, EEXIST.
     #[track_caller]
     pub fn set_user_memory_region(&self, region: UserspaceMemoryRegion) -> Result<()> {
-        let place = Location::caller();
+        let place = self.site();
         self.check_slot(region.slot, place);
         unit(self.call(Call::SetUserMemoryRegion(region), place))
     }
@@ -103,7 +139,7 @@ impl Vm {
     /// What KVM answers: ENOENT for a memslot that does not log, ENXIO with rings that no bitmap stands beside.
     #[track_caller]
     pub fn get_dirty_log(&self, slot: u32, memory_size: usize) -> Result<Vec<u64>> {
-        let place = Location::caller();
+        let place = self.site();
         self.check_slot(slot, place);
         let world = &self.session.world;
         let npages = world.slot(slot).map_or(0, |slot| slot.npages);
@@ -140,7 +176,7 @@ impl Vm {
         num_pages: u32,
         bitmap: &[u64],
     ) -> Result<()> {
-        let place = Location::caller();
+        let place = self.site();
         self.check_slot(slot, place);
         if bitmap.len() < num_pages.div_ceil(64) as usize {
             self.session.mistake(
@@ -170,7 +206,7 @@ impl Vm {
     /// What KVM answers: EINVAL where there are no rings.
     #[track_caller]
     pub fn reset_dirty_rings(&self) -> Result<i32> {
-        let reply = self.call(Call::ResetDirtyRings, Location::caller());
+        let reply = self.call(Call::ResetDirtyRings, self.site());
         Ok(reply.answer? as i32)
     }
 
@@ -180,10 +216,8 @@ impl Vm {
     pub fn vcpu(&self, id: u8) -> Vcpu {
         let vcpus = self.session.world.vcpus;
         if id >= vcpus {
-            self.session.mistake(
-                format!("vcpu({id}): the machine has {vcpus}"),
-                Location::caller(),
-            );
+            self.session
+                .mistake(format!("vcpu({id}): the machine has {vcpus}"), self.site());
         }
         Vcpu {
             vm: self.clone(),
@@ -213,7 +247,7 @@ impl Vm {
     #[track_caller]
     #[must_use]
     pub fn memory_region(&self, slot: u32) -> UserspaceMemoryRegion {
-        self.check_slot(slot, Location::caller());
+        self.check_slot(slot, self.site());
         let slot = self.session.world.slot(slot);
         slot.map(|slot| slot.region).unwrap_or_default()
     }
@@ -227,31 +261,31 @@ impl Vm {
     /// Signals every vCPU and waits until each has left KVM_RUN once; they go on by themselves.
     #[track_caller]
     pub fn kick_vcpus(&self) {
-        self.call(Call::KickVcpus, Location::caller());
+        self.call(Call::KickVcpus, self.site());
     }
 
     /// Stops the guest: `immediate_exit` and a signal for every vCPU, one after the other, then the wait until all are outside.
     #[track_caller]
     pub fn pause_vcpus(&self) {
-        self.call(Call::PauseVcpus, Location::caller());
+        self.call(Call::PauseVcpus, self.site());
     }
 
     /// Lets the guest run again.
     #[track_caller]
     pub fn resume_vcpus(&self) {
-        self.call(Call::ResumeVcpus, Location::caller());
+        self.call(Call::ResumeVcpus, self.site());
     }
 
     /// Waits until a vCPU has left with KVM_EXIT_DIRTY_RING_FULL.
     #[track_caller]
     pub fn wait_ring_full(&self) {
-        self.call(Call::WaitRingFull, Location::caller());
+        self.call(Call::WaitRingFull, self.site());
     }
 
     /// Lets the vCPUs that left with KVM_EXIT_DIRTY_RING_FULL run again, where the machine lets them wait for that.
     #[track_caller]
     pub fn ack_ring_full(&self) {
-        self.call(Call::AckRingFull, Location::caller());
+        self.call(Call::AckRingFull, self.site());
     }
 
     /// KVM_DEV_ARM_ITS_SAVE_TABLES, which writes the pages of [`Machine::its_tables`](crate::Machine::its_tables).
@@ -260,7 +294,7 @@ impl Vm {
     /// EBUSY while a vCPU is in an ioctl.
     #[track_caller]
     pub fn its_save_tables(&self) -> Result<()> {
-        unit(self.call(Call::ItsSaveTables, Location::caller()))
+        unit(self.call(Call::ItsSaveTables, self.site()))
     }
 
     /// KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, which writes the pages of
@@ -270,13 +304,13 @@ impl Vm {
     /// EBUSY while a vCPU is in an ioctl.
     #[track_caller]
     pub fn save_pending_tables(&self) -> Result<()> {
-        unit(self.call(Call::SavePendingTables, Location::caller()))
+        unit(self.call(Call::SavePendingTables, self.site()))
     }
 
     /// The VMM reads a page and sends it: from this instant on the destination has what the page held.
     #[track_caller]
     pub fn send_page(&self, slot: u32, offset: u64) {
-        let place = Location::caller();
+        let place = self.site();
         let page = self.check_page(slot, offset, place);
         self.call(Call::SendPage(page), place);
     }
@@ -284,7 +318,7 @@ impl Vm {
     /// The same of every page of every memslot, in order: the first copy.
     #[track_caller]
     pub fn send_all_pages(&self) {
-        let place = Location::caller();
+        let place = self.site();
         for slot in &self.session.world.slots {
             for offset in 0..u64::from(slot.npages) {
                 let page = Page::new(slot.region.slot, offset);
@@ -296,10 +330,10 @@ impl Vm {
     /// The VMM stores to a page of guest memory by itself, as its device models do. KVM knows nothing of it: whoever migrates has to.
     #[track_caller]
     pub fn store_page(&self, slot: u32, offset: u64) {
-        self.store_page_at(slot, offset, Location::caller());
+        self.store_page_at(slot, offset, self.site());
     }
 
-    pub(crate) fn store_page_at(&self, slot: u32, offset: u64, place: &'static Location<'static>) {
+    pub(crate) fn store_page_at(&self, slot: u32, offset: u64, place: Site) {
         let page = self.check_page(slot, offset, place);
         self.call(Call::StorePage(page), place);
     }
@@ -332,10 +366,10 @@ impl Vm {
     /// ```
     #[track_caller]
     pub fn depends_only_on(&self, state: &impl Hash) {
-        self.depends_only_on_at(state, Location::caller());
+        self.depends_only_on_at(state, self.site());
     }
 
-    pub(crate) fn depends_only_on_at(&self, state: &impl Hash, place: &'static Location<'static>) {
+    pub(crate) fn depends_only_on_at(&self, state: &impl Hash, place: Site) {
         // Of fixed keys: the same on every run.
         let mut hasher = std::hash::DefaultHasher::new();
         state.hash(&mut hasher);
@@ -345,10 +379,27 @@ impl Vm {
     /// The claim: the destination equals memory. Where a page differs, the run has lost it.
     #[track_caller]
     pub fn assert_copy_is_whole(&self) {
-        self.call(Call::AssertCopyIsWhole, Location::caller());
+        self.call(Call::AssertCopyIsWhole, self.site());
     }
 
-    fn check_slot(&self, slot: u32, place: &'static Location<'static>) {
+    /// A device of the machine with a log of its own, as vhost and VFIO have one, by its name.
+    #[track_caller]
+    #[must_use]
+    pub fn device(&self, name: &str) -> Device {
+        let known = &self.session.world.devices;
+        let Some(number) = known.iter().position(|known| known == name) else {
+            self.session.mistake(
+                format!("device({name:?}): the machine has {known:?}"),
+                self.site(),
+            );
+        };
+        Device {
+            vm: self.clone(),
+            number: number as u8,
+        }
+    }
+
+    fn check_slot(&self, slot: u32, place: Site) {
         let world = &self.session.world;
         if world.slot(slot).is_none() {
             let known: Vec<u32> = world.slots.iter().map(|slot| slot.region.slot).collect();
@@ -359,7 +410,7 @@ impl Vm {
         }
     }
 
-    fn check_page(&self, slot: u32, offset: u64, place: &'static Location<'static>) -> Page {
+    fn check_page(&self, slot: u32, offset: u64, place: Site) -> Page {
         self.check_slot(slot, place);
         let npages = self.session.world.slot(slot).map_or(0, |slot| slot.npages);
         if offset >= u64::from(npages) {
@@ -369,6 +420,41 @@ impl Vm {
             );
         }
         Page::new(slot, offset)
+    }
+}
+
+impl Device {
+    /// It may begin transfers from now on, and logs what it writes.
+    #[track_caller]
+    pub fn start(&self) {
+        self.vm.call(Call::StartDevice(self.number), self.vm.site());
+    }
+
+    /// It begins no transfer any more; what is in flight still lands.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.vm.call(Call::StopDevice(self.number), self.vm.site());
+    }
+
+    /// It is stopped, and what was in flight has landed and is logged.
+    #[track_caller]
+    pub fn drain(&self) {
+        let place = self.vm.site();
+        self.vm.call(Call::StopDevice(self.number), place);
+        self.vm.call(Call::DrainDevice(self.number), place);
+    }
+
+    /// Its log, which is emptied: the pages that it wrote since the last time, in ascending order.
+    #[track_caller]
+    #[must_use]
+    pub fn dirty_pages(&self) -> Vec<Page> {
+        let reply = self.vm.call(Call::DeviceLog(self.number), self.vm.site());
+        let world = &self.vm.session.world;
+        reply
+            .pages
+            .iter()
+            .filter_map(|host| world.page(*host))
+            .collect()
     }
 }
 
@@ -386,7 +472,7 @@ impl Vcpu {
     #[track_caller]
     #[must_use]
     pub fn dirty_log_ring_iter(&self) -> Option<DirtyLogRing> {
-        let place = Location::caller();
+        let place = self.vm.site();
         self.vm.session.world.has_ring.then(|| DirtyLogRing {
             vcpu: self.clone(),
             place,
@@ -398,7 +484,7 @@ impl Vcpu {
 #[derive(Debug)]
 pub struct DirtyLogRing {
     vcpu: Vcpu,
-    place: &'static Location<'static>,
+    place: Site,
 }
 
 impl Iterator for DirtyLogRing {

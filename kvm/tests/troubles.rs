@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use dirtysim_kvm::{Arch, Checker, Errno, Failure, FailureKind, Machine, Vm};
+use dirtysim_kvm::{Arch, Checker, Errno, Failure, FailureKind, Machine, OnTheWay, Vm};
 
 fn machine() -> Machine {
     Machine::new(Arch::X86).slot(0, 2)
@@ -53,6 +53,97 @@ fn code_that_does_not_do_the_same_twice_is_told_with_both_calls_and_their_places
             assert!(both.contains(words), "{both}");
         }
     }
+}
+
+#[test]
+fn code_that_depends_on_more_than_it_says_is_told_with_both_calls() {
+    for failure in fails(|vm| {
+        log(&vm)?;
+        vm.send_all_pages();
+        let first = get(&vm)?;
+        (0..2)
+            .filter(|page| first >> page & 1 != 0)
+            .for_each(|page| vm.send_page(0, page));
+        // It says nothing of `first`, and goes by it later.
+        vm.depends_only_on(&());
+        vm.pause_vcpus();
+        get(&vm)?;
+        vm.send_page(0, u64::from(first == 0));
+        vm.send_page(0, u64::from(first != 0));
+        vm.assert_copy_is_whole();
+        Ok(())
+    }) {
+        let FailureKind::DependsOnMore {
+            place,
+            first,
+            again,
+        } = failure.kind()
+        else {
+            panic!("{failure}");
+        };
+        assert!(place.contains("troubles.rs:"), "{place}");
+        let both = format!("{first}; {again}");
+        for words in ["send_page(0, 0) at ", "send_page(0, 1) at "] {
+            assert!(both.contains(words), "{both}");
+        }
+    }
+}
+
+#[test]
+fn the_claims_on_the_way_see_a_page_that_is_lost_and_mended() {
+    let code = |late: bool| {
+        move |vm: Vm| {
+            if late {
+                vm.send_all_pages();
+                log(&vm)?;
+            } else {
+                log(&vm)?;
+                vm.send_all_pages();
+            }
+            let dirty = get(&vm)?;
+            (0..2)
+                .filter(|page| dirty >> page & 1 != 0)
+                .for_each(|page| vm.send_page(0, page));
+            vm.pause_vcpus();
+            vm.send_all_pages();
+            vm.assert_copy_is_whole();
+            Ok::<(), Errno>(())
+        }
+    };
+    let checker = Checker::new(machine());
+    assert_eq!(
+        checker.check(code(true)).unwrap().on_the_way,
+        OnTheWay::NotAsked
+    );
+    let checker = checker.claims_on_the_way();
+    let report = checker.check(code(false)).unwrap();
+    assert!(report.exhaustive, "{report}");
+    assert_eq!(report.on_the_way, OnTheWay::Judged);
+    for failure in [
+        checker.check(code(true)).unwrap_err(),
+        checker.clone().seeds(0..0).check(code(true)).unwrap_err(),
+    ] {
+        let claim = "stale_page_is_accounted_for";
+        assert_eq!(*failure.kind(), FailureKind::Broken { claim });
+    }
+    // What the code knows by itself is not known here.
+    let report = checker.check(|vm: Vm| {
+        log(&vm)?;
+        vm.send_all_pages();
+        vm.store_page(0, 1);
+        vm.pause_vcpus();
+        vm.send_all_pages();
+        vm.assert_copy_is_whole();
+        Ok::<(), Errno>(())
+    });
+    let report = report.unwrap();
+    assert!(report.exhaustive, "{report}");
+    assert!(
+        report
+            .to_string()
+            .contains("were not judged: the code stores"),
+        "{report}"
+    );
 }
 
 #[test]

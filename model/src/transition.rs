@@ -1,4 +1,21 @@
 //! The transition function: which steps are possible, and taking one. Everything that runs the model goes through here.
+//!
+//! ```
+//! use dirtysim_model::transition::{apply, describe, for_each_step};
+//! use dirtysim_model::machine::{Machine, Op};
+//! use dirtysim_model::state::{State, layout::Small};
+//! use dirtysim_model::words::{Arch, Kernel};
+//!
+//! let mut machine = Machine::new(Arch::X86, Kernel::V7_2, false);
+//! machine.vcpus.push(Default::default());
+//! machine.programs = vec![vec![Op::CreateVcpu]];
+//! let mut state = State::<Small>::new(&machine);
+//! let mut possible = Vec::new();
+//! for_each_step(&machine, &state, |step| possible.push(step));
+//! assert_eq!(describe(&machine, &state, possible[0]), "create-vcpu");
+//! apply(&machine, &mut state, possible[0]);
+//! assert_eq!(state.vcpus.len(), 1);
+//! ```
 
 use crate::machine::{Machine, Op};
 use crate::op::{Act, View};

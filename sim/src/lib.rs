@@ -26,6 +26,8 @@ pub use dirtysim_evidence::{
 pub use dirtysim_kvm as kvm;
 #[cfg(feature = "import")]
 pub use dirtysim_logs::{import, observed};
+/// The semantics, which all of these go through.
+pub use dirtysim_model as model;
 
 #[cfg(feature = "cli")]
 use dirtysim_check::plain;

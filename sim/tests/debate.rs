@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use dirtysim::debate::claim::{Claim, Verdict, claims};
-use dirtysim::debate::judge::{Judgement, flipped, judge, judge_and_prove};
+use dirtysim::debate::judge::{flipped, judge, judge_and_prove, verdicts};
 use dirtysim::debate::report::{Debate, directory, mail, markdown, page, terminal};
 use dirtysim::replay::steps;
 use dirtysim::trace::TraceReader;
@@ -15,6 +15,7 @@ fn debate() -> &'static Debate {
     static DEBATE: OnceLock<Debate> = OnceLock::new();
     DEBATE.get_or_init(|| Debate {
         judgements: judge(&claims(), &|_, _| true).expect("the claims are right"),
+        own: false,
         plots: Vec::new(),
         bounds: Vec::new(),
     })
@@ -81,9 +82,9 @@ fn a_claim_whose_scenario_is_changed_flips_its_verdict() {
             continue;
         };
         assert_ne!(verdict, claim.expect, "{}: that is no flip", claim.id);
-        let judged: Vec<Judgement> = judge(&[changed], &|_, _| true).expect("it is right");
-        if judged[0].verdict != verdict {
-            unmoved.push((claim.id, judged[0].verdict));
+        let found = verdicts(&[changed], &|_, _| true).expect("it is right")[0];
+        if found != verdict {
+            unmoved.push((claim.id, found));
         }
     }
     assert_eq!(unmoved, [], "these did not flip");
@@ -103,6 +104,7 @@ fn the_directory_is_the_same_bytes_on_any_number_of_threads() {
             let bounds = Vec::new();
             let debate = Debate {
                 judgements: judge(&claims, &|_, _| true).expect("they are right"),
+                own: false,
                 plots: dirtysim::debate::figures::plots(&bounds).unwrap_or_default(),
                 bounds,
             };
@@ -119,6 +121,7 @@ fn the_directory_is_the_same_bytes_on_any_number_of_threads() {
 fn the_directory_replaces_a_report_and_nothing_else() {
     let debate = Debate {
         judgements: judge(&some(&["C5"]), &|_, _| true).expect("it is right"),
+        own: false,
         plots: Vec::new(),
         bounds: Vec::new(),
     };
@@ -220,6 +223,7 @@ fn a_case_that_holds_is_proved_for_any_number_where_that_is_asked_for() {
     assert_eq!(proof.bounds.any(), "stores, rounds and pages");
     let debate = Debate {
         judgements: judged,
+        own: false,
         plots: Vec::new(),
         bounds: Vec::new(),
     };
@@ -228,4 +232,92 @@ fn a_case_that_holds_is_proved_for_any_number_where_that_is_asked_for() {
         text.contains("1 proved for any number of stores, rounds and pages"),
         "{text}"
     );
+}
+
+/// A claim of somebody's own: what `docs/debate.md` shows.
+const OWN: &str = include_str!("../../docs/own-claim.toml");
+
+#[test]
+fn a_claim_of_somebody_s_own_is_decided_and_reported_as_a_built_in_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("mine.toml");
+    let debate = |text: &str, more: &[&str]| {
+        std::fs::write(&file, text).expect("written");
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+            .current_dir(dir.path())
+            .args(["debate", "--claims", "mine.toml"])
+            .args(more)
+            .output()
+            .expect("the binary runs");
+        let said = |bytes| String::from_utf8(bytes).expect("text");
+        (
+            output.status.code(),
+            said(output.stdout),
+            said(output.stderr),
+        )
+    };
+    let (code, text, _) = debate(OWN, &["-o", "report"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("LAST-CLEAR, flipped: refuted, as expected"),
+        "{text}"
+    );
+    let page = std::fs::read_to_string(dir.path().join("report/index.html")).expect("a page");
+    assert!(page.contains("dirty logging, decided</h1>"), "{page}");
+    let trace = "report/traces/last-clear-before-x86-bitmap-manual.trace.jsonl";
+    assert!(dir.path().join(trace).is_file());
+    // Beside a built-in one.
+    let (code, text, _) = debate(OWN, &["LAST-CLEAR", "P4"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("2 claims, each as expected"), "{text}");
+    // What is found otherwise than its author thinks.
+    let (code, text, _) = debate(&OWN.replace("finds = \"lost\"\n", ""), &[]);
+    assert_eq!(code, Some(1), "{text}");
+    let other = OWN.replace("verdict = \"refuted\"", "verdict = \"confirmed\"");
+    let (code, text, _) = debate(&other, &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("flipped: refuted, NOT as expected"), "{text}");
+    // Wrong ones, with the place.
+    for (right, wrong, says) in [
+        (
+            "\"get-dirty-log\"",
+            "\"get-dirty-lgo\"",
+            "on x86-bitmap-manual: unknown step",
+        ),
+        (
+            "\"x86:bitmap/manual\"",
+            "\"x86:bitmpa/manual\"",
+            "unknown mode `bitmpa`",
+        ),
+        (
+            "id = \"LAST-CLEAR\"",
+            "id = \"C4\"",
+            "is a built-in claim's",
+        ),
+        ("expect = ", "expects = ", "unknown field `expects`"),
+        (
+            "case = \"after\"",
+            "case = \"beforehand\"",
+            "which there is not",
+        ),
+        (
+            "within = false",
+            "along = [\"clear-rearmed\"]\nwithin = false",
+            "did you mean `clear-rearm`",
+        ),
+        ("condition = ", "open = ", "outside a condition"),
+        (
+            "name = \"before\"",
+            "name = \"after\"",
+            "a second case `after`",
+        ),
+        ("says = ", "says ", "mine.toml:"),
+    ] {
+        assert!(OWN.contains(right), "{right}");
+        let (code, out, complaint) = debate(&OWN.replacen(right, wrong, 1), &["-o", "none"]);
+        assert_eq!(code, Some(2), "{wrong}: {out}{complaint}");
+        assert!(complaint.contains(says), "{wrong}: {complaint}");
+        assert!(complaint.contains("mine.toml:"), "{wrong}: {complaint}");
+        assert!(out.is_empty() && !dir.path().join("none").exists(), "{out}");
+    }
 }

@@ -1,6 +1,13 @@
 //! The historical bugs: each is a scenario with a wrong behaviour switched on, and holds with it switched off.
 //!
 //! Names and texts only. Not here: reading them (`scenario`); how a bug is found and shortened (`reproduce`).
+//!
+//! ```
+//! use dirtysim_check::bugs::{BUGS, Bug};
+//!
+//! let first = &BUGS[0];
+//! assert_eq!(Bug::by_id(first.id), Some(first));
+//! ```
 
 mod corpus;
 mod kills;

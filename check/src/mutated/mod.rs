@@ -2,6 +2,15 @@
 //!
 //! A mutation that can do nothing says nothing, and a verdict with it is one without it. What the machine or the program
 //! lacks is told before anything runs (`lacks`); what is there and was never met, after (`acts`).
+//!
+//! ```
+//! use dirtysim_check::{mutated::lacks, scenario::builtin};
+//! use dirtysim_model::words::mutation::Mutations;
+//!
+//! let scenario = builtin("kernel-docs").unwrap();
+//! let mutation = Mutations::by_name("device.sync_before_start=error").unwrap();
+//! println!("it can do nothing here: {}", lacks(&scenario, mutation).unwrap());
+//! ```
 
 mod acts;
 mod lacks;

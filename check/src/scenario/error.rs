@@ -31,7 +31,8 @@ pub struct ScenarioError {
 
 impl ScenarioError {
     /// An error at `span` of `source`, the text of `file`.
-    pub(super) fn at(
+    #[must_use]
+    pub fn at(
         file: &str,
         source: &str,
         span: Range<usize>,
@@ -64,7 +65,8 @@ impl ScenarioError {
     }
 
     /// An error without a place.
-    pub(super) fn whole(file: &str, problem: String, help: String) -> Box<Self> {
+    #[must_use]
+    pub fn whole(file: &str, problem: String, help: String) -> Box<Self> {
         Self::at(file, "", 0..0, problem, help)
     }
 }

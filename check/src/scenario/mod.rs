@@ -2,6 +2,24 @@
 //!
 //! The protocol is data. `docs/scenarios.md` describes the language for those who write it; this module turns the
 //! text into the model's [`Machine`], whose programs are lists of operations, and refuses what contradicts itself.
+//!
+//! ```
+//! use dirtysim_check::scenario::Scenario;
+//! # let text = r#"
+//! # name = "early"
+//! # [machine]
+//! # arch = "x86"
+//! # pages = 1
+//! # [writers]
+//! # vcpu = { stores = 1 }
+//! # [protocol]
+//! # steps = ["enable-logging", "copy-all", "get-dirty-log", "pause-vcpus", "copy", "finish"]
+//! # "#;
+//! let scenario = Scenario::from_toml("early.toml", text).unwrap();
+//! assert_eq!(scenario.machine.vcpus.len(), 1);
+//! let error = Scenario::from_toml("wrong.toml", "name = \"wrong\"").unwrap_err();
+//! assert!(error.to_string().contains("no [machine]"));
+//! ```
 
 mod any_pages;
 mod builtin;

@@ -869,7 +869,12 @@ impl Writer<'_> {
                 self.program
                     .extend(devices.iter().map(|device| Op::DeviceDrain(*device)));
             }
-            Word::DeviceSync => self.devices(&mut table, Op::DeviceSync)?,
+            Word::DeviceSync => {
+                let into = self.into(&mut table)?;
+                self.devices(&mut table, |device| {
+                    Op::DeviceSync(op::DeviceSync { device, into })
+                })?;
+            }
             Word::SignalName | Word::WaitName => {
                 let Some(name) = table.get("name") else {
                     return source.error(
@@ -1010,7 +1015,7 @@ impl Writer<'_> {
         self.parts.keep_list(self.source, &table.span, frames)
     }
 
-    fn devices(&mut self, table: &mut Table<'_>, op: fn(u8) -> Op) -> Result<()> {
+    fn devices(&mut self, table: &mut Table<'_>, op: impl Fn(u8) -> Op) -> Result<()> {
         let devices = self.device(table)?;
         self.program.extend(devices.into_iter().map(op));
         Ok(())

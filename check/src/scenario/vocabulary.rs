@@ -50,7 +50,7 @@ vocabulary! {
     DeviceStart = "start-device", ["device"], "a device may begin transfers";
     DeviceStop = "stop-devices", ["device"], "it begins no new one";
     DeviceDrain = "drain-devices", ["device"], "it stops, and what is in flight has landed and is logged";
-    DeviceSync = "device-log-sync", ["device"], "a device's log is taken";
+    DeviceSync = "device-log-sync", ["device", "into"], "a device's log is taken";
     JoinThread = "join-thread", ["thread"], "until that thread is at its end; 0 is the one of `steps`";
     SignalName = "signal", ["name"], "threads signal each other by name; a signal that nobody has waited for yet, and another, are one; short: `{ signal = \"asked\" }`";
     WaitName = "wait", ["name"], "until that name is signalled; takes the signal away; short: `{ wait = \"asked\" }`";

@@ -2,6 +2,13 @@
 //!
 //! A scheduler is asked for one of the steps that are possible, and knows nothing of what they mean beyond who takes them and
 //! whether somebody stands within the kernel. All that it draws comes from the seed: the same on any number of threads.
+//!
+//! ```
+//! use dirtysim_check::scheduler::Scheduler;
+//!
+//! assert_eq!(Scheduler::Mix.of(0).name(), "interrupt");
+//! assert_eq!(Scheduler::Random.of(0), Scheduler::Random);
+//! ```
 
 mod interrupt;
 mod pct;

@@ -16,7 +16,7 @@ use super::block::RecordLayout;
 use super::limits::Limits;
 use super::sections::Sections;
 use super::source::Source;
-use super::{Limit, Options, Watch};
+use super::{Limit, Reductions};
 use crate::code::{self, Grow, Unknown};
 use crate::refused::Refused;
 use crate::sometimes::Seen;
@@ -43,23 +43,22 @@ pub(super) struct Search<'a, L: Layout> {
 
 impl<'a, L: Layout> Search<'a, L> {
     pub(super) fn new(
-        machine: &'a Machine,
+        machine: Cow<'a, Machine>,
         start: &'a State<L>,
         target: Option<Invariant>,
-        options: &Options,
-        watch: Watch<'a>,
+        wanted: Reductions,
+        limits: Limits<'a>,
     ) -> Self {
-        let wanted = options.reductions;
-        let packing = Packing::new(machine, start);
-        let rules = Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0);
+        let packing = Packing::new(&machine, start);
+        let rules = Rules::of(&machine, |rule| wanted.rules >> rule as u8 & 1 != 0);
         Self {
-            machine: Cow::Borrowed(machine),
             start,
-            sections: Sections::new(machine, start, packing, &rules),
-            symmetry: Symmetry::of(machine, start, wanted.pages, wanted.vcpus),
+            sections: Sections::new(&machine, start, packing, &rules),
+            symmetry: Symmetry::of(&machine, start, wanted.pages, wanted.vcpus),
+            machine,
             rules,
             target,
-            limits: Limits::new(options, watch),
+            limits,
             refused: Mutex::default(),
         }
     }

@@ -6,6 +6,25 @@
 //! probability that two states shared one is computed and belongs to the verdict.
 //!
 //! Not here: bitstate hashing and other searches that lie silently; depth-first search; states on disk.
+//!
+//! ```
+//! use dirtysim_check::search::{Coverage, Options, Verdict, check};
+//! use dirtysim_check::scenario::Scenario;
+//! # let text = r#"
+//! # name = "early"
+//! # [machine]
+//! # arch = "x86"
+//! # pages = 1
+//! # [writers]
+//! # vcpu = { stores = 1 }
+//! # [protocol]
+//! # steps = ["enable-logging", "copy-all", "get-dirty-log", "pause-vcpus", "copy", "finish"]
+//! # "#;
+//! let scenario = Scenario::from_toml("early.toml", text).unwrap();
+//! let report = check(&scenario, &Options::default(), &|_| true)?;
+//! assert_eq!((report.verdict, report.coverage), (Verdict::Violated, Coverage::Exhausted));
+//! # Ok::<(), dirtysim_check::search::TooLarge>(())
+//! ```
 
 mod answers;
 mod block;
@@ -106,6 +125,8 @@ pub struct Reduced {
     pub classes: Vec<Vec<u32>>,
     /// Whether pages were exchanged in every state, and not only after the last re-arming while the guest may run.
     pub pages_everywhere: bool,
+    /// Whether it was taken for unknown which pages lie between two others, so that re-arming a range may take any along.
+    pub order_unknown: bool,
     /// Whether vCPUs were exchanged in states that no loop over vCPUs follows.
     pub vcpus: bool,
     /// The rules by which local steps were taken alone.

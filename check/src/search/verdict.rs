@@ -9,15 +9,19 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 
 use super::bounds::Bounds;
-use super::engine::Search;
+use super::engine::{Passed, Search};
 use super::levels::{Pass, pass};
+use super::limits::Limits;
 use super::sections::Sections;
 use super::table::collision_probability;
 use super::{Coverage, Options, Reduced, Report, Verdict, Violation, Watch, path};
 use crate::code::Grow;
-use crate::run::target;
+use crate::run::{self, Scheduler, run, target};
 use crate::scenario::Scenario;
 use crate::sometimes::no_claim;
+
+/// Seeded schedules that are asked whether the machine does what its program must.
+const SCHEDULES: u64 = 16;
 
 /// Searches from `start`; the report, and the machine if it has grown.
 pub(super) fn search<L: Layout>(
@@ -27,19 +31,27 @@ pub(super) fn search<L: Layout>(
     watch: Watch<'_>,
     grow: &mut dyn Grow,
 ) -> (Report, Option<Machine>) {
-    let machine = &scenario.machine;
-    let mut search = Search::new(machine, start, target(scenario), options, watch);
-    let passed = pass(
-        &mut search,
-        Pass::Verdict {
-            keep_going: options.keep_going,
-        },
-        grow,
-    );
+    let limits = Limits::new(options, watch);
+    let of = |machine| Search::new(machine, start, target(scenario), options.reductions, limits);
+    let unordered = Some(scenario)
+        .filter(|_| options.reductions.pages && target(scenario).is_none())
+        .and_then(|scenario| Symmetry::without_order(&scenario.machine, start))
+        .and_then(|machine| {
+            let mut search = of(Cow::Owned(machine));
+            let passed = pass(&mut search, Pass::Verdict { keep_going: false }, grow);
+            says_it_all(scenario, &passed).then_some((search, passed))
+        });
+    let (mut search, passed) = unordered.unwrap_or_else(|| {
+        let mut search = of(Cow::Borrowed(&scenario.machine));
+        let keep_going = options.keep_going;
+        let passed = pass(&mut search, Pass::Verdict { keep_going }, grow);
+        (search, passed)
+    });
     let refused = search.refused();
     let reduced = Reduced {
         classes: search.symmetry.classes().to_vec(),
         pages_everywhere: search.symmetry.pages_everywhere(),
+        order_unknown: search.machine.order_unknown,
         vcpus: search.symmetry.exchanges_vcpus(),
         rules: search.rules.iter().collect(),
     };
@@ -96,8 +108,23 @@ pub(super) fn search<L: Layout>(
         unconfirmed: None,
     };
     let grown = match search.machine {
-        Cow::Owned(machine) => Some(machine),
-        Cow::Borrowed(_) => None,
+        Cow::Owned(machine) if machine.code.is_some() => Some(machine),
+        Cow::Owned(_) | Cow::Borrowed(_) => None,
     };
     (report, grown)
+}
+
+/// Whether a search in which the order of pages is unknown settles what is asked: nothing breaks whatever it is, and what the program must
+/// do, the machine does as it is. A limit ends it as it would end any.
+fn says_it_all(scenario: &Scenario, passed: &Passed) -> bool {
+    if passed.found.is_some() || !passed.broken.is_empty() {
+        return false;
+    }
+    let options = run::Options {
+        seeds: 0..SCHEDULES,
+        scheduler: Scheduler::Mix,
+        keep_going: true,
+    };
+    passed.limit.is_some()
+        || no_claim(&scenario.machine, run(scenario, &options, &|_| true).seen).is_none()
 }

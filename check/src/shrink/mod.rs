@@ -7,6 +7,29 @@
 //! no step can be dropped and no block can be moved to another of its actor without losing the violation.
 //!
 //! The order of one actor's own steps is the model's and cannot be changed; a thread of the VMM goes through its program.
+//!
+//! ```
+//! use dirtysim_check::run::{Options, run};
+//! use dirtysim_check::scheduler::Scheduler;
+//! use dirtysim_check::shrink::{Budget, shrink};
+//! use dirtysim_check::scenario::Scenario;
+//! # let text = r#"
+//! # name = "early"
+//! # [machine]
+//! # arch = "x86"
+//! # pages = 1
+//! # [writers]
+//! # vcpu = { stores = 1 }
+//! # [protocol]
+//! # steps = ["enable-logging", "copy-all", "get-dirty-log", "pause-vcpus", "copy", "finish"]
+//! # "#;
+//! let scenario = Scenario::from_toml("early.toml", text).unwrap();
+//! let options = Options { seeds: 0..1_000, scheduler: Scheduler::Mix, keep_going: false };
+//! let failure = run(&scenario, &options, &|_| true).failure.unwrap();
+//! let budget = Budget::default();
+//! let shrunk = shrink(&scenario, &failure.steps, failure.invariant, budget, &mut |_| true).unwrap();
+//! assert!(shrunk.steps.len() <= failure.steps.len());
+//! ```
 
 mod local;
 mod schedule;

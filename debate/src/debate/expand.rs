@@ -26,7 +26,7 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use super::claim::{Case, Outcome};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, ScenarioError};
 
 /// What records dirty pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -347,7 +347,9 @@ fn list(items: &[Value]) -> String {
 /// # Errors
 /// What is wrong with the case.
 pub fn scenario(claim: &str, case: &Case, on: &On) -> Result<(String, Scenario), String> {
-    read(claim, case, text(claim, case, on)?)
+    let text = text(claim, case, on)?;
+    let scenario = read(claim, case, &text).map_err(|error| format!("{error}\n{text}"))?;
+    Ok((text, scenario))
 }
 
 /// The same with its rounds as parts that are repeated, so that there can be any number of them.
@@ -355,11 +357,11 @@ pub fn scenario(claim: &str, case: &Case, on: &On) -> Result<(String, Scenario),
 /// # Errors
 /// As for that.
 pub fn in_rounds(claim: &str, case: &Case, on: &On) -> Result<Scenario, String> {
-    Ok(read(claim, case, text_of(claim, case, on, true)?)?.1)
+    let text = text_of(claim, case, on, true)?;
+    read(claim, case, &text).map_err(|error| format!("{error}\n{text}"))
 }
 
-fn read(claim: &str, case: &Case, text: String) -> Result<(String, Scenario), String> {
-    let scenario = Scenario::from_expansion(&format!("{claim}/{}", case.name), &text)
-        .map_err(|error| format!("{error}\n{text}"))?;
-    Ok((text, scenario))
+/// The scenario of a case's text.
+pub(super) fn read(claim: &str, case: &Case, text: &str) -> Result<Scenario, Box<ScenarioError>> {
+    Scenario::from_expansion(&format!("{claim}/{}", case.name), text)
 }

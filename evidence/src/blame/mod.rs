@@ -5,6 +5,30 @@
 //! alone, with the trace's own mutations off, the schedule is replayed as far as it still can be, and the ways are ranked by how far the pages that they
 //! lose are from those that differ, and of those alike the VMM's own order comes before a kernel that was released. That is evidence and no proof: another schedule may lose other pages, and a cause
 //! that no candidate stands for is not among them.
+//!
+//! ```
+//! use dirtysim_evidence::blame::blame;
+//! use dirtysim_check::run::{Options, run};
+//! use dirtysim_check::scheduler::Scheduler;
+//! use dirtysim_check::scenario::Scenario;
+//! # let text = r#"
+//! # name = "early"
+//! # [machine]
+//! # arch = "x86"
+//! # pages = 1
+//! # [writers]
+//! # vcpu = { stores = 1 }
+//! # [protocol]
+//! # steps = ["enable-logging", "copy-all", "get-dirty-log", "pause-vcpus", "copy", "finish"]
+//! # "#;
+//! let scenario = Scenario::from_toml("early.toml", text).unwrap();
+//! let options = Options { seeds: 0..1_000, scheduler: Scheduler::Mix, keep_going: false };
+//! let failure = run(&scenario, &options, &|_| true).failure.unwrap();
+//! // The order itself loses the page.
+//! let given = [0].into();
+//! let blamed = blame(&scenario, &failure.steps, &given, &|| true).unwrap();
+//! assert!(blamed.unchanged.lost.contains(&0));
+//! ```
 
 mod pages;
 mod replay;

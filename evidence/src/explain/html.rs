@@ -5,34 +5,68 @@
 
 use serde_json::{Value, json};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::facts::Facts;
 use super::story::Story;
 use super::text;
+use super::what_if::Question;
 use crate::plain::html as escape;
+use crate::trace::step::actor_name;
 
 const TEMPLATE: &str = include_str!("page.html");
 const CSS: &str = include_str!("page.css");
 const JS: &str = include_str!("page.js");
 
-pub(super) fn tell(story: &Story) -> String {
+/// The model compiled for a browser, and what a page asks it.
+#[derive(Debug, Clone)]
+pub struct Aboard<'a> {
+    /// The module, as `what-if/` makes it.
+    pub wasm: &'a [u8],
+    /// The page's own schedule.
+    pub question: Question,
+}
+
+fn claim(story: &Story) -> String {
+    match (story.invariant, story.pages.as_slice()) {
+        (None, _) => "no claim is broken".to_owned(),
+        (Some(invariant), []) => format!("{} is broken", invariant.name()),
+        (Some(invariant), pages) => {
+            format!("{} is broken for {}", invariant.name(), pages.join(", "))
+        }
+    }
+}
+
+/// The story as a page; with a model aboard its reader can take another step.
+#[must_use]
+pub fn page(story: &Story, aboard: Option<&Aboard<'_>>) -> String {
     let items = |lines: &[String]| -> String {
         lines
             .iter()
             .map(|line| format!("<li>{}</li>\n", escape(line)))
             .collect()
     };
-    let claim = match (story.invariant, story.pages.as_slice()) {
-        (None, _) => "no claim is broken".to_owned(),
-        (Some(invariant), []) => format!("{} is broken", invariant.name()),
-        (Some(invariant), pages) => {
-            format!("{} is broken for {}", invariant.name(), pages.join(", "))
-        }
+    let carried = aboard.map(|aboard| {
+        let question = serde_json::to_string(&aboard.question).unwrap_or_default();
+        format!(
+            "<script type=\"application/json\" id=\"question\">{}</script>\n<script type=\"text/plain\" id=\"model\">{}</script>\n",
+            script_safe(&question),
+            STANDARD.encode(aboard.wasm)
+        )
+    });
+    // A page may compile what it carries only if it says so.
+    let wasm_source = match aboard {
+        Some(_) => " 'wasm-unsafe-eval'",
+        None => "",
     };
     let fields = [
         ("title", escape(&text::headline(story))),
         ("css", CSS.to_owned()),
         ("scenario", escape(&story.scenario)),
-        ("claim", escape(&claim)),
+        ("claim", escape(&claim(story))),
+        ("wasm_source", wasm_source.to_owned()),
+        ("model", carried.unwrap_or_default()),
         ("head", items(&text::head(story))),
         ("what", items(&story.conclusion)),
         ("size", escape(&text::size(story))),
@@ -85,7 +119,8 @@ fn facts(facts: &Facts) -> Value {
     })
 }
 
-fn data(story: &Story) -> Value {
+/// What the page's script draws.
+pub(super) fn data(story: &Story) -> Value {
     let rows: Vec<Value> = story
         .rows
         .iter()
@@ -106,7 +141,10 @@ fn data(story: &Story) -> Value {
             if let Value::Object(step) = &mut step {
                 step.insert("lane".into(), note.lane.into());
                 step.insert("block".into(), note.block.into());
+                let who = actor_name(story.lanes[note.lane].actor);
+                step.insert("who".into(), who.into());
                 step.insert("name".into(), note.name.into());
+                step.insert("page".into(), note.page.clone().into());
                 step.insert("words".into(), note.words.clone().into());
                 step.insert("changes".into(), note.changes.clone().into());
             }
@@ -123,9 +161,14 @@ fn data(story: &Story) -> Value {
         views.push(states.len() - 1);
     }
     let lanes: Vec<&str> = story.lanes.iter().map(|lane| lane.name.as_str()).collect();
+    let overwritten = story.overwritten.as_ref().map(|over| {
+        json!({ "step": over.step, "vcpu": over.vcpu, "entry": over.entry, "page": over.page })
+    });
     json!({
+        "title": text::headline(story), "claim": claim(story), "broken": story.invariant.is_some(),
+        "head": text::head(story), "conclusion": story.conclusion, "size": text::size(story),
         "lanes": lanes, "rows": rows, "steps": steps, "states": states, "views": views, "slots": story.slots,
         "pages": story.pages, "written": story.written, "dropped": story.dropped, "path": story.path,
-        "start": facts(&story.start),
+        "start": facts(&story.start), "overwritten": overwritten,
     })
 }

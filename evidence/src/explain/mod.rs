@@ -3,22 +3,49 @@
 //! A [`Story`] is built by replaying a schedule with the oracle beside it: who stored to the page that the broken claim
 //! is about, where its record went from there, and which step took the last record away. It is told in four forms:
 //! text for a terminal, plain text for a mailing list, one self-contained HTML page, and a Chrome trace for Perfetto.
+//!
+//! ```
+//! use dirtysim_evidence::explain::{Format, Story};
+//! use dirtysim_check::run::{Options, run};
+//! use dirtysim_check::scheduler::Scheduler;
+//! use dirtysim_check::scenario::Scenario;
+//! # let text = r#"
+//! # name = "early"
+//! # [machine]
+//! # arch = "x86"
+//! # pages = 1
+//! # [writers]
+//! # vcpu = { stores = 1 }
+//! # [protocol]
+//! # steps = ["enable-logging", "copy-all", "get-dirty-log", "pause-vcpus", "copy", "finish"]
+//! # "#;
+//! let scenario = Scenario::from_toml("early.toml", text).unwrap();
+//! let options = Options { seeds: 0..1_000, scheduler: Scheduler::Mix, keep_going: false };
+//! let failure = run(&scenario, &options, &|_| true).failure.unwrap();
+//! let claim = Some(failure.invariant);
+//! let story = Story::new(&scenario, &failure.steps, claim, String::new()).unwrap();
+//! assert!(Format::Text.tell(&story).contains("the write that is lost"));
+//! ```
 
 mod facts;
 mod html;
 mod lkml;
+mod overflow;
 mod perfetto;
 mod rows;
 mod story;
 mod text;
 mod view;
 mod waits;
+pub mod what_if;
 mod words;
 
 use crate::scenario::{Scenario, builtin};
 
 pub use facts::Facts;
+pub use html::{Aboard, page};
 pub(crate) use lkml::ascii;
+pub use overflow::Overwritten;
 pub use rows::{Phrase, Row};
 pub use story::{Lane, LaneKind, Note, Story, StoryError};
 pub use view::View;
@@ -45,7 +72,7 @@ impl Format {
         match self {
             Self::Text => text::tell(story),
             Self::Lkml => lkml::tell(story),
-            Self::Html => html::tell(story),
+            Self::Html => html::page(story, None),
             Self::Perfetto => perfetto::tell(story),
         }
     }

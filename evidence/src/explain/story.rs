@@ -9,6 +9,7 @@ use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{Actor, Effect, Step, apply, describe, for_each_step};
 
 use super::facts::Facts;
+use super::overflow::{Overwritten, overwritten};
 use super::rows::{Row, RowWriter};
 use super::view::View;
 use super::waits::{Waiting, Watch};
@@ -41,7 +42,7 @@ pub struct Lane {
     /// Its name.
     pub name: String,
     /// Who acts in it.
-    actor: Actor,
+    pub(super) actor: Actor,
 }
 
 /// A step, and what it did to the page.
@@ -122,6 +123,8 @@ pub struct Story {
     pub dropped: Option<usize>,
     /// The steps, from 1 on, that belong to the page's record, from where it was last clean and armed.
     pub path: Vec<usize>,
+    /// Where a ring overflows: what was written over.
+    pub overwritten: Option<Overwritten>,
     /// Who has no step after the last one though it still has something to do, and for what it waits.
     pub waiting: Vec<Waiting>,
     /// What happened, in a few sentences.
@@ -293,6 +296,13 @@ fn lane_of<L: Layout>(machine: &Machine, state: &State<L>, lanes: &[Lane], step:
         .expect("every actor has its lanes")
 }
 
+/// The name of the lane of a step that is possible in `state`.
+pub(super) fn lane_of_step<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> String {
+    let mut lanes = all_lanes(machine);
+    let lane = lane_of(machine, state, &lanes, step);
+    lanes.swap_remove(lane).name
+}
+
 fn build<L: Layout>(
     scenario: &Scenario,
     start: &State<L>,
@@ -310,13 +320,21 @@ fn build<L: Layout>(
     let every_lane = all_lanes(machine);
     let mut state = start.clone();
     let mut notes: Vec<Note> = Vec::with_capacity(steps.len());
-    let mut views = vec![View::of(scenario, &state)];
+    let mut watch = Watch::default();
+    let view = |watch: &Watch, state: &State<L>| {
+        let waiting = watch.tell(scenario, state, "VMM").into_iter();
+        View::of(
+            scenario,
+            state,
+            waiting.map(|waits| waits.sentence).collect(),
+        )
+    };
+    let mut views = vec![view(&watch, &state)];
     let mut rows = RowWriter::new(scenario);
     let mut facts = facts_of(&state);
     let first_facts = facts.clone();
     let mut block = 0;
     let mut last_actor = None;
-    let mut watch = Watch::default();
     for &step in steps {
         watch.note(machine, &state, step);
         if last_actor != Some(step.actor) {
@@ -341,7 +359,7 @@ fn build<L: Layout>(
             facts: facts.clone(),
             changes,
         });
-        views.push(View::of(scenario, &state));
+        views.push(view(&watch, &state));
     }
     let mut rows = rows.finish();
     let used: Vec<usize> = (0..every_lane.len())
@@ -390,6 +408,9 @@ fn build<L: Layout>(
         written: None,
         dropped: None,
         path: Vec::new(),
+        overwritten: (invariant == Some(Invariant::RingNeverOverflows))
+            .then(|| overwritten(scenario, start, steps))
+            .flatten(),
         waiting: watch.tell(scenario, &state, "VMM"),
         conclusion: Vec::new(),
         reproduce,
@@ -399,6 +420,8 @@ fn build<L: Layout>(
         follow(&mut story, &first_facts);
     }
     story.conclusion = conclude(&story, &first_facts);
+    let over = story.overwritten.iter().map(|over| over.sentence.clone());
+    story.conclusion.extend(over);
     if is_stuck(machine, &state) {
         let mut anybody = false;
         for_each_step(machine, &state, |_| anybody = true);

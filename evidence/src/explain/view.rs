@@ -21,6 +21,8 @@ pub struct View {
     slots: Vec<SlotView>,
     vcpus: Vec<VcpuView>,
     threads: Vec<String>,
+    /// Who has no step, and for what it waits, a sentence each.
+    waiting: Vec<String>,
     devices: Vec<DeviceView>,
     slots_lock: Option<String>,
     mmu_lock: bool,
@@ -76,7 +78,11 @@ fn offsets<S: PageSet>(set: &S, first: u32, count: u32) -> Vec<u32> {
 
 impl View {
     /// The state as it is shown.
-    pub(super) fn of<L: Layout>(scenario: &Scenario, state: &State<L>) -> Self {
+    pub(super) fn of<L: Layout>(
+        scenario: &Scenario,
+        state: &State<L>,
+        waiting: Vec<String>,
+    ) -> Self {
         let machine = &scenario.machine;
         let names = |set: &L::Set| -> Vec<String> {
             set.iter()
@@ -148,6 +154,7 @@ impl View {
             slots,
             vcpus,
             threads,
+            waiting,
             devices,
             slots_lock: state
                 .slots_lock
@@ -177,7 +184,15 @@ fn entry_view<E: RingEntry>(scenario: &Scenario, entry: &E) -> EntryView {
         1 => "01",
         _ => "1X",
     };
-    let page = scenario
+    EntryView {
+        flags,
+        page: entry_page(scenario, entry),
+    }
+}
+
+/// The page that an entry of a ring names.
+pub(super) fn entry_page<E: RingEntry>(scenario: &Scenario, entry: &E) -> String {
+    scenario
         .machine
         .slots
         .iter()
@@ -185,6 +200,5 @@ fn entry_view<E: RingEntry>(scenario: &Scenario, entry: &E) -> EntryView {
         .map_or_else(
             || format!("{}:{}", entry.slot(), entry.offset()),
             |slot| format!("{}:{}", slot.name, entry.offset()),
-        );
-    EntryView { flags, page }
+        )
 }

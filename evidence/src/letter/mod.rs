@@ -1,4 +1,14 @@
 //! A text of several parts, written for a mail, for Markdown and as a page.
+//!
+//! ```
+//! use dirtysim_evidence::letter::{Letter, Part};
+//!
+//! let mut letter = Letter::default();
+//! letter.title("A page is lost");
+//! letter.parts.push(Part::Text("By a store before RESET.".to_owned()));
+//! assert!(letter.text().starts_with("A page is lost\n=============="));
+//! assert!(letter.markdown().contains("By a store before RESET."));
+//! ```
 
 use crate::explain::ascii;
 use crate::plain::{html as escape, paragraph, printable};

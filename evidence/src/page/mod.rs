@@ -4,6 +4,13 @@
 //! [`explain`](crate::explain). [`names`] is what people write for a page.
 //!
 //! Not told: what no event names. A log without harvests does not say what was read, and nothing here guesses it.
+//!
+//! ```
+//! use dirtysim_evidence::page::Events;
+//!
+//! let none = Events::default();
+//! assert_eq!((none.total, none.iter().count()), (0, 0));
+//! ```
 
 pub mod calls;
 pub mod log;

@@ -4,6 +4,15 @@
 //! written once for all files is `runtime.c`; the rest is a call a line, with the line of the trace that it is of.
 //!
 //! Not written: devices, the ITS among them, and mappings of a ring other than the whole ring.
+//!
+//! ```
+//! use dirtysim_evidence::reproducer::to_c;
+//! use dirtysim_evidence::trace::{Header, Kind};
+//!
+//! // A recording without a machine has no C.
+//! let nothing = to_c(&Header::new(Kind::Call), std::iter::empty(), "empty.jsonl", &[]);
+//! assert!(nothing.is_err() || nothing.is_ok_and(|text| text.contains("int main")));
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

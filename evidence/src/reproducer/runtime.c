@@ -24,6 +24,9 @@
 #define MOST_SLOTS 64
 #define MOST_NAMES 16
 #define DIRTY 1u
+/* In place of a number of bytes: the guest copies a page, by one string instruction, from where no memory is. */
+#define COPY 9ull
+#define HOLE 0x30000000ull
 /* An address at which nothing is mapped. */
 #define NOWHERE ((void *)8)
 #define UNUSED __attribute__((unused))
@@ -86,7 +89,7 @@ UNUSED static void expect(int line, const char *what, long long got, long long w
 /* The guest: a loop over runs of pages that stores to (or loads from) each page once, and counts. */
 #if defined(__x86_64__)
 #define HERE "x86_64"
-/* rsi: next run; rcx: runs left; rdi: address; rbx: pages left; rax: value; r9: bytes, 0: load; r8: count */
+/* rsi: next run; rcx: runs left; rdi: address; rbx: pages left; rax: value, or where to copy from; r9: bytes, 0: load; r8: count */
 __asm__(".pushsection .rodata\n"
 	".globl guest_start\n.globl guest_end\n"
 	"guest_start:\n"
@@ -94,13 +97,15 @@ __asm__(".pushsection .rodata\n"
 	"mov (%rsi), %rdi\n mov 8(%rsi), %rbx\n add $16, %rsi\n dec %rcx\n"
 	"2: test %rbx, %rbx\n jz 1b\n"
 	"cmp $8, %r9\n je 3f\n cmp $4, %r9\n je 4f\n"
-	"cmp $2, %r9\n je 5f\n cmp $1, %r9\n je 6f\n"
+	"cmp $2, %r9\n je 5f\n cmp $1, %r9\n je 6f\n cmp $9, %r9\n je 8f\n"
 	"movb (%rdi), %r10b\n jmp 7f\n"
 	"3: mov %rax, (%rdi)\n jmp 7f\n"
 	"4: mov %eax, (%rdi)\n jmp 7f\n"
 	"5: mov %ax, (%rdi)\n jmp 7f\n"
 	"6: mov %al, (%rdi)\n"
 	"7: inc %r8\n add $4096, %rdi\n dec %rbx\n jmp 2b\n"
+	"8: mov %rsi, %r11\n mov %rcx, %r12\n mov %rax, %rsi\n mov $512, %ecx\n rep movsq\n"
+	"mov %r11, %rsi\n mov %r12, %rcx\n inc %r8\n dec %rbx\n jmp 2b\n"
 	"9: out %al, %dx\n jmp 9b\n"
 	"guest_end:\n"
 	".popsection\n");

@@ -5,6 +5,13 @@
 //! Reading is streaming and bounded, whatever the file claims. `docs/trace-format.md` describes the format.
 //!
 //! Rows of kind `call` are in [`call`], those of kind `observed` in [`observed`]. What replays them is not here: this module knows no model.
+//!
+//! ```
+//! use dirtysim_evidence::trace::{Header, Kind};
+//!
+//! let header = Header::new(Kind::Step);
+//! assert!(header.to_line().contains("\"kind\":\"step\""));
+//! ```
 
 pub mod call;
 mod call_args;
@@ -29,7 +36,9 @@ pub use error::{Complaint, Problem, TraceError};
 pub use header::{Arch, CheckConfig, Expect, FORMAT, Header, Kind, Machine, VERSION};
 pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines, object_into};
 pub use names::{Cap, Errno, Exit};
-pub use problems::{CallProblem, FieldProblem, HeaderProblem, RowProblem};
+pub use problems::{
+    Apart, CallProblem, FieldProblem, HeaderProblem, LogProblem, RowProblem, ScheduleProblem,
+};
 pub use reader::{Located, Rows, TraceReader, TraceRow};
 pub use runs::{
     PageRuns, RING_ENTRIES_MAX, RingEntries, RingEntry, RunError, SLOT_PAGES_MAX, StoreRuns,

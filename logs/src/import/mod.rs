@@ -1,6 +1,13 @@
 //! Other tools' logs, turned into traces.
 //!
 //! An importer changes the form and nothing else: it adds no event, drops none, and refuses what it does not know.
+//!
+//! ```
+//! use dirtysim_logs::import::ImportError;
+//!
+//! let error = ImportError::from(std::io::Error::other("the disk is full"));
+//! assert!(error.to_string().contains("cannot write the trace: the disk is full"));
+//! ```
 
 pub mod detect;
 pub mod ftrace;

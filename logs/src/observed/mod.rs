@@ -10,6 +10,15 @@
 //!
 //! Areas not verified: whether a page was lost (no log names the guest's stores), the bitmap (it has no tracepoint),
 //! and anything across a gap in the log.
+//!
+//! ```
+//! use dirtysim_evidence::trace::CheckConfig;
+//! use dirtysim_logs::observed::{Weight, check_rows};
+//!
+//! // A log without events breaks nothing.
+//! let report = check_rows(std::iter::empty(), CheckConfig::default()).unwrap();
+//! assert!(!report.has(Weight::Defect));
+//! ```
 
 mod check;
 mod check_userspace;

@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::pages::{PageSet, low_bits};
-use crate::words::{Arch, Fields, Frame, Kernel, Mmu, Reach, Row};
+use crate::words::{Arch, Choice, Fields, Found, Frame, Kernel, Mmu, Reach, Row};
 
 /// What re-arming reads: it clears bits of the leaves, and looks at them only to find huge ones.
 pub(crate) fn reads(machine: &Machine) -> Fields {
@@ -33,6 +33,55 @@ pub(crate) fn row(machine: &Machine, step: Row) -> Row {
     step.writes(Fields::LEAVES)
 }
 
+/// Calls `found` with each way to re-arm `pages`, of those of a memslot or of a word of it (`among`), by frame: there is one, unless it is
+/// not known which of the others lie between them.
+pub(crate) fn choices(machine: &Machine, pages: u64, among: u64, found: Found<'_>) {
+    if !machine.order_unknown || pages.count_ones() < 2 {
+        return found(Choice::Advance);
+    }
+    let others = (among & !pages) as u32;
+    let mut along = others;
+    loop {
+        found(Choice::Along(along));
+        if along == 0 {
+            return;
+        }
+        along = (along - 1) & others;
+    }
+}
+
+/// The ways to re-arm the pages of the word from `frame` on that are in the scratch half.
+pub(crate) fn word_choices<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    slot: usize,
+    frame: Frame,
+    found: Found<'_>,
+) {
+    if !machine.order_unknown {
+        return found(Choice::Advance);
+    }
+    let (template, bits) = (&machine.slots[slot], machine.constants.word_bits);
+    let end = template.frame + template.npages;
+    let pages = state.scratch.word(frame, bits) << frame;
+    let among = low_bits(bits.min(end - frame)) << frame;
+    choices(machine, pages, among, found);
+}
+
+/// Re-arms what a choice takes along.
+pub(crate) fn rearm_along<L: Layout>(machine: &Machine, state: &mut State<L>, choice: Choice) {
+    let Choice::Along(along) = choice else {
+        return;
+    };
+    let along = u64::from(along);
+    state.writable.clear_word(0, along);
+    if flushes_at_once(machine) {
+        for vcpu in state.vcpus.iter_mut() {
+            vcpu.tlb.clear_word(0, along);
+        }
+    }
+}
+
 /// Re-arms the pages of `mask`, bit 0 for `frame`, under mmu_lock.
 pub(crate) fn rearm<L: Layout>(
     machine: &Machine,
@@ -44,7 +93,7 @@ pub(crate) fn rearm<L: Layout>(
     if mask == 0 {
         return;
     }
-    if machine.arch.rearms_range(machine.kernel) {
+    if machine.arch.rearms_range(machine.kernel) && !machine.order_unknown {
         // The whole range from the lowest to the highest bit: over-protection, never loss.
         let low = mask.trailing_zeros();
         let high = 63 - mask.leading_zeros();

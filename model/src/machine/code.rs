@@ -16,13 +16,24 @@ pub struct Code {
     pub may: Vec<Op>,
     /// Operations that a program has at most.
     pub most: u16,
-    /// By program and operation, whether no memslot is changed from there on, by whichever thread.
-    pub settled: Vec<Vec<bool>>,
+    /// What may be ahead of a thread, from various places: the first is anything that it may do.
+    pub outlooks: Vec<Outlook>,
+    /// By program and operation, which of these is ahead there.
+    pub outlook: Vec<Vec<u16>>,
     /// By the index that [`Op::Proceed`] has: the answers that are known, and where the code goes then.
     pub ways: Vec<Vec<Way>>,
     /// Where several threads of the code may share memory: the thread whose place, in a program without operations, stands for the
     /// order in which all of them went on. What one does next then depends on that.
     pub order: Option<u8>,
+}
+
+/// What code does from a place on, before it next waits until the vCPUs have stopped.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outlook {
+    /// All that it may do, and need not; one operation of each kind.
+    pub ops: Vec<Op>,
+    /// Whether every way from there leads to such a wait.
+    pub stops: bool,
 }
 
 /// Where the code goes after an answer.

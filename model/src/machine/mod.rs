@@ -1,4 +1,13 @@
 //! The machine: everything about a VM and its VMM that no step changes.
+//!
+//! ```
+//! use dirtysim_model::machine::{Machine, Op};
+//! use dirtysim_model::words::{Arch, Kernel};
+//!
+//! let mut machine = Machine::new(Arch::Arm64, Kernel::V7_2, false);
+//! machine.programs = vec![vec![Op::TakeAll, Op::Copy]];
+//! assert_eq!(machine.ops().count(), 2);
+//! ```
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,7 +23,7 @@ pub mod wiring;
 pub use crate::words::constants::*;
 pub use crate::words::kernel::SOURCE_TREE;
 pub use crate::words::{Arch, Constants, Kernel, Mmu};
-pub use code::{Code, Way};
+pub use code::{Code, Outlook, Way};
 pub use device::DeviceConfig;
 pub use program::Op;
 pub use unbacked::Unbacked;
@@ -173,6 +182,9 @@ pub struct Machine {
     pub claims: Invariants,
     /// Whether the ghost state of `no_spurious_dirty_page` is kept.
     pub track_spurious: bool,
+    /// Which pages of a memslot lie between two others is not known: re-arming a range takes any of them along. A search sets it, and no
+    /// scenario: whatever the order of the pages is, it is among what is possible then, and no page is like no other.
+    pub order_unknown: bool,
     /// Whether pages sent are remembered, for a cancel that makes them stale again.
     pub track_sent: bool,
     /// Sends that may fail.
@@ -207,6 +219,7 @@ impl Machine {
             on_ring_full: OnRingFull::default(),
             claims: Invariants::ALL,
             track_spurious: false,
+            order_unknown: false,
             track_sent: false,
             send_failures: 0,
             mutations: Mutations::default(),

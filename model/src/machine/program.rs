@@ -42,6 +42,15 @@ pub enum ClearMask {
     List(u16),
 }
 
+/// Takes a device's log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceSync {
+    /// The device.
+    pub device: u8,
+    /// Where the logged pages go.
+    pub into: Into,
+}
+
 /// Until when a part of a program is repeated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Until {
@@ -371,8 +380,8 @@ pub enum Op {
     DeviceStop(u8),
     /// Waits until a device has nothing in flight.
     DeviceDrain(u8),
-    /// Takes a device's log into the pages that are to be copied.
-    DeviceSync(u8),
+    /// Takes a device's log.
+    DeviceSync(DeviceSync),
     /// An attempt is given up: what was collected and not copied is forgotten.
     Forget,
     /// Waits until another thread's program has come to its end.

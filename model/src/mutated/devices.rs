@@ -3,7 +3,7 @@
 use crate::device;
 use crate::machine::{Machine, WriterLog};
 use crate::op::Act;
-use crate::op::devices::DeviceSync;
+use crate::op::DeviceSync;
 use crate::state::State;
 use crate::state::layout::Layout;
 use crate::words::{Choice, Effect, Frame, Mutation};
@@ -49,15 +49,15 @@ fn logged(machine: &Machine, device: usize, frame: Frame, way: WriterLog) -> Opt
     }
 }
 
-pub(super) fn sync<L: Layout>(act: Act<'_, L>, device: u8) -> Effect {
+pub(super) fn sync<L: Layout>(act: Act<'_, L>, right: DeviceSync) -> Effect {
     let machine = act.machine;
-    let index = usize::from(device);
+    let index = usize::from(right.device);
     let started = act.state.devices[index].started;
     if !started && machine.mutations.has(Mutation::DeviceSyncBeforeStart) {
         act.state.crashed = true;
         return Effect::None;
     }
-    DeviceSync(device).collect(act, |frame| reported(machine, index, frame))
+    right.collect(act, |frame| reported(machine, index, frame))
 }
 
 /// The frame that user space takes a logged frame for when it reads the device's log, if it sees it at all.

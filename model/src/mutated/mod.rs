@@ -2,6 +2,18 @@
 //!
 //! Nothing below knows that there are mutations; what a wrong kernel does by another number or in another order is data
 //! ([`crate::machine::wiring`]).
+//!
+//! ```
+//! use dirtysim_model::machine::Machine;
+//! use dirtysim_model::words::mutation::Mutations;
+//! use dirtysim_model::words::{Arch, Kernel};
+//!
+//! let mut machine = Machine::new(Arch::X86, Kernel::V7_2, false);
+//! let mut mutations = Mutations::default();
+//! mutations.switch_on(Mutations::by_name("kernel.get_log.flush=none").unwrap());
+//! dirtysim_model::mutated::set(&mut machine, mutations);
+//! assert_eq!(machine.mutations(), mutations);
+//! ```
 
 mod devices;
 mod log_ioctls;
@@ -162,7 +174,7 @@ pub(crate) fn apply<L: Layout>(
         Op::KernelWrite(write) => memory::kernel_write(act, write, right),
         Op::EnableCap(_) => memory::enable_cap(act, right),
         Op::Harvest(harvest) => rings::harvest(act, harvest, right),
-        Op::DeviceSync(device) => devices::sync(act, *device),
+        Op::DeviceSync(op) => devices::sync(act, *op),
         Op::Copy | Op::CopyAll | Op::CopyList(_) | Op::TakeAll => {
             vmm::copy(act, op, step.choice, right)
         }

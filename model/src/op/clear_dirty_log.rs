@@ -93,12 +93,15 @@ impl Operation for ClearDirtyLog {
     #[inline(always)]
     fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         if self.blocked(&at).is_none() {
-            found(Choice::Advance);
+            match at.stage() {
+                REARM => self.rearm_choices(&at, found),
+                _ => found(Choice::Advance),
+            }
         }
     }
 
     #[inline]
-    fn step<L: Layout>(&self, mut act: Act<'_, L>, _: Choice) -> Effect {
+    fn step<L: Layout>(&self, mut act: Act<'_, L>, choice: Choice) -> Effect {
         let (machine, stage) = (act.machine, act.stage());
         if stage == ENTER {
             return match self.check(machine, act.state) {
@@ -151,6 +154,7 @@ impl Operation for ClearDirtyLog {
             REARM => {
                 let dirty = act.state.scratch.word(frame, bits);
                 rearm::rearm(machine, act.state, slot, frame, dirty);
+                rearm::rearm_along(machine, act.state, choice);
                 next_word(&mut act, words)
             }
             UNLOCK => {
@@ -177,6 +181,18 @@ impl Operation for ClearDirtyLog {
 }
 
 impl ClearDirtyLog {
+    /// The ways to re-arm the word in work.
+    fn rearm_choices<L: Layout>(&self, at: &View<'_, L>, found: Found<'_>) {
+        match at.state.find_slot(at.machine, self.slot) {
+            Some(slot) => {
+                let words = at.thread().index * at.machine.constants.word_bits;
+                let frame = self.first(at.machine, slot) + words;
+                rearm::word_choices(at.machine, at.state, slot, frame, found);
+            }
+            None => found(Choice::Advance),
+        }
+    }
+
     /// The checks, in the kernel's order; the slot.
     fn check<L: Layout>(&self, machine: &Machine, state: &State<L>) -> Result<usize, Errno> {
         let bits = u64::from(machine.constants.word_bits);

@@ -1,6 +1,6 @@
 //! A device is started, stopped, drained, and its log is collected.
 
-use super::{Act, Single, View};
+use super::{Act, DeviceSync, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::pages::PageSet;
@@ -81,9 +81,6 @@ impl Single for DeviceDrain {
     }
 }
 
-/// Takes a device's log into the pages that are to be copied.
-pub(crate) struct DeviceSync(pub(crate) u8);
-
 impl Single for DeviceSync {
     const STEP: Word = loud("sync-device-log", "collects a device's log");
 
@@ -91,10 +88,10 @@ impl Single for DeviceSync {
         "collects the log of {device}"
     }
     fn facts(&self) -> Facts {
-        named(self.0)
+        named(self.device)
     }
     fn row(&self, _: &Machine) -> Row {
-        Row::OWN.changes(Fields::DEVICES).writes(Fields::PENDING)
+        Row::OWN.changes(Fields::DEVICES).writes(self.into.fields())
     }
     fn blocked<L: Layout>(&self, _: &View<'_, L>) -> Option<Waits> {
         None
@@ -111,11 +108,14 @@ impl DeviceSync {
         mut act: Act<'_, L>,
         seen: impl Fn(Frame) -> Option<Frame>,
     ) -> Effect {
-        let log = core::mem::take(&mut act.state.devices[usize::from(self.0)].log);
-        for frame in log.iter().filter_map(seen) {
-            act.state.pending.insert(act.machine.host_page(frame));
+        let log = core::mem::take(&mut act.state.devices[usize::from(self.device)].log);
+        let machine = act.machine;
+        if let Some(set) = act.collected(self.into) {
+            for frame in log.iter().filter_map(seen) {
+                set.insert(machine.host_page(frame));
+            }
         }
-        act.next_op()
+        act.leave(Ok(0))
     }
 }
 

@@ -108,12 +108,15 @@ impl Operation for GetDirtyLog {
     #[inline(always)]
     fn choices<L: Layout>(&self, at: View<'_, L>, found: Found<'_>) {
         if self.blocked(&at).is_none() {
-            found(Choice::Advance);
+            match at.stage() {
+                REARM => self.rearm_choices(&at, found),
+                _ => found(Choice::Advance),
+            }
         }
     }
 
     #[inline]
-    fn step<L: Layout>(&self, mut act: Act<'_, L>, _: Choice) -> Effect {
+    fn step<L: Layout>(&self, mut act: Act<'_, L>, choice: Choice) -> Effect {
         let (machine, stage) = (act.machine, act.stage());
         if stage == ENTER {
             return self.enter(act);
@@ -149,6 +152,7 @@ impl Operation for GetDirtyLog {
             REARM => {
                 let dirty = act.state.scratch.word(frame, bits);
                 rearm::rearm(machine, act.state, slot, frame, dirty);
+                rearm::rearm_along(machine, act.state, choice);
                 next_word(&mut act, words)
             }
             UNLOCK => {
@@ -208,6 +212,18 @@ impl Operation for GetDirtyLog {
 }
 
 impl GetDirtyLog {
+    /// The ways to re-arm the word in work.
+    fn rearm_choices<L: Layout>(&self, at: &View<'_, L>, found: Found<'_>) {
+        match at.state.find_slot(at.machine, self.slot) {
+            Some(slot) => {
+                let words = at.thread().index * at.machine.constants.word_bits;
+                let frame = at.machine.slots[slot].frame + words;
+                rearm::word_choices(at.machine, at.state, slot, frame, found);
+            }
+            None => found(Choice::Advance),
+        }
+    }
+
     fn enter<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let machine = act.machine;
         if let Err(errno) = slots::check_number(machine, act.state, self.slot)

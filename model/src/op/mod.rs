@@ -1,6 +1,12 @@
 //! Operations, a file each: its steps by name, what each reads and writes, when it is possible, what it does.
 //!
 //! `table` has a row for each. To add one: its arguments in `machine/program.rs`, its file here, its row.
+//!
+//! ```
+//! use dirtysim_model::machine::Op;
+//!
+//! assert_eq!(Op::CreateVcpu.steps().len(), 1);
+//! ```
 
 use crate::machine::Machine;
 use crate::state::layout::Layout;

@@ -119,7 +119,10 @@ impl Operation for ResetRings {
             found(Choice::Signal);
         }
         if self.blocked(&at).is_none() {
-            found(Choice::Advance);
+            match at.stage() {
+                REARM => rearm_choices(&at, found),
+                _ => found(Choice::Advance),
+            }
         }
     }
 
@@ -185,6 +188,7 @@ impl Operation for ResetRings {
             REARM => {
                 let batch = act.thread().batch;
                 rearm_batch(machine, act.state, batch);
+                rearm::rearm_along(machine, act.state, choice);
                 rearmed(&mut act)
             }
             UNLOCK => {
@@ -209,7 +213,7 @@ impl Operation for ResetRings {
     fn alone<L: Layout>(&self, at: View<'_, L>) -> Option<(Rule, Choice)> {
         let t = at.thread();
         let rule = match t.stage {
-            LOAD_FLAGS | READ | FREE | UNLOCK => Rule::ResetEntry,
+            LOAD_FLAGS | READ | FREE | UNLOCK | RETURN => Rule::ResetEntry,
             ADVANCE if is_idle(&at.state.vcpus[t.index as usize]) => Rule::ResetIndex,
             _ => return None,
         };
@@ -285,6 +289,20 @@ fn merge(batch: &mut Batch, slot: u32, offset: u64, span: u32) -> bool {
         }
     }
     false
+}
+
+/// The ways to re-arm the batch in work.
+fn rearm_choices<L: Layout>(at: &View<'_, L>, found: Found<'_>) {
+    let batch = at.thread().batch;
+    let slot = at.state.find_slot(at.machine, batch.slot);
+    let Some(slot) = slot.filter(|_| at.machine.order_unknown) else {
+        return found(Choice::Advance);
+    };
+    let template = &at.machine.slots[slot];
+    let first = u64::from(template.frame) + batch.offset;
+    let pages = batch.mask.checked_shl(first as u32).unwrap_or(0);
+    let among = low_bits(template.npages) << template.frame;
+    rearm::choices(at.machine, pages, among, found);
 }
 
 /// Re-arms a batch, if its slot is still there and it lies inside; else nothing is re-armed.

@@ -42,7 +42,7 @@ macro_rules! rows {
             DeviceStart: number devices::DeviceStart;
             DeviceStop: number devices::DeviceStop;
             DeviceDrain: number devices::DeviceDrain;
-            DeviceSync: number devices::DeviceSync;
+            DeviceSync: arguments DeviceSync;
             DropFree: arguments DropFree;
             EndFree: arguments EndFree;
             Lock: number locks::Lock;

@@ -146,11 +146,9 @@ pub(super) fn in_reset<L: Layout>(thread: &Thread<L>) -> bool {
 pub(super) fn open_leaves<L: Layout>(machine: &Machine, state: &State<L>) -> L::Set {
     let mut open = state.writable.clone();
     if machine.has_dirty_bits() {
-        for frame in state.writable.iter() {
-            if !state.dirty_bit.contains(frame) {
-                open.remove(frame);
-            }
-        }
+        let mut clean = state.writable.clone();
+        clean.subtract(&state.dirty_bit);
+        open.subtract(&clean);
     }
     open
 }

@@ -21,7 +21,9 @@ use crate::state::pages::PageSet;
 use crate::state::ring::{Ring, RingEntry};
 use crate::state::vcpu::Pc;
 use crate::state::{Batch, vcpu};
-use crate::words::{Actor, Fields, Frame, Reach, Row, Step};
+use crate::vcpu::fault;
+use crate::words::fault::FaultStage;
+use crate::words::{Actor, Choice, Fields, Frame, Reach, Row, Step, Written};
 
 /// The VM-wide fields that a vCPU's choices and steps read, the leaves apart: [`frames_of_vcpu`] tells whose. What they
 /// write besides: a page becomes stale, its bit is set.
@@ -45,6 +47,75 @@ pub fn reads_of_vcpu(pc: Pc) -> Fields {
 #[must_use]
 pub fn reads_of_device() -> Fields {
     Fields::COMMON | Fields::DEVICES
+}
+
+/// What a vCPU's step may write: what it does with its own at every step, and what stores, faults and marks write besides.
+#[inline]
+fn writes_of_vcpu<L: Layout>(machine: &Machine, v: &vcpu::Vcpu<L>, choice: Choice) -> Fields {
+    let own = Fields::CONTROL | Fields::ACCESS | Fields::REQUEST | Fields::RESCHED;
+    let marks = Fields::RING | Fields::BITMAP;
+    own | match v.pc {
+        Pc::Entry | Pc::Exit if choice == Choice::Steal => Fields::STALE,
+        Pc::User | Pc::Entry | Pc::Exit => Fields::NONE,
+        Pc::Guest if choice == Choice::Leave => Fields::NONE,
+        Pc::Guest => Fields::TLB | Fields::LEAVES | Fields::STALE,
+        Pc::Fault => match fault::stage(machine, v) {
+            FaultStage::Resolve => Fields::NONE,
+            FaultStage::Lock | FaultStage::Unlock => Fields::MMU_LOCK,
+            FaultStage::Map | FaultStage::FastMap => Fields::LEAVES,
+            FaultStage::Mark => marks,
+            FaultStage::SplitStore => Fields::ALL,
+        },
+        Pc::StealMark | Pc::ExitMark | Pc::Flush | Pc::FlushOnly => marks,
+        Pc::PreFault => Fields::ALL,
+    }
+}
+
+/// What a device's steps may write.
+#[must_use]
+pub fn writes_of_device() -> Fields {
+    Fields::STALE | Fields::DEVICES | Fields::OWN_LOG
+}
+
+/// What `step`, possible in `state`, may write; of one that a mutation may change, anything.
+#[must_use]
+#[inline]
+pub fn writes<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> Written {
+    if !machine.mutations.is_empty() && mutated::may_change(machine, state, step.actor) {
+        return Written {
+            fields: Fields::ALL,
+            vcpus: u32::MAX,
+        };
+    }
+    match step.actor {
+        Actor::Vcpu(vcpu) => Written {
+            fields: writes_of_vcpu(machine, &state.vcpus[usize::from(vcpu)], step.choice),
+            vcpus: 1 << vcpu,
+        },
+        Actor::Device(_) => Written {
+            fields: writes_of_device(),
+            vcpus: 0,
+        },
+        Actor::Thread(thread) => {
+            let index = usize::from(thread);
+            let t = &state.threads[index];
+            let Some(op) = state.current_op(machine, index) else {
+                return Written {
+                    fields: Fields::OWN,
+                    vcpus: 0,
+                };
+            };
+            let row = op.row(machine, t.stage);
+            Written {
+                fields: row.writes | Fields::OWN,
+                vcpus: match row.vcpus {
+                    Reach::Own | Reach::Control => 0,
+                    Reach::IndexedVcpu | Reach::IndexedOnControl => 1 << t.index.min(31),
+                    Reach::EachVcpu | Reach::Gate | Reach::Everything => u32::MAX,
+                },
+            }
+        }
+    }
 }
 
 /// Those that a thread's read, at a stage of its operation.
@@ -95,8 +166,8 @@ pub fn resume_ahead(machine: &Machine, ops: impl IntoIterator<Item = usize>) -> 
         .any(|(thread, op)| machine.ahead(thread, op).resume)
 }
 
-/// The kinds of fields that a thread's step from `before` to `after` wrote and that its row does not declare; none for others, and
-/// where a mutation may change the step, of which nothing is declared. To be asked where assertions are on.
+/// The kinds of fields that the step from `before` to `after` wrote and that are not declared, or that are of vCPUs which it is said not to
+/// reach. To be asked where assertions are on.
 #[must_use]
 pub fn undeclared<L: Layout>(
     machine: &Machine,
@@ -104,22 +175,17 @@ pub fn undeclared<L: Layout>(
     step: Step,
     after: &State<L>,
 ) -> Fields {
-    let Actor::Thread(thread) = step.actor else {
-        return Fields::NONE;
-    };
-    let thread = usize::from(thread);
-    let Some(op) = before
-        .current_op(machine, thread)
-        .filter(|op| !mutated::may_change_op(machine, op))
-    else {
-        return Fields::NONE;
-    };
-    let declared = op.row(machine, before.threads[thread].stage).writes;
-    written(machine, before, after).without(declared | Fields::OWN)
+    let declared = writes(machine, before, step);
+    written(machine, before, after, declared.vcpus).without(declared.fields)
 }
 
-/// The kinds of fields in which two states differ.
-fn written<L: Layout>(machine: &Machine, before: &State<L>, after: &State<L>) -> Fields {
+/// The kinds of fields in which two states differ; all of them where a vCPU differs that is not among `vcpus`.
+fn written<L: Layout>(
+    machine: &Machine,
+    before: &State<L>,
+    after: &State<L>,
+    vcpus: u32,
+) -> Fields {
     let mut all = Fields::NONE;
     let pml = machine.constants.pml_entries;
     let differ = |a: Values, b: Values| {
@@ -140,7 +206,10 @@ fn written<L: Layout>(machine: &Machine, before: &State<L>, after: &State<L>) ->
         values
     };
     all = all | differ(vm(before), vm(after));
-    for (a, b) in before.vcpus.iter().zip(after.vcpus.iter()) {
+    for (vcpu, (a, b)) in before.vcpus.iter().zip(after.vcpus.iter()).enumerate() {
+        if vcpus >> vcpu.min(31) & 1 == 0 && a != b {
+            return Fields::ALL;
+        }
         let of = |v: &vcpu::Vcpu<L>| {
             let mut values = Values::default();
             look_vcpu(v, pml, &mut values);

@@ -18,7 +18,7 @@
 use alloc::vec::Vec;
 
 use crate::kernel::soft_limit;
-use crate::machine::{Machine, Op};
+use crate::machine::{Code, Machine, Op, Outlook};
 use crate::op::View;
 use crate::op::ahead::backwards;
 use crate::state::layout::Layout;
@@ -41,6 +41,8 @@ struct Window {
     anything: bool,
     resumes: bool,
     stops: bool,
+    /// Something comes between a signal to stop and the wait for it.
+    lingers: bool,
 }
 
 impl Default for Window {
@@ -51,6 +53,7 @@ impl Default for Window {
             anything: false,
             resumes: false,
             stops: false,
+            lingers: false,
         }
     }
 }
@@ -65,6 +68,7 @@ impl Window {
             anything: true,
             resumes: facts.resumes,
             stops: facts.stops,
+            lingers: facts.stops && self.anything,
         });
     }
 
@@ -74,6 +78,7 @@ impl Window {
         self.anything |= other.anything;
         self.resumes |= other.resumes;
         self.stops |= other.stops;
+        self.lingers |= other.lingers;
     }
 
     fn resets(self) -> bool {
@@ -112,6 +117,7 @@ impl Window {
             self.reads_bitmap(),
             self.stops,
             self.takes_mutexes(),
+            self.lingers,
         ]
         .into_iter()
         .fold(0, |bits, bit| bits << 1 | u64::from(bit))
@@ -122,6 +128,8 @@ impl Window {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rules {
     enabled: u32,
+    /// Whether a vCPU may return to user space alone while the guest may run.
+    returns: bool,
     windows: Vec<Vec<Window>>,
 }
 
@@ -131,6 +139,7 @@ impl Rules {
     pub fn none() -> Self {
         Self {
             enabled: 0,
+            returns: false,
             windows: Vec::new(),
         }
     }
@@ -151,7 +160,7 @@ impl Rules {
             match rule {
                 Rule::PushIndex => ring_cannot_overflow(machine),
                 Rule::EnterGuest | Rule::LeaveGuest => !machine.pml,
-                Rule::FaultLock => machine.mmu == Mmu::TwoDimensional,
+                Rule::FaultLock | Rule::FaultInLock => machine.mmu == Mmu::TwoDimensional,
                 Rule::ReturnToUser => machine.devices.is_empty(),
                 Rule::HarvestEnter | Rule::CopyBegin | Rule::CopyEnd | Rule::GetWord => alone,
                 // A report that is judged by what was written before it depends on when it comes.
@@ -177,11 +186,12 @@ impl Rules {
             .fold(0, |enabled, rule| enabled | 1 << *rule as u8);
         Self {
             enabled,
+            returns: alone && !watches_guest,
             windows: machine
                 .programs
                 .iter()
-                .map(|ops| match machine.code {
-                    Some(_) => windows_of_code(machine),
+                .map(|ops| match &machine.code {
+                    Some(code) => windows_of_code(machine, code),
                     None => windows(machine, ops),
                 })
                 .collect(),
@@ -246,8 +256,8 @@ impl Rules {
         let windows = &self.windows[thread];
         let at = match &machine.code {
             None => op,
-            Some(code) => match code.settled[thread].get(op) {
-                Some(settled) => usize::from(*settled),
+            Some(code) => match code.outlook[thread].get(op) {
+                Some(outlook) => usize::from(*outlook),
                 None => windows.len(),
             },
         };
@@ -273,7 +283,7 @@ impl Rules {
     ) -> Option<Choice> {
         let (rule, choice) = match actor {
             Actor::Vcpu(vcpu) => {
-                let rule = vcpu_rule(machine, state, usize::from(vcpu), window)?;
+                let rule = self.vcpu_rule(machine, state, usize::from(vcpu), window)?;
                 // Rules for vCPUs speak of vCPUs with a single choice, and each says which.
                 let choice = if rule == Rule::LeaveGuest {
                     Choice::Leave
@@ -294,6 +304,82 @@ impl Rules {
         };
         self.has(rule).then_some(choice)
     }
+
+    /// The rule that lets a vCPU's next step be taken alone.
+    #[inline]
+    fn vcpu_rule<L: Layout>(
+        &self,
+        machine: &Machine,
+        state: &State<L>,
+        vcpu: usize,
+        window: Window,
+    ) -> Option<Rule> {
+        if steal::may_preempt(machine, state, vcpu) {
+            return None;
+        }
+        let v = &state.vcpus[vcpu];
+        if v.push > 0 {
+            return if v.push == 2 {
+                (!window.harvests() && v.owed != NO_FRAME).then_some(Rule::PushFlags)
+            } else {
+                push_rule(machine, v, window)
+            };
+        }
+        match v.pc {
+            Pc::User => (state.guest_runs
+                && !v.waits
+                && !v.kicked
+                && !state.vcpu_mutexes
+                && window.stops
+                && !window.takes_mutexes()
+                && !window.changes_slots())
+            .then_some(Rule::Run),
+            Pc::Fault => match fault::stage(machine, v) {
+                FaultStage::Resolve => (!window.changes_slots()).then_some(Rule::FaultResolve),
+                FaultStage::Lock => {
+                    (!window.locks_mmu() && !state.mmu_lock_write).then_some(Rule::FaultLock)
+                }
+                FaultStage::Unlock => (!window.changes_slots()).then_some(Rule::FaultUnlock),
+                // The first write of a push; the others come with `push > 0`.
+                FaultStage::Mark if state.caps.ring_entries != 0 => {
+                    (v.ring.entry(v.ring.dirty_index).flags() == 0).then_some(Rule::PushPayload)
+                }
+                FaultStage::Mark if !window.reads_bitmap() && v.owed != NO_FRAME => {
+                    Some(Rule::MarkBit)
+                }
+                FaultStage::Mark | FaultStage::Map => {
+                    let writers = window.locks_mmu() && !window.changes_slots();
+                    (writers && fault::has_just_locked(machine, v)).then_some(Rule::FaultInLock)
+                }
+                FaultStage::FastMap | FaultStage::SplitStore => None,
+            },
+            Pc::Entry => match entry::stage(machine, v) {
+                EntryStage::SoftFull => {
+                    (!window.resets() && !window.acknowledges()).then_some(Rule::CheckSoftFull)
+                }
+                EntryStage::Steal => None,
+                EntryStage::Enter => {
+                    (!window.changes_slots() && !window.resumes).then_some(Rule::EnterGuest)
+                }
+            },
+            Pc::Guest => (v.kicked
+                && v.frame == NO_FRAME
+                && v.stores == 0
+                && v.loads == 0
+                && !window.resumes)
+                .then_some(Rule::LeaveGuest),
+            Pc::Exit => {
+                let comes_back = self.returns
+                    && state.guest_runs
+                    && window.resets()
+                    && !window.acknowledges()
+                    && !window.takes_mutexes()
+                    && !window.lingers;
+                (v.steal == 0 && (!window.anything || comes_back)).then_some(Rule::ReturnToUser)
+            }
+            Pc::StealMark | Pc::ExitMark | Pc::Flush | Pc::FlushOnly | Pc::PreFault => None,
+        }
+    }
 }
 
 /// For each operation, what lies between it and the next `wait-vcpus-stopped` on every way that jumps allow; and nothing
@@ -310,23 +396,19 @@ fn windows(machine: &Machine, ops: &[Op]) -> Vec<Window> {
     })
 }
 
-/// Of code that is known as far as it was walked: all that it may do, and need not; the same without changes of memslots, for where
-/// none comes any more; and nothing, for behind the last operation.
-fn windows_of_code(machine: &Machine) -> Vec<Window> {
-    let all = |wanted: &dyn Fn(&Op) -> bool| {
+/// Of code that is known as far as it was walked: those of its outlooks; and nothing, for behind the last operation.
+fn windows_of_code(machine: &Machine, code: &Code) -> Vec<Window> {
+    let window = |outlook: &Outlook| {
         let mut window = Window::default();
-        for op in machine.ops().filter(|op| wanted(op)) {
+        for op in &outlook.ops {
             window.add(machine, op);
         }
-        window.stops = false;
+        window.stops = outlook.stops;
+        window.lingers = true;
         window
     };
-    let changes_slots = |op: &Op| op.touches(machine).1.has(Fields::SLOTS);
-    alloc::vec![
-        all(&|_| true),
-        all(&|op| !changes_slots(op)),
-        Window::default()
-    ]
+    let behind = core::iter::once(Window::default());
+    code.outlooks.iter().map(window).chain(behind).collect()
 }
 
 /// Whether the reserve holds all that can be pushed between a push that makes a ring soft-full and the next check: one
@@ -339,67 +421,6 @@ pub(super) fn ring_cannot_overflow(machine: &Machine) -> bool {
         0
     };
     machine.constants.ring_reserved >= 1 + pml + steal.unwrap_or(0)
-}
-
-/// The rule that lets a vCPU's next step be taken alone.
-#[inline]
-fn vcpu_rule<L: Layout>(
-    machine: &Machine,
-    state: &State<L>,
-    vcpu: usize,
-    window: Window,
-) -> Option<Rule> {
-    if steal::may_preempt(machine, state, vcpu) {
-        return None;
-    }
-    let v = &state.vcpus[vcpu];
-    if v.push > 0 {
-        return if v.push == 2 {
-            (!window.harvests() && v.owed != NO_FRAME).then_some(Rule::PushFlags)
-        } else {
-            push_rule(machine, v, window)
-        };
-    }
-    match v.pc {
-        Pc::User => (state.guest_runs
-            && !v.waits
-            && !v.kicked
-            && !state.vcpu_mutexes
-            && window.stops
-            && !window.takes_mutexes()
-            && !window.changes_slots())
-        .then_some(Rule::Run),
-        Pc::Fault => match fault::stage(machine, v) {
-            FaultStage::Resolve => (!window.changes_slots()).then_some(Rule::FaultResolve),
-            FaultStage::Lock => {
-                (!window.locks_mmu() && !state.mmu_lock_write).then_some(Rule::FaultLock)
-            }
-            FaultStage::Unlock => (!window.changes_slots()).then_some(Rule::FaultUnlock),
-            // The first write of a push; the others come with `push > 0`.
-            FaultStage::Mark if state.caps.ring_entries != 0 => {
-                (v.ring.entry(v.ring.dirty_index).flags() == 0).then_some(Rule::PushPayload)
-            }
-            FaultStage::Mark => {
-                (!window.reads_bitmap() && v.owed != NO_FRAME).then_some(Rule::MarkBit)
-            }
-            FaultStage::Map | FaultStage::FastMap | FaultStage::SplitStore => None,
-        },
-        Pc::Entry => match entry::stage(machine, v) {
-            EntryStage::SoftFull => {
-                (!window.resets() && !window.acknowledges()).then_some(Rule::CheckSoftFull)
-            }
-            EntryStage::Steal => None,
-            EntryStage::Enter => {
-                (!window.changes_slots() && !window.resumes).then_some(Rule::EnterGuest)
-            }
-        },
-        Pc::Guest => {
-            (v.kicked && v.frame == NO_FRAME && v.stores == 0 && v.loads == 0 && !window.resumes)
-                .then_some(Rule::LeaveGuest)
-        }
-        Pc::Exit => (v.steal == 0 && !window.anything).then_some(Rule::ReturnToUser),
-        Pc::StealMark | Pc::ExitMark | Pc::Flush | Pc::FlushOnly | Pc::PreFault => None,
-    }
 }
 
 #[inline]

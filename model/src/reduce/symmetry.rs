@@ -9,11 +9,18 @@
 //!   balloon's list): the pages that they name stand alone; vCPUs and devices that may touch some pages only: pages of
 //!   one class are touched by the same;
 //! - re-arming on arm64 and RISC-V, which goes from the lowest to the highest page of a batch and so
-//!   write-protects what lies between: pages are exchanged only in states from which no re-arming can follow while a
-//!   leaf is left, that is, after the last such operation before the guest stops for good. From there on nothing
-//!   reads an order any more, so that the exchanged state behaves alike;
+//!   write-protects what lies between: see below;
 //! - ring entries that nobody filled and that are reset all the same, which name a slot's first page;
 //! - a RESET batch narrower than a slot, huge mappings, memory behind two slots, mutations: no symmetry at all.
+//!
+//! **The order of pages.** Where nothing but such re-arming orders pages, a search takes their order for unknown
+//! ([`Symmetry::without_order`]): re-arming two pages or more takes any of the others of the memslot, or of the word, along. Whatever
+//! the order is, the pages that lie between are one of the sets that are tried, so that each schedule of the machine is a schedule of that
+//! one, state by state, and what holds there holds. Nothing of it reads an order, so that pages are interchangeable in every state.
+//! What breaks there need not break on the machine, which is then searched as it is: so, and where a memslot has many pages, pages
+//! are exchanged only in states from which no re-arming can follow while a
+//! leaf is left, that is, after the last such operation before the guest stops for good. From there on nothing
+//! reads an order any more, so that the exchanged state behaves alike.
 //!
 //! The order of copies is free in the model. vCPUs are interchangeable when their writers are alike, and only in states
 //! from which no loop over vCPUs (signals, harvest, RESET, GET's interrupts under PML) can follow while the guest may
@@ -41,6 +48,9 @@ use crate::words::{Arch, Facts, Fields, Frame, NO_FRAME, Names};
 
 /// The most frames that a permutation moves.
 const MOST_FRAMES: usize = 64;
+
+/// The most pages of a memslot whose order may be unknown: of `n` pages, `2^(n - 2)` sets may lie between two.
+const MOST_UNORDERED: u32 = 8;
 
 /// As many as most classes have.
 const FEW_FRAMES: usize = 8;
@@ -186,8 +196,7 @@ impl Symmetry {
         if !machine.mutations.is_empty() || machine.arch == Arch::S390 {
             return Self::none();
         }
-        let orders_pages =
-            |facts: &Facts| facts.rearms && machine.arch.rearms_range(machine.kernel);
+        let orders_pages = |facts: &Facts| facts.rearms && rearms_by_order(machine);
         let orders_vcpus = |facts: &Facts| facts.visits_vcpus;
         let picks_vcpu =
             facts(machine).any(|facts| matches!(facts.names, Names::Vcpu(_) | Names::Anything));
@@ -206,6 +215,23 @@ impl Symmetry {
             vcpus: vcpus && alike && !picks_vcpu,
             vcpus_from: first_without(machine, orders_vcpus),
         }
+    }
+
+    /// The machine whose pages are like no others only for their order, with that order unknown: none where they are alike anyway, or for
+    /// another reason not, or where what could lie between two pages is too much to try.
+    #[must_use]
+    pub fn without_order<L: Layout>(machine: &Machine, start: &State<L>) -> Option<Machine> {
+        let of = |machine: &Machine| Self::of(machine, start, true, false);
+        let few = machine
+            .slots
+            .iter()
+            .all(|slot| slot.npages <= MOST_UNORDERED);
+        if !few || machine.frames() > u32::BITS || of(machine).pages_everywhere() {
+            return None;
+        }
+        let mut unordered = machine.clone();
+        unordered.order_unknown = true;
+        of(&unordered).pages_everywhere().then_some(unordered)
     }
 
     /// The classes of interchangeable pages, each of two frames or more.
@@ -418,6 +444,11 @@ fn sort_class<L: Layout, const N: usize>(
     for ((_, from), place) in columns.iter().zip(class) {
         to[usize::from(*from)] = *place as u8;
     }
+}
+
+/// Whether re-arming goes by the order of pages.
+fn rearms_by_order(machine: &Machine) -> bool {
+    machine.arch.rearms_range(machine.kernel) && !machine.order_unknown
 }
 
 /// What is to be known of every operation.

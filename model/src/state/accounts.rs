@@ -143,14 +143,35 @@ pub(crate) fn of_vcpu<'a, L: Layout>(
     vcpu: usize,
     mut found: impl FnMut(Account, Held<'a, L::Set>),
 ) {
-    let v = &state.vcpus[vcpu];
-    for entry in v.ring.entries.iter() {
+    of_ring(machine, state, vcpu, &mut found);
+    of_vcpu_itself(state, vcpu, found);
+}
+
+/// What the unread entries of a vCPU's ring account for.
+#[inline(always)]
+pub(crate) fn of_ring<'a, L: Layout>(
+    machine: &'a Machine,
+    state: &'a State<L>,
+    vcpu: usize,
+    mut found: impl FnMut(Account, Held<'a, L::Set>),
+) {
+    for entry in state.vcpus[vcpu].ring.entries.iter() {
         if entry.flags() == F_DIRTY
             && let Some(host) = entry_host(machine, state, entry)
         {
             found(Account::Ring, Held::Host(host));
         }
     }
+}
+
+/// What a vCPU accounts for beside its ring.
+#[inline(always)]
+pub(crate) fn of_vcpu_itself<'a, L: Layout>(
+    state: &'a State<L>,
+    vcpu: usize,
+    mut found: impl FnMut(Account, Held<'a, L::Set>),
+) {
+    let v = &state.vcpus[vcpu];
     for &frame in v.pml.iter() {
         found(Account::Pml, Held::Frame(frame));
     }
@@ -165,11 +186,23 @@ pub(crate) fn of_thread<'a, L: Layout>(
     thread: usize,
     mut found: impl FnMut(Account, Held<'a, L::Set>),
 ) {
+    of_program(machine, state, thread, &mut found);
+    of_thread_itself(state, thread, found);
+}
+
+/// What a thread's program has still to do to all of memory, or to what it declares dirty: by where the thread stands, and by the
+/// memslots.
+#[inline(always)]
+pub(crate) fn of_program<'a, L: Layout>(
+    machine: &'a Machine,
+    state: &'a State<L>,
+    thread: usize,
+    mut found: impl FnMut(Account, Held<'a, L::Set>),
+) {
     if begins_full_copy(machine, state, thread) {
         found(Account::FullCopy, Held::Everything);
     }
-    let t = &state.threads[thread];
-    let ahead = machine.ahead(thread, usize::from(t.op));
+    let ahead = machine.ahead(thread, usize::from(state.threads[thread].op));
     for &frame in &ahead.declared {
         found(Account::Declared, Held::Frame(frame));
     }
@@ -183,6 +216,16 @@ pub(crate) fn of_thread<'a, L: Layout>(
             }
         }
     }
+}
+
+/// What a thread accounts for beside its program.
+#[inline(always)]
+pub(crate) fn of_thread_itself<'a, L: Layout>(
+    state: &'a State<L>,
+    thread: usize,
+    mut found: impl FnMut(Account, Held<'a, L::Set>),
+) {
+    let t = &state.threads[thread];
     found(Account::Hand, Held::Hosts(&t.hand));
     if t.duty.has(Duty::HOLDS_SCRATCH) {
         found(Account::Scratch, Held::Frames(&state.scratch));

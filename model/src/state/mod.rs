@@ -1,4 +1,15 @@
 //! A state: everything that steps change.
+//!
+//! ```
+//! use dirtysim_model::machine::{Machine, Op};
+//! use dirtysim_model::state::{State, layout::Small};
+//! use dirtysim_model::words::{Arch, Kernel};
+//!
+//! let mut machine = Machine::new(Arch::X86, Kernel::V7_2, false);
+//! machine.programs = vec![vec![Op::CreateVcpu]];
+//! let state = State::<Small>::new(&machine);
+//! assert_eq!((state.threads.len(), state.vcpus.len()), (1, 0));
+//! ```
 
 pub mod accounts;
 pub mod device;

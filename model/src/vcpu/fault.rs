@@ -78,6 +78,13 @@ pub(crate) fn is_ready<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usi
     !(stage(machine, &state.vcpus[vcpu]) == FaultStage::Lock && state.mmu_lock_write)
 }
 
+/// Whether the last step of a vCPU's path was to take mmu_lock.
+#[inline]
+pub(crate) fn has_just_locked<L: Layout>(machine: &Machine, v: &Vcpu<L>) -> bool {
+    let before = usize::from(v.stage).checked_sub(1);
+    v.push == 0 && before.is_some_and(|at| stages(machine, v.fast)[at] == FaultStage::Lock)
+}
+
 /// The name of the next step.
 pub(crate) fn word<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usize) -> Word {
     match stage(machine, &state.vcpus[vcpu]) {

@@ -156,6 +156,15 @@ impl BitOr for Fields {
     }
 }
 
+/// What a step may have written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// The kinds of fields.
+    pub fields: Fields,
+    /// The vCPUs whose fields, one bit each.
+    pub vcpus: u32,
+}
+
 /// What the next step of a thread reads or writes of the vCPUs, from the narrowest on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {

@@ -1,6 +1,13 @@
 //! The words that everything else is said in: architectures, kernels, KVM's numbers, errnos, who acts and how, the names of steps.
 //!
 //! Nothing here knows a machine or a state.
+//!
+//! ```
+//! use dirtysim_model::words::{Arch, Errno};
+//!
+//! assert_eq!(Arch::ALL.iter().filter(|arch| arch.name() == "arm64").count(), 1);
+//! assert_eq!((Errno::EINVAL as i32, Errno::EINVAL.name()), (22, "EINVAL"));
+//! ```
 
 pub mod arch;
 pub mod claims;
@@ -20,7 +27,7 @@ pub mod word;
 pub use arch::{Arch, Mmu};
 pub use claims::{Invariant, Invariants};
 pub use errno::Errno;
-pub use fields::{Fields, Reach};
+pub use fields::{Fields, Reach, Written};
 pub use kernel::Kernel;
 pub use mutation::{Mutation, Mutations};
 pub use row::{Counts, Duty, Facts, Jump, Names, Row};

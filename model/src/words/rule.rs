@@ -55,6 +55,8 @@ rules! {
         "No SET_USER_MEMORY_REGION can come before it.";
     FaultLock, "fault-lock", reads "mmu_lock", writes "mmu_lock (a reader)",
         "Readers do not exclude each other, and no writer of mmu_lock can come before it.";
+    FaultInLock, "fault-in-lock", reads "the leaf", writes "the leaf, or what marks the page",
+        "The step after mmu_lock was taken for read, where a writer of it can come. Whoever comes between the two neither reads nor writes who holds the lock, or waits for it; so the lock may as well have been taken after him, at the last moment, and nobody need come between. No SET_USER_MEMORY_REGION can.";
     FaultUnlock, "fault-unlock", reads "nothing", writes "mmu_lock",
         "Whoever it would let in cannot act before it.";
     Run, "run", reads "whether the guest may run", writes "where the vCPU is",
@@ -66,13 +68,13 @@ rules! {
     LeaveGuest, "leave-guest", reads "that a signal is pending", writes "where the vCPU is",
         "It has nothing left to store, and nobody takes the signal back. Without PML nobody asks whether it is in the guest.";
     ReturnToUser, "return-to-user", reads "nothing", writes "where the vCPU is",
-        "Every thread waits until all vCPUs have stopped, so that nobody else can act on it. The last one to leave leaves nobody behind whose states it could hide.";
+        "Every thread waits until all vCPUs have stopped, so that nobody else can act on it; the last one to leave leaves nobody behind whose states it could hide. Or, while the guest may run and before a RESET: the one thread asks for no vCPU's place but to signal it, which in user space does what the return does with the signal, and after the signal it waits at once, so that no claim is switched off that a step of its could break. It comes round to its check for a full ring, which is no local step then.";
     HarvestEnter, "harvest-enter", reads "nothing", writes "the thread's own place",
         "One thread alone harvests.";
     HarvestEntry, "harvest-entry", reads "an entry that is dirty", writes "that entry's flags, fetch_index, the pages to copy",
         "Between F_DIRTY and F_RESET an entry belongs to the harvester; the ring cannot overflow onto it. Its page is in the pages to copy before the entry stops accounting for it.";
     ResetEntry, "reset-entry", reads "an entry that is harvested, or that is not", writes "its flags; slots_lock",
-        "Only user space sets F_RESET, and its one thread is in RESET. A push does not look at the flags that it frees, and RESET counts as re-arming until it returns.";
+        "Only user space sets F_RESET, and its one thread is in RESET. A push does not look at the flags that it frees, and RESET counts as re-arming until it returns. Its return switches claims on, and only RESET closes a leaf that a TLB has: what is stale there then was so before.";
     ResetIndex, "reset-index", reads "nothing", writes "reset_index",
         "The vCPU has no push to make and no request to check any more.";
     CopyBegin, "copy-begin", reads "which slots exist", writes "the pages to copy",

@@ -38,6 +38,9 @@ pub enum Choice {
     Signal,
     /// A part of a program that is done any number of times is done once more.
     Again,
+    /// Pages are re-armed, and these frames along with them, one bit each: where it is not known which pages lie between two others
+    /// ([`Machine::order_unknown`](crate::machine::Machine::order_unknown)).
+    Along(u32),
 }
 
 /// Who is told of each choice. Not a generic parameter: what is possible would be compiled once for each of those who ask.

@@ -14,7 +14,7 @@ use super::log::events_of;
 use super::page::read_names;
 use super::report::{caveats, grouped};
 use super::run::one_machine;
-use super::schedule::Schedule;
+use super::schedule::{Schedule, unread};
 use super::{CliError, CliResult, Global, Report, interrupted};
 use crate::blame::{Blame, Candidate, Cause, blame, blame_seeds, read_pages};
 use crate::observed::CheckConfig;
@@ -170,7 +170,10 @@ fn of_log(args: &BlameArgs) -> Result<Option<Subject>, CliError> {
 }
 
 pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
-    let subject = Subject::load(args)?;
+    let subject = match Subject::load(args) {
+        Err(_) if interrupted() => return Ok(unread("blame", &args.trace)),
+        loaded => loaded?,
+    };
     let scenario = subject.scenario();
     let file = args.pages.display().to_string();
     let input = File::open(&args.pages)

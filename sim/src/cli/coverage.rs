@@ -90,6 +90,7 @@ pub(super) fn reductions(
         .collect();
     let pages = match (words.is_empty(), reduced.pages_everywhere) {
         (true, _) => "no pages".to_owned(),
+        (false, true) if reduced.order_unknown => format!("{} in any order", words.join(" ")),
         (false, true) => words.join(" "),
         (false, false) => format!(
             "{} after the last re-arming of a running guest",
@@ -105,6 +106,7 @@ pub(super) fn reductions(
     let mut map = Map::new();
     map.insert("pages".into(), classes.into());
     map.insert("pages_everywhere".into(), reduced.pages_everywhere.into());
+    map.insert("order_unknown".into(), reduced.order_unknown.into());
     map.insert("vcpus".into(), reduced.vcpus.into());
     map.insert("rules".into(), rules.clone().into());
     json.insert("reductions".into(), map.into());

@@ -1,19 +1,20 @@
 //! `dirtysim explain`: the story of the lost page.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::Map;
 
-use super::report::{caveats, mutated};
-use super::schedule::{MAIL, Schedule, deliver};
-use super::{CliError, CliResult, Global, Report};
-use crate::explain::{Format, Story, reproduce};
+use super::report::{caveats, mutated, say};
+use super::schedule::{MAIL, Schedule, deliver, unread};
+use super::{CliError, CliResult, Global, Report, interrupted};
+use crate::explain::what_if::{MOST_STEPS, Question};
+use crate::explain::{Aboard, Format, Story, page, reproduce};
 use crate::mutated::acted_in;
 use crate::search::liveness::Endless;
 
-/// Steps that an HTML page can hold.
-const MOST_HTML_STEPS: usize = 5_000;
+/// What `what-if/` is called when it is built.
+const MODULE: &str = "dirtysim_what_if.wasm";
 
 /// Arguments of `dirtysim explain`.
 #[derive(Debug, Args)]
@@ -27,6 +28,9 @@ pub(crate) struct ExplainArgs {
     /// The file to write; without it, standard output
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
+    /// HTML: the model for the page, by which its reader tries other steps [default: dirtysim_what_if.wasm beside the program]
+    #[arg(long, value_name = "FILE")]
+    what_if: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,13 +56,58 @@ impl FormatArg {
     }
 }
 
+/// The model for a page: the file that was given, or what lies beside the program; none is told in a line.
+fn module(given: Option<&Path>) -> Result<Option<Vec<u8>>, CliError> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => match beside_the_program() {
+            Some(path) => path,
+            None => {
+                say(&format!(
+                    "note: a page without \"what if\": there is no {MODULE} beside the program; `cargo build -p dirtysim-what-if --profile what-if --target wasm32-unknown-unknown` makes it (docs/tutorial.md)"
+                ));
+                return Ok(None);
+            }
+        },
+    };
+    let wasm = std::fs::read(&path)
+        .map_err(|error| CliError(format!("{}: cannot read: {error}", path.display())))?;
+    let exports = |name: &[u8]| wasm.windows(name.len()).any(|at| at == name);
+    if !wasm.starts_with(b"\0asm") || !exports(b"dirtysim_answer") {
+        return Err(CliError(format!(
+            "{}: not dirtysim's model for a page\nhelp: `cargo build -p dirtysim-what-if --profile what-if --target wasm32-unknown-unknown` makes it, as {MODULE}",
+            path.display()
+        )));
+    }
+    Ok(Some(wasm))
+}
+
+/// The module in the program's own folder, or where cargo puts it when it builds both.
+fn beside_the_program() -> Option<PathBuf> {
+    let folder = std::env::current_exe().ok()?.parent()?.to_owned();
+    let built = folder
+        .join("../wasm32-unknown-unknown/what-if")
+        .join(MODULE);
+    [folder.join(MODULE), built]
+        .into_iter()
+        .find(|path| path.is_file())
+}
+
 pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
     let name = args.trace.display().to_string();
-    let schedule = Schedule::load(&args.trace, args.output.as_deref(), "explain")?;
+    if args.what_if.is_some() && args.format != FormatArg::Html {
+        return Err(CliError(
+            "--what-if is for a page\nhelp: add --format html, or leave --what-if away".to_owned(),
+        ));
+    }
+    let schedule = match Schedule::load(&args.trace, args.output.as_deref(), "explain") {
+        Err(_) if interrupted() => return Ok(unread("explain", &args.trace)),
+        loaded => loaded?,
+    };
     let replay = &schedule.replay;
-    if args.format == FormatArg::Html && schedule.steps.len() > MOST_HTML_STEPS {
+    if args.format == FormatArg::Html && schedule.steps.len() > MOST_STEPS {
         return Err(CliError(format!(
-            "{name}: {} steps; an HTML page holds at most {MOST_HTML_STEPS}\nhelp: `dirtysim shrink` makes the schedule short first",
+            "{name}: {} steps; an HTML page holds at most {MOST_STEPS}\nhelp: `dirtysim shrink` makes the schedule short first",
             schedule.steps.len()
         )));
     }
@@ -88,7 +137,15 @@ pub(super) fn run(args: &ExplainArgs, global: &Global) -> CliResult {
         let sentences: Vec<String> = throughout.map(|w| w.sentence.clone()).collect();
         story.conclusion.extend(sentences);
     }
-    let text = args.format.format().tell(&story);
+    let text = match args.format {
+        FormatArg::Html => {
+            let wasm = module(args.what_if.as_deref())?;
+            let question = Question::new(&replay.scenario, &schedule.steps, story.invariant);
+            let aboard = wasm.as_deref().map(|wasm| Aboard { wasm, question });
+            page(&story, aboard.as_ref())
+        }
+        _ => args.format.format().tell(&story),
+    };
     let file = deliver(text.as_bytes(), args.output.as_deref(), global, "the story")?;
     let mut tail = String::new();
     let mut extra = Map::new();

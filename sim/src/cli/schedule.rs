@@ -5,10 +5,13 @@ use std::path::Path;
 
 use dirtysim_model::oracle::Invariant;
 use dirtysim_model::transition::Step;
+use serde_json::Map;
 
+use super::input::Input;
 use super::kind::{self, Wanted};
-use super::{CliError, Global};
+use super::{CliError, Global, Report};
 use crate::replay::steps::{self, StepReplay};
+use crate::search::Limit;
 use crate::trace::enclosed;
 use crate::trace::{Expect, Header, Kind, PendingFile, TraceReader, check_apart};
 
@@ -33,7 +36,7 @@ impl Schedule {
         let name = path.display().to_string();
         check_output(output, &[path])?;
         kind::check(path, Wanted::Trace)?;
-        let reader = TraceReader::open(path)?;
+        let reader = TraceReader::open_through(path, Input)?;
         let header = reader.header().clone();
         if header.kind != Kind::Step {
             let instead = match header.kind {
@@ -80,6 +83,20 @@ impl Schedule {
                 last.map(|(invariant, _)| *invariant)
             })
             .or_else(|| broken.iter().next())
+    }
+}
+
+/// What is said where an interrupt came before the trace was read.
+pub(super) fn unread(command: &'static str, path: &Path) -> Report {
+    let mut extra = Map::new();
+    extra.insert("trace".into(), path.display().to_string().into());
+    extra.insert("limit".into(), Limit::Interrupt.name().into());
+    Report {
+        command,
+        extra,
+        tail: format!("{}: interrupted before it was read\n", path.display()),
+        cut: true,
+        ..Report::default()
     }
 }
 

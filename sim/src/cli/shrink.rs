@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Map;
 
 use super::report::{block_words, caveats, grouped, mutated, say};
-use super::schedule::{Schedule, deliver};
+use super::schedule::{Schedule, deliver, unread};
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted};
 use crate::mutated::acted_in;
 use crate::replay::steps;
@@ -34,7 +34,10 @@ pub(crate) struct ShrinkArgs {
 pub(super) fn run(args: &ShrinkArgs, global: &Global) -> CliResult {
     let begun = Instant::now();
     let name = args.trace.display().to_string();
-    let schedule = Schedule::load(&args.trace, args.output.as_deref(), "shrink")?;
+    let schedule = match Schedule::load(&args.trace, args.output.as_deref(), "shrink") {
+        Err(_) if interrupted() => return Ok(unread("shrink", &args.trace)),
+        loaded => loaded?,
+    };
     let replay = &schedule.replay;
     if replay.cycle.is_some() {
         return Err(CliError(format!(

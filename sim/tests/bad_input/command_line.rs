@@ -175,7 +175,7 @@ fn an_interrupt_claims_nothing_that_was_not_done() {
     fs::write(at.join("pages"), "ram:0\n").expect("written");
     let seeds = "0..1000000000";
     fs::write(at.join("wide.toml"), include_str!("wide.toml")).expect("written");
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 11] = [
         &["blame", "kernel-docs", "--pages", "pages", "--seeds", seeds],
         &["run", "kernel-docs", "bitmap-last-clear", "--seeds", seeds],
         &["debate", "-o", "page"],
@@ -185,6 +185,9 @@ fn an_interrupt_claims_nothing_that_was_not_done() {
         &["check", "wide.toml", "--liveness"],
         // A trace whose end never comes.
         &["replay", "/dev/stdin"],
+        &["explain", "/dev/stdin", "-o", "page"],
+        &["shrink", "/dev/stdin", "-o", "page"],
+        &["blame", "/dev/stdin", "--pages", "pages"],
     ];
     for args in commands {
         let mut child = dirtysim(at, args)

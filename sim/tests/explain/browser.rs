@@ -3,12 +3,15 @@
 //! A script is added to a copy of the page that does what a reader's hands do and leaves what it sees in the document,
 //! which the browser then prints.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dirtysim::explain::{Format, Story};
+use dirtysim::explain::what_if::Question;
+use dirtysim::explain::{Aboard, Format, Story, page};
+use serde_json::json;
 
-use super::{builtin, hostile, shrunk_story};
+use super::what_if::ask;
+use super::{builtin, failure, hostile, shrunk_story};
 
 /// The browser, if there is one.
 fn chromium() -> Option<&'static str> {
@@ -153,4 +156,117 @@ fn a_hostile_name_runs_nothing_in_a_browser() {
     assert!(left(&dom, "title").starts_with("hostile: "));
     assert_eq!(left(&dom, "images"), "0");
     assert!(!left(&dom, "step").is_empty());
+}
+
+/// The model for a page, where it is built (`.ci/stages/20-chromium` builds it).
+fn module() -> Option<Vec<u8>> {
+    let target = std::env::var("CARGO_TARGET_DIR").map_or_else(
+        |_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
+        PathBuf::from,
+    );
+    let file = target.join("wasm32-unknown-unknown/what-if/dirtysim_what_if.wasm");
+    let module = std::fs::read(&file).ok();
+    if module.is_none() {
+        eprintln!("skipped: {} is not built", file.display());
+    }
+    module
+}
+
+/// Goes to a step, takes the first that the schedule does not take there, and leaves what the page says then.
+const ARGUING_HANDS: &str = r##"
+const body = document.body;
+const wait = setInterval(() => {
+  if (!body.dataset.model) return;
+  clearInterval(wait);
+  const leave = (name) => {
+    body.dataset[`${name}Claim`] = document.getElementById("claim").textContent;
+    body.dataset[`${name}What`] = document.getElementById("what").textContent;
+    body.dataset[`${name}Steps`] = document.getElementById("slider").max;
+    body.dataset[`${name}Mail`] = document.getElementById("mail").textContent.length;
+  };
+  leave("own");
+  if (location.hash.includes("take")) return;
+  const slider = document.getElementById("slider");
+  slider.value = "20"; slider.dispatchEvent(new Event("input"));
+  const other = [...document.querySelectorAll("#ifsteps button")].find((button) => !button.classList.contains("told"));
+  body.dataset.offered = document.querySelectorAll("#ifsteps button").length;
+  body.dataset.taken = other.textContent;
+  other.click(); leave("taken");
+  body.dataset.link = location.hash;
+  document.getElementById("ifend").click(); leave("ended");
+  document.getElementById("ifundo").click(); leave("undone");
+  document.getElementById("ifown").click();
+  document.getElementById("ifundo").click(); leave("again");
+}, 5);
+"##;
+
+#[test]
+fn a_reader_takes_another_step_in_a_browser_and_reads_what_the_program_says() {
+    let (Some(browser), Some(wasm)) = (skipped(), module()) else {
+        return;
+    };
+    let scenario = builtin("reset-signal");
+    let failure = failure(&scenario);
+    let target = Some(failure.invariant);
+    let story = Story::new(&scenario, &failure.steps, target, String::new());
+    let story = story.expect("the schedule is possible");
+    let question = Question::new(&scenario, &failure.steps, target);
+    let aboard = Aboard {
+        wasm: &wasm,
+        question: question.clone(),
+    };
+    let html = page(&story, Some(&aboard));
+    assert!(html.len() < 2_000_000, "{} bytes", html.len());
+    let seen = dom(browser, &html, "", ARGUING_HANDS, false);
+    assert_eq!(
+        left(&seen, "model"),
+        "ready",
+        "an old module? build it again"
+    );
+    let here = ask(&question, json!({ "at": 20 }));
+    let possible = here["possible"].as_array().expect("a list");
+    assert_eq!(left(&seen, "offered"), possible.len().to_string());
+    let taken = possible
+        .iter()
+        .find(|step| left(&seen, "taken").starts_with(&*words(step)))
+        .expect("it was offered");
+    let take = json!({ "at": 20, "step": taken["step"] });
+    let same = |dom: &str, name: &str, told: &serde_json::Value| {
+        let story = &told["story"];
+        let conclusion = story["conclusion"].as_array().expect("a list");
+        let conclusion: String = conclusion.iter().filter_map(|line| line.as_str()).collect();
+        let steps = story["steps"].as_array().map_or(0, Vec::len);
+        assert_eq!(left(dom, &format!("{name}-claim")), story["claim"]);
+        assert_eq!(
+            left(dom, &format!("{name}-what")).replace("&amp;", "&"),
+            conclusion.replace("->", "\u{2192}")
+        );
+        assert_eq!(left(dom, &format!("{name}-steps")), steps.to_string());
+        let mail = told["mail"].as_str().map_or(0, str::len);
+        assert_eq!(left(dom, &format!("{name}-mail")), mail.to_string());
+    };
+    let told = ask(&question, json!({ "takes": [take] }));
+    same(&seen, "taken", &told);
+    let ended = ask(
+        &question,
+        json!({ "takes": [take, { "at": 21, "step": null }] }),
+    );
+    same(&seen, "ended", &ended);
+    same(&seen, "undone", &told);
+    assert_eq!(left(&seen, "own-claim"), left(&seen, "again-claim"));
+    // The link carries the schedule.
+    let link = left(&seen, "link").replace("&amp;", "&");
+    let linked = dom(browser, &html, &link, ARGUING_HANDS, false);
+    same(&linked, "own", &told);
+    assert_eq!(left(&linked, "step"), "21");
+    // A page with a model of another version offers nothing.
+    let other = html.replace("\"words\":\"faults on ", "\"words\":\"stumbles over ");
+    let other = dom(browser, &other, "", ARGUING_HANDS, false);
+    assert_eq!(left(&other, "model"), "none");
+}
+
+/// How the page begins a possible step's words.
+fn words(possible: &serde_json::Value) -> String {
+    let text = |key: &str| possible[key].as_str().unwrap_or_default().to_owned();
+    format!("{} {}", text("lane"), text("words")).replace("->", "\u{2192}")
 }

@@ -1,6 +1,7 @@
 //! Stories: what they say of each built-in violation, in every form; and that strangers' names stay names.
 
 mod browser;
+mod what_if;
 
 use std::path::PathBuf;
 

@@ -350,6 +350,7 @@ impl<'a, L: Layout> Builder<'a, L> {
         Reduced {
             classes: self.symmetry.classes().to_vec(),
             pages_everywhere: self.symmetry.pages_everywhere(),
+            order_unknown: false,
             ..Reduced::default()
         }
     }

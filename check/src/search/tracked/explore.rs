@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
+use dirtysim_model::reduce::independence::{Rule, Rules};
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
@@ -14,7 +15,7 @@ use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
-use super::others::{Tried, for_each_choice, forget};
+use super::others::{Tried, for_each_choice, forget, local_choices};
 use super::{PAGES, TRACKED};
 use crate::refused::{Call, Refused};
 use crate::run::breaks_progress;
@@ -36,6 +37,7 @@ pub(super) struct Explored {
     /// What is broken at the nearest place, and the steps that lead there, in words.
     pub(super) found: Option<(Invariants, Vec<String>)>,
     pub(super) exchanges_vcpus: bool,
+    pub(super) rules: Vec<Rule>,
     pub(super) state_bits: u32,
     pub(super) peak_bytes: u64,
 }
@@ -62,6 +64,7 @@ struct Found {
 pub(super) struct Explorer<'a, L: Layout> {
     machine: &'a Machine,
     tried: Tried,
+    rules: Rules,
     packing: Packing,
     symmetry: Symmetry,
     template: State<L>,
@@ -74,7 +77,9 @@ pub(super) fn explore<L: Layout>(
     options: &Options,
     watch: Watch<'_>,
 ) -> Explored {
-    let explorer = Explorer::new(machine, start, Tried::ALL, options.reductions.vcpus);
+    let wanted = options.reductions;
+    let rules = Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0);
+    let explorer = Explorer::new(machine, start, Tried::ALL, rules, wanted.vcpus);
     explorer.explore(&Limits::new(options, watch)).0
 }
 
@@ -83,6 +88,7 @@ impl<'a, L: Layout> Explorer<'a, L> {
         machine: &'a Machine,
         mut start: State<L>,
         tried: Tried,
+        rules: Rules,
         vcpus: bool,
     ) -> Self {
         let packing = Packing::new(machine, &start);
@@ -90,6 +96,7 @@ impl<'a, L: Layout> Explorer<'a, L> {
         Self {
             machine,
             tried,
+            rules,
             packing,
             symmetry: Symmetry::of(machine, &start, false, vcpus),
             template: start,
@@ -110,6 +117,7 @@ impl<'a, L: Layout> Explorer<'a, L> {
             limit: None,
             found: None,
             exchanges_vcpus: self.symmetry.exchanges_vcpus(),
+            rules: self.rules.iter().collect(),
             state_bits: packing.bits(),
             peak_bytes: 0,
         };
@@ -197,6 +205,16 @@ impl<'a, L: Layout> Explorer<'a, L> {
                 broken.insert(Invariant::MigrationMakesProgress);
             }
             Self::note(broken, number, None, &mut found);
+            let alone = actors(&state).find_map(|actor| {
+                let local = local_choices(self.tried, &self.rules, machine, &state, actor);
+                local.map(|local| (actor, local))
+            });
+            if let Some((actor, local)) = alone {
+                for (valued, choice) in local {
+                    self.take(known, number, &valued, Step { actor, choice }, &mut found);
+                }
+                continue;
+            }
             for actor in actors(&state) {
                 for_each_choice(self.tried, machine, &state, actor, |valued, choice| {
                     self.take(known, number, valued, Step { actor, choice }, &mut found);

@@ -93,6 +93,7 @@ pub(super) fn check(
         report.depth = report.depth.max(explored.depth);
         report.seen.union(explored.seen);
         report.reduced.vcpus |= explored.exchanges_vcpus;
+        report.reduced.rules = explored.rules;
         report.state_bits = explored.state_bits;
         report.peak_bytes = report.peak_bytes.max(explored.peak_bytes);
         report.refused.extend(explored.refused);

@@ -1,6 +1,7 @@
 //! What a state says of pages that are not tracked: it is forgotten, and anything that it could say is put back before a step.
 
 use dirtysim_model::machine::Machine;
+use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::state::fields::{Change, Size, change_thread, change_vcpu, change_vm};
 use dirtysim_model::state::layout::{Layout, Parts};
 use dirtysim_model::state::pages::PageSet;
@@ -123,6 +124,31 @@ pub(super) fn for_each_choice<L: Layout>(
             }
         });
     });
+}
+
+/// The one step of an actor in each such state, if it may be taken alone in all of them, with others' steps after it.
+pub(super) fn local_choices<L: Layout>(
+    tried: Tried,
+    rules: &Rules,
+    machine: &Machine,
+    state: &State<L>,
+    actor: Actor,
+) -> Option<Vec<(State<L>, Choice)>> {
+    // What is there of others only adds to what may be.
+    rules.local_choice(machine, state, actor)?;
+    let mut local = Vec::new();
+    let mut all = true;
+    for_each_value(
+        tried,
+        machine,
+        state,
+        actor,
+        &mut |valued, only_others| match rules.local_choice(machine, valued, actor) {
+            Some(choice) if !only_others => local.push((valued.clone(), choice)),
+            Some(_) | None => all = false,
+        },
+    );
+    all.then_some(local)
 }
 
 /// Calls `found` with each such state; `true` where it differs from one before in what matters to steps about the far page alone.

@@ -6,6 +6,7 @@ use std::collections::{HashSet, VecDeque};
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::Op;
 use dirtysim_model::oracle;
+use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Small;
@@ -27,6 +28,8 @@ use crate::search::{self, Coverage, Options, Verdict};
 /// States of a machine of a few pages that are looked at: those that are nearest, and those of so many schedules.
 const NEAR_STATES: usize = 1_500;
 const SCHEDULES: u64 = 60;
+/// Steps of a schedule: more than most have that come to an end.
+const SCHEDULE_STEPS: u32 = 400;
 /// Stores that there are.
 const STORES: u64 = 3;
 
@@ -97,13 +100,14 @@ fn start(scenario: &Scenario) -> State<Small> {
 }
 
 /// What was explored for each variant of a scenario: its machine, and its states.
-fn explored(scenario: &Scenario, tried: Tried) -> Vec<(Machine, Known)> {
+fn explored(scenario: &Scenario, tried: Tried, reduced: bool) -> Vec<(Machine, Known)> {
     let options = Options::default();
     let limits = Limits::new(&options, &|_| true);
     let machines = variants(&scenario.machine).into_iter();
     machines
         .map(|machine| {
-            let explorer = Explorer::new(&machine, start(scenario), tried, false);
+            let rules = Rules::of(&machine, |_| reduced);
+            let explorer = Explorer::new(&machine, start(scenario), tried, rules, false);
             let known = explorer.explore(&limits).1;
             (machine, known)
         })
@@ -111,12 +115,13 @@ fn explored(scenario: &Scenario, tried: Tried) -> Vec<(Machine, Known)> {
 }
 
 /// Some state of a machine of a few pages that stands for none of those that were explored, with the page that is tracked; none, if there
-/// is no such state. `sizes`: bits of a word, pages of a batch.
+/// is no such state. `sizes`: bits of a word, pages of a batch. `reduced`: where a step may be taken alone, it is, by both.
 fn missing(
     scenario: &Scenario,
     explored: &[(Machine, Known)],
     pages: u64,
     sizes: Option<(u64, u64)>,
+    reduced: bool,
 ) -> Option<String> {
     let few = with_pages(scenario, pages).expect("it can be read again");
     let mut source = few.source.clone();
@@ -128,10 +133,21 @@ fn missing(
             machine.insert("reset_batch_pages".into(), batch.into());
         }
     }
-    // So many are some of any number, and end.
-    source["writers"]["vcpu"]["stores"] = STORES.into();
+    // So many are some of any number, and end; but what is left decides which steps may be taken alone.
+    if !reduced {
+        source["writers"]["vcpu"]["stores"] = STORES.into();
+    }
     let few = Scenario::from_json("few", &source).expect("it can be read again");
     let machine = &few.machine;
+    let rules = Rules::of(machine, |_| reduced);
+    let steps_of = |state: &State<Small>| {
+        let mut steps = Vec::new();
+        match rules.local_step(machine, state) {
+            Some(step) => steps.push(step),
+            None => for_each_step(machine, state, |step| steps.push(step)),
+        }
+        steps
+    };
     let first = start(&few);
     let packing = Packing::new(machine, &first);
     let pack = |state: &State<Small>| {
@@ -142,7 +158,8 @@ fn missing(
     let explored: Vec<_> = explored
         .iter()
         .map(|(machine, known)| {
-            let explorer = Explorer::new(machine, start(scenario), Tried::ALL, false);
+            let explorer =
+                Explorer::new(machine, start(scenario), Tried::ALL, Rules::none(), false);
             (machine, known, explorer)
         })
         .collect();
@@ -169,21 +186,20 @@ fn missing(
         if let Some(missing) = look(&state) {
             return Some(missing);
         }
-        for_each_step(machine, &state, |step| {
+        for step in steps_of(&state) {
             let mut after = state.clone();
             apply(machine, &mut after, step);
             if near.len() < NEAR_STATES && near.insert(pack(&after)) {
                 open.push_back(after);
             }
-        });
+        }
     }
     for seed in 0..SCHEDULES {
         let mut choices = Choices::new(seed, 0);
         let mut state = first.clone();
         let (mut actor, mut left) = (None, 0);
-        loop {
-            let mut steps = Vec::new();
-            for_each_step(machine, &state, |step| steps.push(step));
+        for _ in 0..SCHEDULE_STEPS {
+            let mut steps = steps_of(&state);
             if left == 0 || !steps.iter().any(|step| Some(step.actor) == actor) {
                 let Some(step) = steps.get(choices.below(steps.len().max(1) as u32) as usize)
                 else {
@@ -257,8 +273,8 @@ fn candidates(
 
 #[test]
 fn whatever_few_pages_come_to_was_explored_for_any_number() {
-    for scenario in safe() {
-        let explored = explored(&scenario, Tried::ALL);
+    for (scenario, reduced) in safe().iter().flat_map(|safe| [(safe, false), (safe, true)]) {
+        let explored = explored(scenario, Tried::ALL, reduced);
         for (pages, sizes) in [
             (1, None),
             (2, None),
@@ -266,8 +282,8 @@ fn whatever_few_pages_come_to_was_explored_for_any_number() {
             (3, Some((1, 2))),
             (4, Some((2, 2))),
         ] {
-            let missing = missing(&scenario, &explored, pages, sizes);
-            assert_eq!(missing, None, "{}", scenario.source);
+            let missing = missing(scenario, &explored, pages, sizes, reduced);
+            assert_eq!(missing, None, "reduced {reduced}: {}", scenario.source);
         }
     }
 }
@@ -301,8 +317,8 @@ fn without_any_part_of_the_argument_some_state_is_missing() {
     ];
     for (name, tried) in weakened {
         let found = safe().iter().any(|scenario| {
-            let explored = explored(scenario, tried);
-            let missing = |pages| missing(scenario, &explored, pages, None);
+            let explored = explored(scenario, tried, false);
+            let missing = |pages| missing(scenario, &explored, pages, None, false);
             missing(2).or_else(|| missing(3)).is_some()
         });
         assert!(found, "nothing is missing without {name}");
@@ -357,9 +373,15 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
             false,
         ),
     ] {
-        let explored = explored(&scenario, tried);
+        let explored = explored(&scenario, tried, false);
         let (abstracted, known) = &explored[0];
-        let explorer = Explorer::new(abstracted, start(&scenario), Tried::ALL, false);
+        let explorer = Explorer::new(
+            abstracted,
+            start(&scenario),
+            Tried::ALL,
+            Rules::none(),
+            false,
+        );
         let mut stands = candidates(machine, abstracted, &state, 1).into_iter();
         let found = stands.any(|state| known.contains_key(&explorer.pack(state)));
         assert_eq!(found, is_there, "{tried:?}");
@@ -467,8 +489,9 @@ fn what_is_not_argued_is_refused_with_the_reason() {
 #[test]
 fn no_step_looks_at_more_of_the_others_than_is_tried() {
     for (scenario, every) in safe().iter().zip([40, 40, 40, 10, 20, 20, 20]) {
-        for (machine, known) in explored(scenario, Tried::ALL) {
-            let explorer = Explorer::new(&machine, start(scenario), Tried::ALL, false);
+        for (machine, known) in explored(scenario, Tried::ALL, false) {
+            let explorer =
+                Explorer::new(&machine, start(scenario), Tried::ALL, Rules::none(), false);
             let mut choices = Choices::new(7, 0);
             for words in known.keys().step_by(every) {
                 let state = explorer.unpack(words);

@@ -7,9 +7,6 @@ use crate::debate::lanes::Lanes;
 use crate::plain::html as escape;
 use crate::plot::grouped;
 
-/// What the reader has to know before the table.
-pub(super) const INTRODUCTION: &str = "A virtual machine is moved to another host while it runs: its memory is copied page by page, and pages that are written in the meantime have to be copied again. KVM tells which ones, by a ring per vCPU or by a bitmap per memory slot. In 2022 arm64 got the ring, and with it a question: its interrupt controller (the ITS) writes guest memory when no vCPU runs, so there is no ring to record it in. The answer was a bitmap beside the rings, collected at the end. How it may be collected, whether KVM_CLEAR_DIRTY_LOG has to follow, how often it may be done and how large it may get was argued over on KVM's list from August to November 2022. Here each claim of that thread is decided: by a search through every interleaving of vCPUs, kernel and VMM within the bounds stated, or by a trace that shows a page being lost.";
-
 const STYLE: &str = "
 :root{--bg:#fff;--fg:#1b1f24;--soft:#57606a;--line:#d0d7de;--card:#f6f8fa;--link:#0b57a4}
 @media (prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e6e9ed;--soft:#9aa4af;--line:#3a424c;--card:#1c2126;--link:#8ec5ff}}
@@ -108,11 +105,16 @@ pub fn page(debate: &Debate) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>KVM's dirty ring with a backup bitmap: the debate, decided</title>\n<style>",
+         <title>",
     );
+    out.push_str(&escape(debate.title()));
+    out.push_str("</title>\n<style>");
     out.push_str(STYLE);
-    out.push_str("</style></head><body><main>\n<h1>KVM's dirty ring with a backup bitmap: the debate, decided</h1>\n");
-    out.push_str(&format!("<p>{}</p>\n", escape(INTRODUCTION)));
+    out.push_str(&format!(
+        "</style></head><body><main>\n<h1>{}</h1>\n<p>{}</p>\n",
+        escape(debate.title()),
+        escape(&debate.introduction())
+    ));
     out.push_str(&format!(
         "<p>{} claims; {} scenarios; {} states. Every file named here lies beside this page: <a href=\"debate.txt\">the text for a list</a>, <a href=\"debate.json\">the document</a>, <code>scenarios/</code>, <code>traces/</code>.</p>\n",
         debate.judgements.len(),

@@ -20,13 +20,40 @@ use crate::fidelity;
 pub struct Debate {
     /// The claims, decided.
     pub judgements: Vec<Judgement>,
+    /// Whether there are claims of somebody's own among them: the report is not the debate's then.
+    pub own: bool,
     /// The plots; empty where none were asked for.
     pub plots: Vec<Plot>,
     /// The bounds of the states plot.
     pub bounds: Vec<Bound>,
 }
 
+/// What the reader has to know before the table.
+const INTRODUCTION: &str = "A virtual machine is moved to another host while it runs: its memory is copied page by page, and pages that are written in the meantime have to be copied again. KVM tells which ones, by a ring per vCPU or by a bitmap per memory slot.";
+
+/// What was argued about, and how it is decided.
+const THREAD: &str = "In 2022 arm64 got the ring, and with it a question: its interrupt controller (the ITS) writes guest memory when no vCPU runs, so there is no ring to record it in. The answer was a bitmap beside the rings, collected at the end. How it may be collected, whether KVM_CLEAR_DIRTY_LOG has to follow, how often it may be done and how large it may get was argued over on KVM's list from August to November 2022. Here each claim of that thread is decided:";
+
+const HOW: &str = "by a search through every interleaving of vCPUs, kernel and VMM within the bounds stated, or by a trace that shows a page being lost.";
+
 impl Debate {
+    /// The report's title.
+    fn title(&self) -> &'static str {
+        match self.own {
+            true => "Claims about KVM's dirty logging, decided",
+            false => "KVM's dirty ring with a backup bitmap: the debate, decided",
+        }
+    }
+
+    /// What the reader has to know before the table.
+    fn introduction(&self) -> String {
+        let what = match self.own {
+            true => "Here claims about how that is collected are decided:",
+            false => THREAD,
+        };
+        format!("{INTRODUCTION} {what} {HOW}")
+    }
+
     /// Distinct states of all searches together.
     #[must_use]
     pub fn states(&self) -> u64 {

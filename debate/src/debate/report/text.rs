@@ -19,7 +19,7 @@ fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
 pub fn mail(debate: &Debate) -> String {
     let mut out = String::new();
     let plain = |out: &mut String, text: &str| wrap(out, "", "", text);
-    plain(&mut out, super::html::INTRODUCTION);
+    plain(&mut out, &debate.introduction());
     out.push('\n');
     plain(
         &mut out,
