@@ -41,6 +41,8 @@ Usage:
   dirtysim-witness live [--seconds S] [--seed N] [--json]
       collects dirty pages of a guest while it runs, S seconds (default 5) for each of ring and bitmap, in the right order and in a wrong
       one: the right one must lose nothing, the wrong one must be caught
+  dirtysim-witness program FILE
+      runs a program as it is and ends as it does: on an emulated machine, a reproducer that `dirtysim export` wrote
 ";
 
 /// How a command ended.
@@ -98,8 +100,28 @@ fn command(arguments: &[String]) -> Result<Outcome, Refused> {
         "record" => record_command(rest),
         "live" => live::command(rest),
         "lockstep" => lockstep::command(rest),
+        "program" => program(rest),
         other => Err(Refused(format!("no command `{other}`\n\n{USAGE}"))),
     }
+}
+
+/// Runs a program, whose output is its own.
+fn program(arguments: &[String]) -> Result<Outcome, Refused> {
+    let args = Args::parse(arguments, &["--json"], &[], 1)?;
+    let file = args.positional("a program, as in `program FILE`")?;
+    let status = std::process::Command::new(file)
+        .status()
+        .map_err(|error| Refused(format!("{file}: cannot be run: {error}")))?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    let code = code.ok_or_else(|| Refused(format!("{file}: {status}")))?;
+    let mut document = Map::new();
+    document.insert("command".into(), "program".into());
+    document.insert("code".into(), code.into());
+    Ok(Outcome {
+        document,
+        text: format!("{file}: exit code {code}"),
+        code,
+    })
 }
 
 fn record_command(arguments: &[String]) -> Result<Outcome, Refused> {
