@@ -29,6 +29,7 @@ pub(crate) enum At {
 /// What two histories have in common that are taken for one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Known {
+    seat: u8,
     call: Call,
     place: Site,
     phase: u32,
@@ -62,8 +63,14 @@ pub(crate) struct Alike {
 
 impl Known {
     /// What a history is to be known by, if it may be taken for another one.
-    pub(crate) fn of(tree: &Tree, next: &Next, phase: u32, holds: &Holds) -> Option<Self> {
-        // Of several threads each depends on the others too.
+    pub(crate) fn of(
+        tree: &Tree,
+        seat: u8,
+        next: &Next,
+        phase: u32,
+        holds: &Holds,
+    ) -> Option<Self> {
+        // Of threads that share memory each depends on the others too.
         let Next::Asks(Asked { call, place }) = next else {
             return None;
         };
@@ -81,6 +88,7 @@ impl Known {
             }
         }
         Some(Self {
+            seat,
             call: call.clone(),
             place: *place,
             phase: if said { 0 } else { phase },
@@ -136,7 +144,7 @@ impl Tree {
             if at == from {
                 return true;
             }
-            if at != 0 && seen.insert(at) {
+            if !self.is_root(at) && seen.insert(at) {
                 todo.push(self.nodes[usize::from(at)].parent);
                 todo.extend(self.alike.ways_to(at));
             }
