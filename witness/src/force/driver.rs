@@ -224,7 +224,7 @@ impl Driver<'_> {
                 }
                 self.arrive(actor, &addresses, turn.passes)?;
             }
-            Place::Store => self.to_store(actor)?,
+            Place::Store => self.reach_store(actor)?,
             Place::Guest => {}
         }
         self.at[actor] = turn.to.clone();
@@ -259,7 +259,7 @@ impl Driver<'_> {
     }
 
     /// Lets a vCPU go on to its guest's next store, if it does not stand there.
-    fn to_store(&mut self, actor: usize) -> Result<(), Stuck> {
+    fn reach_store(&mut self, actor: usize) -> Result<(), Stuck> {
         let store = self.told.address("store")?;
         if self.stub.pc(actor + 1)? != store {
             self.arrive(actor, &[store], 0)?;
@@ -271,7 +271,7 @@ impl Driver<'_> {
     /// what the processor remembers of the page's mapping.
     fn store(&mut self, actor: usize, faults: bool) -> Result<(), Stuck> {
         let cpu = actor + 1;
-        self.to_store(actor)?;
+        self.reach_store(actor)?;
         self.stub.step(cpu)?;
         let retired = self.in_guest(cpu)?;
         if retired == faults {

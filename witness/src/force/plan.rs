@@ -256,13 +256,11 @@ impl Walk {
                         (None, "copy-begin-or-end") if matches!(op, Op::CopyAll) && stage == 0 => {
                             actions.push(Action::TakeAll);
                         }
+                        // What is pending now is what begins to be copied.
                         (None, "copy-end" | "copy-begin-or-end")
-                            if !matches!(op, Op::CopyList(_)) =>
+                            if !matches!(op, Op::CopyList(_)) && state.pending.is_empty() =>
                         {
-                            // What is pending now is what begins to be copied.
-                            if state.pending.is_empty() {
-                                actions.push(Action::NothingLeft);
-                            }
+                            actions.push(Action::NothingLeft);
                         }
                         _ => {}
                     }
@@ -368,8 +366,7 @@ impl Walk {
         let given_up = self.end.vcpus[usize::from(vcpu)].pc == Pc::User
             && its
                 .clone()
-                .filter(|&at| self.tries(at))
-                .last()
+                .rfind(|&at| self.tries(at))
                 .is_some_and(|at| self.faults(at));
         if given_up {
             return Err(Refused(format!(
@@ -408,7 +405,7 @@ impl Walk {
         })?;
         // What lies before a store is passed on the way to it.
         let tries = (begin..end).filter(|&at| self.tries(at));
-        let inside = tries.clone().last().unwrap_or(begin) + 1..end;
+        let inside = tries.clone().next_back().unwrap_or(begin) + 1..end;
         let passes = match &to {
             Place::Kernel(word) => inside
                 .filter(|&at| match &self.taken[at].place {
