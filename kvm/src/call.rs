@@ -8,6 +8,7 @@ use dirtysim_model::words::HostPage;
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, Page};
+use crate::session::Apart;
 use crate::vm::UserspaceMemoryRegion;
 
 /// A call on the simulated KVM, or on what the VMM's threads share.
@@ -41,6 +42,7 @@ pub(crate) enum Call {
     AckRingFull,
     AssertCopyIsWhole,
     Spawn(u8),
+    SpawnApart(u8, Apart),
     Join(u8),
     Lock(u8),
     Unlock(u8),
@@ -159,6 +161,7 @@ impl fmt::Display for Call {
             Self::AckRingFull => f.write_str("ack_ring_full()"),
             Self::AssertCopyIsWhole => f.write_str("assert_copy_is_whole()"),
             Self::Spawn(thread) => write!(f, "spawn(thread {thread})"),
+            Self::SpawnApart(thread, _) => write!(f, "spawn_apart(thread {thread})"),
             Self::Join(thread) => write!(f, "join(thread {thread})"),
             Self::Lock(lock) => write!(f, "lock() of mutex {lock}"),
             Self::Unlock(lock) => write!(f, "unlock of mutex {lock}"),
@@ -195,6 +198,7 @@ impl Call {
             | Self::AckRingFull
             | Self::AssertCopyIsWhole
             | Self::Spawn(_)
+            | Self::SpawnApart(..)
             | Self::Join(_)
             | Self::Lock(_)
             | Self::Unlock(_)
@@ -225,6 +229,7 @@ impl Call {
             | Self::AckRingFull
             | Self::AssertCopyIsWhole
             | Self::Spawn(_)
+            | Self::SpawnApart(..)
             | Self::Join(_) => true,
             Self::ClearDirtyLog { .. }
             | Self::RingNext(_)
@@ -300,7 +305,9 @@ impl Call {
             Self::WaitRingFull => json!({ "step": "wait-ring-full" }),
             Self::AckRingFull => json!({ "step": "ack-ring-full" }),
             Self::AssertCopyIsWhole => json!({ "step": "checkpoint" }),
-            Self::Spawn(thread) => json!({ "step": "signal", "name": begin(*thread) }),
+            Self::Spawn(thread) | Self::SpawnApart(thread, _) => {
+                json!({ "step": "signal", "name": begin(*thread) })
+            }
             Self::Join(thread) => json!({ "step": "join-thread", "thread": thread }),
             Self::Lock(lock) => json!({ "step": "take-lock", "name": format!("mutex{lock}") }),
             Self::Unlock(lock) => json!({ "step": "drop-lock", "name": format!("mutex{lock}") }),

@@ -22,7 +22,7 @@ use dirtysim_model::transition::Step;
 
 use crate::failure::{Failure, FailureKind, Found};
 use crate::machine::Machine;
-use crate::session::{Code, End, TOO_MANY_THREADS};
+use crate::session::{Code, End, NOT_APART, TOO_MANY_APART, TOO_MANY_THREADS, Threads};
 use crate::tree::{MOST_OPS, PATIENCE, Tree, Trouble};
 use crate::vm::Vm;
 
@@ -125,6 +125,8 @@ pub struct Report {
     pub runs: u64,
     /// Threads of the code.
     pub threads: u8,
+    /// Whether they share no memory ([`Vm::spawn_apart`]): the histories are of each by itself, and else of the order of all.
+    pub threads_apart: bool,
     /// Why not every schedule was covered, where that was asked for.
     pub note: Option<String>,
     /// Whether the claims on the way were judged.
@@ -151,8 +153,10 @@ impl fmt::Display for Report {
             "; the code was run {} times for {} histories",
             self.runs, self.histories
         )?;
-        if self.threads > 1 {
-            write!(f, " of the order of its {} threads", self.threads)?;
+        match (self.threads, self.threads_apart) {
+            (1, _) => {}
+            (threads, true) => write!(f, " of its {threads} threads, each by itself")?,
+            (threads, false) => write!(f, " of the order of its {threads} threads")?,
         }
         match self.on_the_way {
             OnTheWay::NotAsked => Ok(()),
@@ -405,7 +409,10 @@ impl Checker {
         how: impl Fn(&mut Work<'_>) -> Result<Report, Box<Failure>>,
     ) -> Result<Report, Box<Failure>> {
         let code: Code = Arc::new(move |vm| code(vm).into_words());
-        let mut threads = 1;
+        let mut threads = Threads {
+            count: 1,
+            apart: false,
+        };
         loop {
             let mut work = Work::new(self, code.clone(), threads, false)?;
             let kept = self.kept().filter(|kept| kept.exists());
@@ -422,8 +429,8 @@ impl Checker {
             };
             let done = first.and_then(|()| how(&mut work));
             match done {
-                Err(failure) if wants_more_threads(&failure) && threads < MOST_THREADS => {
-                    threads += 1;
+                Err(failure) if other_threads(&failure, threads).is_some() => {
+                    threads = other_threads(&failure, threads).unwrap_or(threads);
                 }
                 Err(failure) if wants_more_threads(&failure) => {
                     let what = format!("more than {MOST_THREADS} threads");
@@ -453,7 +460,26 @@ impl Checker {
 }
 
 fn wants_more_threads(failure: &Failure) -> bool {
-    matches!(&failure.kind, FailureKind::Mistake { what, .. } if what == TOO_MANY_THREADS)
+    let more = [TOO_MANY_THREADS, TOO_MANY_APART];
+    matches!(&failure.kind, FailureKind::Mistake { what, .. } if more.contains(&what.as_str()))
+}
+
+/// The threads with which code is to be begun anew, where those that it was given are not what it wants.
+fn other_threads(failure: &Failure, now: Threads) -> Option<Threads> {
+    let FailureKind::Mistake { what, .. } = &failure.kind else {
+        return None;
+    };
+    match what.as_str() {
+        NOT_APART => Some(Threads {
+            apart: false,
+            ..now
+        }),
+        TOO_MANY_THREADS | TOO_MANY_APART if now.count < MOST_THREADS => Some(Threads {
+            count: now.count + 1,
+            apart: what == TOO_MANY_APART,
+        }),
+        _ => None,
+    }
 }
 
 /// Code in work: what is known of it, and what was covered.
@@ -464,7 +490,7 @@ struct Work<'a> {
     /// The machine with the code as far as it is known.
     scenario: Scenario,
     begin: Instant,
-    threads: u8,
+    threads: Threads,
     schedules: u64,
     claims: Vec<&'static str>,
     on_the_way: OnTheWay,
@@ -475,10 +501,10 @@ impl<'a> Work<'a> {
     fn new(
         checker: &'a Checker,
         code: Code,
-        threads: u8,
+        threads: Threads,
         stores: bool,
     ) -> Result<Self, Box<Failure>> {
-        let on_the_way = match (checker.on_the_way, stores, threads) {
+        let on_the_way = match (checker.on_the_way, stores, threads.count) {
             (false, ..) => OnTheWay::NotAsked,
             (true, false, 1) => OnTheWay::Judged,
             (true, true, _) => OnTheWay::NotJudged(
@@ -536,7 +562,8 @@ impl<'a> Work<'a> {
             schedules: self.schedules,
             histories: self.tree.histories() as u64,
             runs: self.tree.runs,
-            threads: self.threads,
+            threads: self.threads.count,
+            threads_apart: self.threads.apart,
             note: None,
             on_the_way: self.on_the_way,
         }
@@ -556,7 +583,7 @@ impl<'a> Work<'a> {
                 FailureKind::DependsOnMore { place, first, again }
             }
             // Whoever counts on what is taken begins anew.
-            Trouble::TooMany | Trouble::News | Trouble::Apart => FailureKind::Mistake {
+            Trouble::TooMany | Trouble::News | Trouble::Unlike => FailureKind::Mistake {
                 what: "the code has more histories of answers than there is room for: make the machine smaller".to_owned(),
                 place: String::new(),
             },
@@ -625,7 +652,7 @@ impl<'a> Work<'a> {
                     Err(trouble) => self.tree.trouble = Some(trouble),
                 },
                 // There was such a machine before.
-                Some(Trouble::Apart) => return self.begin_anew().is_ok(),
+                Some(Trouble::Unlike) => return self.begin_anew().is_ok(),
                 _ => return false,
             }
         }

@@ -11,7 +11,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::{apply, for_each_step};
 
-use crate::session::Code;
+use crate::session::{Code, Threads};
 use crate::tree::{Tree, Trouble};
 use crate::vm::Vm;
 use crate::{Errno, Machine};
@@ -19,14 +19,27 @@ use crate::{Errno, Machine};
 /// What a way of looking came to: the claim that breaks, and the fewest steps with which one does.
 type Found = Option<(Invariant, usize)>;
 
+const ONE: Threads = Threads {
+    count: 1,
+    apart: false,
+};
+const TWO: Threads = Threads {
+    count: 2,
+    apart: false,
+};
+const TWO_APART: Threads = Threads {
+    count: 2,
+    apart: true,
+};
+
 const CLAIMS: [&str; 2] = ["no_dirty_page_lost", "nothing_crashes"];
 
-fn tree(machine: &Machine, threads: u8, code: &Code) -> (Tree, Scenario) {
+fn tree(machine: &Machine, threads: Threads, code: &Code) -> (Tree, Scenario) {
     Tree::new(machine, "naive", &CLAIMS, code.clone(), threads, 500, false).expect("it can be")
 }
 
 /// Every state by itself, as the model has it: no packing, no memo, no reduction.
-fn plainly(machine: &Machine, threads: u8, code: &Code) -> (Found, usize) {
+fn plainly(machine: &Machine, threads: Threads, code: &Code) -> (Found, usize) {
     let (mut tree, scenario) = tree(machine, threads, code);
     // A plain explorer takes nothing for granted.
     tree.expect_everything();
@@ -66,7 +79,12 @@ fn plainly(machine: &Machine, threads: u8, code: &Code) -> (Found, usize) {
 }
 
 /// By the search.
-fn by_search(machine: &Machine, threads: u8, code: &Code, reductions: Reductions) -> (Found, u64) {
+fn by_search(
+    machine: &Machine,
+    threads: Threads,
+    code: &Code,
+    reductions: Reductions,
+) -> (Found, u64) {
     let (mut tree, mut scenario) = tree(machine, threads, code);
     let options = Options {
         reductions,
@@ -82,7 +100,7 @@ fn by_search(machine: &Machine, threads: u8, code: &Code, reductions: Reductions
             None => break report,
             Some(trouble) => {
                 assert!(
-                    matches!(trouble, Trouble::News | Trouble::Apart),
+                    matches!(trouble, Trouble::News | Trouble::Unlike),
                     "{trouble:?}"
                 );
                 let (fresh, anew) = self::tree(machine, threads, code);
@@ -104,7 +122,7 @@ fn code(run: impl Fn(Vm) -> Result<(), Errno> + Send + Sync + 'static) -> Code {
 }
 
 /// The same by all ways; what the search with all that is sound came to.
-fn compare(machine: &Machine, threads: u8, code: &Code) -> Found {
+fn compare(machine: &Machine, threads: Threads, code: &Code) -> Found {
     let (found, states) = plainly(machine, threads, code);
     let (unreduced, packed) = by_search(machine, threads, code, Reductions::NONE);
     assert_eq!(found, unreduced);
@@ -287,7 +305,7 @@ fn a_plain_explorer_the_search_and_the_same_order_as_a_scenario_agree() {
         let run = order.code;
         let found = compare(
             &machine,
-            1,
+            ONE,
             &code(move |vm| {
                 log(&vm)?;
                 run(&vm)?;
@@ -336,7 +354,7 @@ fn code_that_goes_by_its_answers_is_explored_on_every_way() {
         })
     };
     let machine = Machine::from_toml(&format!("{SMALL}{BITMAP}")).expect("it can be");
-    assert_eq!(compare(&machine, 1, &by_answers(false)), None);
+    assert_eq!(compare(&machine, ONE, &by_answers(false)), None);
     // Long after it was answered, it goes by that: histories that look alike are not.
     let remembers = |wrongly: bool| {
         code(move |vm| {
@@ -359,18 +377,18 @@ fn code_that_goes_by_its_answers_is_explored_on_every_way() {
             Ok(())
         })
     };
-    assert_eq!(compare(&machine, 1, &remembers(false)), None);
+    assert_eq!(compare(&machine, ONE, &remembers(false)), None);
     let machine = Machine::from_toml(&format!(
         "{SMALL}{}",
         BITMAP.replace("stores = 2", "stores = 3")
     ));
-    let found = compare(&machine.expect("it can be"), 1, &remembers(true));
+    let found = compare(&machine.expect("it can be"), ONE, &remembers(true));
     assert_eq!(
         found.map(|(broken, _)| broken),
         Some(Invariant::NoDirtyPageLost)
     );
     let machine = Machine::from_toml(&format!("{SMALL}{BITMAP}")).expect("it can be");
-    let found = compare(&machine, 1, &by_answers(true));
+    let found = compare(&machine, ONE, &by_answers(true));
     assert_eq!(
         found.map(|(broken, _)| broken),
         Some(Invariant::NothingCrashes)
@@ -404,10 +422,48 @@ fn several_threads_are_explored_in_every_order() {
     };
     let one = "arch = \"x86\"\npages = 1\nring = { entries = 2, reserved = 1 }\n[writers]\nvcpu = { stores = 1 }\n";
     let machine = Machine::from_toml(&format!("{SMALL}{one}")).expect("it can be");
-    assert_eq!(compare(&machine, 2, &reaped(false)), None);
-    let found = compare(&machine, 2, &reaped(true));
+    assert_eq!(compare(&machine, TWO, &reaped(false)), None);
+    let found = compare(&machine, TWO, &reaped(true));
     assert_eq!(
         found.map(|(broken, _)| broken),
         Some(Invariant::NoDirtyPageLost)
     );
+}
+
+#[test]
+fn threads_that_share_no_memory_are_the_same_by_themselves_and_in_every_order() {
+    let device = |joins: bool| {
+        code(move |vm| {
+            log(&vm)?;
+            let device = vm.spawn_apart(|vm: Vm| {
+                vm.store_page(0, 0);
+                vm.store_page(0, 1);
+            });
+            let first = get(&vm)?;
+            vm.pause_vcpus();
+            if joins {
+                device.join();
+            }
+            send(&vm, get(&vm)?);
+            send(&vm, first);
+            send(&vm, vec![0, 1]);
+            vm.assert_copy_is_whole();
+            Ok(())
+        })
+    };
+    let one = "arch = \"x86\"\npages = 2\n[writers]\nvcpu = { stores = 1 }\n";
+    let machine = Machine::from_toml(&format!("{SMALL}{one}")).expect("it can be");
+    let states = |threads| by_search(&machine, threads, &device(true), Reductions::ALL).1;
+    assert!(
+        states(TWO_APART) < states(TWO),
+        "{} {}",
+        states(TWO_APART),
+        states(TWO)
+    );
+    for threads in [TWO, TWO_APART] {
+        assert_eq!(compare(&machine, threads, &device(true)), None);
+        let found = compare(&machine, threads, &device(false));
+        let lost = Invariant::NoDirtyPageLost;
+        assert_eq!(found.map(|(broken, _)| broken), Some(lost));
+    }
 }

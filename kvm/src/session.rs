@@ -9,11 +9,63 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::call::{Asked, Call, Reply, Site, World};
+use crate::checker::Outcome;
 use crate::vm::Vm;
 use crate::workers::Workers;
 
 /// The code under test, with what it returns told in words.
 pub(crate) type Code = Arc<dyn Fn(Vm) -> Result<(), String> + Send + Sync>;
+
+/// The threads of the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Threads {
+    /// So many at most.
+    pub(crate) count: u8,
+    /// They share no memory, so that each is run by itself; else they are run together, in the order of their answers.
+    pub(crate) apart: bool,
+}
+
+/// A thread that shares no memory with the others.
+#[derive(Clone)]
+pub(crate) struct Apart {
+    /// Which function it is.
+    address: usize,
+    run: Code,
+}
+
+impl Apart {
+    pub(crate) fn new<T: Outcome + 'static>(run: fn(Vm) -> T) -> Self {
+        Self {
+            address: run as usize,
+            run: Arc::new(move |vm| run(vm).into_words()),
+        }
+    }
+
+    /// It, as code.
+    pub(crate) fn code(&self) -> Code {
+        self.run.clone()
+    }
+}
+
+impl std::fmt::Debug for Apart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Apart").finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Apart {
+    fn eq(&self, other: &Self) -> bool {
+        self.address == other.address
+    }
+}
+
+impl Eq for Apart {}
+
+impl std::hash::Hash for Apart {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.address.hash(state);
+    }
+}
 
 /// How long it may take to unwind.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
@@ -78,7 +130,7 @@ pub(crate) struct Session {
     board: Mutex<Board>,
     changed: Condvar,
     pub(crate) world: Arc<World>,
-    most_threads: u8,
+    threads: Threads,
     /// How long code may go on without a call.
     patience: Duration,
     workers: Arc<Workers>,
@@ -144,8 +196,9 @@ impl Session {
     pub(crate) fn begin(
         world: Arc<World>,
         code: Code,
+        first: u8,
         script: Vec<(u8, Reply)>,
-        most_threads: u8,
+        threads: Threads,
         patience: Duration,
         workers: Arc<Workers>,
     ) -> Arc<Self> {
@@ -158,12 +211,12 @@ impl Session {
             }),
             changed: Condvar::new(),
             world,
-            most_threads,
+            threads,
             patience,
             workers,
         });
         let vm = Vm::new(session.clone());
-        session.seat(0, Site::caller(), move || code(vm));
+        session.seat(first, Site::caller(), move || code(vm));
         session
     }
 
@@ -211,8 +264,9 @@ impl Session {
         let mut board = self.board();
         let counts = board.busy == Some(seat);
         self.came_to(&mut board, seat, Event::Asked(Asked { call, place }));
+        let is_alone = self.threads.count == 1 || self.threads.apart;
         // One thread need not wait for what it will be answered anyway.
-        let goes_on = counts && is_plain && self.most_threads == 1 && board.script.is_empty();
+        let goes_on = counts && is_plain && is_alone && board.script.is_empty();
         if goes_on && !board.over && board.ahead < MOST_AHEAD {
             board.ahead += 1;
             board.busy = Some(seat);
@@ -284,22 +338,44 @@ impl Session {
         place: Site,
         run: impl FnOnce() -> Result<(), String> + Send + 'static,
     ) -> u8 {
-        let seat = {
-            let mut board = self.board();
-            if board.over {
-                drop(board);
-                panic::resume_unwind(Box::new(Over));
-            }
-            let seat = board.seats;
-            if seat >= self.most_threads {
-                drop(board);
-                self.mistake(TOO_MANY_THREADS.to_owned(), place);
-            }
-            board.seats += 1;
-            seat
-        };
+        if self.threads.apart {
+            self.mistake(NOT_APART.to_owned(), place);
+        }
+        let seat = self.next_seat(TOO_MANY_THREADS, place);
         self.seat(seat, place, run);
         self.call(Call::Spawn(seat), place);
+        seat
+    }
+
+    /// The same of a thread that shares no memory with the others: it is run elsewhere.
+    pub(crate) fn spawn_apart(&self, place: Site, apart: Apart) -> u8 {
+        if self.this_seat(place) > 0 {
+            let what = "a thread that was started by `spawn_apart` starts another one: start all by the first";
+            self.mistake(what.to_owned(), place);
+        }
+        let seat = self.next_seat(TOO_MANY_APART, place);
+        self.call(Call::SpawnApart(seat, apart), place);
+        seat
+    }
+
+    /// Whether threads share no memory, as far as is known.
+    pub(crate) fn has_threads_apart(&self) -> bool {
+        self.threads.count == 1 || self.threads.apart
+    }
+
+    /// The seat of one more thread.
+    fn next_seat(&self, none: &str, place: Site) -> u8 {
+        let mut board = self.board();
+        if board.over {
+            drop(board);
+            panic::resume_unwind(Box::new(Over));
+        }
+        let seat = board.seats;
+        if seat >= self.threads.count {
+            drop(board);
+            self.mistake(none.to_owned(), place);
+        }
+        board.seats += 1;
         seat
     }
 
@@ -319,7 +395,7 @@ impl Session {
     pub(crate) fn new_signal(&self, place: Site) -> u8 {
         let mut board = self.board();
         let signal = board.signals;
-        if signal + self.most_threads > MOST_SIGNALS {
+        if signal + self.threads.count > MOST_SIGNALS {
             drop(board);
             self.mistake(
                 "too many channels: threads and channels together are at most 8".to_owned(),
@@ -377,5 +453,9 @@ impl Session {
     }
 }
 
+/// What is told where the code starts more threads that share no memory than there are seats for.
+pub(crate) const TOO_MANY_APART: &str = "more threads apart than there is room for";
+/// The same where not all of them share no memory.
+pub(crate) const NOT_APART: &str = "a thread that shares memory beside one that does not";
 /// What is told where the code starts more threads than there are seats for.
 pub(crate) const TOO_MANY_THREADS: &str = "more threads than there is room for";

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::call::{Call, Site};
 use crate::checker::Outcome;
+use crate::session::Apart;
 use crate::vm::Vm;
 
 impl Vm {
@@ -33,6 +34,36 @@ impl Vm {
     ) -> JoinHandle {
         let place = self.site();
         let thread = self.session().spawn(place, || run().into_words());
+        JoinHandle {
+            vm: self.clone(),
+            thread,
+        }
+    }
+
+    /// Starts a thread of the VMM that shares no memory with the others: a function, or a closure that captures nothing. What it does depends on
+    /// its own answers alone then, and not on the order of all threads', so that a search has less to look at.
+    ///
+    /// Where all threads are started so, each is run by itself. A static that they share would be memory too, and is not seen.
+    ///
+    /// ```
+    /// use dirtysim_kvm::{Arch, Machine, Vm, check};
+    ///
+    /// check(Machine::new(Arch::X86).slot(0, 1), |vm: Vm| {
+    ///     let device = vm.spawn_apart(|vm: Vm| vm.store_page(0, 0));
+    ///     vm.pause_vcpus();
+    ///     device.join();
+    ///     vm.send_all_pages();
+    ///     vm.assert_copy_is_whole();
+    /// });
+    /// ```
+    #[track_caller]
+    pub fn spawn_apart<T: Outcome + 'static>(&self, run: fn(Vm) -> T) -> JoinHandle {
+        let place = self.site();
+        if !self.session().has_threads_apart() {
+            let vm = self.clone();
+            return self.spawn(move || run(vm));
+        }
+        let thread = self.session().spawn_apart(place, Apart::new(run));
         JoinHandle {
             vm: self.clone(),
             thread,

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::alike::{Alike, At, Known};
 use crate::call::{Asked, Call, Reply, Site, World};
 use crate::machine::{Machine, MachineError};
-use crate::session::{Code, End, Event, Session};
+use crate::session::{Apart, Code, End, Event, Session, Threads};
 use crate::taken::Taken;
 use crate::workers::Workers;
 
@@ -50,7 +50,7 @@ pub(crate) enum Trouble {
     /// It did what it was taken not to do: see [`Taken`].
     News,
     /// Two histories were taken for one, and were not alike: all that is known has to be learned again.
-    Apart,
+    Unlike,
     /// The code said that it depends on the same alone as before, there, and then did the second in place of the first.
     DependsOnMore {
         place: String,
@@ -108,7 +108,9 @@ pub(crate) struct Tree {
     machine: Machine,
     pub(crate) world: Arc<World>,
     code: Code,
-    threads: u8,
+    threads: Threads,
+    /// By seat, the threads that share no memory.
+    apart: Vec<Option<Apart>>,
     pub(crate) most_calls: u32,
     pub(crate) most_histories: u16,
     /// How long the code may go on without a call.
@@ -146,7 +148,7 @@ impl Tree {
         name: &str,
         claims: &[&str],
         code: Code,
-        threads: u8,
+        threads: Threads,
         most_calls: u32,
         on_the_way: bool,
     ) -> Result<(Self, Scenario), MachineError> {
@@ -158,6 +160,7 @@ impl Tree {
             world,
             code,
             threads,
+            apart: vec![None; usize::from(threads.count)],
             most_calls,
             most_histories: MOST_OPS,
             patience: PATIENCE,
@@ -166,7 +169,7 @@ impl Tree {
             guesses: false,
             on_the_way,
             nodes: Vec::new(),
-            node_at: vec![HashMap::new(); usize::from(threads)],
+            node_at: vec![HashMap::new(); usize::from(threads.count)],
             ops: HashMap::new(),
             alike: Alike::default(),
             live: None,
@@ -190,7 +193,7 @@ impl Tree {
             hand: Vec::new(),
             unsent: if on_the_way { all } else { Vec::new() },
         };
-        for seat in 0..threads {
+        for seat in 0..threads.count {
             let begin = Call::Begin(seat);
             let location = Site::caller();
             let place = tree.taken.place(seat, &begin, location, 0);
@@ -235,8 +238,8 @@ impl Tree {
             most: u16::MAX,
             outlooks: vec![Outlook::default()],
             outlook,
-            ways: vec![Vec::new(); usize::from(threads)],
-            order: tree.is_ordered().then_some(threads),
+            ways: vec![Vec::new(); usize::from(threads.count)],
+            order: tree.is_ordered().then_some(threads.count),
         });
         Ok((tree, scenario))
     }
@@ -290,7 +293,7 @@ impl Tree {
             if !seen.insert(at) {
                 continue;
             }
-            let is_root = at < u16::from(self.threads);
+            let is_root = self.is_root(at);
             // Where the order of all begins, each begins.
             let at = if is_root { u16::from(seat) } else { at };
             let node = &self.nodes[usize::from(at)];
@@ -333,7 +336,12 @@ impl Tree {
     }
 
     pub(crate) fn is_ordered(&self) -> bool {
-        self.threads > 1
+        self.threads.count > 1 && !self.threads.apart
+    }
+
+    /// Whether a node is where a thread begins.
+    pub(crate) fn is_root(&self, node: u16) -> bool {
+        node < u16::from(self.threads.count)
     }
 
     /// The operations of a call: what the language of scenarios makes of it.
@@ -368,11 +376,11 @@ impl Tree {
                 lists: Vec::new(),
             })
         };
-        let first_channel = self.threads - 1;
+        let first_channel = self.threads.count - 1;
         match *call {
             // These are by number here, and by name in a text.
             Call::Begin(seat) => plain(Op::WaitSignal(seat - 1)),
-            Call::Spawn(seat) => plain(Op::Signal(seat - 1)),
+            Call::Spawn(seat) | Call::SpawnApart(seat, _) => plain(Op::Signal(seat - 1)),
             Call::Join(seat) => plain(Op::JoinThread(seat)),
             Call::Yield | Call::DependsOnlyOn(_) => plain(Op::Yield),
             Call::Lock(lock) => plain(Op::Lock(lock)),
@@ -402,7 +410,7 @@ impl Tree {
         let mut answers = Vec::new();
         loop {
             let (before, reply, node) = match at {
-                At::Node(node) if node < u16::from(self.threads) => break,
+                At::Node(node) if self.is_root(node) => break,
                 At::Node(node) => {
                     let known = &self.nodes[usize::from(node)];
                     (At::Node(known.parent), &known.reply, node)
@@ -446,12 +454,16 @@ impl Tree {
             let script = history
                 .iter()
                 .map(|(seat, reply, _)| (*seat, reply.clone()));
-            let (world, code) = (self.world.clone(), self.code.clone());
+            let apart = self.apart[usize::from(seat)].as_ref();
+            let code = apart.map_or_else(|| self.code.clone(), Apart::code);
+            let first = if apart.is_some() { seat } else { 0 };
+            let world = self.world.clone();
             let workers = self.workers.clone();
             (
                 Session::begin(
                     world,
                     code,
+                    first,
                     script.collect(),
                     self.threads,
                     self.patience,
@@ -518,7 +530,7 @@ impl Tree {
             let next = Self::next(event)?;
             let holds = self.holds(parent, &reply);
             let phase = self.phase(parent, seat, &next);
-            let known = Known::of(self, &next, phase, &holds);
+            let known = Known::of(self, seat, &next, phase, &holds);
             let same = known.as_ref().and_then(|known| self.alike.node(known));
             if let Some(same) = same.filter(|same| !self.leads(*same, parent)) {
                 // The run stands at another node of which the same is to be said; its history is another.
@@ -531,7 +543,7 @@ impl Tree {
             let calls = self.nodes[usize::from(parent)].calls + 1;
             let program = &model.programs[usize::from(seat)];
             let to = program.len();
-            let most = usize::from(self.most_histories) + usize::from(self.threads);
+            let most = usize::from(self.most_histories) + usize::from(self.threads.count);
             if node >= most.min(usize::from(MOST_OPS)) || to + 3 > usize::from(MOST_OPS) {
                 return Err(Trouble::TooMany);
             }
@@ -545,6 +557,15 @@ impl Tree {
                     .ops(model, &asked.call)
                     .map_err(|error| Trouble::Mistake(error.to_string(), asked.at()))?;
                 place = self.taken.place(seat, &asked.call, asked.place, phase);
+                if let Call::SpawnApart(seat, apart) = &asked.call {
+                    let known = self.apart[usize::from(*seat)].get_or_insert(apart.clone());
+                    if known != apart {
+                        let what = format!(
+                            "thread {seat} is another function here than on another way: start the same in the same order, or by `spawn`"
+                        );
+                        return Err(Trouble::Mistake(what, asked.at()));
+                    }
+                }
                 // These two count in schedules too: what is ahead of a stop, and what the claims on the way say.
                 let resumes = asked.call == Call::ResumeVcpus;
                 let stores = self.on_the_way && matches!(asked.call, Call::StorePage(_));
@@ -593,7 +614,7 @@ impl Tree {
             };
             let is_claim =
                 matches!(&next, Next::Asks(asked) if asked.call == Call::AssertCopyIsWhole);
-            claim = (is_claim && !self.is_ordered()).then_some((to, node));
+            claim = (is_claim && seat == 0 && !self.is_ordered()).then_some((to, node));
             if !ops.is_empty() {
                 self.node_at[usize::from(seat)].insert(to, node);
             }
@@ -610,7 +631,7 @@ impl Tree {
             if let Some(code) = &mut model.code {
                 code.ways.resize(self.nodes.len(), Vec::new());
             }
-            let orders = if self.threads > 1 {
+            let orders = if self.is_ordered() {
                 [order, node]
             } else {
                 [0, 0]
@@ -649,7 +670,7 @@ impl Tree {
     /// Calls of a thread that make a phase, with the one that comes next.
     fn phase(&self, parent: u16, seat: u8, next: &Next) -> u32 {
         let mut at = parent;
-        while self.nodes[usize::from(at)].seat != seat && at >= u16::from(self.threads) {
+        while self.nodes[usize::from(at)].seat != seat && !self.is_root(at) {
             at = self.nodes[usize::from(at)].parent;
         }
         let before = &self.nodes[usize::from(at)];
@@ -680,7 +701,7 @@ impl Tree {
     /// The steps of each thread on a way through the program, as a scenario has them.
     pub(crate) fn steps(&self, way: &[Vec<u16>]) -> Vec<Vec<Value>> {
         let mut threads = Vec::new();
-        for (seat, ops) in way.iter().enumerate().take(usize::from(self.threads)) {
+        for (seat, ops) in way.iter().enumerate().take(usize::from(self.threads.count)) {
             if seat > 0 && ops.is_empty() {
                 break;
             }
@@ -738,7 +759,7 @@ impl Tree {
 
     /// Histories that are known.
     pub(crate) fn histories(&self) -> usize {
-        self.nodes.len() - usize::from(self.threads)
+        self.nodes.len() - usize::from(self.threads.count)
     }
 }
 

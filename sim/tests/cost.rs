@@ -204,11 +204,12 @@ fn results_are_the_same_bytes_on_every_machine() {
     let outcome = simulate(&inputs).unwrap();
     let crossings = crossover(&inputs, &outcome).unwrap();
     let sweep = Sweep::parse("bandwidth=1G..40G:10").unwrap();
-    let rows = sweep.run(&inputs).unwrap();
+    let sweeps = [sweep];
+    let rows = dirtysim::cost::sweep(&sweeps, &inputs).unwrap();
     let calibration = dirtysim::cost::calibration::calibrate().unwrap();
     let documents = [
         report::outcome_json(&inputs, &outcome, &crossings),
-        report::sweep_json(&inputs, &sweep, &rows),
+        report::sweep_json(&inputs, &sweeps, &rows),
         report::calibration_json(&calibration),
     ];
     let got: String = documents
@@ -217,4 +218,64 @@ fn results_are_the_same_bytes_on_every_machine() {
         .collect();
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expected/cost.json");
     dirtysim_expected::file(&path, got);
+}
+
+#[test]
+fn two_parameters_are_swept_to_csv_and_to_plots() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cost = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+            .current_dir(dir.path())
+            .arg("cost")
+            .args(arguments)
+            .output()
+            .expect("the binary runs");
+        let said = |bytes| String::from_utf8(bytes).expect("text");
+        (
+            output.status.code(),
+            said(output.stdout),
+            said(output.stderr),
+        )
+    };
+    let two = ["--sweep", "bandwidth=10G..40G:4", "--sweep", "vcpus=4..8:2"];
+    let (code, text, said) = cost(&[&two[..], &["--csv", "it.csv", "--plot", "plots"]].concat());
+    assert_eq!(code, Some(0), "{text}{said}");
+    let csv = std::fs::read_to_string(dir.path().join("it.csv")).expect("a table");
+    assert_eq!(csv.lines().count(), 9, "{csv}");
+    assert!(
+        csv.starts_with("bandwidth (bits/s),vcpus (vCPUs),stop,rounds,total_ns,"),
+        "{csv}"
+    );
+    assert!(
+        csv.lines()
+            .nth(2)
+            .is_some_and(|line| line.starts_with("10000000000,8,")),
+        "{csv}"
+    );
+    for name in ["sweep-downtime.svg", "sweep-total-time.svg"] {
+        let svg = std::fs::read_to_string(dir.path().join("plots").join(name)).expect("a drawing");
+        assert!(svg.contains("vcpus 4") && svg.contains("vcpus 8"), "{name}");
+        assert!(svg.contains("bandwidth, Gbit/s"), "{name}");
+    }
+    let wide = [
+        "--sweep",
+        "bandwidth=10G..40G:4",
+        "--sweep",
+        "vcpus=1..9:9",
+        "--plot",
+        "none",
+    ];
+    for (arguments, says) in [
+        (&wide[..], "at most 6"),
+        (
+            &["--sweep", "vcpus=1..4", "--sweep", "vcpus=1..4"],
+            "varied already",
+        ),
+        (&["--csv", "it.csv"], "--sweep"),
+    ] {
+        let (code, _, said) = cost(arguments);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(says), "{said}");
+        assert!(!dir.path().join("none").exists());
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use dirtysim::debate::claim::{Claim, Verdict, claims};
-use dirtysim::debate::judge::{Judgement, flipped, judge, judge_and_prove};
+use dirtysim::debate::judge::{flipped, judge, judge_and_prove, verdicts};
 use dirtysim::debate::report::{Debate, directory, mail, markdown, page, terminal};
 use dirtysim::replay::steps;
 use dirtysim::trace::TraceReader;
@@ -82,9 +82,9 @@ fn a_claim_whose_scenario_is_changed_flips_its_verdict() {
             continue;
         };
         assert_ne!(verdict, claim.expect, "{}: that is no flip", claim.id);
-        let judged: Vec<Judgement> = judge(&[changed], &|_, _| true).expect("it is right");
-        if judged[0].verdict != verdict {
-            unmoved.push((claim.id, judged[0].verdict));
+        let found = verdicts(&[changed], &|_, _| true).expect("it is right")[0];
+        if found != verdict {
+            unmoved.push((claim.id, found));
         }
     }
     assert_eq!(unmoved, [], "these did not flip");

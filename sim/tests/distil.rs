@@ -177,3 +177,78 @@ fn two_orders_are_compared_machine_by_machine() {
     ]);
     assert!(said(&output).contains("refused: "), "{}", said(&output));
 }
+
+#[test]
+fn a_scenario_is_checked_on_many_machines_as_a_table_csv_and_a_plot() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let over = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+            .current_dir(dir.path())
+            .args(["check", "ring-only-its-save"])
+            .args(arguments)
+            .output()
+            .expect("the binary runs");
+        let said = |bytes| String::from_utf8(bytes).expect("text");
+        (
+            output.status.code(),
+            said(output.stdout),
+            said(output.stderr),
+        )
+    };
+    let axes = "stores=1..2,pages=4+5,vcpus=1";
+    let files = ["--csv", "it.csv", "--plot", "it.svg"];
+    let (code, text, said) = over(&[&["--over", axes], &files[..]].concat());
+    assert_eq!(code, Some(0), "{text}{said}");
+    assert_eq!(
+        text.matches("violated (no_dirty_page_lost)").count(),
+        4,
+        "{text}"
+    );
+    let csv = std::fs::read_to_string(dir.path().join("it.csv")).expect("a table");
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines.len(), 5, "{csv}");
+    assert_eq!(
+        lines[0],
+        "stores,pages,vcpus,verdict,invariant,coverage,states,transitions,depth,refused"
+    );
+    assert!(
+        lines[4].starts_with("2,5,1,violated,no_dirty_page_lost,exhausted,"),
+        "{csv}"
+    );
+    let svg = std::fs::read_to_string(dir.path().join("it.svg")).expect("a drawing");
+    assert!(
+        svg.contains("pages=4 vcpus=1") && svg.contains("distinct states"),
+        "{svg}"
+    );
+    // A machine on which it cannot be written is a row that says why.
+    let (code, text, _) = over(&["--over", "arch=arm64+s390,vcpus=1"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("arch=s390") && text.contains("refused: "),
+        "{text}"
+    );
+    // What a limit cut is no verdict.
+    let (code, text, _) = over(&["--over", "vcpus=2..3", "--max-states", "50"]);
+    assert_eq!(code, Some(3), "{text}");
+    for (arguments, says) in [
+        (
+            &["--over", "arch=arm64+x86", "--plot", "no.svg"][..],
+            "is no axis to draw along",
+        ),
+        (
+            &["--over", "vcpus=1..2,stores=1..9", "--plot", "no.svg"],
+            "9 lines",
+        ),
+        (&["--over", "vcpus=1..60,stores=1..9"], "540 machines"),
+        (&["--over", "colour=red"], "write KEY=VALUES"),
+        (
+            &["kernel-docs", "--over", "vcpus=1..2"],
+            "--over takes one scenario",
+        ),
+    ] {
+        let (code, _, said) = over(arguments);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(says), "{said}");
+        assert!(!dir.path().join("no.svg").exists());
+    }
+}

@@ -249,6 +249,25 @@ fn an_editor_gets_the_keys_that_the_reader_knows() {
     }
     let steps = schema["$defs"]["step"]["anyOf"][0]["enum"].as_array();
     assert!(steps.is_some_and(|steps| steps.contains(&"harvest-rings".into())));
+    // It stands in the repository too, and every scenario there names it, for editors.
+    let kept = repository().join("docs/scenario.schema.json");
+    dirtysim_expected::file(&kept, said(&output));
+    let mut open = vec![repository().join("check/scenarios")];
+    while let Some(place) = open.pop() {
+        for entry in std::fs::read_dir(&place).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "toml") {
+                let text = std::fs::read_to_string(&path).expect("a text");
+                let line = text.lines().next().unwrap_or_default();
+                let named = line.strip_prefix("#:schema ").map(|to| place.join(to));
+                let is_it = named
+                    .is_some_and(|named| named.canonicalize().ok() == kept.canonicalize().ok());
+                assert!(is_it, "{}: begins with {line}", path.display());
+            }
+        }
+    }
     let output = dirtysim(dir.path(), &["schema", "trace"]);
     assert!(
         said(&output).contains("json-schema.org"),

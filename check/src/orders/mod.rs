@@ -35,7 +35,7 @@ use std::time::Instant;
 
 use crate::scenario::{Expect, Scenario, ScenarioError};
 use crate::search::minimal::{Minimal, minimal};
-use crate::search::{self, Coverage, Limit, Options, Verdict, Violation};
+use crate::search::{self, Coverage, Limit, Options, TooLarge, Verdict, Violation};
 use crate::shrink::Budget;
 
 pub use constraints::{Alternatives, Constraint, Exactness};
@@ -53,9 +53,9 @@ pub enum OrdersError {
     /// There are more than [`MOST_ORDERS`].
     TooMany(u64),
     /// An order is no scenario.
-    Scenario(String),
+    Scenario(Box<ScenarioError>),
     /// An order is too large to be searched.
-    TooLarge(String),
+    TooLarge(TooLarge),
     /// A limit, or Ctrl-C, ended the search of an order.
     Inconclusive(Limit, String),
     /// With any number of pages, an order is neither proved nor broken by a machine of few.
@@ -74,7 +74,7 @@ impl std::fmt::Display for OrdersError {
                 "{orders} orders of these steps; at most {MOST_ORDERS} are looked at: put steps that belong together into a {{ repeat = 1, steps = [...] }}"
             ),
             Self::Scenario(error) => write!(f, "an order of the steps is no scenario: {error}"),
-            Self::TooLarge(error) => f.write_str(error),
+            Self::TooLarge(error) => error.fmt(f),
             Self::Inconclusive(limit, order) => write!(
                 f,
                 "{} came before a verdict on the order {order}; scale the scenario down, or raise the limit",
@@ -92,7 +92,7 @@ impl std::error::Error for OrdersError {}
 
 impl From<Box<ScenarioError>> for OrdersError {
     fn from(error: Box<ScenarioError>) -> Self {
-        Self::Scenario(error.to_string())
+        Self::Scenario(error)
     }
 }
 
@@ -192,8 +192,7 @@ pub fn orders(
             keep_going: false,
             ..options.clone()
         };
-        let report = search::check(&scenario, &options, watch)
-            .map_err(|error| OrdersError::TooLarge(error.to_string()))?;
+        let report = search::check(&scenario, &options, watch).map_err(OrdersError::TooLarge)?;
         let words = || {
             let words: Vec<&str> = order.iter().map(|step| steps[*step].as_str()).collect();
             words.join(", ")

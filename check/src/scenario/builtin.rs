@@ -31,6 +31,7 @@ scenarios!(
     "s390-mark-during-get",
     "s390-unmapped-page",
     "x86-emulated-string",
+    "x86-preempted-push",
     "vmm/qemu-bitmap",
     "vmm/qemu-bitmap-vhost",
     "vmm/qemu-ring",
@@ -137,7 +138,15 @@ pub fn builtin_text(name: &str) -> Option<&'static str> {
         .chain(LIVENESS)
         .chain(scenario_files())
         .find(|(known, _)| *known == name)
-        .map(|(_, text)| *text)
+        .map(|(_, text)| without_schema(text))
+}
+
+/// A text without the line by which an editor finds the schema beside it: elsewhere there is none.
+fn without_schema(text: &'static str) -> &'static str {
+    match text.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#:schema ") => rest,
+        _ => text,
+    }
 }
 
 /// The built-in scenario of that name, parsed.

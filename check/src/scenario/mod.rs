@@ -494,7 +494,15 @@ pub fn looks_like_one(path: &Path) -> bool {
         std::fs::File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
     let text = String::from_utf8_lossy(&head);
     let begins = |word: &str| text.lines().any(|line| line.trim_start().starts_with(word));
-    read.is_ok() && (begins("[machine]") || begins("[protocol]"))
+    // A page of documentation that shows one begins with prose.
+    let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    let first = text.lines().map(str::trim).find(said);
+    let is_toml = first.is_some_and(|line| {
+        let key = line.split('=').next().unwrap_or_default().trim();
+        line.starts_with('[') || line.contains('=') && !key.contains(char::is_whitespace)
+    });
+    let is_one = is_toml && (begins("[machine]") || begins("[protocol]"));
+    read.is_ok() && (is_one || enclosed::scenario(&text).is_some())
 }
 
 /// Whether that capability enables rings.

@@ -235,21 +235,36 @@ pub(super) fn name<'a>(source: Source<'_>, node: &'a Node, what: &str) -> Result
     Ok(name)
 }
 
-/// The entry of `known` that `word` names.
+/// The entry of `known` that a word names.
 pub(super) fn pick<T: Copy>(
     source: Source<'_>,
     node: &Node,
     what: &str,
     known: &[(&'static str, T)],
 ) -> Result<T> {
+    let words = || {
+        let words: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        format!("known: {}", words.join(", "))
+    };
+    pick_of_many(source, node, what, known, words)
+}
+
+/// The same, where `words` says which there are.
+pub(super) fn pick_of_many<T: Copy>(
+    source: Source<'_>,
+    node: &Node,
+    what: &str,
+    known: &[(&'static str, T)],
+    words: impl Fn() -> String,
+) -> Result<T> {
     let word = text(source, node, what)?;
     if let Some((_, value)) = known.iter().find(|(name, _)| *name == word) {
         return Ok(*value);
     }
-    let words: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-    let help = match nearest(word, &words) {
-        Some(near) => format!("did you mean `{near}`? known: {}", words.join(", ")),
-        None => format!("known: {}", words.join(", ")),
+    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+    let help = match nearest(word, &names) {
+        Some(near) => format!("did you mean `{near}`? {}", words()),
+        None => words(),
     };
     source.error(&node.span, format!("unknown {what} `{word}`"), help)
 }

@@ -10,7 +10,7 @@ use super::machine::{Parts, SlotState};
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
 use super::slots::{Changed, Lives};
-use super::vocabulary::Word;
+use super::vocabulary::{Word, by_kind};
 use super::writers::{LOGS, Writers};
 
 /// The most operations that a program has once its repetitions are written out.
@@ -169,6 +169,12 @@ pub(super) fn read(
     Ok(())
 }
 
+/// The word for a step.
+fn step_word(source: Source<'_>, node: &Node) -> Result<Word> {
+    let known = || format!("known, by kind:\n{}", by_kind());
+    reader::pick_of_many(source, node, "step", Word::ALL, known)
+}
+
 /// Refuses a name that is only signalled, or only waited for.
 fn check_signals(source: Source<'_>, signals: &[Signal]) -> Result<()> {
     // What a VMM's own code did in one schedule is as it was.
@@ -228,7 +234,7 @@ impl Writer<'_> {
     fn step(&mut self, node: &Node) -> Result<()> {
         let source = self.source;
         if matches!(node.kind, Kind::Text(_)) {
-            let word = reader::pick(source, node, "step", Word::ALL)?;
+            let word = step_word(source, node)?;
             let empty = Node {
                 span: node.span.clone(),
                 kind: Kind::Table(Vec::new()),
@@ -303,7 +309,7 @@ impl Writer<'_> {
             }
             return source.error(&node.span, "a step without `step`", "write \"copy\", { step = \"copy\", … }, { repeat = 2, steps = [ … ] } or { lock = \"slots\", steps = [ … ] }");
         };
-        let word = reader::pick(source, word_node, "step", Word::ALL)?;
+        let word = step_word(source, word_node)?;
         self.word(word, table)?;
         self.note_origin(Some(&node.span));
         Ok(())

@@ -39,10 +39,10 @@ pub use inputs::{
     CONNECTIONS_MAX, Inputs, MEMORY_MAX_BYTES, RATE_MAX, ROUNDS_MAX, RatePolicy, Rearm, StopRule,
     Tracking, VCPUS_MAX,
 };
-pub use plots::{downtime_chart, total_time_chart};
+pub use plots::{downtime_chart, sweep_charts, total_time_chart};
 pub use precopy::{Outcome, Round, StopReason, simulate};
 pub use steps::{
     Downtime, WIRE_PAGE_BYTES, clear_ns, enable_ns, final_step, get_ns, stop_and_copy,
 };
-pub use sweep::{POINTS_MAX, Parameter, Sweep};
+pub use sweep::{POINTS_MAX, Parameter, SWEEPS_MAX, Sweep, sweep};
 pub use workload::{Pattern, WorkingSet, Writer};

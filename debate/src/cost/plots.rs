@@ -1,14 +1,14 @@
-//! The cost model's two charts.
+//! The cost model's charts.
 
 use super::crossover::{Crossover, downtime_with};
 use super::error::CostError;
 use super::inputs::{Inputs, Rearm, Tracking};
 use super::precopy::{Outcome, StopReason, simulate};
 use super::steps::stop_and_copy;
-use super::sweep::Parameter;
+use super::sweep::{Parameter, Sweep};
 use super::units::{MS, SECOND};
 use super::workload::Writer;
-use crate::plot::{Axis, Chart, Mark, Marker, Scale, Series, Side, Stroke, grouped};
+use crate::plot::{Axis, Chart, Mark, Marker, SERIES_MAX, Scale, Series, Side, Stroke, grouped};
 
 /// Steps from nothing to the highest dirty rate.
 const POINTS: u64 = 25;
@@ -195,6 +195,93 @@ pub fn total_time_chart(inputs: &Inputs, rate_max: u64) -> Result<Chart, CostErr
         series,
         marks: Vec::new(),
     })
+}
+
+/// Downtime, and total time, against the first parameter of a sweep; of two a line for each value of the second.
+///
+/// # Errors
+/// More values of the second than a chart has lines for.
+pub fn sweep_charts(
+    inputs: &Inputs,
+    sweeps: &[Sweep],
+    rows: &[(Vec<u64>, Outcome)],
+) -> Result<Vec<(&'static str, Chart)>, CostError> {
+    let [first, rest @ ..] = sweeps else {
+        return Ok(Vec::new());
+    };
+    let lines: Vec<Option<u64>> = match rest {
+        [] => vec![None],
+        [second, ..] => second.values().into_iter().map(Some).collect(),
+    };
+    if let (Some(second), true) = (rest.first(), lines.len() > SERIES_MAX) {
+        return Err(CostError::Sweep {
+            text: second.parameter.name().to_owned(),
+            why: format!(
+                "{} values; a plot has a line for each of the second parameter's, at most {SERIES_MAX}",
+                lines.len()
+            ),
+        });
+    }
+    let strokes = [Stroke::Solid, Stroke::Dashed, Stroke::Dotted];
+    let markers = [
+        Marker::Circle,
+        Marker::Square,
+        Marker::Triangle,
+        Marker::Cross,
+    ];
+    let chart = |what: &str, label: &str, of: &dyn Fn(&Outcome) -> u64| {
+        let series: Vec<Series> = lines
+            .iter()
+            .enumerate()
+            .map(|(n, line)| {
+                let points = rows
+                    .iter()
+                    .filter(|(values, _)| values.get(1).copied() == *line)
+                    .map(|(values, outcome)| (values[0], of(outcome)));
+                let name = match (line, rest.first()) {
+                    (Some(value), Some(second)) => {
+                        let (divisor, unit) = second.parameter.shown();
+                        format!(
+                            "{} {} {unit}",
+                            second.parameter.name(),
+                            grouped(value / divisor)
+                        )
+                    }
+                    _ => what.to_owned(),
+                };
+                Series::new(name.trim_end(), points.collect())
+                    .stroke(strokes[n % strokes.len()])
+                    .marker(markers[n % markers.len()])
+            })
+            .collect();
+        let high = rows
+            .iter()
+            .map(|(_, outcome)| of(outcome))
+            .max()
+            .unwrap_or(1);
+        let values = first.values();
+        let (from, to) = (values[0], values[values.len() - 1]);
+        let (divisor, unit) = first.parameter.shown();
+        let x = format!("{}, {unit}", first.parameter.name());
+        Chart {
+            title: format!("{what} against {}", first.parameter.name()),
+            subtitle: describe(inputs),
+            x: Axis::new(x.trim_end_matches(", "), Scale::Linear, from, to).divided_by(divisor),
+            y: Axis::new(label, Scale::Linear, 0, (high + high / 10).max(1)).divided_by(MS),
+            series,
+            marks: Vec::new(),
+        }
+    };
+    Ok(vec![
+        (
+            "sweep-downtime.svg",
+            chart("downtime", "downtime, ms", &|o| o.downtime_ns),
+        ),
+        (
+            "sweep-total-time.svg",
+            chart("total time", "total migration time, ms", &|o| o.total_ns),
+        ),
+    ])
 }
 
 fn describe(inputs: &Inputs) -> String {

@@ -232,23 +232,38 @@ fn merge(document: &mut Value, more: Value) {
     }
 }
 
-/// A sweep for people.
+/// Values of the parameters that were varied, and what came of them.
+type Point = (Vec<u64>, Outcome);
+
+/// A sweep, of one parameter or two, for people.
 #[must_use]
-pub fn sweep_text(sweep: &Sweep, rows: &[(u64, Outcome)]) -> String {
+pub fn sweep_text(sweeps: &[Sweep], rows: &[Point]) -> String {
     let mut out = String::new();
+    let cells = |values: &[String]| -> String {
+        values
+            .iter()
+            .map(|value| format!("{value:>20}  "))
+            .collect()
+    };
+    let names: Vec<String> = sweeps
+        .iter()
+        .map(|sweep| format!("{}, {}", sweep.parameter.name(), sweep.parameter.unit()))
+        .collect();
     line!(
         out,
-        "{:>20}  {:>6}  {:>13}  {:>13}  {:>11}",
-        format!("{}, {}", sweep.parameter.name(), sweep.parameter.unit()),
+        "{}{:>6}  {:>13}  {:>13}  {:>11}",
+        cells(&names),
         "rounds",
         "total",
         "downtime",
         "sent"
     );
-    for (value, outcome) in rows {
+    for (values, outcome) in rows {
+        let values: Vec<String> = values.iter().map(u64::to_string).collect();
         line!(
             out,
-            "{value:>20}  {:>6}  {:>13}  {:>13}  {:>11}{}",
+            "{}{:>6}  {:>13}  {:>13}  {:>11}{}",
+            cells(&values),
             outcome.rounds.len(),
             Nanos(outcome.total_ns),
             Nanos(outcome.downtime_ns),
@@ -269,24 +284,64 @@ pub fn sweep_text(sweep: &Sweep, rows: &[(u64, Outcome)]) -> String {
     out
 }
 
-/// A sweep as a JSON document.
+/// A sweep as a JSON document: of one parameter each row has its `value`, of two its `values`.
 #[must_use]
-pub fn sweep_json(inputs: &Inputs, sweep: &Sweep, rows: &[(u64, Outcome)]) -> Value {
-    let parameter: Parameter = sweep.parameter;
+pub fn sweep_json(inputs: &Inputs, sweeps: &[Sweep], rows: &[Point]) -> Value {
     let rows: Vec<Value> = rows
         .iter()
-        .map(|(value, outcome)| {
-            let mut row = json!({ "value": value });
+        .map(|(values, outcome)| {
+            let mut row = match values.as_slice() {
+                [value] => json!({ "value": value }),
+                values => json!({ "values": values }),
+            };
             merge(&mut row, results(outcome));
             row
         })
         .collect();
+    let named = |sweep: &Sweep| {
+        let parameter: Parameter = sweep.parameter;
+        json!({ "parameter": parameter.name(), "unit": parameter.unit() })
+    };
+    let swept: Value = match sweeps {
+        [sweep] => named(sweep),
+        sweeps => sweeps.iter().map(named).collect(),
+    };
     json!({
         "command": "cost",
         "inputs": inputs_json(inputs),
-        "sweep": { "parameter": parameter.name(), "unit": parameter.unit() },
+        "sweep": swept,
         "results": rows,
     })
+}
+
+/// A sweep as CSV: a line of names with their units, then a line each. Names and numbers only, so that nothing needs quotes.
+#[must_use]
+pub fn sweep_csv(sweeps: &[Sweep], rows: &[Point]) -> String {
+    let mut out = String::new();
+    for sweep in sweeps {
+        let unit = sweep.parameter.unit();
+        out.push_str(&format!("{} ({unit}),", sweep.parameter.name()));
+    }
+    line!(
+        out,
+        "stop,rounds,total_ns,downtime_ns,bytes_sent,guest_stall_ns"
+    );
+    for (values, outcome) in rows {
+        for value in values {
+            out.push_str(&format!("{value},"));
+        }
+        line!(
+            out,
+            "{},{},{},{},{},{}",
+            outcome.stop.name(),
+            outcome.rounds.len(),
+            outcome.total_ns,
+            outcome.downtime_ns,
+            outcome.bytes_sent,
+            outcome.guest_stall_ns
+        );
+    }
+    out
 }
 
 /// The calibration for people: the table, the summary, then each entry's source and inputs.

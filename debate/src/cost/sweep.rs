@@ -1,4 +1,4 @@
-//! One parameter varied over a range, everything else fixed.
+//! One or two parameters varied over ranges, everything else fixed.
 
 use super::error::CostError;
 use super::inputs::{Inputs, Tracking};
@@ -72,6 +72,18 @@ impl Parameter {
             Self::Vcpus => "vCPUs",
             Self::RingEntries => "entries",
             Self::DowntimeLimit => "ns",
+        }
+    }
+
+    /// What its values are divided by on a chart, and the unit then.
+    pub(super) fn shown(self) -> (u64, &'static str) {
+        match self {
+            Self::Memory | Self::WorkingSet => (1 << 20, "MiB"),
+            Self::Bandwidth => (1_000_000_000, "Gbit/s"),
+            Self::DirtyRate | Self::NonVcpuRate => (1_000_000, "MB/s"),
+            Self::DeviceSavePages => (1, "pages"),
+            Self::Vcpus | Self::RingEntries => (1, ""),
+            Self::DowntimeLimit => (1_000_000, "ms"),
         }
     }
 
@@ -220,27 +232,60 @@ impl Sweep {
         values.dedup();
         values
     }
+}
 
-    /// Simulates each value.
-    ///
-    /// # Errors
-    /// The first error of [`simulate`]; [`CostError::Sweep`] if the inputs have nothing that this parameter changes.
-    pub fn run(&self, base: &Inputs) -> Result<Vec<(u64, Outcome)>, CostError> {
-        if !self.parameter.applies(base) {
-            return Err(CostError::Sweep {
-                text: self.parameter.name().to_owned(),
-                why: "the migration has nothing that this parameter changes (no such working set, or no rings)".into(),
-            });
+/// The most parameters that are varied together.
+pub const SWEEPS_MAX: usize = 2;
+
+/// Simulates each value; of two sweeps each value of the first with each of the second. The values stand with what came of them.
+///
+/// # Errors
+/// The first error of [`simulate`]; [`CostError::Sweep`] if the inputs have nothing that a parameter changes, a parameter is varied twice, or
+/// there are too many points.
+pub fn sweep(sweeps: &[Sweep], base: &Inputs) -> Result<Vec<(Vec<u64>, Outcome)>, CostError> {
+    let bad = |sweep: &Sweep, why: String| CostError::Sweep {
+        text: sweep.parameter.name().to_owned(),
+        why,
+    };
+    let mut points: Vec<(Vec<u64>, Inputs)> = vec![(Vec::new(), base.clone())];
+    for (index, sweep) in sweeps.iter().enumerate() {
+        if !sweep.parameter.applies(base) {
+            return Err(bad(
+                sweep,
+                "the migration has nothing that this parameter changes (no such working set, or no rings)".into(),
+            ));
         }
-        self.values()
-            .into_iter()
-            .map(|value| {
-                let mut inputs = base.clone();
-                self.parameter.set(&mut inputs, value);
-                Ok((value, simulate(&inputs)?))
+        if sweeps[..index]
+            .iter()
+            .any(|other| other.parameter == sweep.parameter)
+        {
+            return Err(bad(sweep, "it is varied already".into()));
+        }
+        let values = sweep.values();
+        let count = points.len() as u64 * values.len() as u64;
+        if index >= SWEEPS_MAX || count > POINTS_MAX {
+            return Err(bad(
+                sweep,
+                format!(
+                    "{count} points; at most {SWEEPS_MAX} parameters, and {POINTS_MAX} points of both together"
+                ),
+            ));
+        }
+        points = points
+            .iter()
+            .flat_map(|(before, inputs)| {
+                values.iter().map(|&value| {
+                    let mut inputs = inputs.clone();
+                    sweep.parameter.set(&mut inputs, value);
+                    ([before.as_slice(), &[value]].concat(), inputs)
+                })
             })
-            .collect()
+            .collect();
     }
+    points
+        .into_iter()
+        .map(|(values, inputs)| Ok((values, simulate(&inputs)?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -293,7 +338,33 @@ mod tests {
             tracking: Tracking::Bitmap(super::super::inputs::Rearm::Clear),
             ..Inputs::default()
         };
-        let sweep = Sweep::parse("ring-entries=1Ki..8Ki").unwrap();
-        assert!(matches!(sweep.run(&inputs), Err(CostError::Sweep { .. })));
+        let rings = Sweep::parse("ring-entries=1Ki..8Ki").unwrap();
+        assert!(matches!(
+            sweep(&[rings], &inputs),
+            Err(CostError::Sweep { .. })
+        ));
+        let vcpus = Sweep::parse("vcpus=1..4").unwrap();
+        assert!(sweep(&[vcpus, vcpus], &inputs).is_err());
+    }
+
+    #[test]
+    fn two_sweeps_are_every_pair_and_a_row_of_one_is_that_sweep() {
+        let base = Inputs::default();
+        let one = Sweep::parse("bandwidth=10G..40G:3").unwrap();
+        let other = Sweep::parse("vcpus=1..4:4").unwrap();
+        let pairs = sweep(&[one, other], &base).unwrap();
+        assert_eq!(pairs.len(), 12);
+        assert_eq!(pairs[1].0, [10_000_000_000, 2]);
+        let mut fixed = base.clone();
+        Parameter::Vcpus.set(&mut fixed, 2);
+        let alone = sweep(&[one], &fixed).unwrap();
+        let row: Vec<&Outcome> = pairs
+            .iter()
+            .filter(|(values, _)| values[1] == 2)
+            .map(|(_, outcome)| outcome)
+            .collect();
+        assert_eq!(row, alone.iter().map(|(_, o)| o).collect::<Vec<_>>());
+        let many = Sweep::parse("memory=1G..24G:10000").unwrap();
+        assert!(sweep(&[many, other], &base).is_err());
     }
 }

@@ -148,7 +148,19 @@ pub fn judge(
     claims: &[Claim],
     progress: &(dyn Fn(u64, u64) -> bool + Sync),
 ) -> Result<Vec<Judgement>, String> {
-    judge_with(claims, false, progress)
+    judge_with(claims, Wanted::Evidence, progress)
+}
+
+/// As [`judge`], where the verdicts alone are wanted: no schedule is made short.
+///
+/// # Errors
+/// As for that.
+pub fn verdicts(
+    claims: &[Claim],
+    progress: &(dyn Fn(u64, u64) -> bool + Sync),
+) -> Result<Vec<Verdict>, String> {
+    let judged = judge_with(claims, Wanted::Verdicts, progress)?;
+    Ok(judged.iter().map(|judgement| judgement.verdict).collect())
 }
 
 /// As [`judge`]; and each case that holds is searched once more with any number of stores, rounds and, where that is argued, pages.
@@ -159,12 +171,23 @@ pub fn judge_and_prove(
     claims: &[Claim],
     progress: &(dyn Fn(u64, u64) -> bool + Sync),
 ) -> Result<Vec<Judgement>, String> {
-    judge_with(claims, true, progress)
+    judge_with(claims, Wanted::Proofs, progress)
+}
+
+/// What claims are judged for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Their verdicts.
+    Verdicts,
+    /// What they rest on as well: minimal schedules.
+    Evidence,
+    /// And for how many they hold.
+    Proofs,
 }
 
 fn judge_with(
     claims: &[Claim],
-    prove: bool,
+    wanted: Wanted,
     progress: &(dyn Fn(u64, u64) -> bool + Sync),
 ) -> Result<Vec<Judgement>, String> {
     let mut jobs = Vec::new();
@@ -183,8 +206,11 @@ fn judge_with(
             let claim = &claims[job.claim];
             let case = &claim.cases[job.case];
             let go_on = || progress(done.load(Ordering::Relaxed), all);
-            let mut evidence = decide_case(claim, case, job.case, job.on, &go_on)?;
-            if prove && evidence.outcome() == Some(Outcome::Holds) && case.along.is_empty() {
+            let mut evidence = decide_case(claim, case, job.case, job.on, wanted, &go_on)?;
+            if wanted == Wanted::Proofs
+                && evidence.outcome() == Some(Outcome::Holds)
+                && case.along.is_empty()
+            {
                 let scenario = expand::in_rounds(&claim.id, case, &evidence.on)?;
                 evidence.proof = proof(&scenario, &go_on)?;
             }
@@ -223,6 +249,7 @@ fn decide_case(
     case: &Case,
     index: usize,
     on: On,
+    wanted: Wanted,
     go_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Evidence, String> {
     let (text, scenario) = expand::scenario(&claim.id, case, &on)?;
@@ -240,7 +267,7 @@ fn decide_case(
     if let Found::Violated { invariant, steps } = &evidence.decision.found {
         evidence.steps.clone_from(steps);
         // A trace along given events stays as it is: the shortest one may lose the page in another way.
-        if case.along.is_empty() {
+        if case.along.is_empty() && wanted != Wanted::Verdicts {
             let budget = Budget {
                 attempts: 20_000,
                 states: 300_000,

@@ -2,6 +2,8 @@
 //!
 //! What a trace says is data on the page: texts are escaped, the rest is JSON in a script element that no name can end,
 //! and the page's own script puts words on it as text only. The page forbids itself every connection.
+//!
+//! The template is filled by hand: askama and maud are macros over a second `syn`, minijinja finds a wrong template when a page is made.
 
 use serde_json::{Value, json};
 

@@ -8,6 +8,7 @@ use dirtysim_model::transition::{Step, apply};
 
 use super::view::entry_page;
 use crate::scenario::Scenario;
+use crate::trace::step::page_name;
 
 /// An entry that was written over while it still stood for a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,53 +25,43 @@ pub struct Overwritten {
     pub sentence: String,
 }
 
-/// Where a ring has more entries in use at the end of `steps` than it has room for: what its last push wrote over.
+/// Where a push at the end of `steps` is one too many for its ring: what it writes over.
 pub(super) fn overwritten<L: Layout>(
     scenario: &Scenario,
     start: &State<L>,
     steps: &[Step],
 ) -> Option<Overwritten> {
-    let machine = &scenario.machine;
-    let states = replayed(machine, start, steps);
+    let states = replayed(&scenario.machine, start, steps);
     let end = states.last()?;
     let vcpu = end.vcpus.iter().position(|vcpu| {
         let ring = &vcpu.ring;
-        ring.size() > 0 && ring.used() > ring.size()
+        let begun = u32::from(vcpu.push > 0);
+        ring.size() > 0 && ring.used().wrapping_add(begun) > ring.size()
     })?;
-    let ring = &end.vcpus[vcpu].ring;
-    let entry = ring.position(ring.dirty_index.wrapping_sub(1));
-    let content = |state: &State<L>| {
-        let entry = &state.vcpus[vcpu].ring.entries[entry];
-        (entry.slot(), entry.offset(), entry.flags())
+    // The push that writes over an entry: the last that began.
+    let began = |at: &usize| {
+        let (before, after) = (&states[at - 1].vcpus[vcpu], &states[*at].vcpus[vcpu]);
+        before.push == 0 && after.push > 0
     };
-    // From the end back: the push that was too much changes the entry, unless it names the same page again.
-    let index = ring.dirty_index;
-    let pushed = (1..states.len())
-        .rev()
-        .find(|&at| states[at - 1].vcpus[vcpu].ring.dirty_index != index)?;
-    let is_in_use = |at: usize| {
-        let before = &states[at - 1].vcpus[vcpu].ring;
-        content(&states[at - 1]).2 != 0 && before.used() >= before.size()
-    };
-    let step = (1..=pushed)
-        .rev()
-        .find(|&at| content(&states[at - 1]) != content(&states[at]) && is_in_use(at))
-        .unwrap_or(pushed);
-    let old = &states[step - 1].vcpus[vcpu].ring.entries[entry];
-    let new = &ring.entries[entry];
-    let (page, by) = (entry_page(scenario, old), entry_page(scenario, new));
-    let since = if old.flags() == F_DIRTY {
-        "which nobody has harvested"
-    } else {
-        "which is harvested and not yet reset"
+    let step = (1..states.len()).rev().find(began)?;
+    let before = &states[step - 1].vcpus[vcpu].ring;
+    let entry = before.position(before.dirty_index);
+    let old = &before.entries[entry];
+    let page = entry_page(scenario, old);
+    let by = page_name(scenario, &states[step - 1], steps[step - 1]);
+    let since = match old.flags() {
+        0 => return None,
+        F_DIRTY => "which nobody has harvested",
+        _ => "which is harvested and not yet reset",
     };
     Some(Overwritten {
         vcpu,
         entry,
         step,
         sentence: format!(
-            "vcpu{vcpu}'s ring has {} entries and all are in use: in step {step} the record of {by} is written over entry {entry}, the record of {page}, {since}.",
-            ring.size()
+            "vcpu{vcpu}'s ring has {} entries, and all are in use: in step {step} the record of {} is written over entry {entry}, the record of {page}, {since}.",
+            before.size(),
+            by.as_deref().unwrap_or("a page"),
         ),
         page,
     })

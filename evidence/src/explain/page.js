@@ -10,8 +10,17 @@
     for (const [name, value] of Object.entries(attributes || {})) {
       if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
     }
-    // An arrow of two characters may be broken between them.
-    for (const child of children) element.append(typeof child === "string" ? child.replaceAll("->", "\u2192") : child);
+    for (const child of children) {
+      if (typeof child !== "string") {
+        element.append(child);
+        continue;
+      }
+      // An arrow of two characters may be broken between them; a long name is, behind an underscore.
+      child.replaceAll("->", "\u2192").split(/(?<=_)/).forEach((part, index) => {
+        if (index > 0) element.append(document.createElement("wbr"));
+        element.append(part);
+      });
+    }
     return element;
   };
   let at = 0;

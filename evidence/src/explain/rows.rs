@@ -1,11 +1,11 @@
 //! The lines of a story: what a run of steps of one lane comes to.
 
-use dirtysim_model::op::Op;
+use dirtysim_model::op::{Op, Until};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
-use dirtysim_model::transition::{Actor, Step};
+use dirtysim_model::transition::{Actor, Choice, Step};
 use dirtysim_model::words::Word;
 
 use super::words;
@@ -144,7 +144,16 @@ impl<'a> RowWriter<'a> {
             });
         }
         let (name, quiet) = (word.name(), word.is_quiet());
-        let plain = words::with_page(word.text(), page);
+        let mut plain = words::with_page(word.text(), page);
+        if let Actor::Thread(thread) = step.actor
+            && step.choice == Choice::Advance
+            && let Some(Op::Again(again)) =
+                before.current_op(&self.scenario.machine, usize::from(thread))
+            && again.until == Until::AnyTime
+        {
+            // Nothing is looked at: the schedule has it so.
+            "is done with the rounds".clone_into(&mut plain);
+        }
         match step.actor {
             Actor::Thread(thread) => {
                 let thread = usize::from(thread);
@@ -387,6 +396,8 @@ fn op_phrase(scenario: &Scenario, op: &Op, done: &OpenOp) -> String {
         Op::Copy if !done.odd.is_empty() => done.loud.join(", "),
         Op::Copy => format!("copies {}", name_pages(&done.pages)),
         Op::CopyAll => format!("{words}: {}", name_pages(&done.pages)),
+        // Which way it went says all.
+        Op::Again(again) if again.until == Until::AnyTime => done.last.clone(),
         Op::KernelWrite(_) => {
             format!("{words}: {}", done.loud.join(", "))
         }

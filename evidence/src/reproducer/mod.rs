@@ -1,4 +1,5 @@
-//! A recording as one C file: the same calls on the reader's kernel, every result compared.
+//! A recording as one C file: the same calls on the reader's kernel, every result compared. A schedule as one:
+//! [`schedule_to_c`].
 //!
 //! The file needs a C compiler, the kernel's headers and `/dev/kvm`; its guest is a loop of twenty instructions. What is
 //! written once for all files is `runtime.c`; the rest is a call a line, with the line of the trace that it is of.
@@ -14,6 +15,8 @@
 //! assert!(nothing.is_err() || nothing.is_ok_and(|text| text.contains("int main")));
 //! ```
 
+mod schedule;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -21,6 +24,8 @@ use crate::plain::paragraph;
 use crate::trace::call::{Access, Call, CallRow, RecordedCall, UserData};
 use crate::trace::call_result::{CallResult, Returned};
 use crate::trace::{Arch, Header, Located, PageRuns, RingEntries, TraceError, WordRun};
+
+pub use schedule::{Unforced, schedule_to_c};
 
 const RUNTIME: &str = include_str!("runtime.c");
 

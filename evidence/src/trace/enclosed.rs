@@ -20,9 +20,9 @@ use serde_json::Value;
 
 use crate::scenario::enclosed::{self, COLUMNS, END, block};
 
-use super::TraceRow;
 use super::header::{Expect, Header, Kind};
 use super::step::StepRow;
+use super::{ScheduleProblem, TraceRow};
 
 /// What a line may begin with that is no actor.
 const KEYS: [&str; 4] = ["expect", "found by", "switched on", "cycle"];
@@ -33,21 +33,17 @@ const SCHEDULE: &str = "---8<--- dirtysim schedule ---8<---";
 ///
 /// # Errors
 /// A line that is none of a schedule, with its number and what to write; a schedule without its scenario.
-pub fn trace(text: &str) -> Option<Result<String, (usize, String)>> {
+pub fn trace(text: &str) -> Option<Result<String, (usize, ScheduleProblem)>> {
     let lines = block(text, SCHEDULE)?;
     Some(read(text, &lines))
 }
 
-fn read(text: &str, lines: &[(usize, &str)]) -> Result<String, (usize, String)> {
+fn read(text: &str, lines: &[(usize, &str)]) -> Result<String, (usize, ScheduleProblem)> {
     let first = lines.first().map_or(0, |(line, _)| *line);
     let Some(value) = enclosed::value(text) else {
-        return Err((
-            first,
-            "a schedule without its scenario: copy the whole mail".to_owned(),
-        ));
+        return Err((first, ScheduleProblem::NoScenario));
     };
-    let value =
-        value.map_err(|(line, problem)| (line, format!("the scenario is not TOML: {problem}")))?;
+    let value = value.map_err(|(line, problem)| (line, ScheduleProblem::NotToml(problem)))?;
     let mut header = Header::new(Kind::Step);
     header.title = value.get("name").and_then(Value::as_str).map(str::to_owned);
     header.scenario = Some(value);
@@ -59,10 +55,7 @@ fn read(text: &str, lines: &[(usize, &str)]) -> Result<String, (usize, String)> 
         let actor = |(who, _): &(&str, &str)| KEYS.contains(who) || !who.contains(' ');
         let Some((who, rest)) = text.split_once(':').filter(actor) else {
             let shown: String = text.chars().take(40).collect();
-            return Err((
-                line,
-                format!("`{shown}`: a line of a schedule is an actor, a colon and its steps"),
-            ));
+            return Err((line, ScheduleProblem::NoActor(shown)));
         };
         let rest = rest.trim();
         match who {
@@ -72,7 +65,7 @@ fn read(text: &str, lines: &[(usize, &str)]) -> Result<String, (usize, String)> 
             "switched on" => header.mutations.extend(rest.split(' ').map(str::to_owned)),
             "cycle" => match rest.parse() {
                 Ok(steps) => header.cycle = Some(steps),
-                Err(_) => return Err((line, "`cycle` is a number of steps".to_owned())),
+                Err(_) => return Err((line, ScheduleProblem::Cycle)),
             },
             who => {
                 for word in rest.split_whitespace() {
@@ -96,7 +89,7 @@ fn read(text: &str, lines: &[(usize, &str)]) -> Result<String, (usize, String)> 
                         continue;
                     };
                     let Some(row) = rows.last_mut() else {
-                        return Err((line, format!("`{word}` stands behind no step")));
+                        return Err((line, ScheduleProblem::NoStep(word.to_owned())));
                     };
                     let list = if is_claim {
                         &mut row.breaks
@@ -211,7 +204,7 @@ mod tests {
                 .expect("it is there")
                 .expect_err("no scenario")
                 .1,
-            "a schedule without its scenario: copy the whole mail"
+            ScheduleProblem::NoScenario
         );
         let wrong = mail.replace("vcpu0: ", "vcpu0 ");
         let (line, error) = trace(&wrong).expect("it is there").expect_err("no colon");

@@ -9,7 +9,9 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::Kind;
-use super::problems::{CallProblem, FieldProblem, HeaderProblem, RowProblem};
+use super::problems::{
+    CallProblem, FieldProblem, HeaderProblem, LogProblem, RowProblem, ScheduleProblem,
+};
 
 /// A trace that cannot be read, or a recording that cannot be imported.
 ///
@@ -99,8 +101,10 @@ pub enum Problem {
         /// The kind that the header names.
         found: Kind,
     },
-    /// A log of another tool cannot become a trace, as a whole; why.
-    Log(String),
+    /// A log of another tool cannot become a trace, as a whole.
+    Log(LogProblem),
+    /// A schedule inside a text cannot be read.
+    Schedule(ScheduleProblem),
     /// The header has an unknown, missing or malformed field.
     Header(HeaderProblem),
     /// A row has an unknown, missing, malformed or contradictory field.
@@ -135,7 +139,8 @@ impl fmt::Display for Problem {
             Problem::WrongKind { wanted, found } => {
                 write!(f, "the trace is of kind `{found}`, not `{wanted}`")
             }
-            Problem::Log(message) => f.write_str(message),
+            Problem::Log(problem) => problem.fmt(f),
+            Problem::Schedule(problem) => problem.fmt(f),
             Problem::Header(problem) => write!(f, "header: {problem}"),
             Problem::Row(problem) => problem.fmt(f),
             Problem::Call(problem) => problem.fmt(f),

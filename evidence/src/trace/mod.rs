@@ -36,7 +36,9 @@ pub use error::{Complaint, Problem, TraceError};
 pub use header::{Arch, CheckConfig, Expect, FORMAT, Header, Kind, Machine, VERSION};
 pub use lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines, object_into};
 pub use names::{Cap, Errno, Exit};
-pub use problems::{CallProblem, FieldProblem, HeaderProblem, RowProblem};
+pub use problems::{
+    Apart, CallProblem, FieldProblem, HeaderProblem, LogProblem, RowProblem, ScheduleProblem,
+};
 pub use reader::{Located, Rows, TraceReader, TraceRow};
 pub use runs::{
     PageRuns, RING_ENTRIES_MAX, RingEntries, RingEntry, RunError, SLOT_PAGES_MAX, StoreRuns,

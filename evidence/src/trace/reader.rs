@@ -96,7 +96,7 @@ impl<R: Read + Seek> TraceReader<BufReader<R>> {
             Some(Err((line, problem))) => Err(TraceError::new(
                 &name,
                 line as u64,
-                Problem::Log(problem),
+                Problem::Schedule(problem),
                 "copy the lines from the one mark to the other as they were",
             )),
             None => {

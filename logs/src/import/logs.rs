@@ -15,7 +15,7 @@ use super::summary::LogSummary;
 use super::vms::{SeenPid, Vms};
 use crate::observed::{CheckConfig, Checker};
 use crate::trace::observed::{Observed, ObservedEvent};
-use crate::trace::{Header, Kind, PendingFile, Problem, TraceError};
+use crate::trace::{Apart, Header, Kind, LogProblem, PendingFile, Problem, TraceError};
 
 /// Bytes that are gathered before they are written.
 const WRITE_AT: usize = 64 << 10;
@@ -121,9 +121,7 @@ impl<R: Read> Merge<R> {
                 return Err(TraceError::new(
                     source.name(),
                     named.0.line,
-                    Problem::Log(
-                        "this event has no time, and several logs are merged by time".to_owned(),
-                    ),
+                    Problem::Log(LogProblem::NoTime),
                     "record with time stamps on one clock (QEMU: -msg timestamp=on), or import the logs one by one",
                 ));
             }
@@ -261,16 +259,13 @@ impl<W: Write> Import<W> {
             .first()
             .map_or_else(String::new, |log| log.name.clone());
         if self.vms.several() {
-            let problem =
-                Problem::Log("it holds events of more than one virtual machine".to_owned());
+            let problem = Problem::Log(LogProblem::SeveralVms);
             return Err(TraceError::new(&name, 0, problem, choose(&self.vms.into_seen())).into());
         }
         if self.vms.admitted() == 0 {
             let known: u64 = logs.iter().map(|log| log.events).sum();
             let error = if self.chosen && known > 0 {
-                let problem = Problem::Log(
-                    "no event is of the processes or threads given with --pid".to_owned(),
-                );
+                let problem = Problem::Log(LogProblem::NoneChosen);
                 TraceError::new(&name, 0, problem, choose(&self.vms.into_seen()))
             } else {
                 nothing_known(&name, self.kinds.first().copied(), &logs)
@@ -311,15 +306,11 @@ fn two_clocks(logs: &[LogStats]) -> Result<(), Box<TraceError>> {
     if last >= begin {
         return Ok(());
     }
-    let problem = format!(
-        "its events are from {} to {}, and those of {} from {} to {}: the two have no moment in common, so that \
-         nothing says which came first",
-        seconds(first),
-        seconds(last),
-        late.name,
-        seconds(begin),
-        seconds(end)
-    );
+    let problem = LogProblem::Apart(Box::new(Apart {
+        own: [seconds(first), seconds(last)],
+        other: late.name.clone(),
+        others: [seconds(begin), seconds(end)],
+    }));
     let help = "record both by one clock (trace-cmd and perf: -C mono or -k mono; QEMU's log has the time of day, and its \
                 ftrace backend the kernel's clock: docs/bug-reports.md shows how), or import the logs one by one; parts of one log \
                 become one with `cat`";
@@ -380,10 +371,10 @@ fn nothing_known(name: &str, kind: Option<LogKind>, logs: &[LogStats]) -> Box<Tr
         return TraceError::new(
             &log.name,
             place.line,
-            Problem::Log(format!(
-                "none of the {damaged} lines that name an event of dirty logging can be read; the first odd line: {}",
-                place.what
-            )),
+            Problem::Log(LogProblem::NoneReadable {
+                lines: damaged,
+                first: place.what.clone(),
+            }),
             "the log was cut or edited, or written by a version whose text differs: copy it again, or report the line",
         );
     }
@@ -395,9 +386,7 @@ fn nothing_known(name: &str, kind: Option<LogKind>, logs: &[LogStats]) -> Box<Tr
             "record kvm:kvm_dirty_ring_push, kvm:kvm_dirty_ring_reset, kvm:kvm_dirty_ring_exit and kvm:kvm_userspace_exit"
         }
     };
-    let problem = Problem::Log(format!(
-        "none of its {lines} lines is an event of dirty logging"
-    ));
+    let problem = Problem::Log(LogProblem::NoEvent { lines });
     TraceError::new(
         name,
         0,

@@ -13,7 +13,7 @@ use super::prefix::{Line, Prefix, Stamp, unquoted};
 use super::raw_lines::{LINE_MAX, RawLine, RawLines};
 use super::{qemu, tracepoint};
 use crate::trace::observed::{GapReason, Observed, ObservedEvent};
-use crate::trace::{Problem, TraceError};
+use crate::trace::{LogProblem, Problem, TraceError};
 
 /// Places that are kept of each kind of oddity; all are counted.
 const PLACES_MAX: usize = 10;
@@ -185,7 +185,7 @@ impl<R: Read> Source<R> {
         let head = lines.peek().map_err(|error| io_error(name, 0, &error))?;
         let kind = match (detect(head), from) {
             (Detected::Binary { what, help }, _) => {
-                let problem = Problem::Log(format!("this is {what}, not a text that import reads"));
+                let problem = Problem::Log(LogProblem::Binary(what));
                 return Err(TraceError::new(
                     name,
                     0,
@@ -194,14 +194,12 @@ impl<R: Read> Source<R> {
                 ));
             }
             (Detected::Trace, _) => {
-                let problem = Problem::Log("this is a trace already".to_owned());
+                let problem = Problem::Log(LogProblem::IsATrace);
                 let help = "give it to `dirtysim replay` or `dirtysim explain`";
                 return Err(TraceError::new(name, 0, problem, help));
             }
             (Detected::KvmJsonl, _) => {
-                let problem = Problem::Log(
-                    "this is a raw recording of KVM's calls, not a log of events".to_owned(),
-                );
+                let problem = Problem::Log(LogProblem::IsARecording);
                 let help = "import it alone, with --from kvm-jsonl";
                 return Err(TraceError::new(name, 0, problem, help));
             }
@@ -602,10 +600,7 @@ fn not_a_log(name: &str, head: &[u8]) -> Box<TraceError> {
     TraceError::new(
         name,
         0,
-        Problem::Log(format!(
-            "none of the logs that import reads; it begins {}",
-            brief(first)
-        )),
+        Problem::Log(LogProblem::Unknown(brief(first))),
         format!(
             "in its first {lines} lines import looked for ftrace or trace-cmd report (`task-pid [cpu] time: event: …`), \
              perf script (`task pid [cpu] time: kvm:event: …`), and QEMU's log (`event …` or `tid@time:event …`); if it \

@@ -49,7 +49,10 @@ impl Operation for Again {
     ];
 
     fn says(&self) -> &'static str {
-        "goes on elsewhere in its program"
+        match self.until {
+            Until::AnyTime => "goes round any number of times",
+            Until::Never | Until::NothingPending => "goes on elsewhere in its program",
+        }
     }
     fn facts(&self, _: &Machine) -> Facts {
         Facts {

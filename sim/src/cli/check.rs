@@ -1,11 +1,12 @@
 //! `dirtysim check`: every interleaving within a scenario's bounds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Map, Value};
 
+use super::axes::{Axis, parse_axis};
 use super::coverage::{coverage_words, for_how_many, reductions, unconfirmed};
 use super::report::{
     Judged, block_words, caveats, expected_words, grouped, happened, kept, mutated, not_begun,
@@ -13,7 +14,7 @@ use super::report::{
 };
 use super::run::{find_scenarios, one_machine, write_trace};
 use super::spinner::Spinner;
-use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness};
+use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, liveness, sweep};
 use crate::first;
 use crate::mutated::acted;
 use crate::scenario::{Expect, Scenario, about_liveness};
@@ -61,10 +62,25 @@ pub(crate) struct CheckArgs {
     /// Take any number in place of each number of stores, transfers, rounds and, where that can be, pages: what is said of a search
     /// that ends is proved for all of them
     #[arg(long)]
-    any_number: bool,
+    pub(super) any_number: bool,
     /// Switch a wrong behaviour on; may be given several times
     #[arg(long, value_name = "MUTATION")]
     mutate: Vec<String>,
+    /// Check one scenario on many machines, each value with each of the others: `vcpus=1..2,stores=1..3`, also arch, kernel, protect, pages
+    #[arg(
+        long,
+        value_name = "KEY=VALUES,…",
+        value_delimiter = ',',
+        value_parser = parse_axis,
+        conflicts_with_all = ["keep_going", "liveness", "watch"]
+    )]
+    pub(super) over: Vec<Axis>,
+    /// --over: write a table as CSV into this file
+    #[arg(long, value_name = "FILE", requires = "over")]
+    pub(super) csv: Option<PathBuf>,
+    /// --over: draw the states against the first axis, a line for each value of the second, into this file (SVG)
+    #[arg(long, value_name = "FILE", requires = "over")]
+    pub(super) plot: Option<PathBuf>,
     /// Check again whenever one of the files changes, until Ctrl-C
     #[arg(long, conflicts_with = "liveness")]
     watch: bool,
@@ -168,11 +184,6 @@ fn stamps(files: &[&Path]) -> Vec<Option<(std::time::SystemTime, u64)>> {
 
 fn once(args: &CheckArgs, global: &Global) -> CliResult {
     let mut scenarios = find_scenarios(&args.scenarios, &args.mutate)?;
-    if args.any_number {
-        for scenario in &mut scenarios {
-            *scenario = scenario.widened().unwrap_or_else(|| scenario.clone());
-        }
-    }
     let options = Options {
         max_states: args.max_states,
         max_memory_bytes: args.max_memory,
@@ -181,6 +192,14 @@ fn once(args: &CheckArgs, global: &Global) -> CliResult {
         counterexample: true,
         reductions: args.reductions(),
     };
+    if !args.over.is_empty() {
+        return sweep::run(args, &scenarios, &options);
+    }
+    if args.any_number {
+        for scenario in &mut scenarios {
+            *scenario = scenario.widened().unwrap_or_else(|| scenario.clone());
+        }
+    }
     if args.liveness {
         if args.scenarios.is_empty() && args.mutate.is_empty() {
             scenarios.extend(about_liveness());

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::axes::{Axis, keys, machines, on, parse_axis, words};
 use super::check::{parse_bytes, parse_seconds, shrink_budget};
 use super::run::write_trace;
 use super::spinner::Spinner;
@@ -17,8 +18,6 @@ use crate::search::{self, Options, Reductions, Violation};
 
 /// Seeded schedules of which steps are counted.
 const MEASURED: u64 = 100;
-/// Machines that are compared, at most.
-const MOST_MACHINES: usize = 200;
 
 /// Arguments of `dirtysim compare`.
 #[derive(Debug, Args)]
@@ -38,108 +37,6 @@ pub(crate) struct CompareArgs {
     /// Stop a search after so many seconds
     #[arg(long, value_name = "S", value_parser = parse_seconds)]
     max_time: Option<Duration>,
-}
-
-/// What is varied, and through which values.
-#[derive(Debug, Clone)]
-struct Axis {
-    key: &'static str,
-    values: Vec<String>,
-}
-
-/// The keys of `--over`, and where each stands in a scenario.
-const KEYS: [(&str, &str, &str); 6] = [
-    ("arch", "machine", "arch"),
-    ("kernel", "machine", "kernel"),
-    ("protect", "machine", "manual_protect"),
-    ("vcpus", "machine", "vcpus"),
-    ("pages", "machine", "pages"),
-    ("stores", "writers", "vcpu"),
-];
-
-fn parse_axis(text: &str) -> Result<Axis, String> {
-    let known = || {
-        let keys: Vec<&str> = KEYS.iter().map(|(key, ..)| *key).collect();
-        format!("write KEY=VALUES with one of {}", keys.join(", "))
-    };
-    let (key, values) = text.split_once('=').ok_or_else(known)?;
-    let (key, ..) = KEYS
-        .iter()
-        .find(|(name, ..)| *name == key)
-        .ok_or_else(known)?;
-    let values = match values.split_once("..") {
-        Some((first, last)) => {
-            let number = |text: &str| {
-                text.parse::<u32>()
-                    .map_err(|_| format!("`{text}` is no number"))
-            };
-            let (first, last) = (number(first)?, number(last)?);
-            if first > last || last - first > 100 {
-                return Err(format!(
-                    "`{values}`: write a first and a last number, both meant: 1..3"
-                ));
-            }
-            (first..=last).map(|n| n.to_string()).collect()
-        }
-        None => values.split('+').map(str::to_owned).collect::<Vec<_>>(),
-    };
-    if values.iter().any(String::is_empty) {
-        return Err(format!(
-            "{key} has an empty value; several stand as {key}=a+b"
-        ));
-    }
-    Ok(Axis { key, values })
-}
-
-/// A value as a scenario has it.
-fn value_of(key: &str, text: &str) -> Value {
-    match (key, text) {
-        ("protect", "on") => true.into(),
-        ("protect", "off") => false.into(),
-        ("vcpus" | "pages" | "stores", text) => text
-            .parse::<u64>()
-            .map_or_else(|_| text.into(), Value::from),
-        (_, text) => text.into(),
-    }
-}
-
-/// The scenario on another machine.
-fn on(scenario: &Scenario, machine: &[(&'static str, String)]) -> Result<Scenario, String> {
-    let mut source = scenario.source.clone();
-    for (key, text) in machine {
-        let (_, table, name) = KEYS
-            .iter()
-            .find(|(known, ..)| known == key)
-            .expect("a key of the table");
-        let value = value_of(key, text);
-        let table = source.as_object_mut().and_then(|top| {
-            top.entry(*table)
-                .or_insert_with(|| json!({}))
-                .as_object_mut()
-        });
-        let Some(table) = table else { continue };
-        if *key == "stores" {
-            if let Some(vcpu) = table
-                .entry(*name)
-                .or_insert_with(|| json!({}))
-                .as_object_mut()
-            {
-                vcpu.insert("stores".into(), value);
-            }
-        } else if value == Value::Bool(false) {
-            table.remove(*name);
-        } else {
-            table.insert((*name).into(), value);
-        }
-    }
-    // What is expected on one machine need not be on another.
-    if let Some(top) = source.as_object_mut() {
-        top.remove("expect");
-    }
-    Scenario::from_json(&scenario.name, &source).map_err(|error| {
-        let text = error.to_string();
-        text.lines().next().unwrap_or_default().to_owned()
-    })
 }
 
 /// What became of a scenario on a machine.
@@ -177,50 +74,18 @@ fn options(args: &CompareArgs) -> Options {
     }
 }
 
-/// Every machine of `--over`; one where nothing is varied.
-fn machines(axes: &[Axis]) -> Vec<Vec<(&'static str, String)>> {
-    let mut found: Vec<Vec<(&'static str, String)>> = vec![Vec::new()];
-    for axis in axes {
-        found = found
-            .iter()
-            .flat_map(|machine| {
-                axis.values.iter().map(move |value| {
-                    let mut machine = machine.clone();
-                    machine.push((axis.key, value.clone()));
-                    machine
-                })
-            })
-            .collect();
-    }
-    found
-}
-
 pub(super) fn run(args: &CompareArgs, global: &Global) -> CliResult {
     let pair = [Scenario::find(&args.a)?, Scenario::find(&args.b)?];
-    let all = machines(&args.over);
-    if all.len() > MOST_MACHINES {
-        return Err(CliError(format!(
-            "--over: {} machines; at most {MOST_MACHINES} are compared\nhelp: leave values out",
-            all.len()
-        )));
-    }
+    let all = machines(&args.over)?;
     let mut report = Report {
         command: "compare",
         ..Report::default()
     };
-    let mut rows: Vec<[String; 6]> = Vec::new();
+    let mut rows: Vec<[String; 7]> = Vec::new();
     let mut list = Vec::new();
     let mut story = None;
     for machine in &all {
-        let words: Vec<String> = machine
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        let words = if words.is_empty() {
-            "as written".to_owned()
-        } else {
-            words.join(" ")
-        };
+        let words = words(machine);
         let mut judged = Vec::new();
         for scenario in &pair {
             if interrupted() {
@@ -234,17 +99,10 @@ pub(super) fn run(args: &CompareArgs, global: &Global) -> CliResult {
                 String::new(),
                 String::new(),
                 String::new(),
+                String::new(),
             ];
             let mut json = Map::from_iter([
-                (
-                    "machine".to_owned(),
-                    json!(
-                        machine
-                            .iter()
-                            .cloned()
-                            .collect::<std::collections::BTreeMap<_, _>>()
-                    ),
-                ),
+                ("machine".to_owned(), keys(machine)),
                 ("scenario".to_owned(), scenario.name.clone().into()),
             ]);
             match on(scenario, machine) {
@@ -266,8 +124,9 @@ pub(super) fn run(args: &CompareArgs, global: &Global) -> CliResult {
                         format!("{}.{}", tenths / 10, tenths % 10)
                     };
                     row[3] = super::report::grouped(found.states);
-                    row[4] = tenths(measured.again);
-                    row[5] = tenths(measured.stopped);
+                    row[4] = tenths(measured.ioctls);
+                    row[5] = tenths(measured.again);
+                    row[6] = tenths(measured.stopped);
                     json.insert("verdict".into(), found.verdict.name().into());
                     json.insert("states".into(), found.states.into());
                     json.insert("schedules".into(), measured.schedules.into());
@@ -295,7 +154,7 @@ pub(super) fn run(args: &CompareArgs, global: &Global) -> CliResult {
     }
     let mut text = table(&rows);
     text.push_str(&format!(
-        "pages copied again, and steps while the guest was stopped: by schedule, of {MEASURED} seeded ones\n"
+        "calls of KVM's, pages copied again, and steps while the guest was stopped: by schedule, of {MEASURED} seeded ones\n"
     ));
     match story {
         Some(story) => text.push_str(&story),
@@ -348,10 +207,13 @@ fn tell(
     ))
 }
 
-fn table(rows: &[[String; 6]]) -> String {
-    let head = ["machine", "order", "verdict", "states", "again", "stopped"].map(str::to_owned);
+fn table(rows: &[[String; 7]]) -> String {
+    let head = [
+        "machine", "order", "verdict", "states", "calls", "again", "stopped",
+    ]
+    .map(str::to_owned);
     let all = || std::iter::once(&head).chain(rows);
-    let widths: Vec<usize> = (0..6)
+    let widths: Vec<usize> = (0..7)
         .map(|column| {
             all()
                 .map(|row| row[column].chars().count())

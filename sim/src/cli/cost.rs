@@ -12,7 +12,7 @@ use crate::cost::units::{
 };
 use crate::cost::{
     CostError, Inputs, Pattern, Rearm, Sweep, Tracking, Writer, crossover, downtime_chart, report,
-    simulate, total_time_chart,
+    simulate, sweep, sweep_charts, total_time_chart,
 };
 use crate::plot::{Chart, PlotError};
 
@@ -64,17 +64,20 @@ pub struct CostArgs {
     /// The most rounds of pre-copy
     #[arg(long, value_name = "N")]
     pub rounds: Option<u32>,
-    /// Vary one parameter: bandwidth=1G..40G:10
+    /// Vary a parameter: bandwidth=1G..40G:10; given twice, two parameters, each value of one with each of the other
     #[arg(
         long,
         value_name = "NAME=FROM..TO:POINTS",
         conflicts_with = "calibration"
     )]
-    pub sweep: Option<String>,
+    pub sweep: Vec<String>,
+    /// Write the sweep as CSV into this file
+    #[arg(long, value_name = "FILE", requires = "sweep")]
+    pub csv: Option<PathBuf>,
     /// Compare the model with published figures instead
     #[arg(long)]
     pub calibration: bool,
-    /// Write downtime.svg and total-time.svg into this directory
+    /// Write downtime.svg and total-time.svg into this directory; of a sweep, sweep-downtime.svg and sweep-total-time.svg
     #[arg(long, value_name = "DIR", conflicts_with = "calibration")]
     pub plot: Option<PathBuf>,
 }
@@ -173,25 +176,42 @@ pub fn command(args: &CostArgs, base: Inputs) -> Result<Printed, CommandError> {
     }
     let inputs = args.apply(base)?;
     inputs.check()?;
+    if !args.sweep.is_empty() {
+        return swept(args, &inputs);
+    }
     let files = match &args.plot {
         Some(dir) => plot(&inputs, dir)?,
         None => Vec::new(),
     };
-    if let Some(sweep) = &args.sweep {
-        let sweep = Sweep::parse(sweep)?;
-        let rows = sweep.run(&inputs)?;
-        let json = report::sweep_json(&inputs, &sweep, &rows);
-        return Ok(Printed {
-            text: report::sweep_text(&sweep, &rows),
-            json,
-            files,
-        });
-    }
     let outcome = simulate(&inputs)?;
     let crossings = crossover(&inputs, &outcome)?;
     Ok(Printed {
         text: report::outcome_text(&inputs, &outcome, &crossings),
         json: report::outcome_json(&inputs, &outcome, &crossings),
+        files,
+    })
+}
+
+/// A sweep of one parameter or two.
+fn swept(args: &CostArgs, inputs: &Inputs) -> Result<Printed, CommandError> {
+    let sweeps = args.sweep.iter().map(|text| Sweep::parse(text));
+    let sweeps = sweeps.collect::<Result<Vec<_>, _>>()?;
+    let rows = sweep(&sweeps, inputs)?;
+    let charts = match &args.plot {
+        Some(_) => sweep_charts(inputs, &sweeps, &rows)?,
+        None => Vec::new(),
+    };
+    let mut files = match &args.plot {
+        Some(dir) => write_charts(charts, dir)?,
+        None => Vec::new(),
+    };
+    if let Some(path) = &args.csv {
+        write_file(path, &report::sweep_csv(&sweeps, &rows))?;
+        files.push(path.clone());
+    }
+    Ok(Printed {
+        text: report::sweep_text(&sweeps, &rows),
+        json: report::sweep_json(inputs, &sweeps, &rows),
         files,
     })
 }
@@ -293,7 +313,7 @@ fn plot(inputs: &Inputs, dir: &Path) -> Result<Vec<PathBuf>, CommandError> {
     let crossings = crossover(inputs, &outcome)?;
     // Beyond the rate of the link nothing converges unless stores repeat; a quarter more shows that.
     let rate_max = inputs.full_rate().saturating_mul(5) / 4;
-    let charts: [(&str, Chart); 2] = [
+    let charts = vec![
         (
             "downtime.svg",
             downtime_chart(inputs, &outcome, &crossings)?,
@@ -303,21 +323,35 @@ fn plot(inputs: &Inputs, dir: &Path) -> Result<Vec<PathBuf>, CommandError> {
             total_time_chart(inputs, rate_max.min(crate::cost::RATE_MAX))?,
         ),
     ];
+    write_charts(charts, dir)
+}
+
+fn write_charts(
+    charts: Vec<(&'static str, Chart)>,
+    dir: &Path,
+) -> Result<Vec<PathBuf>, CommandError> {
     let mut files = Vec::new();
     for (name, chart) in charts {
         let path = dir.join(name);
-        write_whole(&path, &chart.to_svg()?).map_err(|error| CommandError::Write {
-            path: path.clone(),
-            error,
-        })?;
+        write_file(&path, &chart.to_svg()?)?;
         files.push(path);
     }
     Ok(files)
 }
 
+fn write_file(path: &Path, content: &str) -> Result<(), CommandError> {
+    write_whole(path, content).map_err(|error| CommandError::Write {
+        path: path.to_owned(),
+        error,
+    })
+}
+
 /// Writes beside the file and renames, so that a reader never finds half of it.
 fn write_whole(path: &Path, content: &str) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
     fs::create_dir_all(dir)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(".cost").suffix(".partial");

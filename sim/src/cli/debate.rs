@@ -194,10 +194,7 @@ pub(super) fn run(args: &DebateArgs, _global: &Global) -> CliResult {
     report.head = report::terminal(&debate);
     report.tail = format!(
         "{}, {expected}; {} scenarios, {} states\n{tail}",
-        match debate.judgements.len() {
-            1 => "1 claim".to_owned(),
-            several => format!("{several} claims"),
-        },
+        debate.count(),
         debate.scenarios(),
         grouped(debate.states())
     );

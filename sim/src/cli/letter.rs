@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::check::{parse_bytes, parse_seconds, shrink_budget};
-use super::replay::{self, ReplayArgs};
+use super::replay::{self, ReplayArgs, Told};
 use super::schedule::{MAIL, Schedule, check_output, deliver};
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Subject, interrupted};
@@ -328,8 +328,8 @@ fn of_recording(
     let mut wanted = ReplayArgs::of(path);
     wanted.ring_entries = args.ring_entries;
     wanted.ring_reserved = args.ring_reserved;
-    let subject = replay::one(&wanted, path)?;
-    findings(&subject, name, base(name), letter);
+    let (subject, told) = replay::told(&wanted, path)?;
+    findings(&subject, &told, base(name), letter);
     Ok(subject)
 }
 
@@ -355,53 +355,25 @@ fn of_log(args: &LetterArgs, path: &Path, letter: &mut Letter) -> Result<Subject
             &options,
         )?;
     }
-    let mut subject = replay::one(&ReplayArgs::of(file.path()), file.path())?;
-    findings(
-        &subject,
-        &file.path().display().to_string(),
-        base(&name),
-        letter,
-    );
+    let (mut subject, told) = replay::told(&ReplayArgs::of(file.path()), file.path())?;
+    findings(&subject, &told, base(&name), letter);
     subject.json.insert("trace".into(), name.into());
     Ok(subject)
 }
 
-/// What a replay of a recording or a log says, line by line.
-fn findings(subject: &Subject, name: &str, shown: &str, letter: &mut Letter) {
-    let mut lines = subject.text.lines();
-    let first = lines.next().unwrap_or_default();
-    letter.title(&format!(
-        "{shown}{}",
-        first.strip_prefix(name).unwrap_or(first)
-    ));
-    let (unknown, known): (Vec<&str>, Vec<&str>) = {
-        // The line behind an unknown says what would have decided it.
-        let mut unknown = Vec::new();
-        let mut known = Vec::new();
-        let mut behind = false;
-        for line in lines {
-            let is = line.trim_start().starts_with("unknown: ");
-            if is || behind {
-                unknown.push(line.trim());
-            } else {
-                known.push(line.trim());
-            }
-            behind = is;
-        }
-        (unknown, known)
-    };
+/// What a replay of a recording or a log says.
+fn findings(subject: &Subject, told: &Told, shown: &str, letter: &mut Letter) {
+    letter.title(&format!("{shown}: {}", told.verdict));
     letter.parts.push(Part::Head("What was found".to_owned()));
-    letter
-        .parts
-        .push(Part::List(known.into_iter().map(str::to_owned).collect()));
-    if !unknown.is_empty() {
+    let found = told.found.iter().map(|line| line.trim().to_owned());
+    letter.parts.push(Part::List(found.collect()));
+    if !told.unknown.is_empty() {
         letter
             .parts
             .push(Part::Head("What is not known".to_owned()));
-        let pairs = unknown
-            .chunks(2)
-            .map(|pair| pair.join(". To know it: ").replacen("unknown: ", "", 1));
-        letter.parts.push(Part::List(pairs.collect()));
+        let unknown = told.unknown.iter();
+        let lines = unknown.map(|(what, help)| format!("{what}. To know it: {help}"));
+        letter.parts.push(Part::List(lines.collect()));
     }
     letter.parts.push(Part::Head("To check this".to_owned()));
     letter.parts.push(Part::Text(

@@ -3,6 +3,7 @@
 //! A command is a file: its arguments, and a function from them to a report. Exit codes: 0 as expected, 1 not as
 //! expected, 2 usage, bad input, or something that could not be written, 3 inconclusive.
 
+mod axes;
 mod blame;
 mod bugs;
 mod check;
@@ -33,6 +34,7 @@ pub mod schema;
 mod shell;
 mod shrink;
 mod spinner;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -106,7 +108,7 @@ enum Command {
     Blame(blame::BlameArgs),
     /// One text with question, verdict, story and the scenario itself, that a reader can check
     Report(letter::LetterArgs),
-    /// A recording as one C file that makes the same calls on the reader's kernel
+    /// A recording, or a schedule, as one C file that makes the same calls on the reader's kernel
     Export(export::ExportArgs),
     /// Turn other tools' logs into traces
     Import(import::ImportArgs),

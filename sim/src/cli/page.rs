@@ -423,8 +423,9 @@ fn table(args: &PageArgs, name: &str, pages: &[Told], text: &mut String) {
         .map(|(fate, n)| format!("{} {fate}", grouped(*n as u64)))
         .collect();
     text.push_str(&format!(
-        "{name}: {} pages: {}\n",
+        "{name}: {} page{}: {}\n",
         grouped(pages.len() as u64),
+        if pages.len() == 1 { "" } else { "s" },
         counts.join(", ")
     ));
     let shown = &pages[..pages.len().min(args.limit)];

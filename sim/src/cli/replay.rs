@@ -100,12 +100,17 @@ pub(super) fn run(args: &ReplayArgs, _global: &Global) -> CliResult {
 
 /// One trace, run again.
 pub(super) fn one(args: &ReplayArgs, path: &Path) -> Result<Subject, CliError> {
+    Ok(told(args, path)?.0)
+}
+
+/// The same, and of a recording or a log what is said of it.
+pub(super) fn told(args: &ReplayArgs, path: &Path) -> Result<(Subject, Told), CliError> {
     let begun = Instant::now();
     let name = path.display().to_string();
     kind::check(path, Wanted::Trace)?;
     let reader = TraceReader::open_through(path, Input)?;
     let header = reader.header().clone();
-    let mut subject = match header.kind {
+    let (mut subject, told) = match header.kind {
         Kind::Step => {
             let mut scenario = steps::scenario_of(&header, &name)?;
             for mutation in &args.mutate {
@@ -120,7 +125,8 @@ pub(super) fn one(args: &ReplayArgs, path: &Path) -> Result<Subject, CliError> {
                     taken.push(step);
                 }
             })?;
-            step_subject(&name, &header, &replay, &taken)
+            let subject = step_subject(&name, &header, &replay, &taken);
+            (subject, Told::default())
         }
         Kind::Call => {
             let options = ReplayOptions {
@@ -154,23 +160,23 @@ pub(super) fn one(args: &ReplayArgs, path: &Path) -> Result<Subject, CliError> {
     subject
         .json
         .insert("elapsed_s".into(), begun.elapsed().as_secs_f64().into());
-    Ok(subject)
+    Ok((subject, told))
 }
 
 /// What a search came to, and on which machines.
-fn search_text(searched: &SearchReport) -> String {
-    let mut text = match &searched.outcome {
+fn search_lines(searched: &SearchReport) -> Vec<String> {
+    let mut lines = vec![match &searched.outcome {
         Outcome::Consistent => {
-            "  search: a run was found, in which guest, VMM and hardware do what no log tells\n"
+            "search: a run was found, in which guest, VMM and hardware do what no log tells"
                 .to_owned()
         }
         Outcome::NoRunFound => {
-            "  search: no run was found; one order of the open steps was tried, so that there may be one\n"
+            "search: no run was found; one order of the open steps was tried, so that there may be one"
                 .to_owned()
         }
-        Outcome::Limit { limit } => format!("  search: ended by its limit, {limit}\n"),
-        Outcome::NotSearched { why } => return format!("  search: not made: {why}\n"),
-    };
+        Outcome::Limit { limit } => format!("search: ended by its limit, {limit}"),
+        Outcome::NotSearched { why } => return vec![format!("search: not made: {why}")],
+    }];
     for tried in &searched.tried {
         let end = match &tried.ended {
             None => String::new(),
@@ -179,12 +185,12 @@ fn search_text(searched: &SearchReport) -> String {
                 why,
             }) => format!("; not line {line}: {why}"),
             Some(Ended { line: None, why }) => {
-                text.push_str(&format!("    {}: cannot be: {why}\n", tried.machine));
+                lines.push(format!("  {}: cannot be: {why}", tried.machine));
                 continue;
             }
         };
-        text.push_str(&format!(
-            "    {}: gives {} events, in {} steps of the model{end}\n",
+        lines.push(format!(
+            "  {}: gives {} events, in {} steps of the model{end}",
             tried.machine,
             grouped(tried.given),
             grouped(tried.steps)
@@ -201,10 +207,10 @@ fn search_text(searched: &SearchReport) -> String {
             (tried.evictions, "TLB entries that the hardware dropped"),
         ];
         for (count, what) in open.iter().filter(|(count, _)| *count > 0) {
-            text.push_str(&format!("      {what}: {}\n", grouped(*count)));
+            lines.push(format!("    {what}: {}", grouped(*count)));
         }
     }
-    text
+    lines
 }
 
 /// The verdict of a schedule: what its last step broke, against what its header expects.
@@ -331,11 +337,40 @@ fn step_subject(name: &str, header: &Header, replay: &StepReplay, steps_taken: &
     }
 }
 
+/// What a replay of a recording or a log says, as data: a terminal and a report show it each in their own way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The verdict, without the file's name.
+    pub(super) verdict: String,
+    /// What was found, a line each; what belongs to the line before begins with blanks.
+    pub(super) found: Vec<String>,
+    /// What is not known, and what would decide it.
+    pub(super) unknown: Vec<(String, String)>,
+}
+
+impl Told {
+    fn line(&mut self, line: impl Into<String>) {
+        self.found.push(line.into());
+    }
+
+    /// For a terminal.
+    fn text(&self, name: &str) -> String {
+        let mut text = format!("{name}: {}\n", self.verdict);
+        for line in &self.found {
+            text.push_str(&format!("  {line}\n"));
+        }
+        for (unknown, help) in &self.unknown {
+            text.push_str(&format!("  unknown: {unknown}\n    {help}\n"));
+        }
+        text
+    }
+}
+
 /// The name of the claim that a recording and the model agree.
 const AGREES: &str = "agrees_with_recording";
 
 /// The verdict of a recording: whether the model gives every result that the kernel gave.
-fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> Subject {
+fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> (Subject, Told) {
     let agrees = outcome.divergences_total == 0;
     let verdict = if agrees {
         Verdict::Holds
@@ -410,28 +445,34 @@ fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> Subject
         .map(|learned| serde_json::json!({ "line": learned.line, "what": learned.what }))
         .collect();
     json.insert("learned".into(), learned.into());
-    let mut text = format!(
-        "{name}: {}{}{}\n  {} results compared, {} not modelled, {} divergences\n",
-        verdict.name(),
-        invariant.map_or(String::new(), |invariant| format!(" ({invariant})")),
-        if as_expected {
-            ", as expected"
-        } else {
-            ", NOT as expected"
-        },
+    let mut told = Told {
+        verdict: format!(
+            "{}{}{}",
+            verdict.name(),
+            invariant.map_or(String::new(), |invariant| format!(" ({invariant})")),
+            if as_expected {
+                ", as expected"
+            } else {
+                ", NOT as expected"
+            },
+        ),
+        ..Told::default()
+    };
+    told.line(format!(
+        "{} results compared, {} not modelled, {} divergences",
         grouped(outcome.compared),
         grouped(not_modelled),
         grouped(outcome.divergences_total),
-    );
+    ));
     for (why, count) in &outcome.not_modelled {
-        text.push_str(&format!("  not modelled: {why} ({count})\n"));
+        told.line(format!("not modelled: {why} ({count})"));
     }
     for learned in &outcome.learned {
-        text.push_str(&format!("  line {} shows {}\n", learned.line, learned.what));
+        told.line(format!("line {} shows {}", learned.line, learned.what));
     }
     for (name, (calls, line)) in &outcome.violations {
-        text.push_str(&format!(
-            "  contract broken: {name}, after {calls} calls, first on line {line}\n"
+        told.line(format!(
+            "contract broken: {name}, after {calls} calls, first on line {line}"
         ));
     }
     let side = |value: &Option<Value>| {
@@ -440,8 +481,8 @@ fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> Subject
             .map_or("nothing".to_owned(), Value::to_string)
     };
     for divergence in &outcome.divergences {
-        text.push_str(&format!(
-            "  line {} ({}), {}, `{}`: the kernel gave {}, the model gives {}\n",
+        told.line(format!(
+            "line {} ({}), {}, `{}`: the kernel gave {}, the model gives {}",
             divergence.line,
             divergence.section,
             divergence.call,
@@ -452,17 +493,18 @@ fn call_subject(name: &str, header: &Header, outcome: &ReplayOutcome) -> Subject
     }
     let shown = outcome.divergences.len() as u64;
     if shown < outcome.divergences_total {
-        text.push_str(&format!(
-            "  … and {} more\n",
+        told.line(format!(
+            "… and {} more",
             grouped(outcome.divergences_total - shown)
         ));
     }
-    Subject {
+    let subject = Subject {
         verdict,
         as_expected,
         json,
-        text,
-    }
+        text: told.text(name),
+    };
+    (subject, told)
 }
 
 /// Differences of a schedule that are printed; the document has more.
@@ -512,7 +554,7 @@ fn observed_subject(
     header: &Header,
     checked: &CheckReport,
     searched: &SearchReport,
-) -> Subject {
+) -> (Subject, Told) {
     let (verdict, limit) = match answer(checked, searched) {
         Answer::Broken => (Verdict::Violated, None),
         Answer::Open(limit) => (Verdict::Inconclusive, Some(limit)),
@@ -546,33 +588,39 @@ fn observed_subject(
         serde_json::to_value(searched).unwrap_or_default(),
     );
     let kept = !checked.has(Weight::Doubt) && checked.compared > 0;
-    let mut text = format!(
-        "{name}: {}{}\n  {} events compared, {} could not be compared, {} give context\n",
-        match verdict {
-            Verdict::Holds =>
-                "consistent: a run of the model gives it, and the ring's contract was kept",
-            Verdict::Violated => "the ring's contract was broken",
-            Verdict::Inconclusive if kept =>
-                "inconclusive: the ring's contract was kept, but no run of the model is known that gives it",
-            Verdict::Inconclusive => "inconclusive: the log tells too little",
-        },
-        if as_expected || verdict == Verdict::Inconclusive {
-            ""
-        } else {
-            ", NOT as expected"
-        },
+    let mut told = Told {
+        verdict: format!(
+            "{}{}",
+            match verdict {
+                Verdict::Holds =>
+                    "consistent: a run of the model gives it, and the ring's contract was kept",
+                Verdict::Violated => "the ring's contract was broken",
+                Verdict::Inconclusive if kept =>
+                    "inconclusive: the ring's contract was kept, but no run of the model is known that gives it",
+                Verdict::Inconclusive => "inconclusive: the log tells too little",
+            },
+            if as_expected || verdict == Verdict::Inconclusive {
+                ""
+            } else {
+                ", NOT as expected"
+            },
+        ),
+        ..Told::default()
+    };
+    told.line(format!(
+        "{} events compared, {} could not be compared, {} give context",
         grouped(checked.compared),
         grouped(checked.not_compared),
         grouped(checked.context),
-    );
+    ));
     if checked.total() > 0 {
-        text.push_str(&format!("  findings: {}\n", checked.weights_in_words()));
+        told.line(format!("findings: {}", checked.weights_in_words()));
     }
     let mut shown = 0;
     for finding in checked.first_of_each(SHOWN_OF_EACH) {
         shown += 1;
-        text.push_str(&format!(
-            "  {}, line {}: {} ({})\n",
+        told.line(format!(
+            "{}, line {}: {} ({})",
             finding.weight.name(),
             finding.line,
             finding.text,
@@ -580,25 +628,26 @@ fn observed_subject(
         ));
     }
     if checked.total() > shown {
-        text.push_str(&format!(
-            "  and {} more; --json has the first {} of each claim\n",
+        told.line(format!(
+            "and {} more; --json has the first {} of each claim",
             grouped(checked.total() - shown),
             CheckReport::KEPT_OF_EACH
         ));
     }
-    text.push_str(&search_text(searched));
-    for (unknown, count) in &checked.unknown {
-        text.push_str(&format!(
-            "  unknown: {} ({} not compared)\n    {}\n",
-            unknown.name(),
-            grouped(*count),
-            unknown.help()
-        ));
-    }
-    Subject {
+    told.found.extend(search_lines(searched));
+    told.unknown = checked
+        .unknown
+        .iter()
+        .map(|(unknown, count)| {
+            let what = format!("{} ({} not compared)", unknown.name(), grouped(*count));
+            (what, unknown.help().to_owned())
+        })
+        .collect();
+    let subject = Subject {
         verdict,
         as_expected,
         json,
-        text,
-    }
+        text: told.text(name),
+    };
+    (subject, told)
 }

@@ -1,4 +1,6 @@
 //! `dirtysim schema`: JSON Schemas of what the program reads, for editors.
+//!
+//! By hand: schemars' derive is a macro over a second `syn`, and a scenario's keys are the reader's calls, not a type's fields.
 
 use clap::{Args, ValueEnum};
 use dirtysim_model::machine::{Arch, Kernel};

@@ -21,9 +21,9 @@ fn with(steps: &str, more: &str) -> String {
 fn an_error_shows_its_place() {
     assert_eq!(
         error(&with("\"enable-logging\", \"copy-al\", \"finish\"", "pages = 2")),
-        "unknown step `copy-al`\n --> it.toml:8:28\n  |\n8 | steps = [\"enable-logging\", \"copy-al\", \"finish\"]\n  |                            ^^^^^^^^^\n  |\nhelp: did you mean `copy-all`? known: "
+        "unknown step `copy-al`\n --> it.toml:8:28\n  |\n8 | steps = [\"enable-logging\", \"copy-al\", \"finish\"]\n  |                            ^^^^^^^^^\n  |\nhelp: did you mean `copy-all`? known, by kind:\n"
             .to_owned()
-            + error(&with("\"\"", "pages = 2")).split("known: ").nth(1).expect("words")
+            + error(&with("\"\"", "pages = 2")).split("known, by kind:\n").nth(1).expect("words")
     );
 }
 

@@ -451,3 +451,60 @@ fn a_cycle_says_who_waits_throughout() {
     let replayed = dirtysim(&["replay", trace]);
     assert!(replayed.contains("violated (protocol_ends)"), "{replayed}");
 }
+
+#[test]
+fn an_overflow_says_which_entry_was_written_over_and_whose_page_it_named() {
+    let story = shrunk_story(&builtin("x86-emulated-string"));
+    let over = story
+        .overwritten
+        .as_ref()
+        .expect("an entry is written over");
+    let step = &story.notes[over.step - 1];
+    assert!(step.name.starts_with("push-"), "{}", step.name);
+    let said = story.conclusion.join(" ");
+    assert!(
+        said.contains(&format!(
+            "the record of ram:2 is written over entry {}, the record of {}, which nobody has harvested",
+            over.entry, over.page
+        )),
+        "{said}"
+    );
+    // And the page of the story shows that entry.
+    assert!(
+        Format::Html
+            .tell(&story)
+            .contains("\"overwritten\":{\"step\":")
+    );
+}
+
+#[test]
+fn any_number_of_rounds_says_whether_it_goes_round_or_is_done() {
+    let text = r#"
+name = "rounds"
+sentence = "The last bitmap comes before the stop."
+expect = { violated = "no_dirty_page_lost" }
+[machine]
+arch = "x86"
+vcpus = 1
+pages = 1
+[writers]
+vcpu = { stores = 1 }
+[protocol]
+steps = ["enable-logging", "copy-all", { any_number = ["get-dirty-log", "copy"] }, "pause-vcpus", "finish"]
+"#;
+    let scenario = Scenario::from_toml("rounds.toml", text).expect("it is right");
+    let mut told = std::collections::BTreeSet::new();
+    for seed in 0..40 {
+        let mut choices = dirtysim::random::Choices::new(seed, 9);
+        let steps = random_schedule(&scenario, &mut choices);
+        let story = Story::new(&scenario, &steps, None, String::new()).expect("it is possible");
+        let phrases = story.rows.iter().flat_map(|row| &row.phrases);
+        told.extend(phrases.map(|phrase| phrase.text.clone()));
+    }
+    assert!(told.contains("goes round once more"), "{told:?}");
+    assert!(told.contains("is done with the rounds"), "{told:?}");
+    assert!(
+        !told.iter().any(|text| text.contains("elsewhere")),
+        "{told:?}"
+    );
+}

@@ -25,7 +25,7 @@ th{font-weight:600}td.id{white-space:nowrap;font-weight:600}
 .confirmed::before{content:'\\2713'}.conditional::before{content:'\\2713*'}.refuted::before{content:'\\2717'}.cost::before{content:'\\2211'}.undecidable::before{content:'?'}
 .refuted{background:var(--fg);color:var(--bg);border-color:var(--fg)}.conditional{border-style:dashed}.undecidable{border-style:dotted}
 section.claim{border:1px solid var(--line);border-radius:.5rem;padding:1rem;margin:1rem 0}
-dl{display:grid;grid-template-columns:7rem 1fr;gap:.25rem .75rem;margin:.5rem 0}dt{color:var(--soft)}dd{margin:0}
+dl{display:grid;grid-template-columns:7rem 1fr;gap:.25rem .75rem;margin:.5rem 0}dl.verdicts{grid-template-columns:9rem 1fr}dt{color:var(--soft)}dd{margin:0}
 details{margin:.6rem 0}summary{cursor:pointer}
 .lanes{font-size:.82rem}.lanes th,.lanes td{border:1px solid var(--line);padding:.25rem .45rem}
 .lanes td.note{font-weight:600}.lanes td.off{background:var(--card)}
@@ -33,11 +33,11 @@ details{margin:.6rem 0}summary{cursor:pointer}
 code{font-family:ui-monospace,monospace;font-size:.85em;background:var(--card);padding:.05rem .25rem;border-radius:.2rem;overflow-wrap:anywhere}
 figure{margin:1.5rem 0}figure svg{max-width:100%;height:auto;background:#fff;border-radius:.4rem}
 figcaption{margin-top:.4rem}
-@media (max-width:40rem){dl{grid-template-columns:1fr}dt{margin-top:.4rem}
+@media (max-width:40rem){dl,dl.verdicts{grid-template-columns:1fr}dt{margin-top:.4rem}
 .cards thead{position:absolute;left:-99rem}.cards,.cards tbody,.cards tr,.cards td{display:block;width:100%}
 .cards tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem .5rem}.cards td,.lanes.cards td{border:0;padding:.1rem 0}.cards td.off,.cards td:empty{display:none}
 .cards td[data-label]::before{content:attr(data-label)': ';color:var(--soft)}}
-@media print{details>*{display:block}}
+@media print{details>*{display:block}tr,figure{break-inside:avoid}}
 ";
 
 fn badge(verdict: Verdict) -> String {
@@ -116,8 +116,8 @@ pub fn page(debate: &Debate) -> String {
         escape(&debate.introduction())
     ));
     out.push_str(&format!(
-        "<p>{} claims; {} scenarios; {} states. Every file named here lies beside this page: <a href=\"debate.txt\">the text for a list</a>, <a href=\"debate.json\">the document</a>, <code>scenarios/</code>, <code>traces/</code>.</p>\n",
-        debate.judgements.len(),
+        "<p>{}; {} scenarios; {} states. Every file named here lies beside this page: <a href=\"debate.txt\">the text for a list</a>, <a href=\"debate.json\">the document</a>, <code>scenarios/</code>, <code>traces/</code>.</p>\n",
+        debate.count(),
         debate.scenarios(),
         grouped(debate.states())
     ));
@@ -137,7 +137,11 @@ pub fn page(debate: &Debate) -> String {
             id = claim.id,
         ));
     }
-    out.push_str("</tbody></table></div>\n<p class=\"small soft\">P: propositions of the documentation and the thread. C: the thread's claims in one sentence each. X: cases that it left open.</p>\n<dl>\n");
+    out.push_str("</tbody></table></div>\n");
+    if !debate.own {
+        out.push_str("<p class=\"small soft\">P: propositions of the documentation and the thread. C: the thread's claims in one sentence each. X: cases that it left open.</p>\n");
+    }
+    out.push_str("<dl class=\"verdicts\">\n");
     for verdict in Verdict::ALL {
         out.push_str(&format!(
             "<dt>{}</dt><dd>{}</dd>\n",

@@ -54,6 +54,15 @@ impl Debate {
         format!("{INTRODUCTION} {what} {HOW}")
     }
 
+    /// How many claims, in words.
+    #[must_use]
+    pub fn count(&self) -> String {
+        match self.judgements.len() {
+            1 => "1 claim".to_owned(),
+            several => format!("{several} claims"),
+        }
+    }
+
     /// Distinct states of all searches together.
     #[must_use]
     pub fn states(&self) -> u64 {

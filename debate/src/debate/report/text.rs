@@ -24,8 +24,8 @@ pub fn mail(debate: &Debate) -> String {
     plain(
         &mut out,
         &format!(
-            "{} claims; {} scenarios, each decided over every interleaving within its bounds; {} states.",
-            debate.judgements.len(),
+            "{}; {} scenarios, each decided over every interleaving within its bounds; {} states.",
+            debate.count(),
             debate.scenarios(),
             grouped(debate.states())
         ),
