@@ -64,13 +64,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Kvm {
+    /// A store, if the page is writable: who takes that away waits for it, as a flush of TLBs does.
+    fn stores(&self, store: u64) -> bool {
+        let _flush = lock(&self.mmu_lock);
+        let is_writable = self.writable.load(SeqCst);
+        if is_writable {
+            self.page.store(store, SeqCst);
+        }
+        is_writable
+    }
+
     /// The guest: enters, stores, leaves when it is told to.
     fn run(&self, stores: u32) {
         for store in 1..=u64::from(stores) {
             if self.stop.load(SeqCst) {
                 break;
             }
-            if !self.writable.load(SeqCst) {
+            while !self.stores(store) {
                 let _mmu = lock(&self.mmu_lock);
                 if self.logs.load(SeqCst) {
                     let at = self.ring.dirty.load(SeqCst);
@@ -79,7 +89,6 @@ impl Kvm {
                 }
                 self.writable.store(true, SeqCst);
             }
-            self.page.store(store, SeqCst);
         }
         self.stands.store(true, SeqCst);
     }

@@ -1,6 +1,6 @@
 //! Histories of answers after which the code does the same.
 //!
-//! Each history is searched by itself, though the code may long have forgotten what it was answered. So two of them are taken for one where they
+//! Each history would be searched by itself, though the code may long have forgotten what it was answered. So two of them are taken for one where they
 //! look alike: the same call comes next, from the same line, in the same phase, with the same pages in hand, in the order in which they came. That is a guess, and is checked:
 //! for each history that was taken for another, the code is run along every way that is known from there, and has to make the same
 //! calls. Where it does not, the two are told apart, and what was built on them is thrown away. So a search is of the code, and of nothing
@@ -82,8 +82,8 @@ impl Known {
         if said {
             holds.hand.clear();
         } else {
-            let is_apart = tree.taken.apart.contains(&(discriminant(call), *place));
-            if !tree.guesses || tree.taken.merges_nothing || is_apart {
+            let is_unlike = tree.taken.unlike.contains(&(discriminant(call), *place));
+            if !tree.guesses || tree.taken.merges_nothing || is_unlike {
                 return None;
             }
         }
@@ -195,7 +195,7 @@ impl Tree {
             return Ok(());
         }
         self.taken.merges_nothing = true;
-        Err(Trouble::Apart)
+        Err(Trouble::Unlike)
     }
 
     /// Where the code says at a node what it depends on.
@@ -260,9 +260,9 @@ impl Tree {
             };
         }
         if let Next::Asks(asked) = &self.nodes[usize::from(root)].next {
-            let apart = (discriminant(&asked.call), asked.place);
-            self.taken.apart.insert(apart);
+            let unlike = (discriminant(&asked.call), asked.place);
+            self.taken.unlike.insert(unlike);
         }
-        Trouble::Apart
+        Trouble::Unlike
     }
 }

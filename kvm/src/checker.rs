@@ -583,7 +583,7 @@ impl<'a> Work<'a> {
                 FailureKind::DependsOnMore { place, first, again }
             }
             // Whoever counts on what is taken begins anew.
-            Trouble::TooMany | Trouble::News | Trouble::Apart => FailureKind::Mistake {
+            Trouble::TooMany | Trouble::News | Trouble::Unlike => FailureKind::Mistake {
                 what: "the code has more histories of answers than there is room for: make the machine smaller".to_owned(),
                 place: String::new(),
             },
@@ -652,7 +652,7 @@ impl<'a> Work<'a> {
                     Err(trouble) => self.tree.trouble = Some(trouble),
                 },
                 // There was such a machine before.
-                Some(Trouble::Apart) => return self.begin_anew().is_ok(),
+                Some(Trouble::Unlike) => return self.begin_anew().is_ok(),
                 _ => return false,
             }
         }

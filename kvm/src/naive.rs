@@ -100,7 +100,7 @@ fn by_search(
             None => break report,
             Some(trouble) => {
                 assert!(
-                    matches!(trouble, Trouble::News | Trouble::Apart),
+                    matches!(trouble, Trouble::News | Trouble::Unlike),
                     "{trouble:?}"
                 );
                 let (fresh, anew) = self::tree(machine, threads, code);

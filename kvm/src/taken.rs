@@ -46,7 +46,7 @@ pub(crate) struct Taken {
     /// As many of the places are counted on.
     told: usize,
     /// Where two histories alike to look at were not alike: they are told apart.
-    pub(crate) apart: HashSet<(Discriminant<Call>, Site)>,
+    pub(crate) unlike: HashSet<(Discriminant<Call>, Site)>,
     /// No two are taken for one.
     pub(crate) merges_nothing: bool,
 }

@@ -50,7 +50,7 @@ pub(crate) enum Trouble {
     /// It did what it was taken not to do: see [`Taken`].
     News,
     /// Two histories were taken for one, and were not alike: all that is known has to be learned again.
-    Apart,
+    Unlike,
     /// The code said that it depends on the same alone as before, there, and then did the second in place of the first.
     DependsOnMore {
         place: String,

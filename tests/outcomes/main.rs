@@ -17,12 +17,15 @@ use dirtysim::trace::{Arch, TraceReader};
 use pages::Pages;
 use table::{OUTCOMES, Outcome};
 
-/// The machines, in the order of the table's columns: the recordings' names begin so. The third is a second kernel, recorded in part.
-const MACHINES: [(&str, &str); 3] = [
+/// The machines, in the order of the table's columns: the recordings' names begin so.
+const MACHINES: [(&str, &str); 4] = [
     ("arm64-linux-6.12.117", "arm64 6.12.117"),
     ("x86-linux-6.18.44", "x86 6.18.44"),
+    ("x86-npt-linux-6.12.117", "x86 6.12.117, two-dimensional"),
     ("arm64-linux-7.3.4", "arm64 7.3.4"),
 ];
+/// So many of them are to have seen nineteen of twenty outcomes each; what follows is a second kernel, recorded in part.
+const WHOLE: usize = 3;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -93,44 +96,37 @@ fn find(id: &str) -> &'static Outcome {
 fn cannot(machine: &str, outcome: &Outcome) -> &'static str {
     if machine.starts_with("arm64") {
         outcome.arm64_cannot
+    } else if machine.starts_with("x86-npt") && outcome.id == "load.neighbour" {
+        "shadow paging alone"
     } else {
         outcome.x86_cannot
     }
 }
 
-struct Counts {
-    seen: usize,
-    reachable: usize,
-}
-
-fn counts(seen: &[BTreeSet<&'static str>]) -> Counts {
-    let mut counts = Counts {
-        seen: 0,
-        reachable: 0,
-    };
-    for ((machine, _), seen) in MACHINES.iter().zip(seen).take(2) {
-        for outcome in OUTCOMES {
-            if cannot(machine, outcome).is_empty() {
-                counts.reachable += 1;
-                counts.seen += usize::from(seen.contains(outcome.id));
-            }
-        }
-    }
-    counts
+/// How many outcomes a machine can give, and those of them that were not seen.
+fn counts(machine: &str, seen: &BTreeSet<&'static str>) -> (usize, Vec<&'static str>) {
+    let can = OUTCOMES
+        .iter()
+        .filter(|outcome| cannot(machine, outcome).is_empty());
+    let ids: Vec<&str> = can.map(|outcome| outcome.id).collect();
+    let missing = ids.iter().filter(|id| !seen.contains(*id)).copied();
+    (ids.len(), missing.collect())
 }
 
 fn render(seen: &[BTreeSet<&'static str>]) -> String {
-    let counts = counts(seen);
-    let mut text = format!(
-        "{} of the {} outcomes that the first two machines can give were seen ({:.1} %).\n\n| call | outcome |",
-        counts.seen,
-        counts.reachable,
-        counts.seen as f64 * 100.0 / counts.reachable as f64,
-    );
+    let mut text = String::from("Seen of the outcomes that a machine can give: ");
+    for (index, ((machine, name), seen)) in MACHINES.iter().zip(seen).take(WHOLE).enumerate() {
+        let (can, missing) = counts(machine, seen);
+        let have = can - missing.len();
+        let percent = have as f64 * 100.0 / can as f64;
+        let comma = if index == 0 { "" } else { "; " };
+        text.push_str(&format!("{comma}{name} {have} of {can} ({percent:.1} %)"));
+    }
+    text.push_str(".\n\n| call | outcome |");
     for (_, name) in MACHINES {
         text.push_str(&format!(" {name} |"));
     }
-    text.push_str("\n|---|---|---|---|---|\n");
+    text.push_str(&format!("\n|---|---|{}\n", "---|".repeat(MACHINES.len())));
     for outcome in OUTCOMES {
         text.push_str(&format!("| {} | {} |", outcome.call, outcome.text));
         for ((machine, _), seen) in MACHINES.iter().zip(seen) {
@@ -170,26 +166,14 @@ fn the_table_in_the_documentation_is_what_the_recordings_show() {
 
 #[test]
 fn nineteen_of_twenty_outcomes_that_can_be_seen_were() {
-    let seen = all_seen();
-    let counts = counts(&seen);
-    let missing: Vec<String> = MACHINES
-        .iter()
-        .zip(&seen)
-        .take(2)
-        .flat_map(|((machine, _), seen)| {
-            OUTCOMES
-                .iter()
-                .filter(|outcome| cannot(machine, outcome).is_empty())
-                .filter(|outcome| !seen.contains(outcome.id))
-                .map(move |outcome| format!("{machine}: {}", outcome.id))
-        })
-        .collect();
-    assert!(
-        counts.seen * 20 >= counts.reachable * 19,
-        "{} of {} seen; not: {missing:#?}",
-        counts.seen,
-        counts.reachable
-    );
+    for ((machine, _), seen) in MACHINES.iter().zip(all_seen()).take(WHOLE) {
+        let (can, missing) = counts(machine, &seen);
+        assert!(
+            missing.len() * 20 <= can,
+            "{machine}: {} of {can} not seen: {missing:#?}",
+            missing.len()
+        );
+    }
 }
 
 #[test]

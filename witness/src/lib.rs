@@ -8,6 +8,8 @@
 pub mod allowed;
 #[cfg(target_os = "linux")]
 pub mod cli;
+#[cfg(target_os = "linux")]
+pub mod force;
 pub mod generate;
 #[cfg(target_os = "linux")]
 pub mod interrupted;

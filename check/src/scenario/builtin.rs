@@ -31,6 +31,7 @@ scenarios!(
     "s390-mark-during-get",
     "s390-unmapped-page",
     "x86-emulated-string",
+    "x86-preempted-push",
     "vmm/qemu-bitmap",
     "vmm/qemu-bitmap-vhost",
     "vmm/qemu-ring",

@@ -234,6 +234,23 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
             );
         }
     }
+    if let Some(node) = table.get("accessed_bits") {
+        let Kind::Boolean(bits) = node.kind else {
+            return source.error(
+                &node.span,
+                format!("`accessed_bits` is {}", node.kind.words()),
+                "write true or false",
+            );
+        };
+        machine.accessed_bits = bits;
+        if !bits && (arch != Arch::X86 || pml || machine.mmu == Mmu::Shadow) {
+            return source.error(
+                &node.span,
+                "leaves without accessed bits here",
+                "only x86's EPT may lack them, and then has no PML",
+            );
+        }
+    }
     let vcpus = table.integer("vcpus", 1..=4)?.unwrap_or(1);
     machine.vcpus = vec![VcpuConfig::default(); vcpus as usize];
     let pages_node = table.get("pages");

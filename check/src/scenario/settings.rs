@@ -20,7 +20,14 @@ pub(super) fn check(source: Source<'_>, tree: &Node, parts: &Parts) -> Result<()
         return source.error(&node.span, problem, help);
     }
     let huge = machine.slots.iter().any(|slot| slot.huge);
-    let rules: [(&str, &str, bool, &str); 4] = [
+    let ages = |op: &Op| matches!(op, Op::HostAge(age) if !age.unmap);
+    let rules: [(&str, &str, bool, &str); 5] = [
+        (
+            "machine",
+            "accessed_bits",
+            machine.programs.iter().flatten().any(ages),
+            "no host-age, which alone tells such leaves from others: add one",
+        ),
         (
             "machine",
             "pml_entries",

@@ -80,7 +80,7 @@ vocabulary! {
     SignalName = "signal", Threads, ["name"], "threads signal each other by name; a signal that nobody has waited for yet, and another, are one; short: `{ signal = \"asked\" }`";
     WaitName = "wait", Threads, ["name"], "until that name is signalled; takes the signal away; short: `{ wait = \"asked\" }`";
     Forget = "forget-collected", Copying, [], "what was collected and not copied is forgotten";
-    HostAge = "host-age", Writers, ["page"], "the host takes a page's mapping away without a flush";
+    HostAge = "host-age", Writers, ["page"], "the host ages a page: where leaves have an accessed bit, nothing else changes; on riscv and s390, and on x86 without `accessed_bits`, its mapping goes, without a flush";
     HostUnmap = "host-unmap", Writers, ["page"], "the host takes a page's memory away, with a flush: it is swapped out, merged or moved";
     PreFault = "pre-fault", Calls, ["vcpu", "pages"], "KVM_PRE_FAULT_MEMORY on a vCPU outside KVM_RUN (x86, two-dimensional): each absent page is mapped and recorded, with no look at the soft-full request between them";
     DropFree = "drop-free", Copying, ["pages"], "the guest calls pages free, and they need not be copied";

@@ -1,7 +1,7 @@
 //! `[writers]`: who stores to guest memory, how often, and where it is logged.
 
 use dirtysim_model::machine::WriterLog;
-use dirtysim_model::machine::{Arch, DeviceConfig};
+use dirtysim_model::machine::{Arch, DeviceConfig, Kernel, Mmu};
 use dirtysim_model::state::vcpu::UNLIMITED;
 
 use super::machine::Parts;
@@ -189,6 +189,12 @@ fn read_record(source: Source<'_>, node: &Node, parts: &mut Parts, emulated: boo
             reader::pick(source, node, "log", &LOGS)
         })?
     };
+    let preempted = if emulated {
+        false
+    } else {
+        let node = table.get("preempted");
+        node.map_or(Ok(false), |node| read_preempted(source, node, parts))?
+    };
     let vcpus = parts.machine.vcpus.len() as u64;
     let only = table.integer("vcpu", 0..=vcpus - 1)?;
     table.finish()?;
@@ -203,11 +209,39 @@ fn read_record(source: Source<'_>, node: &Node, parts: &mut Parts, emulated: boo
             }
             vcpu.steal = updates;
             vcpu.own_stores = emulated;
+            vcpu.preempted = preempted;
             vcpu.steal_frame = frame;
             vcpu.steal_log = log;
         }
     }
     Ok(())
+}
+
+/// Whether a vCPU's thread may be preempted within a push, so that the record is pushed over it.
+fn read_preempted(source: Source<'_>, node: &Node, parts: &Parts) -> Result<bool> {
+    let Kind::Boolean(preempted) = node.kind else {
+        return source.error(
+            &node.span,
+            format!("`preempted` is {}", node.kind.words()),
+            "write true or false",
+        );
+    };
+    let machine = &parts.machine;
+    // A push under a lock is not preempted; LoongArch writes no such record before 7.2.
+    let can = match machine.arch {
+        Arch::X86 => machine.pml || machine.mmu == Mmu::TwoDimensional,
+        Arch::Loongarch => machine.kernel >= Kernel::V7_2,
+        Arch::Arm64 | Arch::Riscv | Arch::S390 => false,
+    };
+    if preempted && !can {
+        return source.error(
+            &node.span,
+            "no push is preempted here",
+            "leave `preempted` out: only x86 with PML or two-dimensional paging, and loongarch from 7.2 on, push where they hold no lock and \
+             write the record when the thread leaves its processor",
+        );
+    }
+    Ok(preempted)
 }
 
 fn read_tables(

@@ -66,7 +66,8 @@ fn kernel_of(release: &str) -> Option<Kernel> {
     let minor: u32 = numbers.next()?.parse().ok()?;
     match (major, minor) {
         (6, 1) => Some(Kernel::V6_1),
-        (6, 2..=16) => Some(Kernel::V6_12),
+        (6, 2..=8) => Some(Kernel::V6_6),
+        (6, 9..=16) => Some(Kernel::V6_12),
         (6, 17..) => Some(Kernel::V6_18),
         (7, 0..=2) => Some(Kernel::V7_2),
         (7.., _) => Some(Kernel::V7_3),

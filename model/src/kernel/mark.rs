@@ -63,6 +63,46 @@ pub(crate) fn mark_without_vcpu<L: Layout>(machine: &Machine, state: &mut State<
     }
 }
 
+/// A push that is done in one step, for it has lost its place to another.
+const INTERRUPTED: u8 = 5;
+
+/// Pushes a frame to the entry that a push of another is filling, as one that runs in between does, and lets that one write what it has left;
+/// the next step of the push ends it.
+pub(crate) fn push_within<L: Layout>(
+    machine: &Machine,
+    state: &mut State<L>,
+    vcpu: usize,
+    within: Frame,
+    frame: Frame,
+) {
+    let names = |frame: Frame| {
+        let slot = machine
+            .slot_of_frame(frame)
+            .map(|slot| &machine.slots[slot]);
+        slot.map(|slot| (slot.number(), u64::from(frame - slot.frame)))
+    };
+    let (Some(inner), Some(outer)) = (names(within), names(frame)) else {
+        return;
+    };
+    let v = &mut state.vcpus[vcpu];
+    let index = v.ring.dirty_index;
+    let left = usize::from(v.push);
+    let order = machine.wiring.push_order;
+    let entry = v.ring.entry_mut(index);
+    let writes = order.iter().map(|write| (write, inner));
+    for (write, (number, offset)) in
+        writes.chain(order.iter().skip(left).map(|write| (write, outer)))
+    {
+        match write {
+            PushWrite::Slot => entry.set_slot(number),
+            PushWrite::Offset => entry.set_offset(offset),
+            PushWrite::Flags => entry.set_flags(F_DIRTY),
+        }
+    }
+    v.ring.dirty_index = index.wrapping_add(1);
+    v.push = INTERRUPTED;
+}
+
 /// A step of a push; true with the last one.
 fn push<L: Layout>(
     machine: &Machine,
@@ -91,6 +131,13 @@ fn push<L: Layout>(
                 v.push = 0;
                 return true;
             }
+        }
+        INTERRUPTED => {
+            v.ring.dirty_index = index.wrapping_add(1);
+            let asks = !machine.kernel.soft_full_is_compared() && machine.wiring.raises_request;
+            v.request |= asks && v.ring.used() >= soft_limit(machine, v.ring.size());
+            v.push = 0;
+            return true;
         }
         _ => {
             v.request = true;

@@ -55,12 +55,19 @@ fn unmap<L: Layout>(state: &mut State<L>, frame: Frame) {
     }
 }
 
-/// The host ages a page: its leaf loses its permission, TLBs are not flushed.
+/// The host ages a page: what says that it was accessed is cleared, and TLBs are not flushed. Where the leaf has a bit of its own for that, it stays
+/// as it was: the next access sets the bit, or faults and comes back to the same leaf, and nothing is marked. x86's leaves without such a bit lose
+/// their permission; on RISC-V the fault maps the page anew; on s390 the leaf itself is made invalid.
+/// Source: arch/arm64/kvm/mmu.c, kvm_age_gfn(); arch/x86/kvm/mmu/tdp_mmu.c, kvm_tdp_mmu_age_spte(); arch/x86/kvm/mmu/spte.c,
+/// mark_spte_for_access_track(); arch/loongarch/kvm/mmu.c, kvm_age_gfn(); arch/riscv/kvm/mmu.c, kvm_age_gfn().
 pub(crate) fn age<L: Layout>(machine: &Machine, state: &mut State<L>, frame: Frame) {
+    match machine.arch {
+        Arch::Arm64 | Arch::Loongarch => return,
+        Arch::X86 if machine.accessed_bits => return,
+        Arch::X86 | Arch::Riscv => state.dirty_bit.remove(frame),
+        Arch::S390 => {}
+    }
     state.present.remove(frame);
     state.writable.remove(frame);
-    if machine.arch != Arch::S390 {
-        state.dirty_bit.remove(frame);
-    }
     state.huge.remove(frame);
 }

@@ -106,6 +106,9 @@ pub struct VcpuConfig {
     pub steal: u8,
     /// What the kernel writes in the vCPU's context comes any number of times within KVM_RUN: several records, stores that it emulates.
     pub own_stores: bool,
+    /// The vCPU's thread may be preempted within a push, and the record is then written and pushed over it: on a preemptible kernel, where it
+    /// holds no lock.
+    pub preempted: bool,
     /// The frame of that record.
     pub steal_frame: u32,
     /// Where those updates are logged.
@@ -147,6 +150,8 @@ pub struct Machine {
     pub pml: bool,
     /// x86: how guest memory is mapped.
     pub mmu: Mmu,
+    /// x86: leaves have accessed and dirty bits; EPT of the first processors that had it has none.
+    pub accessed_bits: bool,
     /// KVM's sizes.
     pub constants: Constants,
     /// x86 with shadow paging: pages of the aligned window around a fault of which KVM maps the others too, where the slot does not
@@ -199,6 +204,7 @@ impl Machine {
             kernel,
             pml,
             mmu: Mmu::TwoDimensional,
+            accessed_bits: true,
             constants: Constants::of(arch, pml),
             prefetch_pages: 1,
             unbacked: Unbacked::default(),

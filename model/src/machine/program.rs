@@ -228,7 +228,7 @@ pub struct UserWrite {
     pub log: WriterLog,
 }
 
-/// The host ages a page: its leaf loses its permission, TLBs are not flushed. Or it takes the page's memory away.
+/// The host ages a page: its leaf loses what says that it was accessed, TLBs are not flushed. Or it takes the page's memory away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostAge {
     /// The frame.

@@ -34,7 +34,9 @@ impl Single for EnableCap {
         Row::UNKNOWN
     }
     fn blocked<L: Layout>(&self, at: &View<'_, L>) -> Option<Waits> {
+        // The ring's size is set under kvm->lock, which nothing else here takes, and manual protect without any.
         at.slots_lock()
+            .filter(|_| self.cap == CAP_DIRTY_LOG_RING_WITH_BITMAP)
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let (machine, state) = (act.machine, &mut *act.state);

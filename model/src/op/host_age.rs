@@ -1,4 +1,4 @@
-//! The host ages a page: its leaf loses its permission, TLBs are not flushed. Or it takes the page's mapping away, with a flush.
+//! The host ages a page: its leaf loses what says that it was accessed, TLBs are not flushed. Or it takes the page's mapping away, with a flush.
 
 use super::{Act, HostAge, Operation, View};
 use crate::kernel::notifier;

@@ -57,6 +57,8 @@ fn writes_of_vcpu<L: Layout>(machine: &Machine, v: &vcpu::Vcpu<L>, choice: Choic
     own | match v.pc {
         Pc::Entry | Pc::Exit if choice == Choice::Steal => Fields::STALE,
         Pc::User | Pc::Entry | Pc::Exit => Fields::NONE,
+        // Preempted within a push.
+        _ if choice == Choice::Steal => marks | Fields::STALE,
         Pc::Guest if choice == Choice::Leave => Fields::NONE,
         Pc::Guest => Fields::TLB | Fields::LEAVES | Fields::STALE,
         Pc::Fault => match fault::stage(machine, v) {

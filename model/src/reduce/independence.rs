@@ -26,7 +26,7 @@ use crate::state::ring::RingEntry;
 use crate::state::vcpu::Pc;
 use crate::state::{State, Vcpu};
 use crate::vcpu::entry::{self, EntryStage};
-use crate::vcpu::fault;
+use crate::vcpu::{fault, steal};
 use crate::words::fault::FaultStage;
 use crate::words::{Actor, Arch, Choice, Fields, Mmu, NO_FRAME, Step};
 
@@ -314,6 +314,9 @@ impl Rules {
         vcpu: usize,
         window: Window,
     ) -> Option<Rule> {
+        if steal::may_preempt(machine, state, vcpu) {
+            return None;
+        }
         let v = &state.vcpus[vcpu];
         if v.push > 0 {
             return if v.push == 2 {

@@ -21,6 +21,10 @@ const RECORD: Word = loud(
     "kernel-record-write",
     "the kernel updates its record in {page}",
 );
+const PREEMPTED: Word = loud(
+    "preempted-in-push",
+    "is preempted within a push, and the kernel's record takes its entry",
+);
 const LEAVE: Word = loud("leave-guest", "leaves the guest");
 const MISS: Word = loud("tlb-miss", "finds its TLB entry for {page} gone");
 const STORE: Word = loud("store", "stores to {page}");
@@ -35,6 +39,7 @@ pub(crate) fn words() -> impl Iterator<Item = Word> {
     let own = [
         RUN,
         RECORD,
+        PREEMPTED,
         LEAVE,
         MISS,
         STORE,
@@ -98,6 +103,7 @@ pub(crate) fn choices<L: Layout>(
             if blocked(machine, state, vcpu).is_none() {
                 found(Choice::Advance);
             }
+            may_preempt(machine, state, vcpu, found);
         }
         Pc::Exit => {
             found(Choice::Advance);
@@ -105,8 +111,23 @@ pub(crate) fn choices<L: Layout>(
                 found(Choice::Steal);
             }
         }
-        Pc::StealMark | Pc::ExitMark | Pc::Flush | Pc::FlushOnly => found(Choice::Advance),
+        Pc::StealMark | Pc::ExitMark | Pc::Flush | Pc::FlushOnly => {
+            found(Choice::Advance);
+            may_preempt(machine, state, vcpu, found);
+        }
     }
+}
+
+#[inline(always)]
+fn may_preempt<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usize, found: Found<'_>) {
+    if steal::may_preempt(machine, state, vcpu) {
+        found(Choice::Steal);
+    }
+}
+
+/// Whether a step is a preemption within a push.
+fn preempts(pc: Pc, choice: Choice) -> bool {
+    choice == Choice::Steal && !matches!(pc, Pc::Entry | Pc::Exit)
 }
 
 #[inline]
@@ -116,7 +137,16 @@ pub(crate) fn apply<L: Layout>(
     vcpu: usize,
     choice: Choice,
 ) {
-    match state.vcpus[vcpu].pc {
+    let pc = state.vcpus[vcpu].pc;
+    if preempts(pc, choice) {
+        let frame = match pc {
+            Pc::Flush | Pc::FlushOnly => pml::next(machine, state, vcpu),
+            Pc::StealMark | Pc::ExitMark => machine.vcpus[vcpu].steal_frame,
+            _ => state.vcpus[vcpu].frame,
+        };
+        steal::preempt(machine, state, vcpu, frame);
+    }
+    match pc {
         Pc::User => entry::run(machine, state, vcpu),
         Pc::Entry => match choice {
             Choice::Steal => steal::update(machine, state, vcpu, Pc::StealMark),
@@ -179,6 +209,7 @@ pub(crate) fn word<L: Layout>(
 ) -> Word {
     let v = &state.vcpus[vcpu];
     match v.pc {
+        pc if preempts(pc, choice) => PREEMPTED,
         Pc::User => RUN,
         Pc::Entry | Pc::Exit if choice == Choice::Steal => RECORD,
         Pc::Entry => EntryStage::WORDS[entry::stage(machine, v) as usize],

@@ -6,12 +6,44 @@ use crate::machine::{Machine, WriterLog};
 use crate::state::layout::Layout;
 use crate::state::vcpu::{Pc, spend};
 use crate::state::{State, Vcpu};
+use crate::words::{Arch, Frame};
 
 /// Whether the record may be updated on the way into the guest: once a KVM_RUN. On the way out it is written only where the thread was
-/// preempted, which is not modelled. Source: arch/arm64/kvm/arm.c, kvm_arch_vcpu_load(), check_vcpu_requests(); arch/x86/kvm/x86.c,
+/// preempted, which is modelled within a push alone ([`may_preempt`]). Source: arch/arm64/kvm/arm.c, kvm_arch_vcpu_load(), check_vcpu_requests(); arch/x86/kvm/x86.c,
 /// record_steal_time(), kvm_arch_vcpu_put(); arch/riscv/kvm/vcpu.c, kvm_arch_vcpu_load().
 pub(crate) fn is_due<L: Layout>(machine: &Machine, v: &Vcpu<L>, vcpu: usize) -> bool {
     v.steal > 0 && (v.record_due || machine.vcpus[vcpu].own_stores)
+}
+
+/// Whether the vCPU's thread, in the middle of a push, may be preempted there, so that the record is pushed to the entry that the push is
+/// at: where it holds no lock, as in a flush of PML, in x86's lockless path, in another record's mark, or after LoongArch's fault path has dropped its lock.
+/// Source: arch/x86/kvm/x86.c, kvm_arch_vcpu_put(), kvm_steal_time_set_preempted(); arch/loongarch/kvm/vcpu.c,
+/// kvm_vcpu_set_pv_preempted() (7.2); arch/x86/kvm/vmx/vmx.c, vmx_flush_pml_buffer().
+#[inline(always)]
+pub(crate) fn may_preempt<L: Layout>(machine: &Machine, state: &State<L>, vcpu: usize) -> bool {
+    let (config, v) = (&machine.vcpus[vcpu], &state.vcpus[vcpu]);
+    config.preempted
+        && v.steal > 0
+        && (1..=3).contains(&v.push)
+        && (v.pc != Pc::Fault || v.fast || machine.arch == Arch::Loongarch)
+        && machine
+            .slot_of_frame(config.steal_frame)
+            .is_some_and(|slot| state.logs(slot))
+}
+
+/// It is: the record changes, takes the entry that is half filled, and moves the index; then the push goes on with the entry that it had
+/// begun, and moves the index once more, past an entry that nobody has filled. One step: who looked between the two would see the record's page in
+/// an entry that names another a moment later.
+pub(crate) fn preempt<L: Layout>(
+    machine: &Machine,
+    state: &mut State<L>,
+    vcpu: usize,
+    frame: Frame,
+) {
+    let record = machine.vcpus[vcpu].steal_frame;
+    state.store(machine, machine.host_page(record));
+    spend(&mut state.vcpus[vcpu].steal);
+    primitive::push_within(machine, state, vcpu, record, frame);
 }
 
 /// The record changes; the mark is still to come, at `then`.

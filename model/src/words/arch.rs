@@ -57,7 +57,8 @@ impl Arch {
     pub fn has_ring(self, kernel: Kernel) -> bool {
         match self {
             Self::X86 => true,
-            Self::Arm64 | Self::Loongarch => kernel >= Kernel::V6_12,
+            Self::Arm64 => kernel >= Kernel::V6_6,
+            Self::Loongarch => kernel >= Kernel::V6_12,
             Self::Riscv => kernel >= Kernel::V6_18,
             Self::S390 => false,
         }

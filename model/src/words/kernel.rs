@@ -8,6 +8,8 @@ pub const SOURCE_TREE: &str = "v7.2.13";
 pub enum Kernel {
     /// Linux 6.1 (read at 6.1.192).
     V6_1,
+    /// Linux 6.6 (read on x86 and arm64 in parts, in a distribution's tree of it; the rest is taken to be as at 6.12).
+    V6_6,
     /// Linux 6.12 (read at 6.12.117, recorded on arm64).
     V6_12,
     /// Linux 6.18 (recorded on x86).
@@ -20,13 +22,21 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every version that the model knows, oldest first.
-    pub const ALL: [Self; 5] = [Self::V6_1, Self::V6_12, Self::V6_18, Self::V7_2, Self::V7_3];
+    pub const ALL: [Self; 6] = [
+        Self::V6_1,
+        Self::V6_6,
+        Self::V6_12,
+        Self::V6_18,
+        Self::V7_2,
+        Self::V7_3,
+    ];
 
     /// The name in scenarios and traces.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::V6_1 => "6.1",
+            Self::V6_6 => "6.6",
             Self::V6_12 => "6.12",
             Self::V6_18 => "6.18",
             Self::V7_2 => "7.2",
@@ -52,10 +62,10 @@ impl Kernel {
         self == Self::V6_1
     }
 
-    /// `arm64_mark_in_lock`: arm64 marks before it drops mmu_lock.
+    /// `arm64_mark_in_lock`: arm64 marks before it drops mmu_lock (read at 6.1 and 6.6, not there at 6.12.117).
     #[must_use]
     pub fn arm64_mark_in_lock(self) -> bool {
-        self == Self::V6_1
+        self <= Self::V6_6
     }
 
     /// `pml_newest_first`: the PML buffer is flushed from its newest entry (until 37c3ddfe5238, 6.14).

@@ -275,7 +275,13 @@ impl World {
                 draw.pick(&["two-dimensional", "shadow"])
             };
             text.push_str(&format!("mmu = \"{mmu}\"\n"));
-            if draw.chance(25) {
+            let ages = self.has("host-age");
+            if mmu == "two-dimensional" && draw.chance(if ages { 70 } else { 10 }) {
+                text.push_str("accessed_bits = false\n");
+                if !ages {
+                    self.extras.push("host-age");
+                }
+            } else if draw.chance(25) {
                 text.push_str("pml = true\n");
                 if draw.chance(50) {
                     text.push_str(&format!("pml_entries = {}\n", draw.pick(&[1, 2, 3])));
@@ -437,13 +443,17 @@ impl World {
             }
             text.push_str(&format!("vcpu = {{ {vcpu} }}\n"));
         }
-        if self.affords(draw, 15, 1) {
+        let percent = if self.arch == Arch::X86 { 30 } else { 15 };
+        if self.affords(draw, percent, 1) {
             let mut record = format!("updates = {}, page = {}", budget(draw), self.page(draw));
             if draw.chance(30) {
                 record.push_str(&format!(", vcpu = {}", draw.below(self.vcpus)));
             }
             if draw.chance(30) {
                 record.push_str(&format!(", log = \"{}\"", draw.pick(LOGS)));
+            }
+            if self.arch == Arch::X86 && draw.chance(75) {
+                record.push_str(", preempted = true");
             }
             text.push_str(&format!("kernel_record = {{ {record} }}\n"));
         } else if self.arch == Arch::X86 && self.affords(draw, 40, 1) {

@@ -70,7 +70,7 @@ fn load_modules() {
     }
 }
 
-fn wait_for(path: &str) -> bool {
+pub(super) fn wait_for(path: &str) -> bool {
     let deadline = Instant::now() + DEVICE_WAIT;
     while !Path::new(path).exists() {
         if Instant::now() > deadline {
@@ -106,6 +106,11 @@ fn make_raw(port: &File) {
             libc::tcsetattr(port.as_raw_fd(), libc::TCSANOW, &settings);
         }
     }
+}
+
+/// The port that everything goes through which the host reads.
+pub(super) fn port() -> String {
+    std::env::var(PORT_NAMED_BY).unwrap_or_else(|_| PORT.to_owned())
 }
 
 fn ship(code: u8, name: &str) -> std::io::Result<()> {
@@ -158,16 +163,16 @@ pub(super) fn main(arguments: &[String]) -> ! {
     // Without it the command says so itself.
     wait_for("/dev/kvm");
     let code = super::run(arguments);
-    let named = std::env::var(PORT_NAMED_BY).ok();
-    let port = named.as_deref().unwrap_or(PORT);
-    if wait_for(port) {
-        if let Err(error) = ship(code, port) {
+    let named = std::env::var(PORT_NAMED_BY).is_ok();
+    let port = port();
+    if wait_for(&port) {
+        if let Err(error) = ship(code, &port) {
             eprintln!("error: {port}: {error}");
         }
     } else {
         eprintln!("error: no {port} to ship results to");
     }
-    if named.is_some() {
+    if named {
         end_bochs();
     }
     // SAFETY: syncing and powering off touch no memory of this process; nothing else runs on this machine.

@@ -1,6 +1,7 @@
 //! The command line. Results go to standard output, messages to standard error; exit codes are those of `dirtysim`.
 
 mod args;
+mod force;
 mod guest_init;
 mod live;
 mod lockstep;
@@ -34,6 +35,9 @@ Usage:
   dirtysim-witness lockstep [--seeds A..B] [--calls N] [--against model|self] [--keep-going] [--trace-dir DIR] [--json]
       performs random sequences on the kernel and beside it, compares every result, shrinks the first divergence and writes its trace;
       `self` is the kernel once more, which shows that what is compared does not depend on chance
+  dirtysim-witness force TRACE --gdb SOCKET --port FILE [--json]
+      forces a schedule of the simulator (a trace of kind `step`) on an emulated machine's kernel: `witness/machines/run` starts it so, and
+      its first process is the actors; every page that the model loses must be lost there, and no other
   dirtysim-witness live [--seconds S] [--seed N] [--json]
       collects dirty pages of a guest while it runs, S seconds (default 5) for each of ring and bitmap, in the right order and in a wrong
       one: the right one must lose nothing, the wrong one must be caught
@@ -92,6 +96,7 @@ fn command(arguments: &[String]) -> Result<Outcome, Refused> {
         .split_first()
         .ok_or_else(|| Refused(format!("no command\n\n{USAGE}")))?;
     match command.as_str() {
+        "force" => force::command(rest),
         "record" => record_command(rest),
         "live" => live::command(rest),
         "lockstep" => lockstep::command(rest),

@@ -103,18 +103,10 @@ impl Vm {
                 memory.bytes()
             )));
         }
-        if !self.memory.iter().any(|held| Arc::ptr_eq(held, memory)) {
+        if !self.keeps(memory) {
             self.memory.push(Arc::clone(memory));
         }
-        let raw = kvm_userspace_memory_region {
-            slot: region.slot,
-            flags: region.flags,
-            guest_phys_addr: region.gpa,
-            memory_size: region.bytes,
-            userspace_addr: memory.address(region.offset),
-        };
-        // SAFETY: the range lies in a mapping that this VM keeps alive and that no Rust reference points into, or is one that the kernel refuses.
-        let result = unsafe { self.fd.set_user_memory_region(raw) }.map_err(Into::into);
+        let result = self.tell(region, memory);
         if result.is_ok() {
             if region.bytes == 0 {
                 self.slots.remove(&region.slot);
@@ -123,6 +115,35 @@ impl Vm {
             }
         }
         Ok(result)
+    }
+
+    fn keeps(&self, memory: &Arc<HostMemory>) -> bool {
+        self.memory.iter().any(|held| Arc::ptr_eq(held, memory))
+    }
+
+    /// The call itself, of memory that is kept, or that the kernel refuses.
+    fn tell(&self, region: Region, memory: &HostMemory) -> Sys<()> {
+        let raw = kvm_userspace_memory_region {
+            slot: region.slot,
+            flags: region.flags,
+            guest_phys_addr: region.gpa,
+            memory_size: region.bytes,
+            userspace_addr: memory.address(region.offset),
+        };
+        // SAFETY: the range lies in a mapping that this VM keeps alive and that no Rust reference points into, or is one that the kernel refuses.
+        unsafe { self.fd.set_user_memory_region(raw) }.map_err(Into::into)
+    }
+
+    /// `KVM_SET_USER_MEMORY_REGION` of a slot that is there, with other flags: beside other calls.
+    ///
+    /// # Errors
+    /// Outer: there is no such slot of that memory. Inner: the kernel's errno.
+    pub fn set_log(&self, region: Region, memory: &Arc<HostMemory>) -> Result<Sys<()>, Refused> {
+        let there = self.slots.get(&region.slot) == Some(&(region.bytes / PAGE_BYTES));
+        if !there || !self.keeps(memory) {
+            return Err(Refused(format!("slot {} is another one", region.slot)));
+        }
+        Ok(self.tell(region, memory))
     }
 
     /// `KVM_CREATE_VCPU`.

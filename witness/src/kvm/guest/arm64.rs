@@ -39,6 +39,8 @@ core::arch::global_asm!(
     ".balign 4",
     ".globl dirtysim_guest_start",
     ".globl dirtysim_guest_end",
+    ".globl dirtysim_guest_count",
+    ".globl dirtysim_guest_done",
     "dirtysim_guest_start:",
     "2: cbz x1, 9f",
     "   ldp x6, x7, [x0], #16",
@@ -66,17 +68,42 @@ core::arch::global_asm!(
     "   b 6f",
     "8: strh w2, [x6]",
     "   b 6f",
+    "dirtysim_guest_count:",
     "22: str x2, [x6]",
     "   add x2, x2, #1",
     "6: add x4, x4, #1",
     "   add x6, x6, #4096",
     "   sub x7, x7, #1",
     "   b 3b",
+    "dirtysim_guest_done:",
     "9: str w4, [x5]",
     "   b 9b",
     "dirtysim_guest_end:",
     ".popsection",
 );
+
+unsafe extern "C" {
+    static dirtysim_guest_count: u8;
+    static dirtysim_guest_done: u8;
+}
+
+/// Instructions of the guest, by their distance from its first, bytes.
+pub struct Places {
+    /// The store of [`Access::Count`](super::Access::Count).
+    pub store: u64,
+    /// What says that it is done.
+    pub done: u64,
+}
+
+/// Where a guest can be held.
+#[must_use]
+pub fn places() -> Places {
+    let distance = |place: *const u8| place as u64 - code().as_ptr() as u64;
+    Places {
+        store: distance(&raw const dirtysim_guest_count),
+        done: distance(&raw const dirtysim_guest_done),
+    }
+}
 
 /// Writes the guest's code to its own memory, which is to be a memslot at guest address `gpa`.
 ///
