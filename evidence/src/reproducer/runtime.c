@@ -30,6 +30,9 @@
 /* An address at which nothing is mapped. */
 #define NOWHERE ((void *)8)
 #define UNUSED __attribute__((unused))
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 /* A run of pages, of ring entries, of words of a bitmap, of a guest program's stores. */
 struct pages { uint64_t first, count; };
@@ -412,7 +415,8 @@ UNUSED static void set_memory(int line, int n, struct region r, long long wanted
 
 	if (r.huge && within)
 		madvise(memory + r.offset, r.bytes, MADV_HUGEPAGE);
-	if (r.populated && within && r.bytes <= 1ull << 30)
+	/* By a write: memory that is read first is the kernel's zeros, and huge zeros become small pages when they are written to. */
+	if (r.populated && within && r.bytes <= 1ull << 30 && madvise(memory + r.offset, r.bytes, MADV_POPULATE_WRITE))
 		for (uint64_t at = 0; at < r.bytes; at += PAGE) {
 			volatile uint8_t *byte = memory + r.offset + at;
 			*byte = *byte;

@@ -792,9 +792,6 @@ impl Writer<'_> {
     /// A VM, the guest's own memory, and what the scenario has before its schedules begin.
     fn set_up(&self) -> Result<String, Unforced> {
         let mut out = Self::line("create_vm(0)");
-        out.push_str(&Self::line(&format!(
-            "set_memory(0, 0, (struct region){{ .slot = OWN_SLOT, .bytes = {OWN_BYTES:#x}ull, .own = 1 }}, 0)"
-        )));
         let mut vcpu = 0;
         for op in &self.scenario.setup {
             match op {
@@ -809,6 +806,10 @@ impl Writer<'_> {
                 op => out.push_str(&self.op(0, op, 0)?),
             }
         }
+        // Capabilities are enabled before there is a memslot.
+        out.push_str(&Self::line(&format!(
+            "set_memory(0, 0, (struct region){{ .slot = OWN_SLOT, .bytes = {OWN_BYTES:#x}ull, .own = 1 }}, 0)"
+        )));
         Ok(out)
     }
 
