@@ -5,6 +5,7 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use dirtysim::scenario::builtin_text;
 use serde_json::Value;
 
 const LIMIT: &str = "128M";
@@ -27,8 +28,13 @@ fn high_water_mark(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// `kernel-docs-large` with a store more: some ten times what there is room for.
 fn check(more: &[&str]) -> Run {
-    run("kernel-docs-large", LIMIT, more)
+    let text = builtin_text("kernel-docs-large").expect("it is built in");
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("larger.toml");
+    std::fs::write(&path, text.replace("stores = 2", "stores = 3")).expect("it can be written");
+    run(path.to_str().expect("a path in UTF-8"), LIMIT, more)
 }
 
 fn run(scenario: &str, limit: &str, more: &[&str]) -> Run {

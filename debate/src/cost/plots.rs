@@ -265,7 +265,7 @@ pub fn sweep_charts(
         let x = format!("{}, {unit}", first.parameter.name());
         Chart {
             title: format!("{what} against {}", first.parameter.name()),
-            subtitle: describe(inputs),
+            subtitle: format!("{}, but for what is varied", describe(inputs)),
             x: Axis::new(x.trim_end_matches(", "), Scale::Linear, from, to).divided_by(divisor),
             y: Axis::new(label, Scale::Linear, 0, (high + high / 10).max(1)).divided_by(MS),
             series,

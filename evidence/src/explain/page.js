@@ -375,6 +375,11 @@
       event.preventDefault();
     }
   });
+  addEventListener("hashchange", () => {
+    const wanted = read(location.hash);
+    if (model && !take(wanted.takes)) return;
+    go(wanted.step ?? place());
+  });
   draw();
   go(read(location.hash).step ?? place());
   withModel().then(
