@@ -4,8 +4,8 @@
 //! processor at a function of the kernel, or at an instruction of the guest, and leaves it there while another's goes on. So of all actors
 //! one moves at a time, as in the model, and what lies between two holds happens at once.
 //!
-//! The same program reads the same trace on both sides: inside, as the machine's first process, it is the actors ([`actors`]); outside, it is the
-//! one that lets each of them go on to its next place ([`driver`]).
+//! The same program reads the same trace on both sides: inside, as the machine's first process, it is the actors (`actors.rs`); outside, it is the
+//! one that lets each of them go on to its next place (`driver.rs`).
 
 #[cfg(target_arch = "aarch64")]
 pub mod actors;
