@@ -49,12 +49,7 @@ impl Verifier {
         optimise: &str,
     ) -> Result<Self, String> {
         let definitions = sizes.definitions();
-        let name: String = definitions
-            .iter()
-            .map(|d| d.trim_start_matches("-D"))
-            .collect();
-        let folder = folder.join(format!("{name}-rumur-{symmetry:?}-{threads}"));
-        std::fs::create_dir_all(&folder).map_err(|error| format!("{folder:?}: {error}"))?;
+        let folder = sizes.folder(folder, &format!("rumur-{symmetry:?}-{threads}"))?;
         let text = run(Command::new("gcc")
             .args(["-E", "-P", "-w", "-x", "c"])
             .args(&definitions)

@@ -1,6 +1,7 @@
 //! The scenario that exists in every tool, at a size: as this project's TOML and as SPIN's definitions.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use dirtysim::scenario::Scenario;
 
@@ -122,6 +123,21 @@ steps = [
             definitions.push("-DBITMAP_FIRST".to_owned());
         }
         definitions
+    }
+
+    /// A folder below `below` for what a tool makes of these sizes, made where it is not there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn folder(&self, below: &Path, tool: &str) -> Result<PathBuf, String> {
+        let definitions = self.definitions();
+        let name: String = definitions
+            .iter()
+            .map(|d| d.trim_start_matches("-D"))
+            .collect();
+        let folder = below.join(format!("{name}-{tool}"));
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{folder:?}: {error}"))?;
+        Ok(folder)
     }
 }
 

@@ -86,12 +86,7 @@ impl Verifier {
         optimise: &str,
     ) -> Result<Self, String> {
         let definitions = sizes.definitions();
-        let name: String = definitions
-            .iter()
-            .map(|d| d.trim_start_matches("-D"))
-            .collect();
-        let folder = folder.join(format!("{name}-{reduction:?}"));
-        std::fs::create_dir_all(&folder).map_err(|error| format!("{folder:?}: {error}"))?;
+        let folder = sizes.folder(folder, &format!("{reduction:?}"))?;
         let mut translate = Command::new("spin");
         translate.current_dir(&folder).arg("-a");
         let mut compile = Command::new("gcc");
