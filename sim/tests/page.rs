@@ -33,7 +33,7 @@ const LOG: &str = "traces/import/defect-unread-entry.log";
 #[test]
 fn a_page_of_a_log_is_followed_from_its_push_to_its_loss() {
     assert_eq!(
-        told(&[LOG, "gfn 0x122"]),
+        told(&[LOG, "gfn", "0x122"]),
         "\
 gfn 0x122
   line 21  CPU 1/KVM (4243)       pushed as entry 1 of ring 1, slot 1 offset 0x22

@@ -90,7 +90,16 @@ impl PageArgs {
             page_size,
         };
         let mut names = Vec::new();
-        for text in &self.page {
+        let mut words = self.page.iter();
+        while let Some(word) = words.next() {
+            // A name of two words comes as two arguments, unless it is quoted.
+            let text = match (word.as_str(), words.as_slice().first()) {
+                ("gfn" | "gpa", Some(number)) => {
+                    words.next();
+                    &format!("{word} {number}")
+                }
+                _ => word,
+            };
             let named = parse(text, memory)
                 .map_err(|(problem, help)| CliError(format!("{problem}\nhelp: {help}")))?;
             names.push(named);
