@@ -9,7 +9,9 @@ use dirtysim_model::machine::{Machine as Model, Op};
 use dirtysim_model::op;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Small;
-use dirtysim_model::words::constants::{DIRTY_GFN_BYTES, INITIALLY_SET, MANUAL_PROTECT_ENABLE};
+use dirtysim_model::words::constants::{
+    DIRTY_GFN_BYTES, INITIALLY_SET, MANUAL_PROTECT_ENABLE, MEM_READONLY,
+};
 
 pub use dirtysim_model::words::constants::{
     CAP_DIRTY_LOG_RING as KVM_CAP_DIRTY_LOG_RING,
@@ -356,7 +358,7 @@ impl Machine {
         });
         let slot = &mut self.slots[at];
         slot["logging"] = (region.flags & KVM_MEM_LOG_DIRTY_PAGES != 0).into();
-        slot["readonly"] = (region.flags & 2 != 0).into();
+        slot["readonly"] = (region.flags & MEM_READONLY != 0).into();
         self
     }
 }

@@ -224,18 +224,9 @@ fn results_are_the_same_bytes_on_every_machine() {
 fn two_parameters_are_swept_to_csv_and_to_plots() {
     let dir = tempfile::tempdir().expect("a directory");
     let cost = |arguments: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_dirtysim"))
-            .current_dir(dir.path())
-            .arg("cost")
-            .args(arguments)
-            .output()
-            .expect("the binary runs");
-        let said = |bytes| String::from_utf8(bytes).expect("text");
-        (
-            output.status.code(),
-            said(output.stdout),
-            said(output.stderr),
-        )
+        let mut dirtysim = std::process::Command::new(env!("CARGO_BIN_EXE_dirtysim"));
+        dirtysim.current_dir(dir.path()).arg("cost").args(arguments);
+        dirtysim_expected::said(&mut dirtysim)
     };
     let two = ["--sweep", "bandwidth=10G..40G:4", "--sweep", "vcpus=4..8:2"];
     let (code, text, said) = cost(&[&two[..], &["--csv", "it.csv", "--plot", "plots"]].concat());

@@ -243,18 +243,12 @@ fn a_claim_of_somebody_s_own_is_decided_and_reported_as_a_built_in_one() {
     let file = dir.path().join("mine.toml");
     let debate = |text: &str, more: &[&str]| {
         std::fs::write(&file, text).expect("written");
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+        let mut dirtysim = std::process::Command::new(env!("CARGO_BIN_EXE_dirtysim"));
+        dirtysim
             .current_dir(dir.path())
             .args(["debate", "--claims", "mine.toml"])
-            .args(more)
-            .output()
-            .expect("the binary runs");
-        let said = |bytes| String::from_utf8(bytes).expect("text");
-        (
-            output.status.code(),
-            said(output.stdout),
-            said(output.stderr),
-        )
+            .args(more);
+        dirtysim_expected::said(&mut dirtysim)
     };
     let (code, text, _) = debate(OWN, &["-o", "report"]);
     assert_eq!(code, Some(0), "{text}");

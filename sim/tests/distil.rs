@@ -182,18 +182,12 @@ fn two_orders_are_compared_machine_by_machine() {
 fn a_scenario_is_checked_on_many_machines_as_a_table_csv_and_a_plot() {
     let dir = tempfile::tempdir().expect("a directory");
     let over = |arguments: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_dirtysim"))
+        let mut dirtysim = std::process::Command::new(env!("CARGO_BIN_EXE_dirtysim"));
+        dirtysim
             .current_dir(dir.path())
             .args(["check", "ring-only-its-save"])
-            .args(arguments)
-            .output()
-            .expect("the binary runs");
-        let said = |bytes| String::from_utf8(bytes).expect("text");
-        (
-            output.status.code(),
-            said(output.stdout),
-            said(output.stderr),
-        )
+            .args(arguments);
+        dirtysim_expected::said(&mut dirtysim)
     };
     let axes = "stores=1..2,pages=4+5,vcpus=1";
     let files = ["--csv", "it.csv", "--plot", "it.svg"];

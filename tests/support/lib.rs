@@ -1,4 +1,4 @@
-//! Expected files: what tests compare their output with, and the one switch that writes them anew.
+//! Expected files: what tests compare their output with, and the one switch that writes them anew; and what a command says.
 //!
 //! `DIRTYSIM_BLESS=1 cargo test` rewrites every file and every section that a test hands to this crate; the diff is
 //! reviewed like code. Not published, and no part of the program.
@@ -212,4 +212,19 @@ mod tests {
         assert_eq!(compare_absence(&path, true), Ok(()));
         assert_eq!(compare_absence(&path, false), Ok(()));
     }
+}
+
+/// What a command says: its exit code, its output and its errors.
+///
+/// # Panics
+/// Where it cannot be run, or does not speak UTF-8.
+#[must_use]
+pub fn said(command: &mut std::process::Command) -> (Option<i32>, String, String) {
+    let output = command.output().expect("the command runs");
+    let text = |bytes| String::from_utf8(bytes).expect("it speaks UTF-8");
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
