@@ -146,6 +146,21 @@ fn shown(line: Option<&[u8]>) -> String {
     )
 }
 
+/// What a command says: its exit code, its output and its errors.
+///
+/// # Panics
+/// Where it cannot be run, or does not speak UTF-8.
+#[must_use]
+pub fn said(command: &mut std::process::Command) -> (Option<i32>, String, String) {
+    let output = command.output().expect("the command runs");
+    let text = |bytes| String::from_utf8(bytes).expect("it speaks UTF-8");
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,19 +227,4 @@ mod tests {
         assert_eq!(compare_absence(&path, true), Ok(()));
         assert_eq!(compare_absence(&path, false), Ok(()));
     }
-}
-
-/// What a command says: its exit code, its output and its errors.
-///
-/// # Panics
-/// Where it cannot be run, or does not speak UTF-8.
-#[must_use]
-pub fn said(command: &mut std::process::Command) -> (Option<i32>, String, String) {
-    let output = command.output().expect("the command runs");
-    let text = |bytes| String::from_utf8(bytes).expect("it speaks UTF-8");
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use dirtysim::trace::step::actor_name;
 use dirtysim_model::transition::Actor;
 
+use super::gdb::{Cpu, Gdb};
 use super::plan::{Place, Plan, Turn};
-use super::stub::{Cpu, Stub};
 use super::{TELLS, WAITS, places};
 use crate::refusal::Refused;
 
@@ -75,7 +75,7 @@ impl Told {
 }
 
 struct Driver<'a> {
-    stub: Stub,
+    gdb: Gdb,
     told: Told,
     plan: &'a Plan,
     actors: Vec<Actor>,
@@ -97,15 +97,15 @@ impl From<Refused> for Stuck {
     }
 }
 
-/// Forces a plan on the machine whose gdb stub and port these are; how it ended, and the story of it.
+/// Forces a plan on the machine whose gdb server and port these are; how it ended, and the story of it.
 ///
 /// # Errors
-/// The machine does not come so far, or its stub does not do what it should.
+/// The machine does not come so far, or its gdb server does not do what it should.
 pub fn force(plan: &Plan, gdb: &Path, port: &Path) -> Result<(End, String), Refused> {
     let told = Told::wait(port)?;
     let actors = plan.actors();
     let mut driver = Driver {
-        stub: Stub::connect(gdb)?,
+        gdb: Gdb::connect(gdb)?,
         told,
         plan,
         at: vec![Place::Action(WAITS); actors.len()],
@@ -114,7 +114,7 @@ pub fn force(plan: &Plan, gdb: &Path, port: &Path) -> Result<(End, String), Refu
     };
     let all = driver.all();
     let story = std::mem::take(&mut driver.story);
-    let detached = driver.stub.detach();
+    let detached = driver.gdb.detach();
     let end = match all {
         Ok(()) => End::Forced,
         Err(Stuck::Kernel(what)) => End::NotAllowed(what),
@@ -139,9 +139,9 @@ impl Driver<'_> {
         for actor in 0..self.actors.len() {
             let cpu = actor + 1;
             self.arrive(actor, &[mark], 0)?;
-            self.stub.set_register(cpu, 0, 0)?;
+            self.gdb.set_register(cpu, 0, 0)?;
             self.arrive(actor, &[mark], 0)?;
-            let number = self.stub.register(cpu, 0)?;
+            let number = self.gdb.register(cpu, 0)?;
             self.is_action(actor, number, 0)?;
             self.at[actor] = Place::Action(0);
         }
@@ -164,26 +164,26 @@ impl Driver<'_> {
         let begun = Instant::now();
         let mut left = passes;
         // What stands at one of them is past it.
-        if addresses.contains(&self.stub.pc(cpu)?) {
-            self.stub.step(cpu)?;
+        if addresses.contains(&self.gdb.pc(cpu)?) {
+            self.gdb.step(cpu)?;
         }
         loop {
             let limit = TURN.saturating_sub(begun.elapsed());
-            let Some(stopped) = self.stub.run(&[0, cpu], addresses, limit)? else {
-                let pc = self.stub.pc(cpu)?;
+            let Some(stopped) = self.gdb.run(&[0, cpu], addresses, limit)? else {
+                let pc = self.gdb.pc(cpu)?;
                 return Err(Stuck::Kernel(format!(
                     "{} does not come to its next place; after {} s it is at 0x{pc:x}",
                     actor_name(self.actors[actor]),
                     TURN.as_secs()
                 )));
             };
-            if stopped == cpu && addresses.contains(&self.stub.pc(cpu)?) {
+            if stopped == cpu && addresses.contains(&self.gdb.pc(cpu)?) {
                 if left == 0 {
                     return Ok(());
                 }
                 left -= 1;
             }
-            self.stub.step(stopped)?;
+            self.gdb.step(stopped)?;
         }
     }
 
@@ -202,7 +202,7 @@ impl Driver<'_> {
                 if self.at[actor] != turn.to {
                     loop {
                         self.arrive(actor, &[mark], 0)?;
-                        let here = self.stub.register(actor + 1, 0)?;
+                        let here = self.gdb.register(actor + 1, 0)?;
                         if here >= *number {
                             self.is_action(actor, here, *number)?;
                             break;
@@ -244,7 +244,7 @@ impl Driver<'_> {
             Place::Store => "in the guest, before a store".to_owned(),
             Place::Guest => "in the guest".to_owned(),
             Place::Kernel(word) => {
-                let pc = self.stub.pc(actor + 1)?;
+                let pc = self.gdb.pc(actor + 1)?;
                 let names = places::functions(word).iter();
                 let mut here = names.filter(|name| self.told.address(name) == Ok(pc));
                 format!("at {}()", here.next().unwrap_or(&"?"))
@@ -255,13 +255,13 @@ impl Driver<'_> {
     /// Whether a processor is in the guest's code.
     fn in_guest(&mut self, cpu: Cpu) -> Result<bool, Refused> {
         let begin = self.told.address("guest")?;
-        Ok((begin..begin + GUEST_BYTES).contains(&self.stub.pc(cpu)?))
+        Ok((begin..begin + GUEST_BYTES).contains(&self.gdb.pc(cpu)?))
     }
 
     /// Lets a vCPU go on to its guest's next store, if it does not stand there.
     fn reach_store(&mut self, actor: usize) -> Result<(), Stuck> {
         let store = self.told.address("store")?;
-        if self.stub.pc(actor + 1)? != store {
+        if self.gdb.pc(actor + 1)? != store {
             self.arrive(actor, &[store], 0)?;
         }
         Ok(())
@@ -272,7 +272,7 @@ impl Driver<'_> {
     fn store(&mut self, actor: usize, faults: bool) -> Result<(), Stuck> {
         let cpu = actor + 1;
         self.reach_store(actor)?;
-        self.stub.step(cpu)?;
+        self.gdb.step(cpu)?;
         let retired = self.in_guest(cpu)?;
         if retired == faults {
             return Err(Stuck::Kernel(format!(
@@ -287,10 +287,10 @@ impl Driver<'_> {
         }
         let ends = [self.told.address("store")?, self.told.address("done")?];
         for _ in 0..STEPS_MAX {
-            if ends.contains(&self.stub.pc(cpu)?) {
+            if ends.contains(&self.gdb.pc(cpu)?) {
                 return Ok(());
             }
-            self.stub.step(cpu)?;
+            self.gdb.step(cpu)?;
         }
         Err(Stuck::Kernel(format!(
             "the guest of {} does not come to its next store",

@@ -1,6 +1,6 @@
 //! One interleaving, forced on a real kernel: a schedule of the model whose actors are held where its steps say.
 //!
-//! The kernel runs on an emulated machine with one processor for each actor and one for everything else. QEMU's gdb stub stops an actor's
+//! The kernel runs on an emulated machine with one processor for each actor and one for everything else. QEMU's gdb server stops an actor's
 //! processor at a function of the kernel, or at an instruction of the guest, and leaves it there while another's goes on. So of all actors
 //! one moves at a time, as in the model, and what lies between two holds happens at once.
 //!
@@ -10,9 +10,9 @@
 #[cfg(target_arch = "aarch64")]
 pub mod actors;
 pub mod driver;
+pub mod gdb;
 pub mod places;
 pub mod plan;
-pub mod stub;
 
 /// How a line of the machine begins that tells the driver an address, a number of it, or that the actors wait.
 pub const TELLS: &str = "force";

@@ -1,4 +1,4 @@
-//! A client of QEMU's gdb stub: what is needed to let single processors go on, and no more.
+//! A client of QEMU's gdb server: what is needed to let single processors go on, and no more.
 //! Format: "GDB Remote Serial Protocol", appendix E of GDB's manual; `vCont` names the processors that go on, all others stay.
 
 use std::io::{Read, Write};
@@ -12,12 +12,12 @@ use crate::refusal::Refused;
 pub type Cpu = usize;
 
 /// The connection. While it is there and nothing was told to go on, the machine stands.
-pub struct Stub {
+pub struct Gdb {
     stream: UnixStream,
     read: Vec<u8>,
 }
 
-/// The numbers of registers, as the stub has them on arm64.
+/// The numbers of registers, as the server has them on arm64.
 const PC: u32 = 32;
 
 /// An answer to a command comes within this.
@@ -26,28 +26,28 @@ const ANSWER: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_millis(500);
 
 fn cannot(error: impl std::fmt::Display) -> Refused {
-    Refused(format!("QEMU's gdb stub: {error}"))
+    Refused(format!("QEMU's gdb server: {error}"))
 }
 
-impl Stub {
+impl Gdb {
     /// Connects, which stops the machine.
     ///
     /// # Errors
-    /// No stub there, or one that says something else.
+    /// No server there, or one that says something else.
     pub fn connect(socket: &Path) -> Result<Self, Refused> {
         let stream = UnixStream::connect(socket)
             .map_err(|error| cannot(format!("{}: {error}", socket.display())))?;
-        let mut stub = Self {
+        let mut gdb = Self {
             stream,
             read: Vec::new(),
         };
         // The stop that connecting makes is reported or not.
-        while stub.receive(SETTLE)?.is_some() {}
-        stub.command("?")?;
-        while stub.receive(SETTLE)?.is_some() {}
+        while gdb.receive(SETTLE)?.is_some() {}
+        gdb.command("?")?;
+        while gdb.receive(SETTLE)?.is_some() {}
         // Only who has asked for the registers' description may ask for one of them.
-        stub.command("qXfer:features:read:target.xml:0,ffb")?;
-        Ok(stub)
+        gdb.command("qXfer:features:read:target.xml:0,ffb")?;
+        Ok(gdb)
     }
 
     fn send(&mut self, text: &str) -> Result<(), Refused> {
@@ -107,7 +107,7 @@ impl Stub {
     /// A register of a processor that stands; 64 bits.
     ///
     /// # Errors
-    /// The stub has none of that number.
+    /// The server has none of that number.
     pub fn register(&mut self, cpu: Cpu, number: u32) -> Result<u64, Refused> {
         self.expect_ok(&format!("Hg{:x}", cpu + 1))?;
         let answer = self.command(&format!("p{number:x}"))?;
@@ -147,7 +147,7 @@ impl Stub {
     /// Lets processors go on until one of them comes to one of these addresses; which one. None where that takes longer than `limit`.
     ///
     /// # Errors
-    /// The stub, or the machine has ended.
+    /// The server, or the machine has ended.
     pub fn run(
         &mut self,
         cpus: &[Cpu],
@@ -194,7 +194,7 @@ impl Stub {
     /// Lets the machine go on by itself.
     ///
     /// # Errors
-    /// The stub.
+    /// The gdb.
     pub fn detach(mut self) -> Result<(), Refused> {
         self.expect_ok("D")
     }
