@@ -255,10 +255,7 @@ impl<'a> Schedule<'a> {
         if story.invariant.is_none() {
             let possible = self.next().len();
             story.conclusion[0] = match (self.is_over, possible) {
-                (true, _) => {
-                    "No claim is broken: the schedule comes to its end, and the copy is whole."
-                        .to_owned()
-                }
+                (true, _) => "No claim is broken, and the schedule comes to its end.".to_owned(),
                 (false, 0) => "No claim is broken, and nobody can act any more.".to_owned(),
                 (false, possible) => format!(
                     "No claim is broken so far. The schedule is not over: {possible} step{} possible.",

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dirtysim_model::transition::Actor;
+use dirtysim_model::words::constants::{
+    CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP, CAP_MANUAL_DIRTY_LOG_PROTECT2,
+};
 use kvm_ioctls::Kvm;
 
 use super::plan::{Action, Plan};
@@ -107,9 +110,13 @@ pub fn perform(kvm: &Kvm, plan: &Plan, port: &str) -> Result<Report, Refused> {
         |what: &'static str| move |errno: Errno| Refused(format!("{what} failed with {errno}"));
     let mut vm = Vm::new(kvm).map_err(refused("KVM_CREATE_VM"))?;
     for (wanted, cap, arg) in [
-        (plan.ring, 223, RING_BYTES),
-        (plan.ring_with_bitmap, 225, 0),
-        (plan.manual_protect != 0, 168, plan.manual_protect),
+        (plan.ring, CAP_DIRTY_LOG_RING_ACQ_REL, RING_BYTES),
+        (plan.ring_with_bitmap, CAP_DIRTY_LOG_RING_WITH_BITMAP, 0),
+        (
+            plan.manual_protect != 0,
+            CAP_MANUAL_DIRTY_LOG_PROTECT2,
+            plan.manual_protect,
+        ),
     ] {
         if wanted {
             vm.enable_cap(cap, 0, arg)
