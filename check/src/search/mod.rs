@@ -48,6 +48,7 @@ mod table;
 pub(crate) mod tracked;
 mod verdict;
 
+use dirtysim_model::words::Frame;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -122,7 +123,7 @@ impl Reductions {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reduced {
     /// Classes of pages that were exchanged, by frame.
-    pub classes: Vec<Vec<u32>>,
+    pub classes: Vec<Vec<Frame>>,
     /// Whether pages were exchanged in every state, and not only after the last re-arming while the guest may run.
     pub pages_everywhere: bool,
     /// Whether it was taken for unknown which pages lie between two others, so that re-arming a range may take any along.

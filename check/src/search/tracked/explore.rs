@@ -1,5 +1,6 @@
 //! Every state of which the tracked page is a part: breadth first, by the transition function, whole states.
 
+use dirtysim_model::words::{Frame, Subject};
 use std::collections::BTreeSet;
 
 use dirtysim_model::machine::Machine;
@@ -9,7 +10,6 @@ use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{self, Actor, Effect, Step, apply, describe};
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
@@ -282,7 +282,8 @@ impl<'a, L: Layout> Explorer<'a, L> {
             Actor::Device(device) => format!("device{device}"),
         };
         let page = match transition::subject(self.machine, state, step) {
-            Some(TRACKED) => " (the tracked page)",
+            Some(Subject::Frame(TRACKED)) => " (the tracked page)",
+            Some(Subject::Host(host)) if host.0 == TRACKED.0 => " (the tracked page)",
             Some(_) => " (another page)",
             None => "",
         };
@@ -313,7 +314,7 @@ fn may_be_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
         return false;
     }
     let mut there = state.clone();
-    for page in (0..PAGES).filter(|page| *page != TRACKED) {
+    for page in (0..PAGES).map(Frame).filter(|page| *page != TRACKED) {
         there.present.insert(page);
     }
     breaks_progress(machine, &there)
