@@ -434,11 +434,7 @@ impl Scenario {
     /// The name of a host page: `slot:offset`, or its number where no slot has it.
     #[must_use]
     pub fn page_name(&self, host: HostPage) -> String {
-        let slot = self
-            .machine
-            .slots
-            .iter()
-            .find(|slot| (slot.host..slot.host + slot.npages).contains(&host));
+        let slot = self.machine.slots.iter().find(|slot| slot.has_host(host));
         slot.map_or_else(
             || host.0.to_string(),
             |slot| format!("{}:{}", slot.name, host - slot.host),

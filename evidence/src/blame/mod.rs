@@ -33,6 +33,7 @@
 mod pages;
 mod replay;
 
+use dirtysim_model::words::HostPage;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dirtysim_model::op::Op;
@@ -129,7 +130,7 @@ pub struct Candidate {
     /// Its name: the mutation's, or the two operations.
     pub name: String,
     /// The host pages that it loses.
-    pub lost: BTreeSet<u32>,
+    pub lost: BTreeSet<HostPage>,
     /// Pages that it loses and that were not given.
     pub extra: u64,
     /// Pages that were given and that it does not lose.
@@ -180,10 +181,10 @@ impl Blame {
 pub fn blame(
     scenario: &Scenario,
     steps: &[Step],
-    given: &BTreeSet<u32>,
+    given: &BTreeSet<HostPage>,
     go_on: &dyn Fn() -> bool,
 ) -> Option<Blame> {
-    let judge = |cause: Cause, name: String, unchanged: &BTreeSet<u32>| {
+    let judge = |cause: Cause, name: String, unchanged: &BTreeSet<HostPage>| {
         let lost = lost_by(scenario, steps, cause, given, go_on)?;
         Some(Candidate {
             cause,
@@ -314,7 +315,7 @@ fn rank(candidates: &mut [Candidate]) {
 pub fn blame_seeds(
     scenario: &Scenario,
     seeds: std::ops::Range<u64>,
-    given: &BTreeSet<u32>,
+    given: &BTreeSet<HostPage>,
     go_on: &dyn Fn(u64) -> bool,
 ) -> Option<Blame> {
     let mut best: Option<(Candidate, BTreeMap<String, Candidate>)> = None;
@@ -408,9 +409,9 @@ fn lost_by(
     scenario: &Scenario,
     steps: &[Step],
     cause: Cause,
-    given: &BTreeSet<u32>,
+    given: &BTreeSet<HostPage>,
     go_on: &dyn Fn() -> bool,
-) -> Option<BTreeSet<u32>> {
+) -> Option<BTreeSet<HostPage>> {
     let mut changed = scenario.clone();
     dirtysim_model::mutated::set(&mut changed.machine, Mutations::default());
     match cause {
@@ -465,9 +466,9 @@ fn nearest<L: Layout>(
     changed: &Scenario,
     steps: &[Step],
     cause: Cause,
-    given: &BTreeSet<u32>,
+    given: &BTreeSet<HostPage>,
     go_on: &dyn Fn() -> bool,
-) -> Option<BTreeSet<u32>> {
+) -> Option<BTreeSet<HostPage>> {
     let recorded = (&scenario.machine, start);
     // It has the sizes of the recorded one, so that it fits the layout.
     let Ok(start) = changed.start::<L>() else {

@@ -77,6 +77,13 @@ impl SlotTemplate {
         frame.0.wrapping_sub(self.frame.0) < self.npages
     }
 
+    /// Whether `host` is one of its host pages.
+    #[must_use]
+    #[inline]
+    pub fn has_host(&self, host: HostPage) -> bool {
+        host.0.wrapping_sub(self.host.0) < self.npages
+    }
+
     /// Its frames, in order.
     #[inline(always)]
     pub fn frames(&self) -> impl DoubleEndedIterator<Item = Frame> + Clone + use<> {

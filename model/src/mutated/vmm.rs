@@ -91,9 +91,7 @@ fn misplaced_from<L: Layout>(machine: &Machine, state: &State<L>) -> usize {
 fn lands_elsewhere<L: Layout>(act: &mut Act<'_, L>, page: HostPage) -> bool {
     let from = act.thread().index as usize;
     let behind = act.machine.slots.iter().skip(from);
-    behind
-        .into_iter()
-        .any(|slot| (slot.host..slot.host + slot.npages).contains(&page))
+    behind.into_iter().any(|slot| slot.has_host(page))
 }
 
 pub(super) fn step<L: Layout>(

@@ -78,7 +78,7 @@ pub const NO_FRAME: Frame = Frame(u32::MAX);
 pub struct Offset(pub u64);
 
 /// The page that a step is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Subject {
     /// A page as the guest and KVM see it.
     Frame(Frame),

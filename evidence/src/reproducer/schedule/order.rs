@@ -1,5 +1,6 @@
 //! An order of whole operations and accesses in which a claim breaks: the schedule's own, or another of the same scenario.
 
+use dirtysim_model::words::Frame;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::rc::Rc;
 
@@ -158,10 +159,10 @@ pub(super) fn searched(scenario: &Scenario, target: Invariant) -> Result<Vec<Ite
     let mut tried = 0;
     let mut open: VecDeque<(State<Large>, Option<Rc<Way>>)> = VecDeque::from([(start, None)]);
     while let Some((state, way)) = open.pop_front() {
-        let frames: Vec<u32> = machine
+        let frames: Vec<Frame> = machine
             .slots
             .iter()
-            .flat_map(|slot| slot.frame..slot.frame + slot.npages)
+            .flat_map(|slot| slot.frames())
             .collect();
         let ops = state.threads.iter().enumerate().flat_map(|(thread, at)| {
             let op = machine.programs[thread].get(usize::from(at.op));

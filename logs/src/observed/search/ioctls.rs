@@ -288,12 +288,12 @@ impl Run {
         }
         let entry = ring.entry(fetch);
         let is_known = self.state.find_slot(&self.machine, entry.slot()).is_some();
-        if is_known && entry.offset() != offset {
+        if is_known && entry.offset().0 != offset {
             return Err(Stuck::Ring(
                 name,
                 AtRing::HarvestOffset {
                     index: fetch,
-                    offset: entry.offset(),
+                    offset: entry.offset().0,
                     said: offset,
                 },
             ));
