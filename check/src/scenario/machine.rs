@@ -1,6 +1,5 @@
 //! `[machine]` and `[[slots]]`: architecture, sizes, capabilities, memslots.
 
-use dirtysim_model::words::{Frame, HostPage};
 use std::ops::Range;
 
 use dirtysim_model::machine::{
@@ -10,6 +9,7 @@ use dirtysim_model::machine::{
     VcpuConfig,
 };
 use dirtysim_model::op::{self, Op};
+use dirtysim_model::words::{Frame, HostPage};
 
 use super::Names;
 use super::node::{Kind, Node};

@@ -37,7 +37,6 @@ pub mod vocabulary;
 mod widen;
 mod writers;
 
-use dirtysim_model::words::{Frame, HostPage};
 use std::io::Read;
 use std::path::Path;
 
@@ -48,6 +47,7 @@ use dirtysim_model::state::layout::{Array, Large, Layout};
 use dirtysim_model::state::thread::{Answer, Thread};
 use dirtysim_model::state::{Part, State};
 use dirtysim_model::words::mutation::{Mutation, Mutations};
+use dirtysim_model::words::{Frame, HostPage};
 use serde_json::Value;
 
 use crate::alone::finish_op;

@@ -1,10 +1,10 @@
 //! `[protocol]`: what each thread of the VMM does, step by step.
 
-use dirtysim_model::words::Frame;
 use std::ops::Range;
 
 use dirtysim_model::machine::{Arch, Mmu, OnRingFull, WriterLog};
 use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, SlotIs, Until};
+use dirtysim_model::words::Frame;
 
 use super::error::nearest;
 use super::machine::{Parts, SlotState};

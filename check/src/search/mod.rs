@@ -27,6 +27,7 @@
 //! ```
 
 mod answers;
+mod audit;
 mod block;
 pub mod bounds;
 mod engine;
@@ -48,7 +49,6 @@ mod table;
 pub(crate) mod tracked;
 mod verdict;
 
-use dirtysim_model::words::Frame;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -60,6 +60,7 @@ pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::Step;
+use dirtysim_model::words::Frame;
 pub use tracked::Unconfirmed;
 
 use crate::code::{self, Grow, Unknown};

@@ -11,6 +11,7 @@
 //! use dirtysim_check::run::{Options, run};
 //! use dirtysim_check::scheduler::Scheduler;
 //! use dirtysim_check::scenario::Scenario;
+//! use dirtysim_model::words::HostPage;
 //! # let text = r#"
 //! # name = "early"
 //! # [machine]
@@ -25,21 +26,21 @@
 //! let options = Options { seeds: 0..1_000, scheduler: Scheduler::Mix, keep_going: false };
 //! let failure = run(&scenario, &options, &|_| true).failure.unwrap();
 //! // The order itself loses the page.
-//! let given = [0].into();
+//! let given = [HostPage(0)].into();
 //! let blamed = blame(&scenario, &failure.steps, &given, &|| true).unwrap();
-//! assert!(blamed.unchanged.lost.contains(&0));
+//! assert!(blamed.unchanged.lost.contains(&HostPage(0)));
 //! ```
 
 mod pages;
 mod replay;
 
-use dirtysim_model::words::HostPage;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dirtysim_model::op::Op;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
+use dirtysim_model::words::HostPage;
 use dirtysim_model::words::mutation::{Mutation, Mutations};
 
 use crate::explain::op_words;

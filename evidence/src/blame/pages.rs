@@ -1,11 +1,11 @@
 //! The pages that differ: a file with one a line, as [`names`](crate::page::names) has them.
 
-use dirtysim_model::words::{HostPage, Offset};
 use std::collections::BTreeSet;
 use std::io::BufRead;
 
 use crate::page::names::{self, Complaint, Memory, Named, PagesError};
 use crate::scenario::Scenario;
+use dirtysim_model::words::{HostPage, Offset};
 
 /// Reads the host pages that a file names; empty lines and lines that begin with `#` are passed over.
 ///

@@ -1,6 +1,5 @@
 //! Replaying a schedule under a machine that it was not made for.
 
-use dirtysim_model::words::HostPage;
 use std::collections::BTreeSet;
 
 use dirtysim_model::machine::Machine;
@@ -9,6 +8,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::vcpu::Pc;
 use dirtysim_model::transition::{Actor, Choice, Effect, Step, apply, describe, for_each_choice};
+use dirtysim_model::words::HostPage;
 
 use super::Cause;
 use crate::shrink::is_possible;

@@ -2,11 +2,11 @@
 //!
 //! Memory begins as zeros; what changes it are rows of the trace, and the interrupt controller, whose writes are known.
 
-use dirtysim_model::words::HostPage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::trace::{CallProblem, Complaint};
+use dirtysim_model::words::HostPage;
 
 /// The most host memories of a VM.
 const MEMORIES_MAX: usize = 256;

@@ -1,6 +1,5 @@
 //! A host whose KVM is the model: it performs calls of a trace, one after the other, and says what each gives.
 
-use dirtysim_model::words::{Frame, HostPage, Offset};
 use std::collections::BTreeMap;
 
 use dirtysim_model::kernel::query::{self, Mapping};
@@ -11,6 +10,7 @@ use dirtysim_model::op::{self, KernelWriter, Op};
 use dirtysim_model::oracle::Invariants;
 use dirtysim_model::state::ring::{F_DIRTY, F_RESET, RingEntry as _};
 use dirtysim_model::words::mutation::Mutation;
+use dirtysim_model::words::{Frame, HostPage, Offset};
 
 use super::guest::Rest;
 use super::its::{GITS_CWRITER, Its};

@@ -3,7 +3,6 @@
 //! A call becomes an operation of thread 0, whose steps are taken to the end with nobody else acting; the model's one
 //! transition function is the only place that knows what an ioctl does.
 
-use dirtysim_model::words::{Frame, HostPage, Offset};
 use std::collections::BTreeSet;
 
 use dirtysim_model::kernel::notifier as host;
@@ -16,6 +15,7 @@ use dirtysim_model::state::slot::Slot;
 use dirtysim_model::state::thread::Answer;
 use dirtysim_model::transition::Effect;
 use dirtysim_model::words::errno::Errno as ModelErrno;
+use dirtysim_model::words::{Frame, HostPage, Offset};
 
 use super::gic::Gic;
 use super::its::{GuestMemory, Its};

@@ -287,6 +287,7 @@ impl Symmetry {
                 .map(|thread| (usize::from(thread.op), thread.stage)),
         );
         let mut changed = false;
+        let rank = |vcpu: &Vcpu<L>| vcpu_rank(machine, vcpu);
         if vcpus && !state.vcpus.is_sorted_by_key(rank) {
             state.vcpus.sort_by_key(rank);
             changed = true;
@@ -779,28 +780,54 @@ impl<L: Layout> Change<L> for Mover<'_> {
 /// stay as they are, which leaves some states that could be exchanged apart, and is sound.
 #[must_use]
 #[inline]
-pub fn vcpu_rank<L: Layout>(state: &State<L>, vcpu: usize) -> u64 {
-    rank(&state.vcpus[vcpu])
+pub fn vcpu_rank<L: Layout>(machine: &Machine, vcpu: &Vcpu<L>) -> u64 {
+    let mut rank = Rank(0);
+    look_vcpu(vcpu, machine.constants.pml_entries, &mut rank);
+    rank.0
 }
 
-#[inline]
-fn rank<L: Layout>(vcpu: &Vcpu<L>) -> u64 {
-    let ring = &vcpu.ring;
-    [
-        vcpu.pc as u64,
-        u64::from(vcpu.stage),
-        u64::from(vcpu.push),
-        u64::from(vcpu.stores),
-        u64::from(vcpu.loads),
-        u64::from(vcpu.steal) << 1 | u64::from(vcpu.record_due),
-        vcpu.exit as u64,
-        u64::from(vcpu.request) << 3
-            | u64::from(vcpu.kicked) << 2
-            | u64::from(vcpu.logging) << 1
-            | u64::from(vcpu.fast),
-        u64::from(ring.used()),
-        u64::from(ring.dirty_index.wrapping_sub(ring.fetch_index)),
-    ]
-    .into_iter()
-    .fold(0, |key, value| key.wrapping_mul(61).wrapping_add(value))
+/// A number for all fields but the pages that they name. Two that differ may have the same: it only orders.
+struct Rank(u64);
+
+impl Rank {
+    #[inline(always)]
+    fn count(&mut self, value: u64) {
+        self.0 = self.0.wrapping_mul(61).wrapping_add(value);
+    }
+}
+
+impl<L: Layout> Look<L> for Rank {
+    #[inline(always)]
+    fn bits(&mut self, _: Fields, _: Size, value: u64) {
+        self.count(value);
+    }
+    #[inline(always)]
+    fn pages<P: Page>(&mut self, _: Fields, _: Size, pages: &SetOf<P, L::Set>) {
+        self.count(pages.count());
+    }
+    #[inline(always)]
+    fn frame(&mut self, _: Fields, frame: &Frame) {
+        self.count(u64::from(*frame != NO_FRAME));
+    }
+    #[inline(always)]
+    fn indices(&mut self, ring: &Ring<L>) {
+        self.count(u64::from(ring.used()));
+        self.count(u64::from(ring.dirty_index.wrapping_sub(ring.fetch_index)));
+    }
+    #[inline(always)]
+    fn entry(&mut self, entry: &L::Entry, _: Option<u8>) {
+        self.count(u64::from(entry.flags()));
+    }
+    #[inline(always)]
+    fn buffer(&mut self, pml: &L::Pml, _: u32) {
+        self.count(pml.len() as u64);
+    }
+    #[inline(always)]
+    fn page(&mut self, _: &u32, _: &Offset, live: bool) {
+        self.count(u64::from(live));
+    }
+    #[inline(always)]
+    fn batch(&mut self, batch: &Batch) {
+        self.count(u64::from(batch.mask.count_ones()));
+    }
 }

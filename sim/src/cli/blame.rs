@@ -1,6 +1,5 @@
 //! `dirtysim blame`: which ways of losing a page explain exactly these pages.
 
-use dirtysim_model::words::HostPage;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
@@ -8,6 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::Args;
+use dirtysim_model::words::HostPage;
 use serde_json::{Map, Value, json};
 
 use super::distil::distil;

@@ -1,11 +1,11 @@
 //! `dirtysim page`: every event of a page in a log or a trace, and what became of it.
 
-use dirtysim_model::words::HostPage;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use dirtysim_model::words::HostPage;
 use serde_json::{Map, Value, json};
 
 use super::kind::{self, Wanted};

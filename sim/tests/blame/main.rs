@@ -1,6 +1,5 @@
 //! Blame: the cause that a schedule was made with is found again; where there is none, none is the answer.
 
-use dirtysim_model::words::HostPage;
 use std::collections::BTreeSet;
 
 use dirtysim::blame::{Blame, Cause, blame, blame_seeds, read_pages};
@@ -10,6 +9,7 @@ use dirtysim::scenario::{self, Expect, Scenario};
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::{Step, apply, for_each_step};
+use dirtysim_model::words::HostPage;
 use dirtysim_model::words::mutation::{Mutation, Mutations};
 
 fn builtin(name: &str) -> Scenario {

@@ -1,6 +1,5 @@
 //! What is done to a real kernel for a schedule of the model: each actor's program, and whose turn it is until where.
 
-use dirtysim_model::words::{Frame, Subject};
 use std::path::Path;
 
 use dirtysim::ladder::large;
@@ -17,6 +16,7 @@ use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::Pc;
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice, subject};
 use dirtysim_model::words::constants::MEM_LOG_DIRTY_PAGES;
+use dirtysim_model::words::{Frame, Subject};
 
 use super::places;
 use crate::refusal::Refused;

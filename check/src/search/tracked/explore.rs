@@ -1,6 +1,5 @@
 //! Every state of which the tracked page is a part: breadth first, by the transition function, whole states.
 
-use dirtysim_model::words::{Frame, Subject};
 use std::collections::BTreeSet;
 
 use dirtysim_model::machine::Machine;
@@ -11,6 +10,7 @@ use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{self, Actor, Effect, Step, apply, describe};
+use dirtysim_model::words::{Frame, Subject};
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 use rayon::prelude::*;

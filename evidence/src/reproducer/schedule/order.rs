@@ -1,6 +1,5 @@
 //! An order of whole operations and accesses in which a claim breaks: the schedule's own, or another of the same scenario.
 
-use dirtysim_model::words::Frame;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::rc::Rc;
 
@@ -10,6 +9,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
 use dirtysim_model::state::vcpu::{NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe};
+use dirtysim_model::words::Frame;
 
 use super::Unforced;
 use super::item::{Item, RECORD, What, words};

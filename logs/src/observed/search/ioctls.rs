@@ -2,9 +2,9 @@
 
 use dirtysim_model::machine::MEM_SLOTS;
 use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, Op};
-use dirtysim_model::state::ring::{F_RESET, RingEntry};
 use std::collections::VecDeque;
 
+use dirtysim_model::state::ring::{F_RESET, RingEntry};
 use dirtysim_model::state::thread::Answer;
 use dirtysim_model::transition::{Actor, Choice, Step, describe};
 

@@ -1,9 +1,9 @@
 //! PML: a vCPU stores to many pages, and their entries are pushed when it comes out of the guest.
 
-use dirtysim_model::words::Frame;
 use std::collections::{HashSet, VecDeque};
 
 use dirtysim_model::machine::EXIT_DIRTY_RING_FULL;
+use dirtysim_model::words::Frame;
 
 use super::run::Run;
 use super::stuck::Stuck;

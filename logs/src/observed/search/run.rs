@@ -1,6 +1,5 @@
 //! One machine's run: its state, what it was asked to give, and the steps that it took.
 
-use dirtysim_model::words::Frame;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use dirtysim_model::machine::{EXIT_DIRTY_RING_FULL, Machine};
@@ -12,6 +11,7 @@ use dirtysim_model::state::ring::{F_DIRTY, Ring, RingEntry};
 use dirtysim_model::state::thread::{Answer, Thread};
 use dirtysim_model::state::vcpu::{UNLIMITED, Vcpu};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
+use dirtysim_model::words::Frame;
 
 use super::entry_order::checks_first;
 use super::stuck::{AtRing, Stuck};
