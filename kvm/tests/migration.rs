@@ -434,6 +434,15 @@ fn qemus_reaper_publishes_before_it_drops_the_lock() {
 }
 
 #[test]
+fn schedules_of_seeds_find_what_threads_do_to_each_other() {
+    let seeds = || qemu::checker().seeds(0..20_000);
+    let failure = seeds().run(qemu::code(true)).unwrap_err();
+    assert!(failure.found_by().contains("seed"), "{failure}");
+    let report = seeds().run(qemu::code(false));
+    report.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
 fn cloud_hypervisors_devices_mark_after_they_wrote() {
     judge(
         cloud_hypervisor::check,
