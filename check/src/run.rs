@@ -475,7 +475,7 @@ fn run_code_in<L: Layout>(
     };
     // PCT spreads its change points over what a schedule has.
     let length = match schedules {
-        Schedules::Seeds(Scheduler::Pct { .. } | Scheduler::Mix | Scheduler::MixOfThreads, _) => {
+        Schedules::Seeds(Scheduler::Pct { .. } | Scheduler::Mix, _) => {
             let target = Some(Invariant::MigrationMakesProgress);
             one(Scheduler::Random, target, 1, 0, None).map_or(1, |schedule| schedule.steps.max(1))
         }

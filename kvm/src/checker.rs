@@ -658,24 +658,14 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Races between threads of the code want other schedules than those within KVM.
-    fn scheduler(&self) -> Scheduler {
-        if self.tree.is_ordered() {
-            Scheduler::MixOfThreads
-        } else {
-            Scheduler::Mix
-        }
-    }
-
     /// The schedules of seeds.
     fn seeds(&mut self, seeds: Range<u64>) -> Result<Report, Box<Failure>> {
         self.tree.most_calls = self.checker.max_calls.unwrap_or(MOST_CALLS);
         let asked = seeds.end.saturating_sub(seeds.start);
-        let scheduler = self.scheduler();
-        let ran = self.take(&Schedules::Seeds(scheduler, seeds));
+        let ran = self.take(&Schedules::Seeds(Scheduler::Mix, seeds));
         if let Some(failure) = &ran.failure {
             let seed = failure.seed;
-            let found_by = format!("{}, seed {seed}", scheduler.of(seed));
+            let found_by = format!("{}, seed {seed}", Scheduler::Mix.of(seed));
             return self.found(failure.invariant, &failure.steps, found_by, true);
         }
         let had = ran.schedules;
@@ -716,7 +706,7 @@ impl<'a> Work<'a> {
     fn search(&mut self) -> Result<Report, Box<Failure>> {
         if self.schedules < LEARNING_SEEDS {
             // What these find is found again.
-            self.take(&Schedules::Seeds(self.scheduler(), 0..LEARNING_SEEDS));
+            self.take(&Schedules::Seeds(Scheduler::Mix, 0..LEARNING_SEEDS));
             if self.tree.trouble.is_some() {
                 self.begin_anew()?;
             }
@@ -819,7 +809,8 @@ impl<'a> Work<'a> {
                 &mut patience,
             );
             let short = shrunk.map(|shrunk| without_goings_on(&self.scenario, &shrunk.steps));
-            if let Some(short) = short.filter(|short| breaks(&self.scenario, short, invariant)) {
+            let short = short.filter(|short| breaks(&self.scenario, short, invariant));
+            if let Some(short) = short {
                 steps = short;
             }
         }

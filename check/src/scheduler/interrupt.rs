@@ -6,9 +6,9 @@
 
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
+use dirtysim_model::state::vcpu::Pc;
 use dirtysim_model::transition::{Actor, Step};
 
-use super::is_within_kernel;
 use crate::random::Choices;
 
 /// Of so many steps within the kernel, one is interrupted: drawn for each schedule, since some races want few interruptions.
@@ -88,5 +88,24 @@ impl Interrupt {
         };
         self.at_work = Some(actor);
         actor
+    }
+}
+
+/// Whether an actor stands between two steps of the kernel's.
+fn is_within_kernel<L: Layout>(state: &State<L>, actor: Actor) -> bool {
+    match actor {
+        Actor::Thread(thread) => state.threads[usize::from(thread)].stage != 0,
+        Actor::Vcpu(vcpu) => match state.vcpus[usize::from(vcpu)].pc {
+            Pc::User | Pc::Guest => false,
+            Pc::Entry
+            | Pc::StealMark
+            | Pc::Flush
+            | Pc::FlushOnly
+            | Pc::Fault
+            | Pc::Exit
+            | Pc::ExitMark
+            | Pc::PreFault => true,
+        },
+        Actor::Device(_) => false,
     }
 }

@@ -17,7 +17,6 @@ use std::fmt;
 
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::vcpu::Pc;
 use dirtysim_model::transition::{Actor, Step};
 
 use crate::random::Choices;
@@ -38,15 +37,8 @@ pub enum Scheduler {
     /// Whoever acts goes on, until he is interrupted: readily within the kernel, seldom elsewhere; then he is held for a
     /// while, short or long, in which the others act.
     Interrupt,
-    /// As PCT, of a VMM's calls: KVM and the guest run on, and at `depth - 1` random calls the thread that comes to one falls behind all others.
-    Turns {
-        /// As for PCT.
-        depth: u32,
-    },
     /// The others in turn, by the seed: what one of them misses, another is likely to find.
     Mix,
-    /// Of several threads of a VMM's own code: every other seed is one of [`Scheduler::Turns`].
-    MixOfThreads,
 }
 
 /// The depths that the mix gives to PCT, in turn.
@@ -60,9 +52,7 @@ impl Scheduler {
             Self::Random => "random",
             Self::Pct { .. } => "pct",
             Self::Interrupt => "interrupt",
-            Self::Turns { .. } => "turns",
             Self::Mix => "mix",
-            Self::MixOfThreads => "mix of threads",
         }
     }
 
@@ -70,11 +60,7 @@ impl Scheduler {
     #[must_use]
     pub fn of(self, seed: u64) -> Self {
         match self {
-            Self::Random | Self::Pct { .. } | Self::Interrupt | Self::Turns { .. } => self,
-            Self::MixOfThreads if seed % 2 == 1 => Self::Turns {
-                depth: DEPTHS[(seed / 2 % 4) as usize],
-            },
-            Self::MixOfThreads => Self::Mix.of(seed / 2),
+            Self::Random | Self::Pct { .. } | Self::Interrupt => self,
             // Of 32 seeds 19 have the one that finds most, 12 the one that finds what it does not, and 1 PCT. With these shares the
             // mix takes at most twice the schedules of the best, on all that `cargo bench --bench schedulers` looks for.
             Self::Mix => match (seed % 32, seed % 8) {
@@ -100,10 +86,7 @@ impl Scheduler {
             Self::Interrupt => {
                 "orders in which several actors alternate at every step are improbable: the mix (--scheduler mix) tries them"
             }
-            Self::Turns { .. } => {
-                "orders in which KVM is interrupted within a call are not tried: the mix tries them"
-            }
-            Self::Mix | Self::MixOfThreads => {
+            Self::Mix => {
                 "orders that need several actors held at exact steps at once are improbable: `dirtysim check` tries every order"
             }
         }
@@ -118,9 +101,8 @@ impl Scheduler {
         choices: &mut Choices,
     ) -> Pick {
         match self.of(seed) {
-            Self::Random | Self::Mix | Self::MixOfThreads => Pick::Random,
+            Self::Random | Self::Mix => Pick::Random,
             Self::Pct { depth } => Pick::Pct(Priorities::new(state, depth, length, choices)),
-            Self::Turns { depth } => Pick::Pct(Priorities::of_calls(state, depth, choices)),
             Self::Interrupt => Pick::Interrupt(Interrupt::new(choices)),
         }
     }
@@ -130,11 +112,7 @@ impl fmt::Display for Scheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pct { depth } => write!(f, "pct of depth {depth}"),
-            Self::Turns { depth } => write!(f, "turns of depth {depth}"),
             Self::Mix => write!(f, "mix of random, pct of depths 2 to 6, interrupt"),
-            Self::MixOfThreads => {
-                write!(f, "mix of turns of depths 2 to 6, random, pct, interrupt")
-            }
             Self::Random | Self::Interrupt => f.write_str(self.name()),
         }
     }
@@ -166,7 +144,7 @@ impl Pick {
     ) -> Step {
         let actor = match self {
             Self::Random => None,
-            Self::Pct(priorities) => Some(priorities.next(state, possible, taken)),
+            Self::Pct(priorities) => Some(priorities.next(possible, taken)),
             Self::Interrupt(interrupt) => Some(interrupt.next(state, possible, choices)),
             Self::Like(steps) => {
                 while let Some(step) = steps.pop() {
@@ -192,25 +170,6 @@ impl Pick {
     }
 }
 
-/// Whether an actor stands between two steps of the kernel's.
-fn is_within_kernel<L: Layout>(state: &State<L>, actor: Actor) -> bool {
-    match actor {
-        Actor::Thread(thread) => state.threads[usize::from(thread)].stage != 0,
-        Actor::Vcpu(vcpu) => match state.vcpus[usize::from(vcpu)].pc {
-            Pc::User | Pc::Guest => false,
-            Pc::Entry
-            | Pc::StealMark
-            | Pc::Flush
-            | Pc::FlushOnly
-            | Pc::Fault
-            | Pc::Exit
-            | Pc::ExitMark
-            | Pc::PreFault => true,
-        },
-        Actor::Device(_) => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,16 +184,5 @@ mod tests {
             assert!(of.contains(&Scheduler::Pct { depth }));
         }
         assert!(!of.contains(&Scheduler::Mix));
-    }
-
-    #[test]
-    fn of_threads_every_other_seed_takes_turns_and_the_rest_is_the_mix() {
-        for seed in 0..64 {
-            let of = Scheduler::MixOfThreads.of(seed);
-            assert_eq!(matches!(of, Scheduler::Turns { .. }), seed % 2 == 1);
-            if seed % 2 == 0 {
-                assert_eq!(of, Scheduler::Mix.of(seed / 2));
-            }
-        }
     }
 }
