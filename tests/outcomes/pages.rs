@@ -91,8 +91,8 @@ struct Ring {
     /// Harvested and not consumed, from `reset` on.
     queue: VecDeque<Harvested>,
     reset: u32,
-    /// Pages touched since it was looked at.
-    touched: BTreeSet<Page>,
+    /// Pages touched since it was looked at, each with how many were before it.
+    touched: BTreeMap<Page, usize>,
     /// Accesses of the program that retired before.
     retired: u64,
     /// Its last run found it full, and nothing was reset since.
@@ -337,7 +337,9 @@ impl Pages {
             if !history.ends_with(letter) {
                 history.push(letter);
             }
-            self.rings.entry(vcpu).or_default().touched.insert(at);
+            let touched = &mut self.rings.entry(vcpu).or_default().touched;
+            let before = touched.len();
+            touched.entry(at).or_insert(before);
         }
     }
 
@@ -363,6 +365,15 @@ impl Pages {
             }
         }
         ring.seen = ring.seen.max(fetch + entries.iter().count() as u32);
+        // What faults is recorded as it is touched; what PML buffers, the newest first.
+        let order: Vec<usize> = fresh
+            .iter()
+            .filter_map(|page| touched.get(page))
+            .copied()
+            .collect();
+        if !order.is_sorted() {
+            found.insert("run.pml");
+        }
         for page in &fresh {
             touched.remove(page);
             if vm.its_slot == Some(page.0) {
@@ -371,7 +382,7 @@ impl Pages {
                 self.event(*page, 'e');
             }
         }
-        for page in touched {
+        for page in touched.into_keys() {
             if vm.logs(page.0) {
                 self.event(page, 'x');
             }

@@ -253,13 +253,14 @@ fn write_trace(
     }
     let out = PendingFile::create(path).map_err(cannot)?;
     let mut recorder = Recorder::new(out, machine.clone(), Some(title.to_owned()), kernel)?;
-    recorder.section(Section {
+    let section = Section {
         section: "divergence".to_owned(),
         title: title.to_owned(),
+    };
+    recorder.section(Some(section), |performing| {
+        let each = |call: &VmCall| performing.call(call.clone()).map(|_| ());
+        calls.iter().try_for_each(each)
     })?;
-    for call in calls {
-        recorder.call(call.clone())?;
-    }
     recorder.into_inner().keep().map_err(cannot)?;
     kernel.begin_section();
     Ok(())
