@@ -12,8 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use answers::Vm;
+use dirtysim::trace::TraceReader;
 use dirtysim::trace::call::{Call, CallRow};
-use dirtysim::trace::{Arch, TraceReader};
 use pages::Pages;
 use table::{Machines, OUTCOMES, Outcome};
 

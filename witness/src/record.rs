@@ -144,3 +144,82 @@ pub fn record<S: Subject + ?Sized>(
     recorder.into_inner().keep().map_err(cannot)?;
     Ok(calls)
 }
+
+#[cfg(test)]
+mod tests {
+    use dirtysim::trace::Arch;
+    use dirtysim::trace::call::Call;
+
+    use super::*;
+    use crate::subject::Answer;
+
+    /// Answers with the number of the section; something disturbs it in the first ones.
+    struct Disturbed {
+        section: u32,
+        quiet_from: u32,
+        disturbed: u64,
+    }
+
+    impl Subject for Disturbed {
+        fn name(&self) -> String {
+            "disturbed".to_owned()
+        }
+
+        fn begin_section(&mut self) {
+            self.section += 1;
+        }
+
+        fn disturbed(&self) -> u64 {
+            self.disturbed
+        }
+
+        fn perform(&mut self, _vm: Option<u32>, _call: &Call) -> Result<Answer, Refused> {
+            self.disturbed += u64::from(self.section < self.quiet_from);
+            Ok(Answer::Result(CallResult::returned(self.section)))
+        }
+    }
+
+    /// What is written of one section with one call.
+    fn recorded(quiet_from: u32) -> Result<String, Refused> {
+        let mut subject = Disturbed {
+            section: 0,
+            quiet_from,
+            disturbed: 0,
+        };
+        let machine = Machine {
+            arch: Arch::X86_64,
+            kernel: None,
+            page_size: None,
+            ring_page_offset: None,
+            address_spaces: None,
+            pml: Some(true),
+            two_dimensional: None,
+        };
+        let mut recorder = Recorder::new(Vec::new(), machine, None, &mut subject)?;
+        recorder.section(None, |performing| {
+            let call = Call::ResetDirtyRings {};
+            performing.call(VmCall { vm: Some(1), call }).map(|_| ())
+        })?;
+        assert_eq!(recorder.calls(), 1);
+        Ok(String::from_utf8(recorder.into_inner()).expect("text"))
+    }
+
+    #[test]
+    fn a_section_is_written_as_it_was_when_nothing_disturbed_it() {
+        for quiet_from in [1, 3, TRIES] {
+            let text = recorded(quiet_from).expect("it was quiet at last");
+            let results: Vec<&str> = text.lines().skip(1).collect();
+            assert_eq!(results.len(), 1, "{text}");
+            assert!(
+                results[0].contains(&format!("\"ret\":{quiet_from}")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_section_that_is_disturbed_each_time_is_no_recording() {
+        let Refused(problem) = recorded(TRIES + 1).expect_err("it never was quiet");
+        assert!(problem.contains("12 times"), "{problem}");
+    }
+}
