@@ -2,6 +2,7 @@
 
 use dirtysim_model::machine::Arch;
 use dirtysim_model::op::{self, Into as Collect, Op};
+use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
 
@@ -131,6 +132,7 @@ impl ModelVm {
                 ));
             }
         };
+        let page_bytes = self.machine.constants.page_bytes;
         let before = cursor.retired();
         let mut rest = self.enter(vcpu)?;
         let mut failed = false;
@@ -138,23 +140,26 @@ impl ModelVm {
             if cursor.at_end() {
                 break;
             }
-            let frame = cursor
-                .next()
-                .and_then(|(as_id, gfn)| frame_at(&self.machine, &self.state, as_id, gfn));
-            let Some((_, frame)) = frame else {
+            let frame = |over: u64| {
+                let (as_id, gfn) = cursor.next()?;
+                let found = frame_at(&self.machine, &self.state, as_id, gfn + over);
+                found.map(|(_, frame)| frame)
+            };
+            let pages = 1 + u64::from(program.is_over(page_bytes));
+            let frames: Option<Vec<u32>> = (0..pages).map(frame).collect();
+            let Some(frames) = frames else {
                 // No memslot: MMIO.
                 failed = true;
                 self.leave(vcpu)?;
                 break;
             };
-            rest = self.access(vcpu, frame, program.access)?;
+            rest = self.access_all(vcpu, &frames, program.access)?;
             if rest == Rest::User {
                 failed = self.state.vcpus[vcpu].exit == ModelExit::NoMemory;
                 break;
             }
             if program.access == Access::Store {
-                let host = self.machine.host_page(frame);
-                self.memories.store(host, program.value, program.bytes);
+                self.store_bytes(&frames, program, page_bytes);
             }
             cursor.retire();
         }
@@ -179,6 +184,46 @@ impl ModelVm {
         };
         self.cursors[vcpu] = Some(cursor);
         Ok(result)
+    }
+
+    /// An access to one page, or over the end of one to the next: it is begun anew after each fault, and retires when it finds both
+    /// pages' leaves as it needs them.
+    fn access_all(
+        &mut self,
+        vcpu: usize,
+        frames: &[u32],
+        access: Access,
+    ) -> Result<Rest, Complaint> {
+        loop {
+            for &frame in frames {
+                let rest = self.access(vcpu, frame, access)?;
+                if rest == Rest::User {
+                    return Ok(rest);
+                }
+            }
+            // The second page's fault may have taken the first one's leaf with it.
+            let first = frames[0];
+            let there = match access {
+                Access::Store => self.state.writable.contains(first),
+                Access::Load => self.state.present.contains(first),
+            };
+            if there || frames.len() == 1 {
+                return Ok(Rest::Guest);
+            }
+        }
+    }
+
+    /// The bytes of a store that has retired.
+    fn store_bytes(&mut self, frames: &[u32], program: &Program, page_bytes: u64) {
+        let at = u64::from(program.at);
+        let here = u64::from(program.bytes).min(page_bytes - at) as u32;
+        let host = self.machine.host_page(frames[0]);
+        self.memories.store(host, at, program.value, here);
+        if let Some(&next) = frames.get(1) {
+            let host = self.machine.host_page(next);
+            let rest = program.value >> (here * 8);
+            self.memories.store(host, 0, rest, program.bytes - here);
+        }
     }
 
     /// One access; in the guest again when it has retired.
@@ -219,7 +264,16 @@ impl ModelVm {
                 "replay takes programs of at most 2^28 accesses",
             ));
         }
+        let page_bytes = self.machine.constants.page_bytes;
+        if u64::from(program.at) >= page_bytes {
+            return Err(Complaint::call(
+                CallProblem::At(program.at),
+                "`at` is below the page's size",
+            ));
+        }
+        let over = u64::from(program.is_over(page_bytes));
         for &(slot, first, count) in program.store.runs() {
+            let count = count + over;
             if let Some(index) = self.state.find_slot(&self.machine, slot) {
                 let npages = u64::from(self.machine.slots[index].npages);
                 if first + count > npages {
@@ -250,9 +304,65 @@ impl ModelVm {
         Ok(host)
     }
 
+    /// User space gives the memory of frames back to the host: what is mapped there goes, in every slot that shares the memory. False, and
+    /// nothing is done, where the memory may be in huge pages, of which nobody says how much goes.
+    pub(super) fn discard(&mut self, frames: &[u32]) -> bool {
+        let mut all = Vec::new();
+        for &frame in frames {
+            let host = self.machine.host_page(frame);
+            for slot in &self.machine.slots {
+                if (slot.host..slot.host + slot.npages).contains(&host) {
+                    if slot.huge {
+                        return false;
+                    }
+                    all.push(slot.frame + (host - slot.host));
+                }
+            }
+        }
+        for frame in all {
+            self.run(Op::HostAge(op::HostAge { frame, unmap: true }));
+            let host = self.machine.host_page(frame);
+            self.machine.unbacked.insert_range(host, 1);
+            self.memories.clear(host);
+        }
+        true
+    }
+
+    /// KVM_PRE_FAULT_MEMORY.
+    pub(super) fn pre_fault(
+        &mut self,
+        id: u32,
+        gpa: u64,
+        npages: u64,
+    ) -> Result<CallResult, Complaint> {
+        let vcpu = self.vcpu(id)? as u8;
+        if npages > PROGRAM_MAX {
+            return Err(Complaint::call(
+                CallProblem::Accesses(npages),
+                "replay takes at most 2^28 pages",
+            ));
+        }
+        let page_bytes = self.machine.constants.page_bytes;
+        let gfn = gpa / page_bytes;
+        // A range that is none has no pages, and is refused like an empty one.
+        let whole = gpa.is_multiple_of(page_bytes) && gfn + npages < 1 << 52;
+        let pages = if whole { npages } else { 0 };
+        let frames: Vec<u32> = (gfn..gfn + pages)
+            .map(|gfn| frame_at(&self.machine, &self.state, 0, gfn).map_or(NO_FRAME, |(_, at)| at))
+            .collect();
+        let there = frames.iter().take_while(|&&frame| frame != NO_FRAME);
+        let there = there.count() as u64;
+        self.machine.frame_lists[0] = frames;
+        let result = self.call(Op::PreFault(op::PreFault { vcpu, frames: 0 }));
+        let through = matches!(result.returned, Some(Returned::Value(_)));
+        Ok(CallResult {
+            count: Some(if through { there } else { 0 }),
+            ..result
+        })
+    }
+
     /// User space copies a page to the destination.
     pub(super) fn copy(&mut self, slot: u16, pages: &PageRuns, hosts: &[u32]) {
-        use dirtysim_model::state::pages::PageSet;
         self.machine.programs[0] = vec![Op::Copy];
         dirtysim_model::op::ahead::look_ahead(&mut self.machine);
         self.state.threads[0].op = 0;

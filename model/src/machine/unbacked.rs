@@ -9,7 +9,7 @@ use alloc::collections::BTreeMap;
 /// Host pages without memory of their own. None, unless somebody says so: a scenario's guest memory was all touched before.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Unbacked {
-    /// First page and end of each range; ranges do not touch.
+    /// First page and end of each range; ranges do not overlap.
     ranges: BTreeMap<u32, u32>,
 }
 
@@ -35,6 +35,12 @@ impl Unbacked {
         if count > 0 {
             self.ranges.insert(first, first.saturating_add(count));
         }
+    }
+
+    /// The host has taken these pages' memory away.
+    pub fn insert_range(&mut self, first: u32, count: u32) {
+        self.remove_range(first, count);
+        self.insert_new(first, count);
     }
 
     /// These pages have memory now.

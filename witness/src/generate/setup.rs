@@ -11,6 +11,9 @@ const SLOT_PAGES: [u64; 8] = [1, 3, 64, 65, 128, 192, 200, 320];
 /// Sizes of slots in huge pages: one, two, and two with a rest.
 const HUGE_PAGES: [u64; 3] = [512, 1024, 1100];
 
+/// How the names of memories begin that ask for huge pages.
+pub(super) const HUGE_MEMORY: &str = "huge";
+
 /// `KVM_MEM_READONLY`.
 pub(super) const READONLY: u32 = 2;
 
@@ -129,7 +132,7 @@ impl Generator {
         let huge = self.random.percent(8) && !riscv;
         // Now and then two slots share their memory, as a device's aperture does.
         let mem = if huge {
-            format!("huge{slot}")
+            format!("{HUGE_MEMORY}{slot}")
         } else if slot > 1 && self.random.percent(10) {
             "data1".to_owned()
         } else {

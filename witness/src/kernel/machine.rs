@@ -139,7 +139,20 @@ impl Machine {
             } => log::get(&self.vm, *slot, *as_id, *bad_pointer),
             Call::ClearDirtyLog { .. } => log::clear(&self.vm, call),
             Call::UserWrite { slot, pages, data } => self.memory.user_write(*slot, pages, data),
-            Call::ReadPage { slot, page } => self.memory.read_page(*slot, *page),
+            Call::Discard { slot, pages } => self.memory.discard(*slot, pages),
+            Call::PreFaultMemory { vcpu, gpa, npages } => {
+                let (result, count) = self.processor(*vcpu)?.vcpu.pre_fault(*gpa, *npages);
+                Ok(CallResult {
+                    count: Some(count),
+                    ..returned(result.map(|()| 0))?
+                })
+            }
+            Call::ReadPage {
+                slot,
+                page,
+                at,
+                bytes,
+            } => self.memory.read_page(*slot, *page, *at, *bytes),
             Call::Copy { slot, pages } => self.memory.copy(*slot, pages),
             Call::Compare { slot } => self.memory.compare(*slot),
             Call::CreateDevice { .. }
