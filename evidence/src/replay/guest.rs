@@ -11,7 +11,7 @@ use super::program::Cursor;
 use super::vm::ModelVm;
 use crate::trace::call::{Access, Program};
 use crate::trace::call_result::{CallResult, Returned};
-use crate::trace::{CallProblem, Complaint, Exit, PageRuns};
+use crate::trace::{CallProblem, Complaint, Errno, Exit, PageRuns};
 
 /// The most accesses of a program.
 const PROGRAM_MAX: u64 = 1 << 28;
@@ -63,6 +63,38 @@ impl ModelVm {
             CallProblem::NoFurther,
             "a mutation that is switched on keeps it; leave that out",
         ))
+    }
+
+    /// A vCPU's record of stolen time is switched on. arm64 takes one in guest memory, and one alone, where it is sure that there is memory; x86's
+    /// MSR takes any. Source: arch/arm64/kvm/pvtime.c, kvm_arm_pvtime_set_attr(); arch/x86/kvm/x86.c, kvm_set_msr_common().
+    pub(super) fn stolen_time(&mut self, id: u32, gpa: u64) -> Result<CallResult, Complaint> {
+        let vcpu = self.vcpu(id)?;
+        let gfn = gpa / self.machine.constants.page_bytes;
+        if self.machine.arch == Arch::Arm64 {
+            if !gpa.is_multiple_of(64) {
+                return Ok(CallResult::failed(Errno::EINVAL));
+            }
+            if self.records[vcpu].is_some() {
+                return Ok(CallResult::failed(Errno::EEXIST));
+            }
+            if frame_at(&self.machine, &self.state, 0, gfn).is_none() {
+                return Ok(CallResult::failed(Errno::EINVAL));
+            }
+        }
+        self.records[vcpu] = Some(gpa);
+        Ok(CallResult::returned(0))
+    }
+
+    /// KVM_RUN is about to be called: the vCPU's record is due, where there is memory for it that can be written.
+    pub(super) fn record_is_due(&mut self, vcpu: usize) {
+        let gfn = self.records[vcpu].map(|gpa| gpa / self.machine.constants.page_bytes);
+        let found = gfn.and_then(|gfn| frame_at(&self.machine, &self.state, 0, gfn));
+        let frame = found.filter(|&(slot, _)| !self.state.slots[slot].readonly);
+        self.state.vcpus[vcpu].steal = u8::from(frame.is_some());
+        if let Some((_, frame)) = frame {
+            self.back(frame);
+            self.machine.vcpus[vcpu].steal_frame = frame;
+        }
     }
 
     /// Into KVM_RUN, and into the guest if nothing is in the way.
@@ -134,6 +166,7 @@ impl ModelVm {
         };
         let page_bytes = self.machine.constants.page_bytes;
         let before = cursor.retired();
+        self.record_is_due(vcpu);
         let mut rest = self.enter(vcpu)?;
         let mut failed = false;
         while rest == Rest::Guest {

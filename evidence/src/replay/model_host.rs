@@ -427,6 +427,12 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
             }
             CallResult::default()
         }
+        Call::StolenTime { vcpu, gpa } => {
+            if !matches!(vm.machine.arch, ModelArch::X86 | ModelArch::Arm64) {
+                return Ok(Modelled::Not("stolen time of another architecture"));
+            }
+            vm.stolen_time(*vcpu, *gpa)?
+        }
         Call::PreFaultMemory { vcpu, gpa, npages } => vm.pre_fault(*vcpu, *gpa, *npages)?,
         Call::ReadPage {
             slot,
@@ -740,6 +746,7 @@ fn guest_mmio(vm: &mut ModelVm, id: u32, gpa: u64, value: u64) -> Result<Modelle
     let Some(offset) = vm.gic.its_offset(gpa) else {
         return Ok(Modelled::Not(CONTROLLER));
     };
+    vm.record_is_due(vcpu);
     let mut rest = vm.enter(vcpu)?;
     if rest == Rest::Guest {
         let (known, written) = vm.its(|its, memory| its.write(offset, value, false, memory));

@@ -51,6 +51,8 @@ pub(super) struct ModelVm {
     pub(super) gic: Gic,
     /// Slots that hold the guest's own code and tables, whose bytes no row tells.
     pub(super) guest_slots: BTreeSet<u16>,
+    /// Where each vCPU's record of stolen time is, in bytes of guest memory.
+    pub(super) records: Vec<Option<u64>>,
     /// What the last step of the call meant.
     effect: Effect,
 }
@@ -104,6 +106,7 @@ impl ModelVm {
             cursors: Vec::new(),
             gic: Gic::default(),
             guest_slots: BTreeSet::new(),
+            records: Vec::new(),
             effect: Effect::None,
         }
     }
@@ -196,6 +199,7 @@ impl ModelVm {
         self.machine.vcpus.push(VcpuConfig::default());
         self.vcpu_ids.push(id);
         self.cursors.push(None);
+        self.records.push(None);
         Ok(self.call(Op::CreateVcpu))
     }
 

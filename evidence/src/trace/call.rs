@@ -156,6 +156,15 @@ pub enum Call {
         /// `size`, in host pages.
         npages: u64,
     },
+    /// The vCPU's record of stolen time is switched on: on x86 by its MSR, on arm64 by the attribute of the vCPU.
+    #[serde(rename = "stolen_time")]
+    StolenTime {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// Where the record is, in bytes, a multiple of 64.
+        #[serde(with = "hex")]
+        gpa: u64,
+    },
     /// Reads the entries with flags 01 from an index on, and leaves them as they are.
     #[serde(rename = "ring_peek")]
     RingPeek {
@@ -388,6 +397,7 @@ impl Call {
         "KVM_RUN",
         "guest_mmio",
         "KVM_PRE_FAULT_MEMORY",
+        "stolen_time",
         "ring_peek",
         "harvest",
         "ring_read",
@@ -429,6 +439,7 @@ impl Call {
             Call::Run { .. } => "KVM_RUN",
             Call::GuestMmio { .. } => "guest_mmio",
             Call::PreFaultMemory { .. } => "KVM_PRE_FAULT_MEMORY",
+            Call::StolenTime { .. } => "stolen_time",
             Call::RingPeek { .. } => "ring_peek",
             Call::Harvest { .. } => "harvest",
             Call::RingRead { .. } => "ring_read",
@@ -463,6 +474,7 @@ impl Call {
             | Call::CreateVcpu { .. }
             | Call::VcpuInit { .. }
             | Call::SetUserMemoryRegion { .. }
+            | Call::StolenTime { .. }
             | Call::CreateDevice { .. }
             | Call::SetDeviceAttr { .. }
             | Call::ResetDirtyRings {}

@@ -348,6 +348,7 @@ pub(crate) fn call() -> impl Strategy<Value = Call> {
             npages
         }),
         (any::<u16>(), pages()).prop_map(|(slot, pages)| Call::Discard { slot, pages }),
+        (any::<u32>(), number()).prop_map(|(vcpu, gpa)| Call::StolenTime { vcpu, gpa }),
         (any::<u16>(), number(), 0u32..65_529, 1u32..9).prop_map(|(slot, page, at, bytes)| {
             Call::ReadPage {
                 slot,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dirtysim::trace::call::Section;
+use dirtysim::trace::call::{Call, Section};
 use dirtysim::trace::{Machine, PendingFile};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ const TRACE_DIR: &str = "target/dirtysim";
 /// Divergences that are shrunk and written; more are only counted.
 const SHOWN_MAX: u64 = 10;
 
-/// How often a sequence that diverges is performed where PML is.
+/// How often a sequence that diverges is performed where PML is, or a record of stolen time.
 const TRIES: u32 = 12;
 
 /// What the sequences so far gave.
@@ -42,7 +42,7 @@ struct Tally {
 pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
     let args = Args::parse(
         arguments,
-        &["--json", "--keep-going"],
+        &["--json", "--keep-going", "--no-shrink"],
         &["--seeds", "--calls", "--trace-dir", "--against"],
         0,
     )?;
@@ -61,10 +61,14 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
                 .map_err(|Refused(problem)| Refused(format!("seed {seed}: {problem}")))
         };
         let mut performed = perform()?;
-        // With PML an exit by the host's clock, which no call says anything of, records early what the next exit would, in another order.
+        // With a record of stolen time a thread that loses its processor within KVM_RUN has one more written. With PML an exit by the host's clock, which no call says anything of, records early what the next exit would, in another order.
         // What is no such accident comes again.
         for _ in 1..TRIES {
-            if !pml || !matches!(performed.end, End::Diverged(_)) {
+            let stolen = performed
+                .calls
+                .iter()
+                .any(|call| matches!(call.call, Call::StolenTime { .. }));
+            if !(pml || stolen) || !matches!(performed.end, End::Diverged(_)) {
                 break;
             }
             tally.again += 1;
@@ -92,6 +96,7 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
                         seed,
                         performed,
                         directory,
+                        !args.flag("--no-shrink"),
                     )?;
                 }
                 if !args.flag("--keep-going") {
@@ -116,7 +121,11 @@ fn opponent(name: &str, machine: &Machine) -> Result<Box<dyn Subject>, Refused> 
 }
 
 impl Tally {
-    /// Shrinks a divergence and writes it as a trace.
+    /// Shrinks a divergence, or does not, and writes it as a trace.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "both sides, the sequence, and what is done with it"
+    )]
     fn show(
         &mut self,
         kernel: &mut Kernel,
@@ -125,9 +134,14 @@ impl Tally {
         seed: u64,
         performed: Performed,
         directory: &str,
+        shrinks: bool,
     ) -> Result<(), Refused> {
         let drawn = performed.calls.len();
-        let shrunk = shrink(kernel, other, performed);
+        let shrunk = if shrinks {
+            shrink(kernel, other, performed)
+        } else {
+            performed
+        };
         let End::Diverged(divergence) = &shrunk.end else {
             unreachable!("a shrunk divergence diverges")
         };
@@ -192,7 +206,7 @@ impl Tally {
         }
         if self.again > 0 {
             lines.push(format!(
-                "performed again, since an exit by the host's clock flushes PML early: {} times",
+                "performed again, since the host's clock flushes PML early, or has a record of stolen time written once more: {} times",
                 self.again
             ));
         }

@@ -4,7 +4,7 @@ use dirtysim::trace::call::{Access, Call, Program, UserData};
 use dirtysim::trace::{Arch, Cap, PageRuns, StoreRuns, Words};
 
 use super::Generator;
-use super::setup::{HUGE_MEMORY, READONLY};
+use super::setup::{HUGE_MEMORY, READONLY, RECORD_SLOT};
 use super::world::VcpuView;
 
 /// Bytes of a page.
@@ -371,6 +371,9 @@ impl Generator {
         if self.profile.its && self.random.percent(50) {
             return super::its::SLOT;
         }
+        if self.profile.stolen && self.random.percent(25) {
+            return RECORD_SLOT;
+        }
         self.slot().map_or(1, |(slot, _)| slot)
     }
 
@@ -424,6 +427,10 @@ impl Generator {
     fn draw_region(&mut self) -> Option<Call> {
         if self.profile.its && self.random.percent(15) {
             return self.toggle_its_log();
+        }
+        if self.profile.stolen && self.random.percent(15) {
+            let log = self.world.slots.get(&RECORD_SLOT)?.flags ^ 1;
+            return Some(self.record_slot(log));
         }
         let slot = self.random.between(1, 3) as u16;
         let Some(view) = self.world.slots.get(&slot).cloned() else {

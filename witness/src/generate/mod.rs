@@ -55,6 +55,8 @@ pub struct Target {
     pub data_gpa: u64,
     /// Whether its kernel has dirty rings.
     pub rings: bool,
+    /// Whether no other process takes the processor from a vCPU within KVM_RUN: then a record of stolen time is written once a KVM_RUN.
+    pub alone: bool,
     /// The smallest ring that it takes, bytes.
     pub smallest_ring: u64,
 }
@@ -66,6 +68,8 @@ struct Profile {
     wild: bool,
     /// There is an ITS with tables in a slot of its own.
     its: bool,
+    /// vCPUs have records of stolen time, in a slot of its own.
+    stolen: bool,
     /// vCPUs at the start.
     vcpus: u32,
 }
@@ -105,6 +109,7 @@ impl Generator {
         let profile = Profile {
             wild: random.percent(20),
             its: arm64 && random.percent(50),
+            stolen: target.alone && target.arch != Arch::Riscv64 && random.percent(15),
             vcpus: random.weighted(&[(40, 1), (40, 2), (20, 3)]),
         };
         let mut generator = Self {

@@ -140,6 +140,10 @@ impl Machine {
             Call::ClearDirtyLog { .. } => log::clear(&self.vm, call),
             Call::UserWrite { slot, pages, data } => self.memory.user_write(*slot, pages, data),
             Call::Discard { slot, pages } => self.memory.discard(*slot, pages),
+            Call::StolenTime { vcpu, gpa } => {
+                let vcpu = &self.processor(*vcpu)?.vcpu;
+                returned(guest::stolen_time(vcpu, *gpa)?.map(|()| 0))
+            }
             Call::PreFaultMemory { vcpu, gpa, npages } => {
                 let (result, count) = self.processor(*vcpu)?.vcpu.pre_fault(*gpa, *npages);
                 Ok(CallResult {

@@ -102,6 +102,8 @@ impl Kernel {
             own_pages: guest::OWN_PAGES,
             data_gpa: guest::DATA_GPA,
             rings: self.has(Cap::DirtyLogRingAcqRel),
+            // The first process of an emulated machine.
+            alone: std::process::id() == 1,
             smallest_ring: if has_pml() {
                 SMALLEST_RING_PML
             } else {
