@@ -100,7 +100,11 @@ impl ModelVm {
     /// Into KVM_RUN, and into the guest if nothing is in the way.
     pub(super) fn enter(&mut self, vcpu: usize) -> Result<Rest, Complaint> {
         self.step(vcpu, Choice::Advance);
-        self.rest(vcpu)
+        let rest = self.rest(vcpu)?;
+        if rest == Rest::Guest {
+            self.old_roots[vcpu] = Some(false);
+        }
+        Ok(rest)
     }
 
     /// Out of the guest, by an exit that user space handles. Whatever the exit itself flushes is flushed; a request that
@@ -361,6 +365,15 @@ impl ModelVm {
         true
     }
 
+    /// Whether KVM_PRE_FAULT_MEMORY comes to no end on a vCPU until a signal comes: before 6.15 it does not look whether the root is an old one,
+    /// at which every fault is begun anew. Source: arch/x86/kvm/mmu/mmu.c, is_page_fault_stale(), kvm_tdp_map_page(); seen on 6.12.117.
+    pub(super) fn pre_fault_spins(&self, id: u32) -> Result<bool, Complaint> {
+        let old = self.old_roots[self.vcpu(id)?] == Some(true);
+        Ok(old
+            && self.machine.kernel.has_pre_fault()
+            && !self.machine.kernel.pre_fault_passes_present())
+    }
+
     /// KVM_PRE_FAULT_MEMORY.
     pub(super) fn pre_fault(
         &mut self,
@@ -388,6 +401,9 @@ impl ModelVm {
         self.machine.frame_lists[0] = frames;
         let result = self.call(Op::PreFault(op::PreFault { vcpu, frames: 0 }));
         let through = matches!(result.returned, Some(Returned::Value(_)));
+        if through {
+            self.old_roots[usize::from(vcpu)] = Some(false);
+        }
         Ok(CallResult {
             count: Some(if through { there } else { 0 }),
             ..result

@@ -433,6 +433,11 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
             }
             vm.stolen_time(*vcpu, *gpa)?
         }
+        Call::PreFaultMemory { vcpu, .. } if vm.pre_fault_spins(*vcpu)? => {
+            return Ok(Modelled::Not(
+                "a pre-fault after a memslot has gone or moved, which spins until a signal",
+            ));
+        }
         Call::PreFaultMemory { vcpu, gpa, npages } => vm.pre_fault(*vcpu, *gpa, *npages)?,
         Call::ReadPage {
             slot,

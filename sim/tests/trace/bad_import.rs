@@ -143,7 +143,7 @@ fn one_byte_and_bytes_behind_the_first_eight_are_words() {
         &error_of(&format!("{TITLE}\n{HOST}\n{neither}\n")),
         3,
         "not one value that was read",
-        "`u64` or `u8`",
+        "a READ_PAGE row has `u64` or `u8`, what was read",
     );
 }
 

@@ -144,13 +144,6 @@ impl Machine {
                 let vcpu = &self.processor(*vcpu)?.vcpu;
                 returned(guest::stolen_time(vcpu, *gpa)?.map(|()| 0))
             }
-            Call::PreFaultMemory { vcpu, gpa, npages } => {
-                let (result, count) = self.processor(*vcpu)?.vcpu.pre_fault(*gpa, *npages);
-                Ok(CallResult {
-                    count: Some(count),
-                    ..returned(result.map(|()| 0))?
-                })
-            }
             Call::ReadPage {
                 slot,
                 page,
@@ -174,6 +167,7 @@ impl Machine {
             | Call::CloseVm {}
             | Call::VcpuInit { .. }
             | Call::Run { .. }
+            | Call::PreFaultMemory { .. }
             | Call::GuestMmio { .. }
             | Call::End {} => {
                 unreachable!("the kernel performs `{}` itself", call.name())
