@@ -2,9 +2,9 @@
 
 use dirtysim_model::machine::Arch;
 use dirtysim_model::op::{self, Into as Collect, Op};
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
+use dirtysim_model::words::{Frame, HostPage};
 
 use super::frames::frame_at;
 use super::program::Cursor;
@@ -118,7 +118,7 @@ impl ModelVm {
     pub(super) fn write_in_context(
         &mut self,
         vcpu: usize,
-        frames: &[u32],
+        frames: &[Frame],
     ) -> Result<(), Complaint> {
         self.state.vcpus[vcpu].kicked = true;
         while self.state.vcpus[vcpu].pc != Pc::Exit {
@@ -183,7 +183,7 @@ impl ModelVm {
                 found.map(|(_, frame)| frame)
             };
             let pages = 1 + u64::from(program.is_over(page_bytes));
-            let frames: Option<Vec<u32>> = (0..pages).map(frame).collect();
+            let frames: Option<Vec<Frame>> = (0..pages).map(frame).collect();
             let Some(frames) = frames else {
                 // No memslot: MMIO.
                 failed = true;
@@ -228,7 +228,7 @@ impl ModelVm {
     fn access_all(
         &mut self,
         vcpu: usize,
-        frames: &[u32],
+        frames: &[Frame],
         access: Access,
     ) -> Result<Rest, Complaint> {
         loop {
@@ -251,7 +251,7 @@ impl ModelVm {
     }
 
     /// The bytes of a store that has retired.
-    fn store_bytes(&mut self, frames: &[u32], program: &Program, page_bytes: u64) {
+    fn store_bytes(&mut self, frames: &[Frame], program: &Program, page_bytes: u64) {
         let at = u64::from(program.at);
         let here = u64::from(program.bytes).min(page_bytes - at) as u32;
         let host = self.machine.host_page(frames[0]);
@@ -264,7 +264,7 @@ impl ModelVm {
     }
 
     /// One access; in the guest again when it has retired.
-    fn access(&mut self, vcpu: usize, frame: u32, access: Access) -> Result<Rest, Complaint> {
+    fn access(&mut self, vcpu: usize, frame: Frame, access: Access) -> Result<Rest, Complaint> {
         let v = &mut self.state.vcpus[vcpu];
         match access {
             Access::Store => {
@@ -329,7 +329,7 @@ impl ModelVm {
     }
 
     /// User space stores to a page through its own mapping; KVM does not see it.
-    pub(super) fn user_write(&mut self, number: u32, page: u64) -> Result<u32, Complaint> {
+    pub(super) fn user_write(&mut self, number: u32, page: u64) -> Result<HostPage, Complaint> {
         let host = self.host(number, page)?;
         if let Some(frame) = self.frame(number, page) {
             self.back(frame);
@@ -343,7 +343,7 @@ impl ModelVm {
 
     /// User space gives the memory of frames back to the host: what is mapped there goes, in every slot that shares the memory. False, and
     /// nothing is done, where the memory may be in huge pages, of which nobody says how much goes.
-    pub(super) fn discard(&mut self, frames: &[u32]) -> bool {
+    pub(super) fn discard(&mut self, frames: &[Frame]) -> bool {
         let mut all = Vec::new();
         for &frame in frames {
             let host = self.machine.host_page(frame);
@@ -393,7 +393,7 @@ impl ModelVm {
         // A range that is none has no pages, and is refused like an empty one.
         let whole = gpa.is_multiple_of(page_bytes) && gfn + npages < 1 << 52;
         let pages = if whole { npages } else { 0 };
-        let frames: Vec<u32> = (gfn..gfn + pages)
+        let frames: Vec<Frame> = (gfn..gfn + pages)
             .map(|gfn| frame_at(&self.machine, &self.state, 0, gfn).map_or(NO_FRAME, |(_, at)| at))
             .collect();
         let there = frames.iter().take_while(|&&frame| frame != NO_FRAME);
@@ -411,7 +411,7 @@ impl ModelVm {
     }
 
     /// User space copies a page to the destination.
-    pub(super) fn copy(&mut self, slot: u16, pages: &PageRuns, hosts: &[u32]) {
+    pub(super) fn copy(&mut self, slot: u16, pages: &PageRuns, hosts: &[HostPage]) {
         self.machine.programs[0] = vec![Op::Copy];
         dirtysim_model::op::ahead::look_ahead(&mut self.machine);
         self.state.threads[0].op = 0;

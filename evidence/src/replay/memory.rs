@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::trace::{CallProblem, Complaint};
+use dirtysim_model::words::HostPage;
 
 /// The most host memories of a VM.
 const MEMORIES_MAX: usize = 256;
@@ -80,7 +81,7 @@ impl Memories {
         name: &str,
         page: u64,
         pages: u64,
-    ) -> Result<(u32, Option<(u32, u32)>), Complaint> {
+    ) -> Result<(HostPage, Option<(HostPage, u32)>), Complaint> {
         let next = self.host_pages;
         let memory = self.memory(name)?;
         let end = page + pages;
@@ -102,12 +103,13 @@ impl Memories {
             self.host_pages = first + room;
         }
         // A window ends at 2^32 at most, whose last page no set of pages can end behind.
-        let new = made.then(|| (first as u32, room.min(u64::from(u32::MAX) - first) as u32));
-        Ok(((first + page) as u32, new))
+        let count = room.min(u64::from(u32::MAX) - first) as u32;
+        let new = made.then_some((HostPage(first as u32), count));
+        Ok((HostPage((first + page) as u32), new))
     }
 
     /// Bytes, at most 8, are stored from a byte of a page on, within it.
-    pub(super) fn store(&mut self, host: u32, at: u64, value: u64, bytes: u32) {
+    pub(super) fn store(&mut self, host: HostPage, at: u64, value: u64, bytes: u32) {
         for (n, byte) in value.to_le_bytes().iter().take(bytes as usize).enumerate() {
             let at = at + n as u64;
             let shift = at % 8 * 8;
@@ -118,16 +120,16 @@ impl Memories {
     }
 
     /// Bytes of a page, at most 8, from a byte on, within it.
-    pub(super) fn bytes(&self, host: u32, at: u64, bytes: u32) -> u64 {
+    pub(super) fn bytes(&self, host: HostPage, at: u64, bytes: u32) -> u64 {
         let byte = |at: u64| self.word(host, at / 8) >> (at % 8 * 8) & 0xff;
         (0..u64::from(bytes)).fold(0, |value, n| value | byte(at + n) << (n * 8))
     }
 
     /// A page is zeros.
-    pub(super) fn clear(&mut self, host: u32) {
+    pub(super) fn clear(&mut self, host: HostPage) {
         let words: Vec<u64> = self
             .words
-            .range(words_of(u64::from(host)))
+            .range(words_of(u64::from(host.0)))
             .map(|(&at, _)| at)
             .collect();
         for at in words {
@@ -136,14 +138,14 @@ impl Memories {
     }
 
     /// A word of a page.
-    pub(super) fn word(&self, host: u32, word: u64) -> u64 {
-        let at = u64::from(host) * PAGE_WORDS + word;
+    pub(super) fn word(&self, host: HostPage, word: u64) -> u64 {
+        let at = u64::from(host.0) * PAGE_WORDS + word;
         self.words.get(&at).copied().unwrap_or(0)
     }
 
     /// Writes a word of a page.
-    pub(super) fn set_word(&mut self, host: u32, word: u64, value: u64) {
-        let at = u64::from(host) * PAGE_WORDS + word;
+    pub(super) fn set_word(&mut self, host: HostPage, word: u64, value: u64) {
+        let at = u64::from(host.0) * PAGE_WORDS + word;
         if value == 0 {
             self.words.remove(&at);
         } else {
@@ -152,7 +154,7 @@ impl Memories {
     }
 
     /// A page is copied to the destination.
-    pub(super) fn copy(&mut self, slot: u16, page: u64, host: u32) {
+    pub(super) fn copy(&mut self, slot: u16, page: u64, host: HostPage) {
         let there = words_of(page);
         let old: Vec<u64> = self
             .destination
@@ -162,7 +164,7 @@ impl Memories {
         for at in old {
             self.destination.remove(&(slot, at));
         }
-        let here = words_of(u64::from(host));
+        let here = words_of(u64::from(host.0));
         for (&at, &value) in self.words.range(here.clone()) {
             let at = there.start + (at - here.start);
             self.destination.insert((slot, at), value);
@@ -170,8 +172,8 @@ impl Memories {
     }
 
     /// Whether a page differs from the destination.
-    pub(super) fn differs(&self, slot: u16, page: u64, host: u32) -> bool {
-        let (here, there) = (words_of(u64::from(host)), words_of(page));
+    pub(super) fn differs(&self, slot: u16, page: u64, host: HostPage) -> bool {
+        let (here, there) = (words_of(u64::from(host.0)), words_of(page));
         let mine = self
             .words
             .range(here.clone())
@@ -184,13 +186,13 @@ impl Memories {
     }
 
     /// The pages of a range that are not zeros, here or at the destination, in ascending order.
-    pub(super) fn touched(&self, slot: u16, first: u32, count: u32) -> BTreeSet<u32> {
-        let range =
-            words_of(u64::from(first)).start..words_of(u64::from(first) + u64::from(count)).start;
-        let mut pages: BTreeSet<u32> = self
+    pub(super) fn touched(&self, slot: u16, first: HostPage, count: u32) -> BTreeSet<HostPage> {
+        let end = u64::from(first.0) + u64::from(count);
+        let range = words_of(u64::from(first.0)).start..words_of(end).start;
+        let mut pages: BTreeSet<HostPage> = self
             .words
             .range(range)
-            .map(|(&at, _)| (at / PAGE_WORDS) as u32)
+            .map(|(&at, _)| HostPage((at / PAGE_WORDS) as u32))
             .collect();
         let copied = self
             .destination

@@ -100,13 +100,9 @@ pub(crate) fn step<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usi
             go(machine, state, vcpu, next);
         }
         EntryStage::Enter => {
-            let asked = v.request && !machine.kernel.soft_full_is_compared();
             if v.kicked {
                 v.exit = Exit::Interrupted;
                 to_exit(v);
-            } else if asked {
-                // Its own record made the ring soft-full on the way: requests are looked at once more, and it begins anew.
-                go(machine, state, vcpu, 0);
             } else {
                 v.pc = Pc::Guest;
                 v.stage = 0;

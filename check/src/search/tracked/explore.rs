@@ -9,8 +9,8 @@ use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{self, Actor, Effect, Step, apply, describe};
+use dirtysim_model::words::{Frame, Subject};
 use foldhash::fast::FixedState;
 use indexmap::IndexMap;
 use rayon::prelude::*;
@@ -282,7 +282,8 @@ impl<'a, L: Layout> Explorer<'a, L> {
             Actor::Device(device) => format!("device{device}"),
         };
         let page = match transition::subject(self.machine, state, step) {
-            Some(TRACKED) => " (the tracked page)",
+            Some(Subject::Frame(TRACKED)) => " (the tracked page)",
+            Some(Subject::Host(host)) if host.0 == TRACKED.0 => " (the tracked page)",
             Some(_) => " (another page)",
             None => "",
         };
@@ -313,7 +314,7 @@ fn may_be_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
         return false;
     }
     let mut there = state.clone();
-    for page in (0..PAGES).filter(|page| *page != TRACKED) {
+    for page in (0..PAGES).map(Frame).filter(|page| *page != TRACKED) {
         there.present.insert(page);
     }
     breaks_progress(machine, &there)
