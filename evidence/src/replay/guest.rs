@@ -365,7 +365,7 @@ impl ModelVm {
         true
     }
 
-    /// Whether KVM_PRE_FAULT_MEMORY comes to no end on a vCPU until a signal comes: before 6.15 it does not look whether the root is an old one,
+    /// Whether KVM_PRE_FAULT_MEMORY comes to no end on a vCPU until a signal comes: at 6.12 it does not look whether the root is an old one,
     /// at which every fault is begun anew. Source: arch/x86/kvm/mmu/mmu.c, is_page_fault_stale(), kvm_tdp_map_page(); seen on 6.12.117.
     pub(super) fn pre_fault_spins(&self, id: u32) -> Result<bool, Complaint> {
         let old = self.old_roots[self.vcpu(id)?] == Some(true);
