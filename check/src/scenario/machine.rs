@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use dirtysim_model::machine::{
-    Arch, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP,
+    Arch, CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP,
     CAP_MANUAL_DIRTY_LOG_PROTECT2, Constants, DIRTY_GFN_BYTES, INITIALLY_SET, Kernel,
     MANUAL_PROTECT_ENABLE, MEM_LOG_DIRTY_PAGES, MEM_READONLY, Machine, Mmu, SlotTemplate,
     VcpuConfig,
@@ -772,8 +772,13 @@ fn set_up(parts: &mut Parts, caps: Caps) {
     }
     if let Some((entries, span)) = caps.ring {
         let bytes = u64::from(entries * DIRTY_GFN_BYTES);
+        let cap = if parts.machine.kernel.has_ring_acq_rel() {
+            CAP_DIRTY_LOG_RING_ACQ_REL
+        } else {
+            CAP_DIRTY_LOG_RING
+        };
         parts.set_up(
-            enable(CAP_DIRTY_LOG_RING_ACQ_REL, bytes),
+            enable(cap, bytes),
             span,
             "a ring has a power of two of entries, at least as many as are reserved and at most 65536",
         );
