@@ -219,8 +219,9 @@ fn a_case_that_holds_is_proved_for_any_number_where_that_is_asked_for() {
     let proof = judged[0].evidence[0]
         .proof
         .as_ref()
-        .expect("its search ends");
-    assert_eq!(proof.bounds.any(), "stores, rounds and pages");
+        .expect("it was asked for");
+    let bounds = proof.proved.as_ref().expect("its search ends");
+    assert_eq!(bounds.any(), "stores, rounds and pages");
     let debate = Debate {
         judgements: judged,
         own: false,
