@@ -424,21 +424,22 @@ impl Memo {
         )
     }
 
-    /// What the only step of the actor whose entry is at `entry` makes of a vCPU's section, where it changes each by
+    /// What a step, by its number among those of the actor whose entry is at `entry`, makes of a vCPU's section, where it changes each by
     /// itself: how that changes the fingerprint, and the section.
     #[inline]
     pub(super) fn response<L: Layout, const N: usize>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
-        actor: usize,
+        (actor, number): (usize, usize),
         entry: EntryAt,
         vcpu: usize,
     ) -> (u64, &[u64]) {
         let sections = source.sections;
         let section = sections.own::<N>(vcpu);
         self.key.clear();
-        self.key.push(u64::from(entry) << 32 | vcpu as u64);
+        self.key
+            .push(u64::from(entry) << 32 | (number as u64) << 8 | vcpu as u64);
         self.key.push(sections.context(words));
         self.key.extend_from_slice(&words[section.clone()]);
         let at = self.find(
@@ -446,10 +447,13 @@ impl Memo {
             |entry| {
                 let state = source.unpack(words);
                 let actor = sections.actor(actor);
-                let mut choices = Vec::new();
-                source.choices(&state, actor, &mut choices);
-                let choice = choices[0];
-                let after = source.after(&state, Step { actor, choice });
+                let (mut at, mut after) = (0, Vec::new());
+                source.for_each_step([&state; 2], actor, &mut |[state, _], choice| {
+                    if at == number {
+                        after = source.after(state, Step { actor, choice });
+                    }
+                    at += 1;
+                });
                 let difference = sections
                     .hash(&after, section.clone())
                     .wrapping_sub(sections.hash(words, section.clone()));
@@ -715,16 +719,17 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
         if with_vcpu != 0 {
             put(sections.own::<0>(indexed));
         }
-        // Most values of pages that are forgotten again lead to the same.
+        // Most values of pages that are forgotten again lead to the same; a response may differ all the same.
         let (before, new) = entry[first..].split_at(at - first);
-        if source.others.is_some() && before.chunks(stride).any(|known| known == new) {
+        let is_known = || before.chunks(stride).any(|known| known == new);
+        if source.others.is_some() && !each && is_known() {
             entry.truncate(at);
         } else {
             count += 1;
         }
     });
-    // A response is to the one step that there is.
-    if each && taken > 1 || count > COUNT_MAX {
+    // Such steps there are one of, or one for each value of what is forgotten.
+    if each && taken > 1 && source.others.is_none() || count > COUNT_MAX {
         entry.truncate(first);
         entry[0] |= BY_HAND;
         return;

@@ -294,14 +294,15 @@ impl<'a, L: Layout> Explorer<'a, L> {
                 let broken = claimed.verdict(part, usize::from(thread));
                 found.note(broken, number, Some(actor));
             }
-            for successor in desk.memo.successors::<0>(sections, actor, entry) {
+            let successors = desk.memo.successors::<0>(sections, actor, entry);
+            for (at, successor) in successors.enumerate() {
                 made.clear();
                 made.extend_from_slice(words);
                 if first.changes_each_vcpu() {
                     for vcpu in 0..sections.vcpus() {
-                        let (_, section) = desk
-                            .memo
-                            .response::<L, 0>(&source, words, actor, entry, vcpu);
+                        let step = (actor, at);
+                        let memo = &mut desk.memo;
+                        let (_, section) = memo.response::<L, 0>(&source, words, step, entry, vcpu);
                         made[sections.own::<0>(vcpu)].copy_from_slice(section);
                     }
                 }
