@@ -18,7 +18,8 @@ pub struct Widened {
 
 impl Scenario {
     /// The same with any number of stores, loads, updates, transfers, failures and rounds, and of pages where that is argued; a round that
-    /// is written out becomes one that is gone round any number of times. None where nothing of it has a number.
+    /// is written out becomes one that is gone round any number of times. None where nothing of it has a number: the number of pages that
+    /// stays as it is is one.
     #[must_use]
     pub fn widened(&self) -> Option<Widened> {
         let mut source = self.source.clone();
@@ -38,7 +39,7 @@ impl Scenario {
                 (wide, Some(why.to_owned()))
             }
         };
-        (wide.source != self.source).then_some(Widened {
+        (wide.source != self.source || pages_stay.is_some()).then_some(Widened {
             scenario: wide,
             pages_stay,
         })

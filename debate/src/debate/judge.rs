@@ -323,8 +323,12 @@ fn proof(scenario: &Scenario, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Proof
             Some("the abstraction has a run that no machine of few pages has".to_owned())
         }
         (_, Coverage::Exhausted) => {
-            let why = report.bounds.stands_in_the_way();
-            Some(why.unwrap_or("nothing of it is any number").to_owned())
+            let why = report.bounds.stands_in_the_way().map(str::to_owned);
+            let pages = wide.pages_stay.as_ref();
+            let pages =
+                pages.map(|why| format!("nothing but pages could be any number, and {why}"));
+            why.or(pages)
+                .or_else(|| Some("nothing of it is any number".to_owned()))
         }
     };
     Ok(Proof {

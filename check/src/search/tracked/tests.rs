@@ -41,6 +41,12 @@ fn scenario(machine: &str, writers: &str, steps: &str) -> Scenario {
     Scenario::from_toml("any", &text).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// One memslot that is written as such: it logs from the beginning.
+fn one_slot() -> Scenario {
+    let text = "name = \"any\"\n[machine]\narch = \"x86\"\nvcpus = 1\npml = true\n[[slots]]\nname = \"low\"\npages = \"any\"\nlogging = true\n[writers]\nvcpu = { stores = \"any\" }\n[protocol]\nsteps = [\"copy-all\", { any_number = [\"get-dirty-log\", \"copy\"] }, \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"]\n";
+    Scenario::from_toml("any", text).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Orders that hold, on machines that differ in what the argument speaks of.
 fn safe() -> Vec<Scenario> {
     let vcpu = "vcpu = { stores = \"any\" }";
@@ -93,6 +99,7 @@ fn safe() -> Vec<Scenario> {
             "\"enable-logging\", { any_number = [\"get-dirty-log\", \"clear-dirty-log\", \"copy\"] },
              \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
         ),
+        one_slot(),
     ]
 }
 
@@ -444,6 +451,12 @@ fn what_is_not_argued_is_refused_with_the_reason() {
         error.to_string()
     };
     let (x86, vcpu) = ("arch = \"x86\"", "vcpu = { stores = \"any\" }");
+    let two = "arch = \"x86\"\n[[slots]]\npages = \"any\"\n[[slots]]\npages = 1";
+    let text = format!(
+        "name = \"any\"\n[machine]\n{two}\n[protocol]\nsteps = [\"copy-all\", \"finish\"]\n"
+    );
+    let error = Scenario::from_toml("any", &text).expect_err("it is not argued");
+    assert!(error.to_string().contains("several memslots"), "{error}");
     for (machine, writers, steps, said) in [
         (
             "arch = \"s390\"",
@@ -499,7 +512,7 @@ fn what_is_not_argued_is_refused_with_the_reason() {
 /// with what its row says that it reads.
 #[test]
 fn no_step_looks_at_more_of_the_others_than_is_tried() {
-    for (scenario, every) in safe().iter().zip([40, 40, 40, 10, 20, 20, 20]) {
+    for (scenario, every) in safe().iter().zip([40, 40, 40, 10, 20, 20, 20, 20]) {
         for (machine, known) in explored(scenario, Tried::ALL, false) {
             let start = begin(&machine, start(scenario));
             let explorer = explorer(&machine, &start, Tried::ALL, false);
