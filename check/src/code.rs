@@ -15,7 +15,6 @@
 
 use dirtysim_model::machine::{Machine, Op};
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::{Answer, State};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, blocked, for_each_choice};
 use dirtysim_model::words::{HostPage, Waits};

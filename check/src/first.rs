@@ -45,7 +45,7 @@ pub fn no_full_copy(scenario: &Scenario, invariant: Invariant) -> Option<&'stati
         .any(|op| matches!(op, Op::EnableCap(op) if op.cap == CAP_MANUAL_DIRTY_LOG_PROTECT2 && op.args0 & 2 != 0));
     // A VMM's own code sends pages by name.
     let sends_all = scenario.machine.slots.iter().all(|slot| {
-        let mut frames = slot.frame..slot.frame + slot.npages;
+        let mut frames = slot.frames();
         let ops = scenario.machine.programs.iter().flatten();
         frames.all(|frame| {
             ops.clone()

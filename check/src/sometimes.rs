@@ -29,7 +29,6 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::op::{self, Op, Until};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::ring::{F_DIRTY, F_RESET, RingEntry};
 use dirtysim_model::state::vcpu::{Exit, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::Location;
 
 use dirtysim_check::scenario::Scenario;
-use dirtysim_model::words::HostPage;
+use dirtysim_model::words::{Frame, HostPage};
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, Page};
@@ -345,8 +345,15 @@ pub(crate) struct Slot {
     name: String,
     pub(crate) npages: u32,
     host: HostPage,
+    frame: Frame,
     /// Where the model has it, which a set-up may have put elsewhere.
     hva: u64,
+}
+
+impl Slot {
+    fn has(&self, host: HostPage) -> bool {
+        (self.host..self.host + self.npages).contains(&host)
+    }
 }
 
 impl World {
@@ -366,6 +373,7 @@ impl World {
             name: slot.name.clone(),
             npages: slot.npages,
             host: slot.host,
+            frame: slot.frame,
         });
         Self {
             slots: slots.collect(),
@@ -411,12 +419,20 @@ impl World {
         Some(slot.host + page.offset as u32)
     }
 
+    /// Frames that stand for host pages, one for each, in ascending order.
+    pub(crate) fn frames(&self, hosts: &[HostPage]) -> Vec<Frame> {
+        let frame = |host: &HostPage| {
+            let slot = self.slots.iter().find(|slot| slot.has(*host))?;
+            Some(slot.frame + (*host - slot.host))
+        };
+        let mut frames: Vec<Frame> = hosts.iter().filter_map(frame).collect();
+        frames.sort_unstable();
+        frames
+    }
+
     /// The page of a memslot that a host page is.
     pub(crate) fn page(&self, host: HostPage) -> Option<Page> {
-        let slot = self
-            .slots
-            .iter()
-            .find(|slot| (slot.host..slot.host + slot.npages).contains(&host))?;
+        let slot = self.slots.iter().find(|slot| slot.has(host))?;
         Some(Page::new(slot.region.slot, u64::from(host - slot.host)))
     }
 }

@@ -15,7 +15,7 @@ use dirtysim_check::code::{Grow, Unknown};
 use dirtysim_check::scenario::Scenario;
 use dirtysim_model::machine::{Ahead, Code as Program, Machine as Model, Op, Outlook, Way};
 use dirtysim_model::op;
-use dirtysim_model::words::HostPage;
+use dirtysim_model::words::{Frame, HostPage};
 use serde_json::{Value, json};
 
 use crate::alike::{Alike, At, Known};
@@ -100,7 +100,7 @@ pub(crate) enum Next {
 #[derive(Clone)]
 struct Ops {
     ops: Vec<Op>,
-    lists: Vec<Vec<u32>>,
+    lists: Vec<Vec<Frame>>,
 }
 
 /// The histories that are known.
@@ -180,15 +180,16 @@ impl Tree {
         let model = &mut scenario.machine;
         // The longest list decides how far an index goes.
         let longest = model.slots.iter().max_by_key(|slot| slot.npages);
-        let longest = longest.map(|slot| (slot.frame..slot.frame + slot.npages).collect());
+        let longest = longest.map(|slot| slot.frames().collect());
         model.frame_lists = longest.into_iter().collect();
         model.programs.clear();
         model.ahead.clear();
         let mut outlook = Vec::new();
         let slots = model.slots.iter();
-        let all: Vec<HostPage> = slots
-            .flat_map(|slot| slot.host..slot.host + slot.npages)
-            .collect();
+        let mut all: Vec<HostPage> = slots.flat_map(|slot| slot.hosts()).collect();
+        all.sort_unstable();
+        // Slots may share memory.
+        all.dedup();
         let holds = Holds {
             hand: Vec::new(),
             unsent: if on_the_way { all } else { Vec::new() },
@@ -249,7 +250,7 @@ impl Tree {
     fn ahead(&self, holds: &Holds) -> Ahead {
         Ahead {
             full_copy: !self.on_the_way,
-            declared: holds.unsent.clone(),
+            declared: self.world.frames(&holds.unsent),
             resume: self.taken.resumes,
             ..Ahead::default()
         }

@@ -22,7 +22,7 @@ use crate::op::{Act, View};
 use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::vcpu::UNLIMITED;
-use crate::words::{Duty, Found, Frame, NO_FRAME, Waits, Word};
+use crate::words::{Duty, Found, NO_FRAME, Subject, Waits, Word};
 use crate::{device, mutated, vcpu};
 
 pub use crate::words::step::{Actor, Choice, Effect, ResetCount, Step};
@@ -254,11 +254,10 @@ pub fn describe<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> W
 
 /// The frame or host page that `step` is about in `state`, if it is about one.
 #[must_use]
-pub fn subject<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> Option<Frame> {
-    match step.choice {
-        Choice::Store(page) | Choice::Load(page) | Choice::Page(page) | Choice::SendFails(page) => {
-            Some(page)
-        }
+pub fn subject<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> Option<Subject> {
+    let frame = match step.choice {
+        Choice::Page(host) | Choice::SendFails(host) => return Some(Subject::Host(host)),
+        Choice::Store(frame) | Choice::Load(frame) | Choice::Land(frame) => Some(frame),
         _ => match step.actor {
             Actor::Vcpu(vcpu) => vcpu::subject(machine, state, usize::from(vcpu)),
             Actor::Thread(thread) => {
@@ -271,7 +270,8 @@ pub fn subject<L: Layout>(machine: &Machine, state: &State<L>, step: Step) -> Op
             }
             Actor::Device(_) => None,
         },
-    }
+    };
+    frame.map(Subject::Frame)
 }
 
 /// Calls `found` with the name of every step that there is.

@@ -7,8 +7,8 @@ use dirtysim_model::oracle;
 use dirtysim_model::reduce::pack::{Packing, Touched};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::{Layout, Small};
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{Effect, apply, for_each_step};
+use dirtysim_model::words::{Frame, HostPage};
 
 /// Follows random schedules, and beside each state the one that its bits stand for: at each step both can do the same,
 /// break the same claims, and come to the same bits; and only the sections that a step says it touches have changed.
@@ -102,7 +102,7 @@ fn a_state_that_would_not_come_back_is_told() {
     let scenario = builtin("kernel-docs").expect("it is built in");
     let mut state: State<Small> = scenario.start().expect("there is room");
     let packing = Packing::new(&scenario.machine, &state);
-    state.bitmap.insert(15);
+    state.bitmap.insert(Frame(15));
     packing.pack(&scenario.machine, &mut state, &mut vec![0; packing.words()]);
 }
 
@@ -113,6 +113,6 @@ fn a_field_that_is_left_out_and_changes_is_told() {
     let scenario = builtin("kernel-docs").expect("it is built in");
     let mut state: State<Small> = scenario.start().expect("there is room");
     let packing = Packing::new(&scenario.machine, &state);
-    state.own_log.insert(0);
+    state.own_log.insert(HostPage(0));
     packing.pack(&scenario.machine, &mut state, &mut vec![0; packing.words()]);
 }

@@ -9,9 +9,8 @@ use dirtysim::scenario::{Scenario, about_liveness, builtin, builtins, mutation_s
 use dirtysim_model::reduce::footprint::undeclared;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_step};
-use dirtysim_model::words::Fields;
+use dirtysim_model::words::{Fields, Frame};
 
 /// Follows a random schedule, and notes the names of the threads' steps.
 fn follow(scenario: &Scenario, seed: u64, met: &mut BTreeSet<&'static str>) {
@@ -66,7 +65,7 @@ fn what_no_row_says_is_told() {
     let mut after = before.clone();
     apply(&scenario.machine, &mut after, step);
     assert!(undeclared(&scenario.machine, &before, step, &after).is_none());
-    after.bitmap.insert(0);
+    after.bitmap.insert(Frame(0));
     let besides = undeclared(&scenario.machine, &before, step, &after);
     assert!(besides.has(Fields::BITMAP), "{besides:?}");
 }

@@ -41,9 +41,9 @@ fn is_sorted<'a>(orders: impl Iterator<Item = &'a Order>) -> bool {
         .is_none_or(Order::is_sorted)
 }
 
-fn ranks<L: Layout>(state: &State<L>) -> Vec<u64> {
+fn ranks<L: Layout>(machine: &Machine, state: &State<L>) -> Vec<u64> {
     (0..state.vcpus.len())
-        .map(|vcpu| vcpu_rank(state, vcpu))
+        .map(|vcpu| vcpu_rank(machine, &state.vcpus[vcpu]))
         .collect()
 }
 
@@ -75,7 +75,7 @@ fn follow<L: Layout>(scenario: &Scenario, start: &State<L>, seeds: u64, met: &mu
             let place = format!("{}, seed {seed}, step {at}", scenario.name);
             let words = pack(&state);
             state = unpack(&words);
-            let (orders, ranks) = (orders(&symmetry, scenario, &state), ranks(&state));
+            let (orders, ranks) = (orders(&symmetry, scenario, &state), ranks(machine, &state));
             let threads = state.threads.iter();
             let (pages, vcpus) = symmetry.applies(threads.map(|t| (usize::from(t.op), t.stage)));
             let vcpus_stay = !vcpus || ranks.is_sorted();
@@ -155,11 +155,11 @@ fn only_own_sections<L: Layout>(
         assert_eq!(
             (
                 symmetry.vcpu_order(machine, &mixed, vcpu),
-                vcpu_rank(&mixed, vcpu)
+                vcpu_rank(machine, &mixed.vcpus[vcpu])
             ),
             (
                 symmetry.vcpu_order(machine, &state, vcpu),
-                vcpu_rank(&state, vcpu)
+                vcpu_rank(machine, &state.vcpus[vcpu])
             ),
             "{place}: vCPU {vcpu}"
         );

@@ -9,6 +9,7 @@ use dirtysim_model::machine::{
     VcpuConfig,
 };
 use dirtysim_model::op::{self, Op};
+use dirtysim_model::words::{Frame, HostPage};
 
 use super::Names;
 use super::node::{Kind, Node};
@@ -80,7 +81,7 @@ impl Parts {
     }
 
     /// The frame of a page that the text names: its number over all slots, or `slot:offset`.
-    pub(super) fn frame(&self, source: Source<'_>, node: &Node) -> Result<u32> {
+    pub(super) fn frame(&self, source: Source<'_>, node: &Node) -> Result<Frame> {
         if self.any_pages.is_some() {
             return source.error(
                 &node.span,
@@ -139,7 +140,7 @@ impl Parts {
     }
 
     /// The frames of a list of pages.
-    pub(super) fn frames(&self, source: Source<'_>, nodes: &[Node]) -> Result<Vec<u32>> {
+    pub(super) fn frames(&self, source: Source<'_>, nodes: &[Node]) -> Result<Vec<Frame>> {
         nodes.iter().map(|node| self.frame(source, node)).collect()
     }
 
@@ -148,7 +149,7 @@ impl Parts {
         &mut self,
         source: Source<'_>,
         span: &Range<usize>,
-        frames: Vec<u32>,
+        frames: Vec<Frame>,
     ) -> Result<u16> {
         let lists = &mut self.machine.frame_lists;
         let known = lists.iter().position(|list| *list == frames);
@@ -562,7 +563,7 @@ fn read_slots(
     } else if constants.huge_pages > 64 {
         constants.huge_pages = most.next_power_of_two().min(64);
     }
-    let mut frame = 0;
+    let mut frame = Frame(0);
     for row in rows {
         if row.as_id >= parts.machine.constants.address_spaces {
             let spaces = parts.machine.constants.address_spaces;
@@ -573,7 +574,7 @@ fn read_slots(
             );
         }
         let host = match &row.shares {
-            None => frame,
+            None => HostPage(frame.0),
             Some((name, offset, span)) => {
                 let Some(other) = parts.machine.slots.iter().find(|slot| slot.name == *name) else {
                     return source.error(
@@ -589,7 +590,7 @@ fn read_slots(
                         "share pages that the other slot has",
                     );
                 }
-                other.host + offset
+                other.host + *offset
             }
         };
         let host = row.host.unwrap_or(host);
@@ -612,16 +613,16 @@ fn read_slots(
             npages: row.pages,
             frame,
             host,
-            hva: (1 << 32) + u64::from(host) * page_bytes,
+            hva: (1 << 32) + u64::from(host.0) * page_bytes,
             places: row
                 .gfns
                 .iter()
-                .map(|gfn| gfn.unwrap_or(u64::from(frame)))
+                .map(|gfn| gfn.unwrap_or(u64::from(frame.0)))
                 .collect(),
             huge: row.huge,
             name: row.name,
         };
-        frame += parts.machine.padded(row.pages);
+        frame = frame + parts.machine.padded(row.pages);
         parts.machine.slots.push(template);
         parts.slots.push(row.state);
         parts.setup_spans.push((
@@ -629,10 +630,10 @@ fn read_slots(
             "slots of an address space must not overlap, and a number is used once at a time",
         ));
     }
-    if u64::from(frame) > MOST_PAGES {
+    if u64::from(frame.0) > MOST_PAGES {
         return source.error(
             &parts.machine_span,
-            format!("{frame} pages with each slot rounded up to words"),
+            format!("{} pages with each slot rounded up to words", frame.0),
             format!("a scenario has at most {MOST_PAGES}"),
         );
     }
@@ -649,7 +650,7 @@ struct SlotRow {
     huge: bool,
     shares: Option<(String, u32, Range<usize>)>,
     /// The number of its first page in the VMM's own bitmap; none: as its first frame.
-    host: Option<u32>,
+    host: Option<HostPage>,
     state: SlotState,
     span: Range<usize>,
 }
@@ -696,7 +697,10 @@ fn read_slot(source: Source<'_>, node: &Node, before: &[SlotRow]) -> Result<Slot
                 "a slot that shares memory has the other slot's block: write one of them",
             );
         }
-        Some(node) => Some(reader::integer(source, node, "block", 0..=MOST_PAGES - pages)? as u32),
+        Some(node) => {
+            let first = reader::integer(source, node, "block", 0..=MOST_PAGES - pages)?;
+            Some(HostPage(first as u32))
+        }
     };
     let state = SlotState {
         present: table.boolean("present")?.unwrap_or(true),

@@ -47,6 +47,7 @@ use dirtysim_model::state::layout::{Array, Large, Layout};
 use dirtysim_model::state::thread::{Answer, Thread};
 use dirtysim_model::state::{Part, State};
 use dirtysim_model::words::mutation::{Mutation, Mutations};
+use dirtysim_model::words::{Frame, HostPage};
 use serde_json::Value;
 
 use crate::alone::finish_op;
@@ -433,27 +434,23 @@ impl Scenario {
 
     /// The name of a host page: `slot:offset`, or its number where no slot has it.
     #[must_use]
-    pub fn page_name(&self, host: u32) -> String {
-        let slot = self
-            .machine
-            .slots
-            .iter()
-            .find(|slot| (slot.host..slot.host + slot.npages).contains(&host));
+    pub fn page_name(&self, host: HostPage) -> String {
+        let slot = self.machine.slots.iter().find(|slot| slot.has_host(host));
         slot.map_or_else(
-            || host.to_string(),
+            || host.0.to_string(),
             |slot| format!("{}:{}", slot.name, host - slot.host),
         )
     }
 
     /// The name of a frame: `slot:offset`.
     #[must_use]
-    pub fn frame_name(&self, frame: u32) -> String {
+    pub fn frame_name(&self, frame: Frame) -> String {
         match self.machine.slot_of_frame(frame) {
             Some(slot) => {
                 let slot = &self.machine.slots[slot];
                 format!("{}:{}", slot.name, frame - slot.frame)
             }
-            None => frame.to_string(),
+            None => frame.0.to_string(),
         }
     }
 }

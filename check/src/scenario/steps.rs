@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use dirtysim_model::machine::{Arch, Mmu, OnRingFull, WriterLog};
 use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, SlotIs, Until};
+use dirtysim_model::words::Frame;
 
 use super::error::nearest;
 use super::machine::{Parts, SlotState};
@@ -654,7 +655,7 @@ impl Writer<'_> {
         word: Word,
         table: &mut Table<'_>,
         writer: KernelWriter,
-        usual: Option<&Vec<u32>>,
+        usual: Option<&Vec<Frame>>,
     ) -> Result<()> {
         let frames = match table.list("pages")? {
             Some(nodes) => Some(self.parts.frames(self.source, nodes)?),
@@ -728,7 +729,7 @@ impl Writer<'_> {
                     (Some(nodes), _) => Some(self.parts.frames(source, nodes)?),
                     (None, Some((slot, first, pages))) => {
                         let first = self.parts.machine.slots[slot].frame + first;
-                        Some((first..first + pages).collect())
+                        Some(first.and_on(pages).collect())
                     }
                     (None, None) => None,
                 };

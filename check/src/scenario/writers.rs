@@ -3,6 +3,7 @@
 use dirtysim_model::machine::WriterLog;
 use dirtysim_model::machine::{Arch, DeviceConfig, Kernel, Mmu};
 use dirtysim_model::state::vcpu::UNLIMITED;
+use dirtysim_model::words::Frame;
 
 use super::machine::Parts;
 use super::node::{Kind, Node};
@@ -26,9 +27,9 @@ pub(super) const LOGS: [(&str, WriterLog); 4] = [
 /// The pages that kernel writers without a vCPU write when a step does not say which.
 #[derive(Debug, Default)]
 pub(super) struct Writers {
-    pub(super) its_save: Option<Vec<u32>>,
-    pub(super) pending_save: Option<Vec<u32>>,
-    pub(super) its_restore: Option<Vec<u32>>,
+    pub(super) its_save: Option<Vec<Frame>>,
+    pub(super) pending_save: Option<Vec<Frame>>,
+    pub(super) its_restore: Option<Vec<Frame>>,
     /// The devices' names, by index.
     pub(super) devices: Vec<String>,
 }
@@ -79,7 +80,7 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
 }
 
 /// The frames of every slot that is there from the start, or that may come.
-fn all_frames(parts: &Parts) -> Vec<u32> {
+fn all_frames(parts: &Parts) -> Vec<Frame> {
     if parts.any_pages.is_some() {
         return vec![tracked::TRACKED, tracked::FAR];
     }
@@ -87,11 +88,11 @@ fn all_frames(parts: &Parts) -> Vec<u32> {
         .machine
         .slots
         .iter()
-        .flat_map(|slot| slot.frame..slot.frame + slot.npages)
+        .flat_map(|slot| slot.frames())
         .collect()
 }
 
-fn read_pages(source: Source<'_>, table: &mut Table<'_>, parts: &Parts) -> Result<Vec<u32>> {
+fn read_pages(source: Source<'_>, table: &mut Table<'_>, parts: &Parts) -> Result<Vec<Frame>> {
     match table.list("pages")? {
         Some(nodes) => parts.frames(source, nodes),
         None => Ok(all_frames(parts)),
@@ -249,7 +250,7 @@ fn read_tables(
     node: Option<&Node>,
     name: &str,
     parts: &Parts,
-) -> Result<Option<Vec<u32>>> {
+) -> Result<Option<Vec<Frame>>> {
     let Some(node) = node else { return Ok(None) };
     let mut table = Table::new(source, node, format!("`{name}`"))?;
     if parts.any_pages.is_some()

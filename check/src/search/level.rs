@@ -8,6 +8,7 @@ use dirtysim_model::oracle::{self, Invariant, Invariants};
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Choice, Effect, Step, apply};
 
+use super::audit::Audit;
 use super::block::{Block, RecordLayout};
 use super::engine::Search;
 use super::known::Known;
@@ -79,6 +80,7 @@ pub(super) struct Job {
     outcome: Outcome,
     depth: u32,
     frontier: u64,
+    audit: Audit,
     /// Bytes of the blocks of this level that are left, of those of the next one, and of the desks.
     bytes: AtomicU64,
     kept_bytes: u64,
@@ -91,6 +93,7 @@ impl Job {
         level: Vec<Block>,
         depth: u32,
         frontier: u64,
+        known: u64,
         kept_bytes: u64,
         desks: &mut [Mutex<Desk<L>>],
     ) -> Self {
@@ -102,6 +105,7 @@ impl Job {
             outcome: Outcome::default(),
             depth,
             frontier,
+            audit: Audit::after(known),
             bytes: AtomicU64::new(bytes),
             kept_bytes,
             has_too_many: AtomicBool::new(false),
@@ -396,15 +400,17 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let record = &*record;
         let words = &record[..layout.words];
         let broken = part.verdict();
-        debug_assert_eq!(
-            broken,
-            oracle::check(
-                &self.search.machine,
-                &self.source.unpack(words),
-                Effect::None
-            ),
-            "the parts of a verdict are the verdict"
-        );
+        if self.job.audit.wants(record[layout.words]) {
+            assert_eq!(
+                broken,
+                oracle::check(
+                    &self.search.machine,
+                    &self.source.unpack(words),
+                    Effect::None
+                ),
+                "the parts of a verdict are the verdict"
+            );
+        }
         self.outcome.broken_at.union(broken);
         let before = self.outcome.transitions;
         let parent = at as u32;
@@ -459,7 +465,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let entries = &record[layout.entries_at()..layout.entries_at() + layout.entries];
         let (vm, entry) = (entries[0] as EntryAt, entries[1 + actor] as EntryAt);
         let memo = &desk.memo;
-        self.claim(memo, &record[..layout.words], actor, entry, part);
+        self.claim(memo, record, actor, entry, part);
         for successor in memo.successors::<N>(self.sections, actor, entry) {
             self.outcome.transitions += 1;
             let words = &record[..layout.words];
@@ -477,16 +483,19 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
 
     /// Checks what an actor's steps claim, whatever the state after them; `part` is what the state's sections contribute.
     #[inline(always)]
-    fn claim(&mut self, memo: &Memo, words: &[u64], actor: usize, entry: EntryAt, part: Part) {
+    fn claim(&mut self, memo: &Memo, record: &[u64], actor: usize, entry: EntryAt, part: Part) {
         let broken = match (memo.first(entry).claimed(), self.sections.actor(actor)) {
             (Some(claimed), Actor::Thread(thread)) => claimed.verdict(part, usize::from(thread)),
             _ => Invariants::NONE,
         };
-        debug_assert_eq!(
-            broken,
-            self.broken_by_steps(words, actor),
-            "what the memo says of a step's claims is what the oracle says"
-        );
+        let words = self.layout.of::<N>().words;
+        if self.job.audit.wants(record[words]) {
+            assert_eq!(
+                broken,
+                self.broken_by_steps(&record[..words], actor),
+                "what the memo says of a step's claims is what the oracle says"
+            );
+        }
         self.outcome.broken_after.union(broken);
     }
 
@@ -527,7 +536,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             }
             facts |= of_steps;
             if first.changes_each_vcpu() {
-                self.claim(&desk.memo, words, actor, entry, part);
+                self.claim(&desk.memo, record, actor, entry, part);
                 self.change_each_vcpu(&mut desk.memo, record, parent, actor, entry);
             } else {
                 self.take(desk, record, parent, actor, part);
@@ -563,10 +572,12 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
             let vm = record[layout.entries_at()] as EntryAt;
             sum = sum.wrapping_add(memo.difference::<N>(self.sections, successor, words, vm));
         }
-        debug_assert!(
-            self.source.is_successor(words, actor, &self.made[at..]),
-            "a step that changes each vCPU changes it by itself"
-        );
+        if self.job.audit.wants(record[layout.words]) {
+            assert!(
+                self.source.is_successor(words, actor, &self.made[at..]),
+                "a step that changes each vCPU changes it by itself"
+            );
+        }
         self.outcome.transitions += 1;
         self.candidates.push(Candidate {
             fingerprint: never_zero(sum),
@@ -625,11 +636,13 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
                 let from = &block.records[parent..parent + words];
                 out.copy_from_slice(from);
                 memo.write::<N>(self.sections, successor, out);
-                debug_assert!(
-                    self.source
-                        .is_successor(from, usize::from(successor.actor), out),
-                    "a successor from the memo is one of the transition function"
-                );
+                if self.job.audit.wants(candidate.fingerprint) {
+                    assert!(
+                        self.source
+                            .is_successor(from, usize::from(successor.actor), out),
+                        "a successor from the memo is one of the transition function"
+                    );
+                }
             }
         }
     }
@@ -639,7 +652,11 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let mut words = vec![0; self.layout.words];
         for index in 0..self.candidates.len() {
             self.write(&desk.memo, block, &self.candidates[index], &mut words);
-            if desk.representative.replace(self.search, &mut words) {
+            let audited = self.job.audit.wants(self.candidates[index].fingerprint);
+            if desk
+                .representative
+                .replace(self.search, &mut words, audited)
+            {
                 let candidate = &mut self.candidates[index];
                 candidate.fingerprint = self.sections.fingerprint(&words);
                 candidate.how = How::Words(self.made.len() as u32);
@@ -720,11 +737,13 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let record = &mut open[self.used..self.used + layout.len()];
         self.used += layout.len();
         self.write(memo, block, candidate, record);
-        debug_assert_eq!(
-            candidate.fingerprint,
-            self.sections.fingerprint(&record[..layout.words]),
-            "a fingerprint made of differences is that of the state"
-        );
+        if self.job.audit.wants(candidate.fingerprint) {
+            assert_eq!(
+                candidate.fingerprint,
+                self.sections.fingerprint(&record[..layout.words]),
+                "a fingerprint made of differences is that of the state"
+            );
+        }
         record[layout.words] = candidate.fingerprint;
         let parent = candidate.parent as usize;
         let parent = &block.records[parent..parent + layout.len()];

@@ -55,7 +55,14 @@ pub(super) fn pass<L: Layout>(
             }
             kept.push(level.clone());
         }
-        let mut job = Job::new(level, passed.depth, frontier, kept_bytes, &mut desks);
+        let mut job = Job::new(
+            level,
+            passed.depth,
+            frontier,
+            table.len(),
+            kept_bytes,
+            &mut desks,
+        );
         let outcome = loop {
             match expand(search, &mut table, &mut job, &desks) {
                 Stop::Done => break None,

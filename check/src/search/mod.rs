@@ -27,6 +27,7 @@
 //! ```
 
 mod answers;
+mod audit;
 mod block;
 pub mod bounds;
 mod engine;
@@ -59,6 +60,7 @@ pub use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Small;
 use dirtysim_model::transition::Step;
+use dirtysim_model::words::Frame;
 pub use tracked::Unconfirmed;
 
 use crate::code::{self, Grow, Unknown};
@@ -122,7 +124,7 @@ impl Reductions {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reduced {
     /// Classes of pages that were exchanged, by frame.
-    pub classes: Vec<Vec<u32>>,
+    pub classes: Vec<Vec<Frame>>,
     /// Whether pages were exchanged in every state, and not only after the last re-arming while the guest may run.
     pub pages_everywhere: bool,
     /// Whether it was taken for unknown which pages lie between two others, so that re-arming a range may take any along.

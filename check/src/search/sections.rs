@@ -10,7 +10,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::vcpu::Pc;
 use dirtysim_model::transition::Actor;
-use dirtysim_model::words::{Fields, Reach};
+use dirtysim_model::words::{Fields, Frame, Reach};
 
 /// Stages that a thread's operation has at most: they are packed in 4 bits.
 const STAGES: usize = 16;
@@ -108,7 +108,7 @@ impl Sections {
             used: mask(Fields::ALL),
             vcpu_masks: Pc::ALL.map(|pc| mask(footprint::reads_of_vcpu(pc))),
             leaves: (0..packing.frames())
-                .map(|frame| packing.leaf_mask(start, frame))
+                .map(|frame| packing.leaf_mask(start, Frame(frame)))
                 .collect(),
             has_huge: machine.slots.iter().any(|slot| slot.huge),
             device_mask: mask(footprint::reads_of_device()),

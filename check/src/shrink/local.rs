@@ -2,6 +2,7 @@
 
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Choice, Step};
+use dirtysim_model::words::{Frame, HostPage};
 
 use super::schedule::{Item, Matching, Replayer, length};
 use super::{Budget, Progress, Watch};
@@ -24,9 +25,8 @@ fn size(steps: &[Step]) -> (usize, usize, Vec<u32>) {
 
 fn page(choice: Choice) -> Option<u32> {
     match choice {
-        Choice::Store(page) | Choice::Load(page) | Choice::Page(page) | Choice::SendFails(page) => {
-            Some(page)
-        }
+        Choice::Store(frame) | Choice::Load(frame) | Choice::Land(frame) => Some(frame.0),
+        Choice::Page(host) | Choice::SendFails(host) => Some(host.0),
         _ => None,
     }
 }
@@ -42,10 +42,11 @@ fn with_page(choice: Choice, from: u32, to: u32) -> Choice {
         }
     };
     match choice {
-        Choice::Store(page) => Choice::Store(swap(page)),
-        Choice::Load(page) => Choice::Load(swap(page)),
-        Choice::Page(page) => Choice::Page(swap(page)),
-        Choice::SendFails(page) => Choice::SendFails(swap(page)),
+        Choice::Store(frame) => Choice::Store(Frame(swap(frame.0))),
+        Choice::Load(frame) => Choice::Load(Frame(swap(frame.0))),
+        Choice::Land(frame) => Choice::Land(Frame(swap(frame.0))),
+        Choice::Page(host) => Choice::Page(HostPage(swap(host.0))),
+        Choice::SendFails(host) => Choice::SendFails(HostPage(swap(host.0))),
         other => other,
     }
 }

@@ -10,9 +10,9 @@ use dirtysim_model::machine::{
 use dirtysim_model::op::{self, ClearMask, Into, KernelWriter, Op};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{Actor, Choice, Step, apply};
 use dirtysim_model::words::errno::Errno;
+use dirtysim_model::words::{Frame, HostPage};
 
 /// A call, what the claim says of it, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +70,8 @@ impl Vm {
             as_id: 0,
             id: 0,
             npages: PAGES,
-            frame: 0,
-            host: 0,
+            frame: Frame(0),
+            host: HostPage(0),
             hva: 1 << 32,
             places: vec![0],
             huge: false,
@@ -79,7 +79,7 @@ impl Vm {
         });
         machine.vcpus = vec![VcpuConfig::default()];
         machine.programs = vec![Vec::new()];
-        machine.frame_lists = vec![vec![1, 65]];
+        machine.frame_lists = vec![vec![Frame(1), Frame(65)]];
         let state = State::new(&machine);
         Self { machine, state }
     }

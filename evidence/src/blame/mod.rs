@@ -11,6 +11,7 @@
 //! use dirtysim_check::run::{Options, run};
 //! use dirtysim_check::scheduler::Scheduler;
 //! use dirtysim_check::scenario::Scenario;
+//! use dirtysim_model::words::HostPage;
 //! # let text = r#"
 //! # name = "early"
 //! # [machine]
@@ -25,9 +26,9 @@
 //! let options = Options { seeds: 0..1_000, scheduler: Scheduler::Mix, keep_going: false };
 //! let failure = run(&scenario, &options, &|_| true).failure.unwrap();
 //! // The order itself loses the page.
-//! let given = [0].into();
+//! let given = [HostPage(0)].into();
 //! let blamed = blame(&scenario, &failure.steps, &given, &|| true).unwrap();
-//! assert!(blamed.unchanged.lost.contains(&0));
+//! assert!(blamed.unchanged.lost.contains(&HostPage(0)));
 //! ```
 
 mod pages;
@@ -39,6 +40,7 @@ use dirtysim_model::op::Op;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step};
+use dirtysim_model::words::HostPage;
 use dirtysim_model::words::mutation::{Mutation, Mutations};
 
 use crate::explain::op_words;
@@ -129,7 +131,7 @@ pub struct Candidate {
     /// Its name: the mutation's, or the two operations.
     pub name: String,
     /// The host pages that it loses.
-    pub lost: BTreeSet<u32>,
+    pub lost: BTreeSet<HostPage>,
     /// Pages that it loses and that were not given.
     pub extra: u64,
     /// Pages that were given and that it does not lose.
@@ -180,10 +182,10 @@ impl Blame {
 pub fn blame(
     scenario: &Scenario,
     steps: &[Step],
-    given: &BTreeSet<u32>,
+    given: &BTreeSet<HostPage>,
     go_on: &dyn Fn() -> bool,
 ) -> Option<Blame> {
-    let judge = |cause: Cause, name: String, unchanged: &BTreeSet<u32>| {
+    let judge = |cause: Cause, name: String, unchanged: &BTreeSet<HostPage>| {
         let lost = lost_by(scenario, steps, cause, given, go_on)?;
         Some(Candidate {
             cause,
@@ -314,7 +316,7 @@ fn rank(candidates: &mut [Candidate]) {
 pub fn blame_seeds(
     scenario: &Scenario,
     seeds: std::ops::Range<u64>,
-    given: &BTreeSet<u32>,
+    given: &BTreeSet<HostPage>,
     go_on: &dyn Fn(u64) -> bool,
 ) -> Option<Blame> {
     let mut best: Option<(Candidate, BTreeMap<String, Candidate>)> = None;
@@ -408,9 +410,9 @@ fn lost_by(
     scenario: &Scenario,
     steps: &[Step],
     cause: Cause,
-    given: &BTreeSet<u32>,
+    given: &BTreeSet<HostPage>,
     go_on: &dyn Fn() -> bool,
-) -> Option<BTreeSet<u32>> {
+) -> Option<BTreeSet<HostPage>> {
     let mut changed = scenario.clone();
     dirtysim_model::mutated::set(&mut changed.machine, Mutations::default());
     match cause {
@@ -465,9 +467,9 @@ fn nearest<L: Layout>(
     changed: &Scenario,
     steps: &[Step],
     cause: Cause,
-    given: &BTreeSet<u32>,
+    given: &BTreeSet<HostPage>,
     go_on: &dyn Fn() -> bool,
-) -> Option<BTreeSet<u32>> {
+) -> Option<BTreeSet<HostPage>> {
     let recorded = (&scenario.machine, start);
     // It has the sizes of the recorded one, so that it fits the layout.
     let Ok(start) = changed.start::<L>() else {

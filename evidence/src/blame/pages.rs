@@ -5,6 +5,7 @@ use std::io::BufRead;
 
 use crate::page::names::{self, Complaint, Memory, Named, PagesError};
 use crate::scenario::Scenario;
+use dirtysim_model::words::{HostPage, Offset};
 
 /// Reads the host pages that a file names; empty lines and lines that begin with `#` are passed over.
 ///
@@ -14,7 +15,7 @@ pub fn read_pages(
     input: impl BufRead,
     file: &str,
     scenario: &Scenario,
-) -> Result<BTreeSet<u32>, PagesError> {
+) -> Result<BTreeSet<HostPage>, PagesError> {
     let mut pages = BTreeSet::new();
     names::read_list(input, file, Memory::default(), |named| {
         pages.insert(page_of(&named, scenario)?);
@@ -27,13 +28,13 @@ pub fn read_pages(
 ///
 /// # Errors
 /// A name that means none of its pages, and those that there are.
-pub fn page_of(named: &Named, scenario: &Scenario) -> Result<u32, Complaint> {
+pub fn page_of(named: &Named, scenario: &Scenario) -> Result<HostPage, Complaint> {
     let slots = &scenario.machine.slots;
     match named {
         Named::Gfn(gfn) => {
             let found = slots.iter().find_map(|slot| {
                 let offset = gfn.checked_sub(*slot.places.first()?)?;
-                (offset < u64::from(slot.npages)).then(|| slot.host + offset as u32)
+                slot.host_at(Offset(offset))
             });
             found.ok_or_else(|| {
                 let known: Vec<String> = slots

@@ -6,9 +6,9 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::Pc;
 use dirtysim_model::transition::{Actor, Choice, Effect, Step, apply, describe, for_each_choice};
+use dirtysim_model::words::HostPage;
 
 use super::Cause;
 use crate::shrink::is_possible;
@@ -40,7 +40,7 @@ pub(super) fn lost_pages<L: Layout>(
     cause: Cause,
     matching: Matching,
     go_on: &dyn Fn() -> bool,
-) -> Option<BTreeSet<u32>> {
+) -> Option<BTreeSet<HostPage>> {
     Some(follow(recorded, changed, steps, cause, matching, go_on)?.lost)
 }
 
@@ -114,7 +114,7 @@ fn moved(cause: Cause, actor: Actor, op: u16) -> Option<u16> {
 struct Run<'a, L: Layout> {
     machine: &'a Machine,
     state: State<L>,
-    lost: BTreeSet<u32>,
+    lost: BTreeSet<HostPage>,
     taken: Vec<Step>,
 }
 

@@ -4,8 +4,8 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Account, Accounts};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::ring::{F_DIRTY, RingEntry};
+use dirtysim_model::words::{Frame, HostPage};
 
 /// A page at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,11 +24,11 @@ pub struct Facts {
 
 impl Facts {
     /// The facts of a host page.
-    pub(super) fn of<L: Layout>(machine: &Machine, state: &State<L>, host: u32) -> Self {
-        let frames: Vec<u32> = machine
+    pub(super) fn of<L: Layout>(machine: &Machine, state: &State<L>, host: HostPage) -> Self {
+        let frames: Vec<Frame> = machine
             .slots
             .iter()
-            .filter(|slot| (slot.host..slot.host + slot.npages).contains(&host))
+            .filter(|slot| slot.has_host(host))
             .map(|slot| slot.frame + (host - slot.host))
             .collect();
         let mut facts = Self {
@@ -43,9 +43,7 @@ impl Facts {
             for (position, entry) in vcpu.ring.entries.iter().enumerate() {
                 let named = entry.flags() == F_DIRTY
                     && machine.slots.iter().any(|slot| {
-                        slot.number() == entry.slot()
-                            && entry.offset() < u64::from(slot.npages)
-                            && slot.host + entry.offset() as u32 == host
+                        slot.number() == entry.slot() && slot.host_at(entry.offset()) == Some(host)
                     });
                 if named {
                     facts.rings.push((index, position));

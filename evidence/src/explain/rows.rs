@@ -3,10 +3,9 @@
 use dirtysim_model::op::{Op, Until};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step};
-use dirtysim_model::words::Word;
+use dirtysim_model::words::{Frame, Word};
 
 use super::words;
 use crate::refused::is_ioctl;
@@ -447,7 +446,7 @@ fn vcpu_words<L: Layout>(
     page: Option<&str>,
     before: &dirtysim_model::state::vcpu::Vcpu<L>,
     after: &dirtysim_model::state::vcpu::Vcpu<L>,
-    is_writable: impl Fn(u32) -> bool,
+    is_writable: impl Fn(Frame) -> bool,
 ) -> Option<String> {
     let page = page.unwrap_or("a page");
     Some(match name {

@@ -5,8 +5,9 @@ use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::pages::HostPages;
 use dirtysim_model::transition::{Actor, Effect, Step, apply, describe, for_each_step};
+use dirtysim_model::words::HostPage;
 
 use super::facts::Facts;
 use super::overflow::{Overwritten, overwritten};
@@ -159,7 +160,11 @@ impl Story {
     ///
     /// # Errors
     /// A step that is not possible.
-    pub fn of_page(scenario: &Scenario, steps: &[Step], host: u32) -> Result<Self, StoryError> {
+    pub fn of_page(
+        scenario: &Scenario,
+        steps: &[Step],
+        host: HostPage,
+    ) -> Result<Self, StoryError> {
         build(
             scenario,
             &large(scenario),
@@ -182,7 +187,7 @@ enum Follow {
     /// The page that this claim is about when it breaks; none: nothing.
     Claim(Option<Invariant>),
     /// A host page.
-    Page(u32),
+    Page(HostPage),
 }
 
 /// The pages that a broken claim is about.
@@ -191,7 +196,7 @@ fn claimed<L: Layout>(
     state: &State<L>,
     effect: Effect,
     invariant: Invariant,
-) -> Vec<u32> {
+) -> Vec<HostPage> {
     let pages = match (invariant, effect) {
         (Invariant::NoDirtyPageLost, Effect::Claim { postcopy }) => {
             oracle::lost(machine, state, postcopy)
@@ -199,7 +204,7 @@ fn claimed<L: Layout>(
         (Invariant::StalePageIsAccountedFor, _) => oracle::stale_unaccounted(machine, state),
         (Invariant::UnrecordedPageIsArmed, _) => oracle::unarmed(machine, state),
         (Invariant::NoSpuriousDirtyPage, _) => state.spurious.clone(),
-        _ => L::Set::default(),
+        _ => HostPages::default(),
     };
     pages.iter().collect()
 }
@@ -210,7 +215,7 @@ fn find_end<L: Layout>(
     start: &State<L>,
     steps: &[Step],
     follow: Follow,
-) -> Result<(usize, Option<Invariant>, Vec<u32>), StoryError> {
+) -> Result<(usize, Option<Invariant>, Vec<HostPage>), StoryError> {
     let target = match follow {
         Follow::Claim(target) => target,
         Follow::Page(_) => None,

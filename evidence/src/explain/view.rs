@@ -2,9 +2,10 @@
 
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::pages::{Frames, PageSet, SetOf};
 use dirtysim_model::state::ring::RingEntry;
 use dirtysim_model::state::vcpu::Pc;
+use dirtysim_model::words::Page;
 use serde::Serialize;
 
 use super::words;
@@ -63,10 +64,11 @@ struct DeviceView {
 }
 
 /// The offsets of the pages of `set` that lie in `first..first + count`.
-fn offsets<S: PageSet>(set: &S, first: u32, count: u32) -> Vec<u32> {
+fn offsets<P: Page, S: PageSet>(set: &SetOf<P, S>, first: P, count: u32) -> Vec<u32> {
     let mut found = Vec::new();
+    let first = first.number();
     let mut from = Some(first);
-    while let Some(page) = from.and_then(|from| set.next(from)) {
+    while let Some(page) = from.and_then(|from| set.numbers().next(from)) {
         if page - first >= count || found.len() == MOST_PAGES {
             break;
         }
@@ -84,7 +86,7 @@ impl View {
         waiting: Vec<String>,
     ) -> Self {
         let machine = &scenario.machine;
-        let names = |set: &L::Set| -> Vec<String> {
+        let names = |set: &Frames<L::Set>| -> Vec<String> {
             set.iter()
                 .take(MOST_PAGES)
                 .map(|frame| scenario.frame_name(frame))
@@ -198,7 +200,7 @@ pub(super) fn entry_page<E: RingEntry>(scenario: &Scenario, entry: &E) -> String
         .iter()
         .find(|slot| slot.number() == entry.slot())
         .map_or_else(
-            || format!("{}:{}", entry.slot(), entry.offset()),
-            |slot| format!("{}:{}", slot.name, entry.offset()),
+            || format!("{}:{}", entry.slot(), entry.offset().0),
+            |slot| format!("{}:{}", slot.name, entry.offset().0),
         )
 }

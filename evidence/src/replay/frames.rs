@@ -4,6 +4,7 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
 use dirtysim_model::state::slot::Life;
+use dirtysim_model::words::{Frame, Offset};
 
 /// The slot, by its index, and the frame that a guest page number means now in an address space.
 pub(super) fn frame_at(
@@ -11,12 +12,12 @@ pub(super) fn frame_at(
     state: &State<Large>,
     as_id: u32,
     gfn: u64,
-) -> Option<(usize, u32)> {
+) -> Option<(usize, Frame)> {
     let slots = machine.slots.iter().zip(state.slots.iter());
     slots.enumerate().find_map(|(index, (template, slot))| {
         let base = *template.places.get(usize::from(slot.place))?;
         let there = template.as_id == as_id && slot.life == Life::Live;
-        let page = gfn.checked_sub(base)?;
-        (there && page < u64::from(template.npages)).then(|| (index, template.frame + page as u32))
+        let frame = template.frame_at(Offset(gfn.checked_sub(base)?))?;
+        there.then_some((index, frame))
     })
 }

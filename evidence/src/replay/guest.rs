@@ -4,6 +4,7 @@ use dirtysim_model::machine::Arch;
 use dirtysim_model::op::{self, Into as Collect, Op};
 use dirtysim_model::state::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
+use dirtysim_model::words::{Frame, HostPage};
 
 use super::frames::frame_at;
 use super::program::Cursor;
@@ -81,7 +82,7 @@ impl ModelVm {
     pub(super) fn write_in_context(
         &mut self,
         vcpu: usize,
-        frames: &[u32],
+        frames: &[Frame],
     ) -> Result<(), Complaint> {
         self.state.vcpus[vcpu].kicked = true;
         while self.state.vcpus[vcpu].pc != Pc::Exit {
@@ -182,7 +183,7 @@ impl ModelVm {
     }
 
     /// One access; in the guest again when it has retired.
-    fn access(&mut self, vcpu: usize, frame: u32, access: Access) -> Result<Rest, Complaint> {
+    fn access(&mut self, vcpu: usize, frame: Frame, access: Access) -> Result<Rest, Complaint> {
         let v = &mut self.state.vcpus[vcpu];
         match access {
             Access::Store => {
@@ -238,7 +239,7 @@ impl ModelVm {
     }
 
     /// User space stores to a page through its own mapping; KVM does not see it.
-    pub(super) fn user_write(&mut self, number: u32, page: u64) -> Result<u32, Complaint> {
+    pub(super) fn user_write(&mut self, number: u32, page: u64) -> Result<HostPage, Complaint> {
         let host = self.host(number, page)?;
         if let Some(frame) = self.frame(number, page) {
             self.back(frame);
@@ -251,8 +252,7 @@ impl ModelVm {
     }
 
     /// User space copies a page to the destination.
-    pub(super) fn copy(&mut self, slot: u16, pages: &PageRuns, hosts: &[u32]) {
-        use dirtysim_model::state::pages::PageSet;
+    pub(super) fn copy(&mut self, slot: u16, pages: &PageRuns, hosts: &[HostPage]) {
         self.machine.programs[0] = vec![Op::Copy];
         dirtysim_model::op::ahead::look_ahead(&mut self.machine);
         self.state.threads[0].op = 0;

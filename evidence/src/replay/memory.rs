@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::trace::{CallProblem, Complaint};
+use dirtysim_model::words::HostPage;
 
 /// The most host memories of a VM.
 const MEMORIES_MAX: usize = 256;
@@ -80,7 +81,7 @@ impl Memories {
         name: &str,
         page: u64,
         pages: u64,
-    ) -> Result<(u32, Option<(u32, u32)>), Complaint> {
+    ) -> Result<(HostPage, Option<(HostPage, u32)>), Complaint> {
         let next = self.host_pages;
         let memory = self.memory(name)?;
         let end = page + pages;
@@ -102,26 +103,27 @@ impl Memories {
             self.host_pages = first + room;
         }
         // A window ends at 2^32 at most, whose last page no set of pages can end behind.
-        let new = made.then(|| (first as u32, room.min(u64::from(u32::MAX) - first) as u32));
-        Ok(((first + page) as u32, new))
+        let count = room.min(u64::from(u32::MAX) - first) as u32;
+        let new = made.then_some((HostPage(first as u32), count));
+        Ok((HostPage((first + page) as u32), new))
     }
 
     /// Bytes are stored at the start of a page.
-    pub(super) fn store(&mut self, host: u32, value: u64, bytes: u32) {
+    pub(super) fn store(&mut self, host: HostPage, value: u64, bytes: u32) {
         let mask = dirtysim_model::state::pages::low_bits(bytes.saturating_mul(8).min(64));
         let before = self.word(host, 0);
         self.set_word(host, 0, before & !mask | value & mask);
     }
 
     /// A word of a page.
-    pub(super) fn word(&self, host: u32, word: u64) -> u64 {
-        let at = u64::from(host) * PAGE_WORDS + word;
+    pub(super) fn word(&self, host: HostPage, word: u64) -> u64 {
+        let at = u64::from(host.0) * PAGE_WORDS + word;
         self.words.get(&at).copied().unwrap_or(0)
     }
 
     /// Writes a word of a page.
-    pub(super) fn set_word(&mut self, host: u32, word: u64, value: u64) {
-        let at = u64::from(host) * PAGE_WORDS + word;
+    pub(super) fn set_word(&mut self, host: HostPage, word: u64, value: u64) {
+        let at = u64::from(host.0) * PAGE_WORDS + word;
         if value == 0 {
             self.words.remove(&at);
         } else {
@@ -130,7 +132,7 @@ impl Memories {
     }
 
     /// A page is copied to the destination.
-    pub(super) fn copy(&mut self, slot: u16, page: u64, host: u32) {
+    pub(super) fn copy(&mut self, slot: u16, page: u64, host: HostPage) {
         let there = words_of(page);
         let old: Vec<u64> = self
             .destination
@@ -140,7 +142,7 @@ impl Memories {
         for at in old {
             self.destination.remove(&(slot, at));
         }
-        let here = words_of(u64::from(host));
+        let here = words_of(u64::from(host.0));
         for (&at, &value) in self.words.range(here.clone()) {
             let at = there.start + (at - here.start);
             self.destination.insert((slot, at), value);
@@ -148,8 +150,8 @@ impl Memories {
     }
 
     /// Whether a page differs from the destination.
-    pub(super) fn differs(&self, slot: u16, page: u64, host: u32) -> bool {
-        let (here, there) = (words_of(u64::from(host)), words_of(page));
+    pub(super) fn differs(&self, slot: u16, page: u64, host: HostPage) -> bool {
+        let (here, there) = (words_of(u64::from(host.0)), words_of(page));
         let mine = self
             .words
             .range(here.clone())
@@ -162,13 +164,13 @@ impl Memories {
     }
 
     /// The pages of a range that are not zeros, here or at the destination, in ascending order.
-    pub(super) fn touched(&self, slot: u16, first: u32, count: u32) -> BTreeSet<u32> {
-        let range =
-            words_of(u64::from(first)).start..words_of(u64::from(first) + u64::from(count)).start;
-        let mut pages: BTreeSet<u32> = self
+    pub(super) fn touched(&self, slot: u16, first: HostPage, count: u32) -> BTreeSet<HostPage> {
+        let end = u64::from(first.0) + u64::from(count);
+        let range = words_of(u64::from(first.0)).start..words_of(end).start;
+        let mut pages: BTreeSet<HostPage> = self
             .words
             .range(range)
-            .map(|(&at, _)| (at / PAGE_WORDS) as u32)
+            .map(|(&at, _)| HostPage((at / PAGE_WORDS) as u32))
             .collect();
         let copied = self
             .destination

@@ -10,6 +10,7 @@ use dirtysim_model::op::{self, KernelWriter, Op};
 use dirtysim_model::oracle::Invariants;
 use dirtysim_model::state::ring::{F_DIRTY, F_RESET, RingEntry as _};
 use dirtysim_model::words::mutation::Mutation;
+use dirtysim_model::words::{Frame, HostPage, Offset};
 
 use super::guest::Rest;
 use super::its::{GITS_CWRITER, Its};
@@ -386,7 +387,7 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
                 entry.set_slot(*slot);
             }
             if let Some(offset) = offset {
-                entry.set_offset(*offset);
+                entry.set_offset(Offset(*offset));
             }
             CallResult::default()
         }
@@ -439,7 +440,7 @@ fn entry(vm: &ModelVm, vcpu: usize, index: u32) -> RingEntry {
     RingEntry {
         flags: u32::from(entry.flags()),
         slot: entry.slot(),
-        offset: entry.offset(),
+        offset: entry.offset().0,
     }
 }
 
@@ -492,7 +493,7 @@ fn harvest(
 }
 
 /// The host pages of a row's pages, in order.
-fn hosts(vm: &ModelVm, slot: u16, pages: &PageRuns) -> Result<Vec<u32>, Complaint> {
+fn hosts(vm: &ModelVm, slot: u16, pages: &PageRuns) -> Result<Vec<HostPage>, Complaint> {
     let total = pages
         .runs()
         .iter()
@@ -564,7 +565,7 @@ fn write_commands(
 
 fn compare(vm: &ModelVm, slot: u16) -> Result<Modelled, Complaint> {
     let first = vm.host(u32::from(slot), 0)?;
-    let frame = vm.frame(u32::from(slot), 0).unwrap_or(0);
+    let frame = vm.frame(u32::from(slot), 0).unwrap_or_default();
     let npages = vm
         .machine
         .slot_of_frame(frame)
@@ -688,7 +689,7 @@ fn written_by(
     vm: &mut ModelVm,
     writer: KernelWriter,
     result: Result<(), Errno>,
-    written: Vec<u32>,
+    written: Vec<Frame>,
 ) -> CallResult {
     let answer = vm.kernel_write(writer, written);
     match result {

@@ -11,11 +11,11 @@ use dirtysim_model::op::{self, ClearMask, Into as Collect, KernelWriter, Op};
 use dirtysim_model::oracle::{self, Invariants};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::slot::Slot;
 use dirtysim_model::state::thread::Answer;
 use dirtysim_model::transition::Effect;
 use dirtysim_model::words::errno::Errno as ModelErrno;
+use dirtysim_model::words::{Frame, HostPage, Offset};
 
 use super::gic::Gic;
 use super::its::{GuestMemory, Its};
@@ -248,7 +248,7 @@ impl ModelVm {
     }
 
     /// The host pages of a region, which begin without memory of their own.
-    fn host_pages(&mut self, mem: &str, page: u64, pages: u64) -> Result<u32, Complaint> {
+    fn host_pages(&mut self, mem: &str, page: u64, pages: u64) -> Result<HostPage, Complaint> {
         let (host, new) = self.memories.host(mem, page, pages)?;
         if let Some((first, count)) = new {
             self.machine.unbacked.insert_new(first, count);
@@ -269,7 +269,7 @@ impl ModelVm {
     }
 
     /// Somebody is about to store to a frame.
-    pub(super) fn back(&mut self, frame: u32) {
+    pub(super) fn back(&mut self, frame: Frame) {
         let host = self.machine.host_page(frame);
         host::back(&mut self.machine, &mut self.state, host, 1);
     }
@@ -302,11 +302,11 @@ impl ModelVm {
         let padded = u64::from(self.machine.padded(npages));
         let (mut index, mut frame) = (self.machine.slots.len(), 0);
         for (at, slot) in self.machine.slots.iter().enumerate() {
-            if u64::from(slot.frame) >= frame + padded {
+            if u64::from(slot.frame.0) >= frame + padded {
                 index = at;
                 break;
             }
-            frame = u64::from(slot.frame) + u64::from(self.machine.padded(slot.npages));
+            frame = u64::from(slot.frame.0) + u64::from(self.machine.padded(slot.npages));
         }
         // Gaps may add up; the frames still fit 32 bits by far.
         if frame + padded > 1 << 31 {
@@ -316,7 +316,7 @@ impl ModelVm {
             as_id: region.number >> 16,
             id: region.number & 0xffff,
             npages,
-            frame: frame as u32,
+            frame: Frame(frame as u32),
             host,
             hva,
             places: vec![region.gpa / self.machine.constants.page_bytes],
@@ -380,7 +380,7 @@ impl ModelVm {
     }
 
     /// First frame, padded pages and pages of a slot.
-    fn slot_range(&self, number: u32) -> Option<(u32, u32, u32)> {
+    fn slot_range(&self, number: u32) -> Option<(Frame, u32, u32)> {
         let slot = &self.machine.slots[self.state.find_slot(&self.machine, number)?];
         Some((slot.frame, self.machine.padded(slot.npages), slot.npages))
     }
@@ -415,8 +415,8 @@ impl ModelVm {
                         if index >= needed {
                             break;
                         }
-                        let at = u64::from(frame) + first_page + index * bits;
-                        self.state.seen.set_word(at as u32, run.word);
+                        let at = frame + (first_page + index * bits) as u32;
+                        self.state.seen.set_word(at, run.word);
                     }
                 }
             }
@@ -431,7 +431,7 @@ impl ModelVm {
     }
 
     /// A kernel writer without a vCPU writes frames.
-    pub(super) fn kernel_write(&mut self, writer: KernelWriter, frames: Vec<u32>) -> CallResult {
+    pub(super) fn kernel_write(&mut self, writer: KernelWriter, frames: Vec<Frame>) -> CallResult {
         if frames.is_empty() && writer == KernelWriter::Other {
             return CallResult::returned(0);
         }
@@ -450,7 +450,7 @@ impl ModelVm {
     pub(super) fn its<R>(
         &mut self,
         act: impl FnOnce(&mut Its, &mut GuestMemory<'_>) -> R,
-    ) -> (R, Vec<u32>) {
+    ) -> (R, Vec<Frame>) {
         let mut memory = GuestMemory::new(
             &self.machine,
             &self.state,
@@ -477,13 +477,13 @@ impl ModelVm {
     }
 
     /// The frame of a slot's page, if the slot is there and has it.
-    pub(super) fn frame(&self, number: u32, page: u64) -> Option<u32> {
+    pub(super) fn frame(&self, number: u32, page: u64) -> Option<Frame> {
         let slot = &self.machine.slots[self.state.find_slot(&self.machine, number)?];
-        (page < u64::from(slot.npages)).then(|| slot.frame + page as u32)
+        slot.frame_at(Offset(page))
     }
 
     /// The host page of a slot's page; the slot is there and has it.
-    pub(super) fn host(&self, number: u32, page: u64) -> Result<u32, Complaint> {
+    pub(super) fn host(&self, number: u32, page: u64) -> Result<HostPage, Complaint> {
         let frame = self.frame(number, page).ok_or_else(|| {
             Complaint::call(
                 CallProblem::SlotPage { slot: number, page },

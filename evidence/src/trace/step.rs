@@ -4,10 +4,10 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::{self, Invariants};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{
     Actor, Effect, Step, describe, for_each_choice, for_each_step, subject,
 };
+use dirtysim_model::words::Subject;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -145,61 +145,42 @@ fn is_number(digits: &str, number: u32) -> bool {
 #[must_use]
 pub fn page_name<L: Layout>(scenario: &Scenario, state: &State<L>, step: Step) -> Option<String> {
     let page = subject(&scenario.machine, state, step)?;
-    Some(
-        match Named::by(describe(&scenario.machine, state, step).name()) {
-            Named::Frame => scenario.frame_name(page),
-            Named::HostPage => scenario.page_name(page),
-        },
-    )
+    Some(match page {
+        Subject::Frame(frame) => scenario.frame_name(frame),
+        Subject::Host(host) => scenario.page_name(host),
+    })
 }
 
-/// Whether a step that is described as `what` is about the page of that name: [`page_name`] compared, and nothing made.
+/// Whether a step is about the page of that name: [`page_name`] compared, and nothing made.
 fn is_about<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     step: Step,
-    what: &str,
     name: Option<&str>,
 ) -> bool {
     let (page, name) = match (subject(machine, state, step), name) {
         (Some(page), Some(name)) => (page, name),
         (page, name) => return page.is_none() && name.is_none(),
     };
-    let (slot, first) = match Named::by(what) {
-        Named::Frame => {
-            let slot = machine.slot_of_frame(page).map(|slot| &machine.slots[slot]);
-            (slot, slot.map_or(0, |slot| slot.frame))
-        }
-        Named::HostPage => {
+    // Its slot and its offset there; or its number.
+    let (slot, number) = match page {
+        Subject::Frame(frame) => {
             let slot = machine
-                .slots
-                .iter()
-                .find(|slot| (slot.host..slot.host + slot.npages).contains(&page));
-            (slot, slot.map_or(0, |slot| slot.host))
+                .slot_of_frame(frame)
+                .map(|slot| &machine.slots[slot]);
+            (slot, slot.map_or(frame.0, |slot| frame - slot.frame))
+        }
+        Subject::Host(host) => {
+            let slot = machine.slots.iter().find(|slot| slot.has_host(host));
+            (slot, slot.map_or(host.0, |slot| host - slot.host))
         }
     };
     match slot {
         Some(slot) => name
             .strip_prefix(slot.name.as_str())
             .and_then(|rest| rest.strip_prefix(':'))
-            .is_some_and(|digits| is_number(digits, page - first)),
-        None => is_number(name, page),
-    }
-}
-
-/// Which numbering a step's page belongs to.
-enum Named {
-    Frame,
-    HostPage,
-}
-
-impl Named {
-    /// Copies are of host pages; everything else is of frames.
-    fn by(what: &str) -> Self {
-        match what {
-            "copy" | "send-fails" => Self::HostPage,
-            _ => Self::Frame,
-        }
+            .is_some_and(|digits| is_number(digits, number)),
+        None => is_number(name, number),
     }
 }
 
@@ -260,7 +241,7 @@ pub(crate) fn find_step<L: Layout>(
             let step = Step { actor, choice };
             if found.is_none()
                 && describe(machine, state, step) == line.what
-                && is_about(machine, state, step, line.what, line.page)
+                && is_about(machine, state, step, line.page)
             {
                 found = Some(step);
             }

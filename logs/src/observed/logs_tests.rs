@@ -210,7 +210,7 @@ fn beside(scenario: &Scenario, events: &mut Vec<ObservedEvent>, choices: &mut Ch
             let set = Observed::QemuSetMemory {
                 slot: slot.number(),
                 flags,
-                gpa: u64::from(slot.frame) << 12,
+                gpa: u64::from(slot.frame.0) << 12,
                 size: u64::from(slot.npages) << 12,
                 ret: 0,
             };

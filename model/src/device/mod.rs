@@ -3,7 +3,6 @@
 use crate::machine::{Machine, WriterLog};
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::state::slot::Life;
 use crate::state::vcpu::spend;
 use crate::words::word::loud;
@@ -35,7 +34,7 @@ pub(crate) fn choices<L: Layout>(
         }
     }
     for frame in d.in_flight.iter() {
-        found(Choice::Page(frame));
+        found(Choice::Land(frame));
     }
     for frame in d.unlogged.iter() {
         found(Choice::Load(frame));
@@ -74,7 +73,7 @@ pub(crate) fn step<L: Layout>(
                 record(machine, state, device, logged(frame));
             }
         }
-        Choice::Page(frame) => {
+        Choice::Land(frame) => {
             let host = machine.host_page(frame);
             state.store(machine, host);
             let is_used_ring = config.used_ring == Some(frame);
@@ -111,7 +110,8 @@ fn record<L: Layout>(
     };
     let slot = &machine.slots[slot];
     let (first, count) = config.recorded_with(logged, slot.frame);
-    for page in first..(first + count).min(slot.frame + slot.npages) {
+    let end = (first + count).min(slot.frame + slot.npages);
+    for page in first.and_on(end - first) {
         if config.vmm_log {
             state.own_log.insert(machine.host_page(page));
         } else {
@@ -144,7 +144,7 @@ pub(crate) fn shifted(machine: &Machine, frame: Frame, by: u32) -> Option<Frame>
 pub(crate) fn word(choice: Choice) -> Word {
     WORDS[match choice {
         Choice::Store(_) => 0,
-        Choice::Page(_) => 1,
+        Choice::Land(_) => 1,
         _ => 2,
     }]
 }

@@ -4,7 +4,6 @@ use crate::machine::Machine;
 use crate::state::State;
 use crate::state::accounts::{Account, accounts};
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::words::{HostPage, NO_FRAME};
 
 /// A page is reported, for `no_spurious_dirty_page`: if nobody wrote it since its last report and no store to it is on its way, that was

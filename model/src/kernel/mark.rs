@@ -5,7 +5,6 @@ use crate::machine::Machine;
 use crate::machine::wiring::PushWrite;
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::state::ring::{F_DIRTY, RingEntry};
 use crate::words::word::{loud, quiet};
 use crate::words::{Frame, Word};
@@ -79,7 +78,7 @@ pub(crate) fn push_within<L: Layout>(
         let slot = machine
             .slot_of_frame(frame)
             .map(|slot| &machine.slots[slot]);
-        slot.map(|slot| (slot.number(), u64::from(frame - slot.frame)))
+        slot.map(|slot| (slot.number(), slot.offset(frame)))
     };
     let (Some(inner), Some(outer)) = (names(within), names(frame)) else {
         return;
@@ -119,7 +118,7 @@ fn push<L: Layout>(
             let entry = v.ring.entry_mut(index);
             match machine.wiring.push_order[usize::from(v.push)] {
                 PushWrite::Slot => entry.set_slot(template.number()),
-                PushWrite::Offset => entry.set_offset(u64::from(frame - template.frame)),
+                PushWrite::Offset => entry.set_offset(template.offset(frame)),
                 PushWrite::Flags => entry.set_flags(F_DIRTY),
             }
         }

@@ -3,16 +3,15 @@
 use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
-use crate::words::{Arch, Frame, Kernel};
+use crate::words::{Arch, Frame, HostPage, Kernel};
 
 /// Gives host pages memory of their own, before somebody stores to them: what KVM had mapped there goes.
 /// Source: virt/kvm/kvm_main.c, kvm_mmu_notifier_invalidate_range_start().
-pub fn back<L: Layout>(machine: &mut Machine, state: &mut State<L>, first: u32, count: u32) {
+pub fn back<L: Layout>(machine: &mut Machine, state: &mut State<L>, first: HostPage, count: u32) {
     if machine.unbacked.is_empty() {
         return;
     }
-    let end = first.saturating_add(count);
+    let end = HostPage(first.0.saturating_add(count));
     for slot in &machine.slots {
         let (from, to) = (first.max(slot.host), end.min(slot.host + slot.npages));
         if from >= to {

@@ -5,7 +5,7 @@
 use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::pages::{PageSet, low_bits};
+use crate::state::pages::low_bits;
 use crate::words::{Arch, Choice, Fields, Found, Frame, Kernel, Mmu, Reach, Row};
 
 /// What re-arming reads: it clears bits of the leaves, and looks at them only to find huge ones.
@@ -63,8 +63,8 @@ pub(crate) fn word_choices<L: Layout>(
     }
     let (template, bits) = (&machine.slots[slot], machine.constants.word_bits);
     let end = template.frame + template.npages;
-    let pages = state.scratch.word(frame, bits) << frame;
-    let among = low_bits(bits.min(end - frame)) << frame;
+    let pages = state.scratch.word(frame, bits) << frame.0;
+    let among = low_bits(bits.min(end - frame)) << frame.0;
     choices(machine, pages, among, found);
 }
 
@@ -74,10 +74,10 @@ pub(crate) fn rearm_along<L: Layout>(machine: &Machine, state: &mut State<L>, ch
         return;
     };
     let along = u64::from(along);
-    state.writable.clear_word(0, along);
+    state.writable.clear_word(Frame(0), along);
     if flushes_at_once(machine) {
         for vcpu in state.vcpus.iter_mut() {
-            vcpu.tlb.clear_word(0, along);
+            vcpu.tlb.clear_word(Frame(0), along);
         }
     }
 }
@@ -157,7 +157,7 @@ fn split<L: Layout>(
     let end = template.frame + template.npages;
     while page <= last {
         state.huge.remove_range(page, pages.min(end - page));
-        page += pages;
+        page = page + pages;
     }
 }
 
@@ -208,7 +208,7 @@ pub(crate) fn is_open<L: Layout>(machine: &Machine, state: &State<L>, slot: usiz
 pub(crate) fn rearm_slot<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize) {
     let template = &machine.slots[slot];
     if splits_ahead(machine) {
-        let last = template.frame + template.npages - 1;
+        let last = template.frame + (template.npages - 1);
         split(machine, state, slot, template.frame, last);
     }
     if machine.pml {
@@ -216,7 +216,7 @@ pub(crate) fn rearm_slot<L: Layout>(machine: &Machine, state: &mut State<L>, slo
             .dirty_bit
             .remove_range(template.frame, template.npages);
         // Huge leaves are write-protected whatever tracks the small ones.
-        for page in template.frame..template.frame + template.npages {
+        for page in template.frames() {
             if state.huge.contains(page) {
                 state.writable.remove(page);
             }

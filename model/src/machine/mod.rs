@@ -12,7 +12,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::words::{Frame, HostPage, Invariants, Mutations};
+use crate::words::{Frame, HostPage, Invariants, Mutations, Offset};
 
 mod code;
 mod device;
@@ -50,9 +50,9 @@ pub struct SlotTemplate {
     pub npages: u32,
     /// The first of its frames: the machine numbers the pages of all slots through, each slot from a multiple of the
     /// word size on.
-    pub frame: u32,
+    pub frame: Frame,
     /// The first of its host pages; slots that share host memory share their numbers.
-    pub host: u32,
+    pub host: HostPage,
     /// The host virtual address, in bytes, as user space gave it.
     pub hva: u64,
     /// The gfns at which the slot can stand; a slot's state names one by index.
@@ -73,8 +73,48 @@ impl SlotTemplate {
     /// Whether `frame` is one of the slot's.
     #[must_use]
     #[inline]
-    pub fn has_frame(&self, frame: u32) -> bool {
-        frame.wrapping_sub(self.frame) < self.npages
+    pub fn has_frame(&self, frame: Frame) -> bool {
+        frame.0.wrapping_sub(self.frame.0) < self.npages
+    }
+
+    /// Whether `host` is one of its host pages.
+    #[must_use]
+    #[inline]
+    pub fn has_host(&self, host: HostPage) -> bool {
+        host.0.wrapping_sub(self.host.0) < self.npages
+    }
+
+    /// Its frames, in order.
+    #[inline(always)]
+    pub fn frames(&self) -> impl DoubleEndedIterator<Item = Frame> + Clone + use<> {
+        self.frame.and_on(self.npages)
+    }
+
+    /// Its host pages, in order.
+    #[inline(always)]
+    pub fn hosts(&self) -> impl DoubleEndedIterator<Item = HostPage> + Clone + use<> {
+        self.host.and_on(self.npages)
+    }
+
+    /// The offset of one of its frames.
+    #[must_use]
+    #[inline(always)]
+    pub fn offset(&self, frame: Frame) -> Offset {
+        Offset(u64::from(frame - self.frame))
+    }
+
+    /// The frame at an offset; none behind its end.
+    #[must_use]
+    #[inline(always)]
+    pub fn frame_at(&self, offset: Offset) -> Option<Frame> {
+        (offset.0 < u64::from(self.npages)).then(|| self.frame + offset.0 as u32)
+    }
+
+    /// The host page at an offset; none behind its end.
+    #[must_use]
+    #[inline(always)]
+    pub fn host_at(&self, offset: Offset) -> Option<HostPage> {
+        (offset.0 < u64::from(self.npages)).then(|| self.host + offset.0 as u32)
     }
 }
 
@@ -100,7 +140,7 @@ pub struct VcpuConfig {
     /// Loads that the guest makes, at most (they matter where a read fault marks the page).
     pub loads: u8,
     /// The frames that it may touch.
-    pub frames: Vec<u32>,
+    pub frames: Vec<Frame>,
     /// Updates of steal time or another record that the kernel keeps in guest memory, at most: one a KVM_RUN, on the way into
     /// the guest.
     pub steal: u8,
@@ -110,7 +150,7 @@ pub struct VcpuConfig {
     /// holds no lock.
     pub preempted: bool,
     /// The frame of that record.
-    pub steal_frame: u32,
+    pub steal_frame: Frame,
     /// Where those updates are logged.
     pub steal_log: WriterLog,
 }
@@ -173,9 +213,9 @@ pub struct Machine {
     pub ahead: Vec<Vec<Ahead>>,
     /// Host pages that user space must take for dirty at all times, because a kernel writer changes them and by contract marks
     /// nothing. Source: Documentation/virt/kvm/api.rst, KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO.
-    pub always_dirty: Vec<u32>,
+    pub always_dirty: Vec<HostPage>,
     /// Lists of frames that operations name by index.
-    pub frame_lists: Vec<Vec<u32>>,
+    pub frame_lists: Vec<Vec<Frame>>,
     /// What a vCPU thread does after exit 31.
     pub on_ring_full: OnRingFull,
     /// The claims by which it is judged: the oracle says nothing of others.
@@ -251,7 +291,7 @@ impl Machine {
     pub fn frames(&self) -> u32 {
         self.slots
             .iter()
-            .map(|slot| slot.frame + self.padded(slot.npages))
+            .map(|slot| (slot.frame + self.padded(slot.npages)).0)
             .max()
             .unwrap_or(0)
     }
@@ -259,7 +299,7 @@ impl Machine {
     /// Numbers that frames, padding included, and host pages have: one past the last of both.
     #[must_use]
     pub fn pages(&self) -> u32 {
-        let hosts = self.slots.iter().map(|slot| slot.host + slot.npages);
+        let hosts = self.slots.iter().map(|slot| (slot.host + slot.npages).0);
         hosts.max().unwrap_or(0).max(self.frames())
     }
 
@@ -286,15 +326,18 @@ impl Machine {
     #[inline]
     pub fn host_page(&self, frame: Frame) -> HostPage {
         match self.slot_of_frame(frame) {
-            Some(index) => self.slots[index].host + (frame - self.slots[index].frame),
-            None => frame,
+            Some(index) => {
+                let slot = &self.slots[index];
+                slot.host + (frame - slot.frame)
+            }
+            None => HostPage(frame.0),
         }
     }
 
     /// Whether some slot's host pages are numbered otherwise than its frames.
     #[must_use]
     pub fn aliased(&self) -> bool {
-        self.slots.iter().any(|slot| slot.host != slot.frame)
+        self.slots.iter().any(|slot| slot.host.0 != slot.frame.0)
     }
 
     /// What lies ahead of a thread at operation `op`.

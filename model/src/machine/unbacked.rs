@@ -6,17 +6,19 @@
 
 use alloc::collections::BTreeMap;
 
+use crate::words::HostPage;
+
 /// Host pages without memory of their own. None, unless somebody says so: a scenario's guest memory was all touched before.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Unbacked {
     /// First page and end of each range; ranges do not touch.
-    ranges: BTreeMap<u32, u32>,
+    ranges: BTreeMap<HostPage, HostPage>,
 }
 
 impl Unbacked {
     /// Whether a page has no memory of its own.
     #[must_use]
-    pub fn contains(&self, page: u32) -> bool {
+    pub fn contains(&self, page: HostPage) -> bool {
         self.ranges
             .range(..=page)
             .next_back()
@@ -30,16 +32,16 @@ impl Unbacked {
     }
 
     /// Pages that were never there before: `count` of them from `first` on, none of which is in the set.
-    pub fn insert_new(&mut self, first: u32, count: u32) {
+    pub fn insert_new(&mut self, first: HostPage, count: u32) {
         debug_assert!(!self.contains(first), "these pages are new");
         if count > 0 {
-            self.ranges.insert(first, first.saturating_add(count));
+            self.ranges.insert(first, end(first, count));
         }
     }
 
     /// These pages have memory now.
-    pub fn remove_range(&mut self, first: u32, count: u32) {
-        let end = first.saturating_add(count);
+    pub fn remove_range(&mut self, first: HostPage, count: u32) {
+        let end = end(first, count);
         while let Some((&from, &to)) = self.ranges.range(..end).next_back()
             && to > first
         {
@@ -54,6 +56,10 @@ impl Unbacked {
     }
 }
 
+fn end(first: HostPage, count: u32) -> HostPage {
+    HostPage(first.0.saturating_add(count))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,12 +67,14 @@ mod tests {
     #[test]
     fn a_range_falls_apart_where_pages_are_taken_out() {
         let mut unbacked = Unbacked::default();
-        unbacked.insert_new(10, 10);
-        unbacked.remove_range(12, 3);
-        unbacked.remove_range(19, 5);
-        let left: alloc::vec::Vec<u32> = (0..30).filter(|&page| unbacked.contains(page)).collect();
+        unbacked.insert_new(HostPage(10), 10);
+        unbacked.remove_range(HostPage(12), 3);
+        unbacked.remove_range(HostPage(19), 5);
+        let left: alloc::vec::Vec<u32> = (0..30)
+            .filter(|&page| unbacked.contains(HostPage(page)))
+            .collect();
         assert_eq!(left, [10, 11, 15, 16, 17, 18]);
-        unbacked.remove_range(0, 30);
+        unbacked.remove_range(HostPage(0), 30);
         assert!(unbacked.is_empty());
     }
 }

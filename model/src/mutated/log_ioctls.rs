@@ -8,8 +8,8 @@ use crate::op::get_dirty_log::{
 use crate::op::{Act, ClearDirtyLog, ClearMask, GetDirtyLog, clear_dirty_log as clear_log};
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::pages::{PageSet, low_bits};
-use crate::words::{Arch, Effect, Mutation};
+use crate::state::pages::low_bits;
+use crate::words::{Arch, Effect, Frame, HostPage, Mutation};
 
 /// The order of 2010: the bits are taken after the pages were protected.
 pub(super) const EXCHANGE_LATE: u8 = 12;
@@ -116,7 +116,7 @@ fn receive<L: Layout>(act: &mut Act<'_, L>, get: &GetDirtyLog, slot: usize, word
         word
     };
     let base = if has(Mutation::SyncBlockOffset0) {
-        0
+        HostPage(0)
     } else {
         template.host
     };
@@ -170,7 +170,7 @@ pub(super) fn clear<L: Layout>(
                 if has(Mutation::ClearSrcRangeSlot) {
                     template.frame + (frame - first)
                 } else if has(Mutation::ClearStartLast) && first > template.frame {
-                    frame.saturating_sub(clear.num_pages).max(template.frame)
+                    Frame(frame.0.saturating_sub(clear.num_pages)).max(template.frame)
                 } else {
                     frame
                 }

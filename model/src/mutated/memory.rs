@@ -8,7 +8,6 @@ use crate::op::set_memory_region::{Change, ENTER, FLUSH, GRACE, PUBLISH, REARM, 
 use crate::op::{Act, KernelWrite, KernelWriter, SetMemoryRegion};
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::state::ring::{F_DIRTY, RingEntry};
 use crate::words::constants::{INITIALLY_SET, MANUAL_PROTECT_ENABLE};
 use crate::words::{Effect, Frame, Mutation};
@@ -85,8 +84,7 @@ pub(super) fn set_region<L: Layout>(
         }
         REARM => {
             let template = &machine.slots[slot];
-            let frames = template.frame..template.frame + template.npages;
-            let modified = frames.into_iter().any(|frame| {
+            let modified = template.frames().any(|frame| {
                 act.state.writable.contains(frame)
                     && (!machine.pml || act.state.dirty_bit.contains(frame))
             });
@@ -178,7 +176,7 @@ fn mark<L: Layout>(act: &mut Act<'_, L>, write: &KernelWrite, frame: Frame) {
             let index = ring.dirty_index;
             let entry = ring.entry_mut(index);
             entry.set_slot(template.number());
-            entry.set_offset(u64::from(frame - template.frame));
+            entry.set_offset(template.offset(frame));
             entry.set_flags(F_DIRTY);
             ring.dirty_index = index.wrapping_add(1);
             return;

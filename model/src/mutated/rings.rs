@@ -8,9 +8,8 @@ use crate::op::reset_rings::{
 };
 use crate::op::{Act, Harvest, Into};
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::state::{Batch, State};
-use crate::words::{Effect, Mutation};
+use crate::words::{Effect, HostPage, Mutation};
 
 /// RESET clears a request that it has seen to be needless before.
 pub(super) const CLEAR_REQUEST: u8 = 10;
@@ -141,7 +140,7 @@ fn take<L: Layout>(act: &mut Act<'_, L>, harvest: &Harvest) {
     let page = entry_page(act).filter(|(slot, _)| !first_space || machine.slots[*slot].as_id == 0);
     if let Some((slot, page)) = page {
         let base = if has(Mutation::SyncBlockOffset0) {
-            0
+            HostPage(0)
         } else {
             machine.slots[slot].host
         };

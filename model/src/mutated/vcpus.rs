@@ -4,7 +4,6 @@ use super::Faithful;
 use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::state::vcpu::Pc;
 use crate::vcpu::fault::{self, Access, Came};
 use crate::vcpu::{guest, pml, steal, subject};

@@ -7,7 +7,6 @@ use crate::op::copy::{COPYING, take_all};
 use crate::op::free_pages::drop_pending;
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::words::{Choice, Effect, Found, HostPage, Mutation};
 
 /// A snapshot's writer looks at what there is to copy before its first page.
@@ -84,7 +83,7 @@ fn misplaced_from<L: Layout>(machine: &Machine, state: &State<L>) -> usize {
     machine
         .slots
         .iter()
-        .position(|slot| clean_tail(slot.host + slot.npages - 1))
+        .position(|slot| clean_tail(slot.host + (slot.npages - 1)))
         .map_or(machine.slots.len(), |slot| slot + 1)
 }
 
@@ -92,9 +91,7 @@ fn misplaced_from<L: Layout>(machine: &Machine, state: &State<L>) -> usize {
 fn lands_elsewhere<L: Layout>(act: &mut Act<'_, L>, page: HostPage) -> bool {
     let from = act.thread().index as usize;
     let behind = act.machine.slots.iter().skip(from);
-    behind
-        .into_iter()
-        .any(|slot| (slot.host..slot.host + slot.npages).contains(&page))
+    behind.into_iter().any(|slot| slot.has_host(page))
 }
 
 pub(super) fn step<L: Layout>(
@@ -126,8 +123,8 @@ pub(super) fn step<L: Layout>(
         Op::PublishSlot(publish) if has(Mutation::SyncWordSharedBlocks) => {
             let slot = &machine.slots[usize::from(publish.template)];
             let bits = machine.constants.word_bits;
-            let first = slot.host / bits * bits;
-            let end = (slot.host + slot.npages).next_multiple_of(bits);
+            let first = HostPage(slot.host.0 / bits * bits);
+            let end = HostPage((slot.host + slot.npages).0.next_multiple_of(bits));
             let effect = right(act.state);
             act.thread().hand.remove_range(first, end - first);
             effect

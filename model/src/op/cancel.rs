@@ -3,7 +3,7 @@
 use super::{Act, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
+use crate::state::pages::HostPages;
 use crate::words::word::loud;
 use crate::words::{Effect, Facts, Fields, Row, Waits, Word};
 
@@ -118,7 +118,7 @@ impl Single for NewDestination {
 }
 
 /// What was sent counts for nothing.
-pub(crate) fn forget_sent<L: Layout>(act: &mut Act<'_, L>) -> L::Set {
+pub(crate) fn forget_sent<L: Layout>(act: &mut Act<'_, L>) -> HostPages<L::Set> {
     let sent = core::mem::take(&mut act.state.sent);
     act.state.stale.union(&sent);
     sent

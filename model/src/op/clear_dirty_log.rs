@@ -5,7 +5,7 @@ use crate::kernel::{rearm, slots};
 use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::pages::{PageSet, low_bits};
+use crate::state::pages::low_bits;
 use crate::words::word::{loud, quiet};
 use crate::words::{
     Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Waits,
@@ -262,7 +262,7 @@ impl ClearDirtyLog {
             ClearMask::All => {
                 // Behind the slot's last page there is nothing to clear.
                 let slot = &machine.slots[slot];
-                low_bits(bits.min((slot.frame + slot.npages).saturating_sub(frame)))
+                low_bits(bits.min((slot.frame + slot.npages).0.saturating_sub(frame.0)))
             }
             ClearMask::Seen => state.seen.word(frame, bits),
             ClearMask::List(list) => {
@@ -272,7 +272,7 @@ impl ClearDirtyLog {
                 let inside = pages[start..]
                     .iter()
                     .take_while(|page| **page - frame < bits);
-                inside.fold(0, |word, page| word | 1 << (page - frame))
+                inside.fold(0, |word, page| word | 1 << (*page - frame))
             }
         }
     }

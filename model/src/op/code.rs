@@ -3,7 +3,6 @@
 use super::{Act, Operation, Proceed, SendPage, Single, View};
 use crate::machine::{Machine, Way};
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::words::word::{loud, quiet};
 use crate::words::{
     Choice, Effect, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Waits, Word,

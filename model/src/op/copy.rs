@@ -4,7 +4,6 @@ use super::{Act, CopyList, Op, Operation, Single, View};
 use crate::kernel::ghosts;
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::state::vcpu::spend;
 use crate::words::word::{loud, quiet};
 use crate::words::{
@@ -274,8 +273,10 @@ fn checks_answer<L: Layout>(at: &View<'_, L>) -> bool {
 pub(crate) fn take_all<L: Layout>(act: &mut Act<'_, L>, wanted: impl Fn(Frame) -> bool) {
     for (index, slot) in act.machine.slots.iter().enumerate() {
         if act.state.slots[index].exists() {
-            for offset in (0..slot.npages).filter(|offset| wanted(slot.frame + offset)) {
-                act.state.pending.insert(slot.host + offset);
+            for (frame, host) in slot.frames().zip(slot.hosts()) {
+                if wanted(frame) {
+                    act.state.pending.insert(host);
+                }
             }
         }
     }
@@ -283,7 +284,7 @@ pub(crate) fn take_all<L: Layout>(act: &mut Act<'_, L>, wanted: impl Fn(Frame) -
 
 /// To copy a page earlier is worse, in any order.
 fn alone<L: Layout>(at: View<'_, L>) -> Option<(Rule, Choice)> {
-    Some(match at.state.pending.next(0) {
+    Some(match at.state.pending.next(HostPage(0)) {
         None => (Rule::CopyEnd, Choice::Advance),
         Some(page) => (Rule::CopyPage, Choice::Page(page)),
     })

@@ -3,7 +3,6 @@
 use super::{Act, DeviceSync, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::words::word::loud;
 use crate::words::{Effect, Facts, Fields, Frame, Names, Row, Waits, Word};
 

@@ -3,7 +3,6 @@
 use super::{Act, DropFree, EndFree, Operation, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::words::word::loud;
 use crate::words::{Choice, Effect, Facts, Fields, Found, Frame, Names, Row, Rule, Waits, Word};
 

@@ -4,7 +4,7 @@ use super::{Act, GetDirtyLog, Into, Operation, View};
 use crate::kernel::{rearm, slots};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::{PageSet, low_bits};
+use crate::state::pages::low_bits;
 use crate::words::word::{loud, quiet};
 use crate::words::{
     Arch, Choice, Duty, Effect, Errno, Facts, Fields, Found, Frame, Names, Reach, Row, Rule, Waits,

@@ -3,7 +3,6 @@
 use super::{Act, Harvest, HarvestWay, Operation, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::state::ring::{F_DIRTY, F_RESET, Ring, RingEntry};
 use crate::words::word::{loud, quiet};
 use crate::words::{
@@ -222,6 +221,6 @@ pub(crate) fn ring<'a, L: Layout>(act: &'a mut Act<'_, L>) -> &'a mut Ring<L> {
 pub(crate) fn entry_page<L: Layout>(act: &Act<'_, L>) -> Option<(usize, u32)> {
     let t = &act.state.threads[act.index];
     let slot = act.state.find_slot(act.machine, t.entry_slot)?;
-    let inside = t.entry_offset < u64::from(act.machine.slots[slot].npages);
-    inside.then_some((slot, t.entry_offset as u32))
+    let inside = t.entry_offset.0 < u64::from(act.machine.slots[slot].npages);
+    inside.then_some((slot, t.entry_offset.0 as u32))
 }

@@ -4,7 +4,6 @@ use super::{Act, Again, OnError, Operation, PassUnless, Single, SlotIs, Until, V
 use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::words::word::quiet;
 use crate::words::{
     Choice, Effect, Facts, Fields, Found, Frame, Jump, Names, Reach, Row, Rule, Waits, Word,

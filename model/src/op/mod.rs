@@ -10,6 +10,7 @@
 
 use crate::machine::Machine;
 use crate::state::layout::Layout;
+use crate::state::pages::HostPages;
 use crate::state::{Answer, State, Thread};
 use crate::words::{Choice, Effect, Facts, Found, Frame, Row, Rule, Waits, Word};
 
@@ -132,7 +133,7 @@ impl<L: Layout> Act<'_, L> {
     }
 
     /// The set that collected pages join.
-    pub(crate) fn collected(&mut self, into: Into) -> Option<&mut L::Set> {
+    pub(crate) fn collected(&mut self, into: Into) -> Option<&mut HostPages<L::Set>> {
         match into {
             Into::Pending => Some(&mut self.state.pending),
             Into::Hand => Some(&mut self.state.threads[self.index].hand),

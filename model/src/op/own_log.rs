@@ -4,7 +4,6 @@ use super::{Act, MarkOwn, Operation, Single, UserWrite, View};
 use crate::machine::Machine;
 use crate::machine::WriterLog;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::words::word::loud;
 use crate::words::{
     Choice, Duty, Effect, Facts, Fields, Found, Frame, Names, Row, Rule, Waits, Word,

@@ -3,7 +3,6 @@
 use super::{Act, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::words::word::loud;
 use crate::words::{Effect, Facts, Fields, Row, Waits, Word};
 

@@ -6,7 +6,6 @@
 use super::{Act, Operation, PreFault, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::state::vcpu::Pc;
 use crate::vcpu::fault::{self, Access, Came};
 use crate::words::word::quiet;

@@ -3,7 +3,6 @@
 use super::{Act, PublishSlot, Single, View};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::words::word::loud;
 use crate::words::{Effect, Facts, Fields, Names, Row, Waits, Word};
 
@@ -55,7 +54,7 @@ impl Single for PublishSlot {
     }
     fn step<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let slot = &act.machine.slots[usize::from(self.template)];
-        for host in slot.host..slot.host + slot.npages {
+        for host in slot.hosts() {
             if act.thread().hand.contains(host) {
                 act.thread().hand.remove(host);
                 act.state.pending.insert(host);

@@ -10,8 +10,8 @@ use crate::state::vcpu::Pc;
 use crate::state::{Batch, State, Vcpu};
 use crate::words::word::{loud, quiet};
 use crate::words::{
-    Choice, Counts, Duty, Effect, Errno, Facts, Fields, Found, Frame, NO_FRAME, Reach, ResetCount,
-    Row, Rule, Waits, Word,
+    Choice, Counts, Duty, Effect, Errno, Facts, Fields, Found, Frame, NO_FRAME, Offset, Reach,
+    ResetCount, Row, Rule, Waits, Word,
 };
 
 pub(crate) const ENTER: u8 = 0;
@@ -258,7 +258,7 @@ pub(crate) fn next_ring<L: Layout>(act: &mut Act<'_, L>) -> Effect {
 }
 
 /// Source: virt/kvm/dirty_ring.c, kvm_dirty_ring_reset(). Takes an entry into the batch if it lies in the same slot and within the batch's span, on either side.
-fn merge(batch: &mut Batch, slot: u32, offset: u64, span: u32) -> bool {
+fn merge(batch: &mut Batch, slot: u32, offset: Offset, span: u32) -> bool {
     if batch.mask == 0 {
         *batch = Batch {
             slot,
@@ -271,7 +271,7 @@ fn merge(batch: &mut Batch, slot: u32, offset: u64, span: u32) -> bool {
         return false;
     }
     // A difference of 64 bits with a sign, which wraps: user space may have left any offset in the entry.
-    let delta = offset.wrapping_sub(batch.offset) as i64;
+    let delta = offset.0.wrapping_sub(batch.offset.0) as i64;
     if (0..i64::from(span)).contains(&delta) {
         batch.mask |= 1 << delta;
         return true;
@@ -299,9 +299,9 @@ fn rearm_choices<L: Layout>(at: &View<'_, L>, found: Found<'_>) {
         return found(Choice::Advance);
     };
     let template = &at.machine.slots[slot];
-    let first = u64::from(template.frame) + batch.offset;
+    let first = u64::from(template.frame.0) + batch.offset.0;
     let pages = batch.mask.checked_shl(first as u32).unwrap_or(0);
-    let among = low_bits(template.npages) << template.frame;
+    let among = low_bits(template.npages) << template.frame.0;
     rearm::choices(at.machine, pages, among, found);
 }
 
@@ -314,10 +314,10 @@ pub(crate) fn rearm_batch<L: Layout>(machine: &Machine, state: &mut State<L>, ba
     let template = &machine.slots[slot];
     let npages = u64::from(template.npages);
     let highest = u64::from(63 - batch.mask.leading_zeros());
-    if batch.offset >= npages || batch.offset + highest >= npages {
+    if batch.offset.0 >= npages || batch.offset.0 + highest >= npages {
         return;
     }
-    let frame = template.frame + batch.offset as u32;
+    let frame = template.frame + batch.offset.0 as u32;
     rearm::rearm(machine, state, slot, frame, batch.mask);
 }
 

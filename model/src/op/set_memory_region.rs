@@ -5,7 +5,6 @@ use super::{Act, Operation, SetMemoryRegion, View};
 use crate::kernel::{rearm, slots};
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::state::vcpu::Pc;
 use crate::state::{Life, Slot, State, Vcpu};
 use crate::words::constants::{MEM_LOG_DIRTY_PAGES, MEM_MAX_PAGES, MEM_READONLY, MEM_SLOTS};

@@ -4,14 +4,18 @@ use super::{Invariant, Invariants};
 use crate::machine::Machine;
 use crate::state::accounts;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
+use crate::state::pages::{Frames, HostPages};
 use crate::state::ring::{F_DIRTY, F_RESET, RingEntry};
 use crate::state::{Life, State, Thread};
 use crate::words::{Duty, Effect, ResetCount};
 
 /// The host pages of `left` for which nobody accounts.
 #[inline]
-fn unaccounted<L: Layout>(machine: &Machine, state: &State<L>, mut left: L::Set) -> L::Set {
+fn unaccounted<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    mut left: HostPages<L::Set>,
+) -> HostPages<L::Set> {
     let aliased = machine.aliased();
     subtract_vm(machine, state, aliased, &mut left);
     for vcpu in 0..state.vcpus.len() {
@@ -39,7 +43,7 @@ pub(super) fn subtract_vm<L: Layout>(
     machine: &Machine,
     state: &State<L>,
     aliased: bool,
-    left: &mut L::Set,
+    left: &mut HostPages<L::Set>,
 ) {
     accounts::of_vm(machine, state, |_, held| {
         held.subtract(machine, aliased, left)
@@ -53,7 +57,7 @@ pub(super) fn subtract_vcpu<L: Layout>(
     state: &State<L>,
     aliased: bool,
     vcpu: usize,
-    left: &mut L::Set,
+    left: &mut HostPages<L::Set>,
 ) {
     accounts::of_vcpu(machine, state, vcpu, |_, held| {
         held.subtract(machine, aliased, left)
@@ -67,7 +71,7 @@ pub(super) fn subtract_thread<L: Layout>(
     state: &State<L>,
     aliased: bool,
     thread: usize,
-    left: &mut L::Set,
+    left: &mut HostPages<L::Set>,
 ) {
     accounts::of_thread(machine, state, thread, |_, held| {
         held.subtract(machine, aliased, left)
@@ -75,14 +79,16 @@ pub(super) fn subtract_thread<L: Layout>(
 }
 
 /// The pages of `left` that are behind a live slot: others are nobody's memory.
-pub(super) fn live_only<L: Layout>(machine: &Machine, state: &State<L>, left: L::Set) -> L::Set {
-    let mut live = L::Set::default();
+pub(super) fn live_only<L: Layout>(
+    machine: &Machine,
+    state: &State<L>,
+    left: HostPages<L::Set>,
+) -> HostPages<L::Set> {
+    let mut live = HostPages::default();
     for (template, slot) in machine.slots.iter().zip(state.slots.iter()) {
         if slot.life == Life::Live {
-            for offset in 0..template.npages {
-                if left.contains(template.host + offset) {
-                    live.insert(template.host + offset);
-                }
+            for host in template.hosts().filter(|host| left.contains(*host)) {
+                live.insert(host);
             }
         }
     }
@@ -91,16 +97,16 @@ pub(super) fn live_only<L: Layout>(machine: &Machine, state: &State<L>, left: L:
 
 /// The stale pages for which nobody accounts.
 #[must_use]
-pub fn stale_unaccounted<L: Layout>(machine: &Machine, state: &State<L>) -> L::Set {
+pub fn stale_unaccounted<L: Layout>(machine: &Machine, state: &State<L>) -> HostPages<L::Set> {
     if state.stale.is_empty() {
-        return L::Set::default();
+        return HostPages::default();
     }
     unaccounted(machine, state, state.stale.clone())
 }
 
 /// The pages that are stale though the protocol claims that none is.
 #[must_use]
-pub fn lost<L: Layout>(machine: &Machine, state: &State<L>, postcopy: bool) -> L::Set {
+pub fn lost<L: Layout>(machine: &Machine, state: &State<L>, postcopy: bool) -> HostPages<L::Set> {
     let mut lost = state.stale.clone();
     if postcopy {
         lost.subtract(&state.pending);
@@ -114,8 +120,8 @@ pub fn lost<L: Layout>(machine: &Machine, state: &State<L>, postcopy: bool) -> L
 
 /// The host pages that a vCPU could store to with nobody noticing, now or when it runs again.
 #[must_use]
-pub fn unarmed<L: Layout>(machine: &Machine, state: &State<L>) -> L::Set {
-    let none = L::Set::default();
+pub fn unarmed<L: Layout>(machine: &Machine, state: &State<L>) -> HostPages<L::Set> {
+    let none = HostPages::default();
     let could_run = state.guest_runs || !state.vcpus_stopped();
     let rearming = state.slots_lock != 0 || state.threads.iter().any(in_reset);
     if !could_run || rearming || state.vcpus.is_empty() {
@@ -143,7 +149,7 @@ pub(super) fn in_reset<L: Layout>(thread: &Thread<L>) -> bool {
 
 /// The frames whose leaves let a store through unseen.
 #[inline]
-pub(super) fn open_leaves<L: Layout>(machine: &Machine, state: &State<L>) -> L::Set {
+pub(super) fn open_leaves<L: Layout>(machine: &Machine, state: &State<L>) -> Frames<L::Set> {
     let mut open = state.writable.clone();
     if machine.has_dirty_bits() {
         let mut clean = state.writable.clone();
@@ -158,17 +164,17 @@ pub(super) fn open_leaves<L: Layout>(machine: &Machine, state: &State<L>) -> L::
 pub(super) fn logged_hosts<L: Layout>(
     machine: &Machine,
     state: &State<L>,
-    mut frames: L::Set,
-) -> L::Set {
+    mut frames: Frames<L::Set>,
+) -> HostPages<L::Set> {
     for (template, slot) in machine.slots.iter().zip(state.slots.iter()) {
         if !(slot.logging && slot.life == Life::Live) {
             frames.remove_range(template.frame, template.npages);
         }
     }
     if !machine.aliased() {
-        return frames;
+        return frames.as_hosts();
     }
-    let mut hosts = L::Set::default();
+    let mut hosts = HostPages::default();
     for frame in frames.iter() {
         hosts.insert(machine.host_page(frame));
     }

@@ -14,7 +14,7 @@ use super::check::{
 use crate::machine::Machine;
 use crate::state::accounts;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
+use crate::state::pages::{Frames, HostPages};
 use crate::state::{Life, State, Thread};
 use crate::words::{Duty, Effect, Fields, Frame, Written};
 
@@ -23,11 +23,11 @@ pub struct Judge<L: Layout> {
     vcpus: Vec<OfVcpu<L>>,
     threads: Vec<OfThread<L>>,
     /// Frames of memslots that do not log.
-    unlogged: L::Set,
+    unlogged: Frames<L::Set>,
     /// Bits of the bitmap that stand for no page.
-    padding: L::Set,
+    padding: Frames<L::Set>,
     /// All of memory.
-    all: L::Set,
+    all: HostPages<L::Set>,
     /// Whether leaves and TLBs may be open, as far as threads say: somebody may run, and nobody re-arms.
     exposed: bool,
     /// Whether the state as it was may break a claim: it is judged anew whatever a step writes.
@@ -38,7 +38,7 @@ pub struct Judge<L: Layout> {
 
 struct OfVcpu<L: Layout> {
     /// The host pages of its ring's unread entries.
-    held: L::Set,
+    held: HostPages<L::Set>,
     /// What is broken of its ring unless RESET is at it.
     idle: Invariants,
     /// What is broken even so.
@@ -51,7 +51,7 @@ struct OfThread<L: Layout> {
     /// What of its place its program's accounts go by.
     place: (u16, bool),
     /// Host pages that a full copy or a declaration to come accounts for.
-    held: L::Set,
+    held: HostPages<L::Set>,
     /// What it was in the middle of.
     duty: Duty,
     /// The mark that it owed.
@@ -75,7 +75,7 @@ impl<L: Layout> Judge<L> {
     /// For the states of a machine; nothing is known yet.
     #[must_use]
     pub fn new(machine: &Machine) -> Self {
-        let (mut padding, mut all) = (L::Set::default(), L::Set::default());
+        let (mut padding, mut all) = (Frames::default(), HostPages::default());
         for slot in &machine.slots {
             all.insert_range(slot.host, slot.npages);
             let padded = machine.padded(slot.npages);
@@ -84,7 +84,7 @@ impl<L: Layout> Judge<L> {
         Self {
             vcpus: Vec::new(),
             threads: Vec::new(),
-            unlogged: L::Set::default(),
+            unlogged: Frames::default(),
             padding,
             all,
             exposed: false,
@@ -206,14 +206,19 @@ impl<L: Layout> Judge<L> {
                 open.union(&vcpu.tlb);
             }
             open.subtract(&self.unlogged);
-            left.union(&open);
+            left.union(&open.as_hosts());
         }
         !self.are_accounted_for(machine, state, left)
     }
 
     /// Whether somebody accounts for all of these host pages.
     #[inline]
-    fn are_accounted_for(&self, machine: &Machine, state: &State<L>, mut left: L::Set) -> bool {
+    fn are_accounted_for(
+        &self,
+        machine: &Machine,
+        state: &State<L>,
+        mut left: HostPages<L::Set>,
+    ) -> bool {
         if left.is_empty() {
             return true;
         }
@@ -249,9 +254,9 @@ fn could_run<L: Layout>(state: &State<L>) -> bool {
 }
 
 impl<L: Layout> OfVcpu<L> {
-    fn new(machine: &Machine, state: &State<L>, vcpu: usize, all: &L::Set) -> Self {
+    fn new(machine: &Machine, state: &State<L>, vcpu: usize, all: &HostPages<L::Set>) -> Self {
         let (mut idle, mut in_reset) = (Invariants::NONE, Invariants::NONE);
-        let mut held = L::Set::default();
+        let mut held = HostPages::default();
         if state.caps.ring_entries != 0 {
             held = taken_out::<L>(all, |left| {
                 accounts::of_ring(machine, state, vcpu, |_, held| {
@@ -273,7 +278,7 @@ impl<L: Layout> OfVcpu<L> {
 }
 
 impl<L: Layout> OfThread<L> {
-    fn new(machine: &Machine, state: &State<L>, thread: usize, all: &L::Set) -> Self {
+    fn new(machine: &Machine, state: &State<L>, thread: usize, all: &HostPages<L::Set>) -> Self {
         let t = &state.threads[thread];
         Self {
             place: place(t),
@@ -294,7 +299,10 @@ fn place<L: Layout>(t: &Thread<L>) -> (u16, bool) {
 }
 
 /// What `take` takes out of all of memory.
-fn taken_out<L: Layout>(all: &L::Set, take: impl FnOnce(&mut L::Set)) -> L::Set {
+fn taken_out<L: Layout>(
+    all: &HostPages<L::Set>,
+    take: impl FnOnce(&mut HostPages<L::Set>),
+) -> HostPages<L::Set> {
     let (mut left, mut taken) = (all.clone(), all.clone());
     take(&mut left);
     taken.subtract(&left);

@@ -16,8 +16,9 @@ use crate::machine::Machine;
 use crate::state::State;
 use crate::state::accounts::begins_full_copy;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
+use crate::state::pages::{HostPages, PageSet, SetOf};
 use crate::words::Effect;
+use crate::words::Page;
 
 /// What one section contributes, or several joined: words, so that joining them is four operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,9 +151,9 @@ impl Part {
     }
 
     /// A part that accounts for what `subtract` takes out.
-    fn holding<L: Layout>(subtract: impl FnOnce(&mut L::Set)) -> Self {
-        let mut all = L::Set::default();
-        all.set_word(0, u64::MAX);
+    fn holding<L: Layout>(subtract: impl FnOnce(&mut HostPages<L::Set>)) -> Self {
+        let mut all = HostPages::<L::Set>::default();
+        all.numbers_mut().set_word(0, u64::MAX);
         let every = word(&all);
         subtract(&mut all);
         let held = every & !word(&all);
@@ -288,6 +289,6 @@ fn flag(yes: bool, bit: u64) -> u64 {
 }
 
 /// A set of at most 64 pages as a word.
-fn word<S: PageSet>(set: &S) -> u64 {
-    set.word(0, 64)
+fn word<P: Page, S: PageSet>(set: &SetOf<P, S>) -> u64 {
+    set.numbers().word(0, 64)
 }

@@ -17,13 +17,13 @@ use crate::mutated;
 use crate::state::State;
 use crate::state::fields::{Look, Number, Size, look_thread, look_vcpu, look_vm};
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
+use crate::state::pages::{PageSet, SetOf};
 use crate::state::ring::{Ring, RingEntry};
 use crate::state::vcpu::Pc;
 use crate::state::{Batch, vcpu};
 use crate::vcpu::fault;
 use crate::words::fault::FaultStage;
-use crate::words::{Actor, Choice, Fields, Frame, Reach, Row, Step, Written};
+use crate::words::{Actor, Choice, Fields, Frame, Offset, Page, Reach, Row, Step, Written};
 
 /// The VM-wide fields that a vCPU's choices and steps read, the leaves apart: [`frames_of_vcpu`] tells whose. What they
 /// write besides: a page becomes stale, its bit is set.
@@ -157,7 +157,7 @@ pub fn frames_of_vcpu(has_huge: bool, place: VcpuPlace) -> u64 {
     if has_huge || may_begin {
         return u64::MAX;
     }
-    place.frame.map_or(0, |frame| 1 << (frame % 64)) | place.tlb
+    place.frame.map_or(0, |frame| 1 << (frame.0 % 64)) | place.tlb
 }
 
 /// Whether the guest may be let run again, with the threads at `ops`.
@@ -238,11 +238,11 @@ impl<L: Layout> Look<L> for Values {
     fn bits(&mut self, kind: Fields, _: Size, value: u64) {
         self.0.push((kind, value));
     }
-    fn pages(&mut self, kind: Fields, _: Size, pages: &L::Set) {
-        self.0.push((kind, pages.word(0, 64)));
+    fn pages<P: Page>(&mut self, kind: Fields, _: Size, pages: &SetOf<P, L::Set>) {
+        self.0.push((kind, pages.numbers().word(0, 64)));
     }
     fn frame(&mut self, kind: Fields, frame: &Frame) {
-        self.0.push((kind, u64::from(*frame)));
+        self.0.push((kind, u64::from(frame.0)));
     }
     fn indices(&mut self, ring: &Ring<L>) {
         self.0
@@ -253,7 +253,7 @@ impl<L: Layout> Look<L> for Values {
             .push((Fields::FETCH_INDEX, ring.fetch_index.to_bits()));
         // By their places: the walk goes from RESET's index on.
         for entry in ring.entries.iter() {
-            let payload = entry.offset() << 40 | u64::from(entry.slot()) << 8;
+            let payload = entry.offset().0 << 40 | u64::from(entry.slot()) << 8;
             self.0
                 .push((Fields::ENTRIES, payload | u64::from(entry.flags())));
         }
@@ -261,17 +261,17 @@ impl<L: Layout> Look<L> for Values {
     fn entry(&mut self, _: &L::Entry, _: Option<u8>) {}
     fn buffer(&mut self, pml: &L::Pml, capacity: u32) {
         for place in 0..capacity.min(64) as usize {
-            let frame = pml.get(place).map_or(0, |frame| u64::from(*frame) + 1);
+            let frame = pml.get(place).map_or(0, |frame| u64::from(frame.0) + 1);
             self.0.push((Fields::ACCESS, frame));
         }
     }
-    fn page(&mut self, slot: &u32, offset: &u64, _: bool) {
+    fn page(&mut self, slot: &u32, offset: &Offset, _: bool) {
         self.0.push((Fields::PLACE, u64::from(*slot)));
-        self.0.push((Fields::PLACE, *offset));
+        self.0.push((Fields::PLACE, offset.0));
     }
     fn batch(&mut self, batch: &Batch) {
         self.0.push((Fields::BATCH, u64::from(batch.slot)));
-        self.0.push((Fields::BATCH, batch.offset));
+        self.0.push((Fields::BATCH, batch.offset.0));
         self.0.push((Fields::BATCH, batch.mask));
     }
 }

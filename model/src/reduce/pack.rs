@@ -16,12 +16,12 @@ use crate::state::fields::{
     look_thread, look_vcpu, look_vm,
 };
 use crate::state::layout::{Array, Layout};
-use crate::state::pages::{PageSet, low_bits};
+use crate::state::pages::{PageSet, SetOf, low_bits};
 use crate::state::ring::{Ring, RingEntry};
 use crate::state::vcpu::{Exit, Pc};
 use crate::state::{Batch, State, Vcpu};
 use crate::transition;
-use crate::words::{Actor, Counts, Fields, Frame, NO_FRAME, Reach, Step};
+use crate::words::{Actor, Counts, Fields, Frame, NO_FRAME, Offset, Page, Reach, Step};
 
 /// The sections that a step may have changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,7 +99,7 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
         self.put(kind, size, value);
     }
     #[inline(always)]
-    fn pages(&mut self, kind: Fields, size: Size, pages: &L::Set) {
+    fn pages<P: Page>(&mut self, kind: Fields, size: Size, pages: &SetOf<P, L::Set>) {
         let width = self.widths.size(size);
         // What a set has beyond its width is lost, and told.
         let bits = if cfg!(debug_assertions) {
@@ -107,14 +107,15 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
         } else {
             width
         };
-        self.sink.put(kind, size, width, pages.word(0, bits));
+        self.sink
+            .put(kind, size, width, pages.numbers().word(0, bits));
     }
     #[inline(always)]
     fn frame(&mut self, kind: Fields, frame: &Frame) {
         let number = if *frame == NO_FRAME {
             0
         } else {
-            u64::from(*frame) + 1
+            u64::from(frame.0) + 1
         };
         self.of(kind, Measure::FrameIndex, number);
     }
@@ -155,7 +156,7 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
         let dead = free && !matches!(filling, Some(1..=3));
         let dead_offset = free && !matches!(filling, Some(2..=3));
         let slot = if dead { 0 } else { entry.slot() };
-        let offset = if dead_offset { 0 } else { entry.offset() };
+        let offset = if dead_offset { 0 } else { entry.offset().0 };
         self.put(Fields::ENTRIES, Size::Bits(2), u64::from(entry.flags()));
         self.of(Fields::ENTRIES, Measure::SlotId, u64::from(slot & 0xffff));
         self.of(Fields::ENTRIES, Measure::SlotSpace, u64::from(slot >> 16));
@@ -169,15 +170,15 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
         }
         debug_assert!(pml.len() <= capacity as usize, "a buffer outgrew its room");
         for place in 0..capacity as usize {
-            let frame = pml.get(place).copied().unwrap_or(0);
+            let frame = pml.get(place).map_or(0, |frame| frame.0);
             self.of(Fields::ACCESS, Measure::PmlFrame, u64::from(frame));
         }
     }
     #[inline(always)]
-    fn page(&mut self, slot: &u32, offset: &u64, _: bool) {
+    fn page(&mut self, slot: &u32, offset: &Offset, _: bool) {
         self.of(Fields::PLACE, Measure::SlotId, u64::from(slot & 0xffff));
         self.of(Fields::PLACE, Measure::SlotSpace, u64::from(slot >> 16));
-        self.of(Fields::PLACE, Measure::Offset, *offset);
+        self.of(Fields::PLACE, Measure::Offset, offset.0);
     }
     #[inline(always)]
     fn batch(&mut self, batch: &Batch) {
@@ -191,7 +192,7 @@ impl<L: Layout, S: Sink> Look<L> for Fielder<'_, S> {
             Measure::BatchSpace,
             u64::from(batch.slot >> 16),
         );
-        self.of(Fields::BATCH, Measure::BatchOffset, batch.offset);
+        self.of(Fields::BATCH, Measure::BatchOffset, batch.offset.0);
         self.of(Fields::BATCH, Measure::BatchMask, batch.mask);
     }
 }
@@ -356,17 +357,17 @@ impl<L: Layout> Change<L> for Decoder<'_> {
         }
     }
     #[inline(always)]
-    fn pages(&mut self, _: Fields, size: Size, pages: &mut L::Set) {
+    fn pages<P: Page>(&mut self, _: Fields, size: Size, pages: &mut SetOf<P, L::Set>) {
         let width = self.widths.size(size);
         if width > 0 {
             let word = self.read(width);
             pages.clear();
-            pages.set_word(0, word);
+            pages.numbers_mut().set_word(0, word);
         }
     }
     #[inline(always)]
     fn frame(&mut self, _: Fields, frame: &mut Frame) {
-        *frame = (self.of(Measure::FrameIndex) as u32).wrapping_sub(1);
+        *frame = Frame((self.of(Measure::FrameIndex) as u32).wrapping_sub(1));
     }
     #[inline(always)]
     fn indices(&mut self, ring: &mut Ring<L>) {
@@ -382,7 +383,7 @@ impl<L: Layout> Change<L> for Decoder<'_> {
     fn entry(&mut self, entry: &mut L::Entry, _: Option<u8>) {
         entry.set_flags(self.read(2) as u8);
         entry.set_slot(self.slot(Measure::SlotId, Measure::SlotSpace));
-        entry.set_offset(self.of(Measure::Offset));
+        entry.set_offset(Offset(self.of(Measure::Offset)));
     }
     #[inline(always)]
     fn buffer(&mut self, pml: &mut L::Pml, capacity: u32) {
@@ -392,21 +393,21 @@ impl<L: Layout> Change<L> for Decoder<'_> {
         let len = self.of(Measure::PmlLen);
         pml.truncate(0);
         for place in 0..u64::from(capacity) {
-            let frame = self.of(Measure::PmlFrame) as u32;
+            let frame = Frame(self.of(Measure::PmlFrame) as u32);
             if place < len {
                 pml.push(frame);
             }
         }
     }
     #[inline(always)]
-    fn page(&mut self, slot: &mut u32, offset: &mut u64, _: bool) {
+    fn page(&mut self, slot: &mut u32, offset: &mut Offset, _: bool) {
         *slot = self.slot(Measure::SlotId, Measure::SlotSpace);
-        *offset = self.of(Measure::Offset);
+        *offset = Offset(self.of(Measure::Offset));
     }
     #[inline(always)]
     fn batch(&mut self, batch: &mut Batch) {
         batch.slot = self.slot(Measure::BatchId, Measure::BatchSpace);
-        batch.offset = self.of(Measure::BatchOffset);
+        batch.offset = Offset(self.of(Measure::BatchOffset));
         batch.mask = self.of(Measure::BatchMask);
     }
 }
@@ -551,7 +552,7 @@ impl Packing {
     pub fn leaf_mask<L: Layout>(&self, template: &State<L>, frame: Frame) -> Vec<u64> {
         places(&self.widths, |places| look_vm(template, places)).mask(self.vm_words, |place| {
             if place.kind.has(Fields::LEAVES) {
-                frame..frame + 1
+                frame.0..frame.0 + 1
             } else {
                 0..0
             }
@@ -576,7 +577,7 @@ impl Packing {
         let stores = read(fields.stores, widths.of(Measure::Budget));
         VcpuPlace {
             pc: Pc::from_bits(read(0, 4)),
-            frame: frame.checked_sub(1).map(|frame| frame as Frame),
+            frame: frame.checked_sub(1).map(|frame| Frame(frame as u32)),
             has_budget: loads > 0 || stores > 0,
             tlb: read(fields.tlb, widths.of(Measure::Frames)),
         }

@@ -40,11 +40,11 @@ use crate::state::fields::{
     Change, Look, Size, change_thread, change_vcpu, change_vm, look_thread, look_vcpu, look_vm,
 };
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
+use crate::state::pages::{PageSet, SetOf};
 use crate::state::ring::{Ring, RingEntry};
 use crate::state::{Batch, State, Vcpu};
 use crate::transition;
-use crate::words::{Arch, Facts, Fields, Frame, NO_FRAME, Names};
+use crate::words::{Arch, Facts, Fields, Frame, NO_FRAME, Names, Offset, Page};
 
 /// The most frames that a permutation moves.
 const MOST_FRAMES: usize = 64;
@@ -107,15 +107,16 @@ impl Exchange {
         self.0
     }
 
-    fn put(&mut self, frame: u32, place: u32) {
-        self.0 = self.0 & !(15 << (4 * frame)) | u64::from(place) << (4 * frame);
+    fn put(&mut self, frame: Frame, place: Frame) {
+        let at = 4 * frame.0;
+        self.0 = self.0 & !(15 << at) | u64::from(place.0) << at;
     }
 }
 
 /// The number of a frame among 16 of 4 bits each.
 #[inline(always)]
-fn nibble(word: u64, frame: u32) -> u64 {
-    word >> (4 * frame) & 15
+fn nibble(word: u64, frame: Frame) -> u64 {
+    word >> (4 * frame.0) & 15
 }
 
 /// The pairs of neighbours in the classes, by the first one's frame.
@@ -130,7 +131,7 @@ struct Neighbours {
 }
 
 impl Neighbours {
-    fn of(classes: &[Vec<u32>]) -> Self {
+    fn of(classes: &[Vec<Frame>]) -> Self {
         let mut pairs = Self::default();
         for pair in classes.iter().flat_map(|class| class.windows(2)) {
             let (first, distance) = (frame_bit(pair[0]), pair[1] - pair[0]);
@@ -174,7 +175,7 @@ impl Neighbours {
 /// What is interchangeable in a machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Symmetry {
-    classes: Vec<Vec<u32>>,
+    classes: Vec<Vec<Frame>>,
     neighbours: Neighbours,
     /// By thread, the first operation from which on pages may be exchanged.
     pages_from: Vec<usize>,
@@ -236,7 +237,7 @@ impl Symmetry {
 
     /// The classes of interchangeable pages, each of two frames or more.
     #[must_use]
-    pub fn classes(&self) -> &[Vec<u32>] {
+    pub fn classes(&self) -> &[Vec<Frame>] {
         &self.classes
     }
 
@@ -286,6 +287,7 @@ impl Symmetry {
                 .map(|thread| (usize::from(thread.op), thread.stage)),
         );
         let mut changed = false;
+        let rank = |vcpu: &Vcpu<L>| vcpu_rank(machine, vcpu);
         if vcpus && !state.vcpus.is_sorted_by_key(rank) {
             state.vcpus.sort_by_key(rank);
             changed = true;
@@ -322,7 +324,7 @@ impl Symmetry {
     #[must_use]
     pub fn has_ranks(&self) -> bool {
         let mut frames = self.classes.iter().flatten();
-        frames.all(|frame| *frame < RANKED_FRAMES)
+        frames.all(|frame| frame.0 < RANKED_FRAMES)
     }
 
     /// The ranks of pages in the VM-wide section and the threads', where there are any.
@@ -347,10 +349,10 @@ impl Symmetry {
         });
         let mut ranks = 0;
         for class in self.classes.iter().filter(|_| self.has_ranks()) {
-            let column = |frame: &u32| columns[*frame as usize];
+            let column = |frame: &Frame| columns[frame.index()];
             for frame in class {
                 let below = class.iter().filter(|other| column(other) < column(frame));
-                ranks |= (below.count() as u64) << (4 * frame);
+                ranks |= (below.count() as u64) << (4 * frame.0);
             }
         }
         Ranks(ranks)
@@ -386,7 +388,7 @@ impl Symmetry {
     /// Moves the pages of a state.
     pub fn move_pages<L: Layout>(machine: &Machine, state: &mut State<L>, exchange: Exchange) {
         let to = core::array::from_fn(|frame| match frame as u32 {
-            frame @ 0..RANKED_FRAMES => nibble(exchange.0, frame) as u8,
+            frame @ 0..RANKED_FRAMES => nibble(exchange.0, Frame(frame)) as u8,
             frame => frame as u8,
         });
         permute(machine, state, &to);
@@ -426,13 +428,13 @@ impl Symmetry {
 fn sort_class<L: Layout, const N: usize>(
     machine: &Machine,
     state: &State<L>,
-    class: &[u32],
+    class: &[Frame],
     to: &mut [u8; MOST_FRAMES],
 ) {
     let mut columns = [(0_u128, 0_u8); N];
     let columns = &mut columns[..class.len()];
     for (column, frame) in columns.iter_mut().zip(class) {
-        column.1 = *frame as u8;
+        column.1 = frame.0 as u8;
     }
     named_by_all(machine, state, |named| {
         for (column, frame) in columns.iter_mut() {
@@ -442,7 +444,7 @@ fn sort_class<L: Layout, const N: usize>(
     // Columns that are equal are equal in everything, so that their order makes no difference.
     columns.sort_unstable_by_key(|(column, _)| *column);
     for ((_, from), place) in columns.iter().zip(class) {
-        to[usize::from(*from)] = *place as u8;
+        to[usize::from(*from)] = place.0 as u8;
     }
 }
 
@@ -500,7 +502,7 @@ fn first_without(machine: &Machine, orders: impl Fn(&Facts) -> bool) -> Vec<usiz
 /// What the pages of a class have in common: slot, word, and who may touch them.
 type Kind = (usize, u32, Vec<bool>);
 
-fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<u32>> {
+fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<Frame>> {
     // A device's log has an order of its own: queues, granules, a used ring, addresses of another space.
     let device_orders = machine.devices.iter().any(|device| {
         device.log == WriterLog::WrongSpace
@@ -524,7 +526,7 @@ fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<u32>> {
         return Vec::new();
     }
     let named = named_frames(machine);
-    let mut kinds: Vec<(Kind, Vec<u32>)> = Vec::new();
+    let mut kinds: Vec<(Kind, Vec<Frame>)> = Vec::new();
     for (index, slot) in machine.slots.iter().enumerate() {
         for offset in 0..slot.npages {
             let frame = slot.frame + offset;
@@ -558,7 +560,9 @@ fn classes<L: Layout>(machine: &Machine, start: &State<L>) -> Vec<Vec<u32>> {
 
 /// The frames that some writer or operation names.
 fn named_frames(machine: &Machine) -> Vec<Frame> {
-    let mut named = machine.always_dirty.clone();
+    // Where pages are exchanged, a host page has the number of its frame.
+    let hosts = machine.always_dirty.iter();
+    let mut named: Vec<_> = hosts.map(|host| Frame(host.0)).collect();
     named.extend(
         machine
             .vcpus
@@ -572,7 +576,7 @@ fn named_frames(machine: &Machine) -> Vec<Frame> {
                 named.extend(&machine.frame_lists[usize::from(list)]);
             }
             Names::Frame(frame) => named.push(frame),
-            Names::Anything => named.extend(0..machine.frames()),
+            Names::Anything => named.extend((0..machine.frames()).map(Frame)),
             Names::Nothing
             | Names::Slot(_, None)
             | Names::Template(_)
@@ -630,8 +634,8 @@ impl<L: Layout, F: FnMut(u64)> Look<L> for Named<'_, F> {
     #[inline(always)]
     fn bits(&mut self, _: Fields, _: Size, _: u64) {}
     #[inline(always)]
-    fn pages(&mut self, _: Fields, _: Size, pages: &L::Set) {
-        (self.row)(pages.word(0, MOST_FRAMES as u32));
+    fn pages<P: Page>(&mut self, _: Fields, _: Size, pages: &SetOf<P, L::Set>) {
+        (self.row)(pages.numbers().word(0, MOST_FRAMES as u32));
     }
     #[inline(always)]
     fn frame(&mut self, _: Fields, frame: &Frame) {
@@ -655,7 +659,7 @@ impl<L: Layout, F: FnMut(u64)> Look<L> for Named<'_, F> {
         }
     }
     #[inline(always)]
-    fn page(&mut self, slot: &u32, offset: &u64, live: bool) {
+    fn page(&mut self, slot: &u32, offset: &Offset, live: bool) {
         let frame = live
             .then(|| frame_of(self.machine, *slot, *offset))
             .flatten();
@@ -666,7 +670,7 @@ impl<L: Layout, F: FnMut(u64)> Look<L> for Named<'_, F> {
         let first = (batch.mask != 0)
             .then(|| frame_of(self.machine, batch.slot, batch.offset))
             .flatten();
-        let pages = first.and_then(|first| batch.mask.checked_shl(first));
+        let pages = first.and_then(|first| batch.mask.checked_shl(first.0));
         (self.row)(pages.unwrap_or(0));
     }
 }
@@ -674,7 +678,7 @@ impl<L: Layout, F: FnMut(u64)> Look<L> for Named<'_, F> {
 /// The bit of a frame; [`NO_FRAME`] has none.
 #[inline(always)]
 fn frame_bit(frame: Frame) -> u64 {
-    1_u64.checked_shl(frame).unwrap_or(0)
+    1_u64.checked_shl(frame.0).unwrap_or(0)
 }
 
 /// Whether an entry's payload names a page: somebody can still read it, or it has been reset before the push that wrote
@@ -686,12 +690,9 @@ fn is_live<E: RingEntry>(entry: &E, filling: Option<u8>) -> bool {
 
 /// The frame that a slot number and an offset name.
 #[inline]
-fn frame_of(machine: &Machine, number: u32, offset: u64) -> Option<Frame> {
-    machine
-        .slots
-        .iter()
-        .find(|slot| slot.number() == number && offset < u64::from(slot.npages))
-        .map(|slot| slot.frame + offset as u32)
+fn frame_of(machine: &Machine, number: u32, offset: Offset) -> Option<Frame> {
+    let mut named = machine.slots.iter().filter(|slot| slot.number() == number);
+    named.find_map(|slot| slot.frame_at(offset))
 }
 
 /// Moves every page of `state` to its new place.
@@ -715,13 +716,13 @@ struct Mover<'a> {
 
 impl Mover<'_> {
     fn place(&self, frame: Frame) -> Frame {
-        Frame::from(self.to[frame as usize % MOST_FRAMES])
+        Frame(u32::from(self.to[frame.index() % MOST_FRAMES]))
     }
 
     /// The new offset of a page that a slot number and an offset name.
-    fn offset(&self, number: u32, offset: u64) -> u64 {
+    fn offset(&self, number: u32, offset: Offset) -> Offset {
         match frame_of(self.machine, number, offset) {
-            Some(frame) => offset + u64::from(self.place(frame)) - u64::from(frame),
+            Some(frame) => Offset(offset.0 + u64::from(self.place(frame).0) - u64::from(frame.0)),
             None => offset,
         }
     }
@@ -729,10 +730,11 @@ impl Mover<'_> {
 
 impl<L: Layout> Change<L> for Mover<'_> {
     fn bits(&mut self, _: Fields, _: Size, _: &mut u64) {}
-    fn pages(&mut self, _: Fields, _: Size, pages: &mut L::Set) {
-        let mut moved = L::Set::default();
+    fn pages<P: Page>(&mut self, _: Fields, _: Size, pages: &mut SetOf<P, L::Set>) {
+        // Where pages are exchanged, a host page has the number of its frame.
+        let mut moved = SetOf::default();
         for page in pages.iter() {
-            moved.insert(self.place(page));
+            moved.insert(P::new(self.place(Frame(page.number())).0));
         }
         *pages = moved;
     }
@@ -752,7 +754,7 @@ impl<L: Layout> Change<L> for Mover<'_> {
             *frame = self.place(*frame);
         }
     }
-    fn page(&mut self, slot: &mut u32, offset: &mut u64, live: bool) {
+    fn page(&mut self, slot: &mut u32, offset: &mut Offset, live: bool) {
         if live {
             *offset = self.offset(*slot, *offset);
         }
@@ -763,13 +765,13 @@ impl<L: Layout> Change<L> for Mover<'_> {
         else {
             return;
         };
-        let base = first - batch.offset as u32;
+        let base = first.0 - batch.offset.0 as u32;
         let pages = (0..64_u32)
             .filter(|bit| batch.mask >> bit & 1 != 0)
             .fold(0_u64, |pages, bit| {
-                pages | 1 << (self.place(first + bit) - base)
+                pages | 1 << (self.place(first + bit).0 - base)
             });
-        batch.offset = u64::from(pages.trailing_zeros());
+        batch.offset = Offset(u64::from(pages.trailing_zeros()));
         batch.mask = pages >> pages.trailing_zeros();
     }
 }
@@ -778,28 +780,54 @@ impl<L: Layout> Change<L> for Mover<'_> {
 /// stay as they are, which leaves some states that could be exchanged apart, and is sound.
 #[must_use]
 #[inline]
-pub fn vcpu_rank<L: Layout>(state: &State<L>, vcpu: usize) -> u64 {
-    rank(&state.vcpus[vcpu])
+pub fn vcpu_rank<L: Layout>(machine: &Machine, vcpu: &Vcpu<L>) -> u64 {
+    let mut rank = Rank(0);
+    look_vcpu(vcpu, machine.constants.pml_entries, &mut rank);
+    rank.0
 }
 
-#[inline]
-fn rank<L: Layout>(vcpu: &Vcpu<L>) -> u64 {
-    let ring = &vcpu.ring;
-    [
-        vcpu.pc as u64,
-        u64::from(vcpu.stage),
-        u64::from(vcpu.push),
-        u64::from(vcpu.stores),
-        u64::from(vcpu.loads),
-        u64::from(vcpu.steal) << 1 | u64::from(vcpu.record_due),
-        vcpu.exit as u64,
-        u64::from(vcpu.request) << 3
-            | u64::from(vcpu.kicked) << 2
-            | u64::from(vcpu.logging) << 1
-            | u64::from(vcpu.fast),
-        u64::from(ring.used()),
-        u64::from(ring.dirty_index.wrapping_sub(ring.fetch_index)),
-    ]
-    .into_iter()
-    .fold(0, |key, value| key.wrapping_mul(61).wrapping_add(value))
+/// A number for all fields but the pages that they name. Two that differ may have the same: it only orders.
+struct Rank(u64);
+
+impl Rank {
+    #[inline(always)]
+    fn count(&mut self, value: u64) {
+        self.0 = self.0.wrapping_mul(61).wrapping_add(value);
+    }
+}
+
+impl<L: Layout> Look<L> for Rank {
+    #[inline(always)]
+    fn bits(&mut self, _: Fields, _: Size, value: u64) {
+        self.count(value);
+    }
+    #[inline(always)]
+    fn pages<P: Page>(&mut self, _: Fields, _: Size, pages: &SetOf<P, L::Set>) {
+        self.count(pages.count());
+    }
+    #[inline(always)]
+    fn frame(&mut self, _: Fields, frame: &Frame) {
+        self.count(u64::from(*frame != NO_FRAME));
+    }
+    #[inline(always)]
+    fn indices(&mut self, ring: &Ring<L>) {
+        self.count(u64::from(ring.used()));
+        self.count(u64::from(ring.dirty_index.wrapping_sub(ring.fetch_index)));
+    }
+    #[inline(always)]
+    fn entry(&mut self, entry: &L::Entry, _: Option<u8>) {
+        self.count(u64::from(entry.flags()));
+    }
+    #[inline(always)]
+    fn buffer(&mut self, pml: &L::Pml, _: u32) {
+        self.count(pml.len() as u64);
+    }
+    #[inline(always)]
+    fn page(&mut self, _: &u32, _: &Offset, live: bool) {
+        self.count(u64::from(live));
+    }
+    #[inline(always)]
+    fn batch(&mut self, batch: &Batch) {
+        self.count(u64::from(batch.mask.count_ones()));
+    }
 }

@@ -71,7 +71,7 @@ impl Widths {
         let npages = most(|slot| u64::from(slot.npages)).max(1);
         let words = npages.div_ceil(u64::from(machine.constants.word_bits));
         // Only a mutation can set a bit in the padding between a slot's last page and its last word's end.
-        let used = most(|slot| u64::from(slot.frame.max(slot.host) + slot.npages)) as u32;
+        let used = most(|slot| u64::from(slot.frame.0.max(slot.host.0) + slot.npages)) as u32;
         let frames = if mutated { machine.pages() } else { used }.clamp(1, 64);
         let budgets = machine
             .vcpus

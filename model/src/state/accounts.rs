@@ -4,7 +4,7 @@
 
 use super::State;
 use super::layout::Layout;
-use super::pages::PageSet;
+use super::pages::{Frames, HostPages, PageSet};
 use super::ring::{F_DIRTY, RingEntry};
 use crate::machine::Machine;
 use crate::words::{Arch, Duty, Frame, HostPage, NO_FRAME};
@@ -91,9 +91,9 @@ pub(crate) enum Held<'a, S> {
     /// All of memory.
     Everything,
     /// A set of frames.
-    Frames(&'a S),
+    Frames(&'a Frames<S>),
     /// A set of host pages.
-    Hosts(&'a S),
+    Hosts(&'a HostPages<S>),
     /// One frame, or [`NO_FRAME`].
     Frame(Frame),
     /// One host page.
@@ -210,7 +210,7 @@ pub(crate) fn of_program<'a, L: Layout>(
         // All bits of a slot are set when its log is turned on.
         for (index, (template, slot)) in machine.slots.iter().zip(state.slots.iter()).enumerate() {
             if ahead.log_on[usize::from(slot.logging)].contains(&(index as u16)) {
-                for frame in template.frame..template.frame + template.npages {
+                for frame in template.frames() {
                     found(Account::Declared, Held::Frame(frame));
                 }
             }
@@ -241,13 +241,13 @@ fn entry_host<L: Layout>(
 ) -> Option<HostPage> {
     let slot = state.find_slot(machine, entry.slot())?;
     let template = &machine.slots[slot];
-    (entry.offset() < u64::from(template.npages)).then(|| template.host + entry.offset() as u32)
+    template.host_at(entry.offset())
 }
 
 impl<S: PageSet> Held<'_, S> {
     /// Takes these out of a set of host pages.
     #[inline(always)]
-    pub(crate) fn subtract(&self, machine: &Machine, aliased: bool, left: &mut S) {
+    pub(crate) fn subtract(&self, machine: &Machine, aliased: bool, left: &mut HostPages<S>) {
         match self {
             Self::Everything => left.clear(),
             Self::Hosts(hosts) => left.subtract(hosts),
@@ -256,7 +256,8 @@ impl<S: PageSet> Held<'_, S> {
                     left.remove(machine.host_page(frame));
                 }
             }
-            Self::Frames(frames) => left.subtract(frames),
+            // Frames and host pages have the same numbers.
+            Self::Frames(frames) => left.numbers_mut().subtract(frames.numbers()),
             Self::Frame(NO_FRAME) => {}
             Self::Frame(frame) => left.remove(machine.host_page(*frame)),
             Self::Host(host) => left.remove(*host),

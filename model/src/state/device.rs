@@ -1,5 +1,6 @@
 //! A device: what of it changes.
 
+use super::pages::Frames;
 use super::parts::Parts;
 
 /// A device's changing part.
@@ -12,11 +13,11 @@ pub struct Device<L: Parts> {
     /// Transfers left.
     pub budget: u8,
     /// Frames of transfers that were submitted and have not landed.
-    pub in_flight: L::Set,
+    pub in_flight: Frames<L::Set>,
     /// Frames whose bytes have changed and that are not logged yet.
-    pub unlogged: L::Set,
+    pub unlogged: Frames<L::Set>,
     /// Its own log, by frame.
-    pub log: L::Set,
+    pub log: Frames<L::Set>,
 }
 
 impl<L: Parts> Copy for Device<L> where L::Set: Copy {}

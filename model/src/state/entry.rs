@@ -3,6 +3,8 @@
 use core::fmt::Debug;
 use core::hash::Hash;
 
+use crate::words::Offset;
+
 /// KVM_DIRTY_GFN_F_DIRTY.
 pub const F_DIRTY: u8 = 1 << 0;
 /// KVM_DIRTY_GFN_F_RESET.
@@ -15,19 +17,19 @@ pub trait RingEntry: Copy + Default + Eq + Hash + Debug {
     /// The combined slot number `as_id << 16 | id`.
     fn slot(&self) -> u32;
     /// The page's offset in its slot, in pages.
-    fn offset(&self) -> u64;
+    fn offset(&self) -> Offset;
     /// Sets the flags.
     fn set_flags(&mut self, flags: u8);
     /// Sets the slot number.
     fn set_slot(&mut self, slot: u32);
     /// Sets the offset.
-    fn set_offset(&mut self, offset: u64);
+    fn set_offset(&mut self, offset: Offset);
 }
 
 /// An entry as the kernel lays it out: any slot number and offset.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct FullEntry {
-    offset: u64,
+    offset: Offset,
     slot: u32,
     flags: u8,
 }
@@ -39,7 +41,7 @@ impl RingEntry for FullEntry {
     fn slot(&self) -> u32 {
         self.slot
     }
-    fn offset(&self) -> u64 {
+    fn offset(&self) -> Offset {
         self.offset
     }
     fn set_flags(&mut self, flags: u8) {
@@ -48,7 +50,7 @@ impl RingEntry for FullEntry {
     fn set_slot(&mut self, slot: u32) {
         self.slot = slot;
     }
-    fn set_offset(&mut self, offset: u64) {
+    fn set_offset(&mut self, offset: Offset) {
         self.offset = offset;
     }
 }
@@ -76,8 +78,8 @@ impl RingEntry for CompactEntry {
         u32::from(self.0 >> 2 & 1) << 16 | u32::from(self.0 >> 3 & 15)
     }
     #[inline(always)]
-    fn offset(&self) -> u64 {
-        u64::from(self.0 >> 7)
+    fn offset(&self) -> Offset {
+        Offset(u64::from(self.0 >> 7))
     }
     #[inline(always)]
     fn set_flags(&mut self, flags: u8) {
@@ -90,7 +92,7 @@ impl RingEntry for CompactEntry {
         self.0 = self.0 & !0x7c | as_id << 2 | id << 3;
     }
     #[inline(always)]
-    fn set_offset(&mut self, offset: u64) {
-        self.0 = self.0 & 0x7f | (offset.min(Self::MAX_OFFSET + 1) as u16) << 7;
+    fn set_offset(&mut self, offset: Offset) {
+        self.0 = self.0 & 0x7f | (offset.0.min(Self::MAX_OFFSET + 1) as u16) << 7;
     }
 }

@@ -7,11 +7,12 @@
 
 use super::device::Device;
 use super::layout::Layout;
+use super::pages::SetOf;
 use super::ring::Ring;
 use super::slot::{Life, Slot};
 use super::vcpu::{Exit, Pc};
 use super::{Answer, Batch, State, Thread, Vcpu};
-use crate::words::{Errno, Fields, Frame};
+use crate::words::{Errno, Fields, Frame, Offset, Page};
 
 /// How many bits a field takes: by the machine, or always as many. A field of 0 bits is left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,7 +208,7 @@ pub trait Look<L: Layout> {
     /// A field of at most 64 bits.
     fn bits(&mut self, kind: Fields, size: Size, value: u64);
     /// A set of frames or host pages.
-    fn pages(&mut self, kind: Fields, size: Size, pages: &L::Set);
+    fn pages<P: Page>(&mut self, kind: Fields, size: Size, pages: &SetOf<P, L::Set>);
     /// One frame, or none.
     fn frame(&mut self, kind: Fields, frame: &Frame);
     /// A ring's indices; its entries follow, from RESET's index on.
@@ -217,7 +218,7 @@ pub trait Look<L: Layout> {
     /// A PML buffer that has room for `capacity` frames.
     fn buffer(&mut self, pml: &L::Pml, capacity: u32);
     /// The page of a ring entry, by slot number and offset; `live` where it names one.
-    fn page(&mut self, slot: &u32, offset: &u64, live: bool);
+    fn page(&mut self, slot: &u32, offset: &Offset, live: bool);
     /// RESET's batch.
     fn batch(&mut self, batch: &Batch);
 
@@ -241,7 +242,7 @@ pub trait Change<L: Layout> {
     /// See [`Look::bits`].
     fn bits(&mut self, kind: Fields, size: Size, value: &mut u64);
     /// See [`Look::pages`].
-    fn pages(&mut self, kind: Fields, size: Size, pages: &mut L::Set);
+    fn pages<P: Page>(&mut self, kind: Fields, size: Size, pages: &mut SetOf<P, L::Set>);
     /// See [`Look::frame`].
     fn frame(&mut self, kind: Fields, frame: &mut Frame);
     /// See [`Look::indices`].
@@ -251,7 +252,7 @@ pub trait Change<L: Layout> {
     /// See [`Look::buffer`].
     fn buffer(&mut self, pml: &mut L::Pml, capacity: u32);
     /// See [`Look::page`].
-    fn page(&mut self, slot: &mut u32, offset: &mut u64, live: bool);
+    fn page(&mut self, slot: &mut u32, offset: &mut Offset, live: bool);
     /// See [`Look::batch`].
     fn batch(&mut self, batch: &mut Batch);
 

@@ -8,6 +8,7 @@ use super::pages::{Inline64, Sparse};
 use super::slot::Slot;
 use super::thread::Thread;
 use super::vcpu::Vcpu;
+use crate::words::Frame;
 
 pub use super::parts::{Array, Inline, Parts};
 
@@ -31,7 +32,7 @@ impl Parts for Small {
     type Set = Inline64;
     type Entry = CompactEntry;
     type Entries = Inline<CompactEntry, 32>;
-    type Pml = Inline<u32, 16>;
+    type Pml = Inline<Frame, 16>;
 }
 
 impl Layout for Small {
@@ -49,7 +50,7 @@ impl Parts for Large {
     type Set = Sparse;
     type Entry = FullEntry;
     type Entries = Vec<FullEntry>;
-    type Pml = Vec<u32>;
+    type Pml = Vec<Frame>;
 }
 
 impl Layout for Large {

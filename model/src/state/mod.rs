@@ -33,7 +33,7 @@ pub use vcpu::Vcpu;
 use crate::machine::{Machine, Op};
 use crate::words::{Arch, HostPage};
 use layout::{Array, Layout};
-use pages::PageSet;
+use pages::{Frames, HostPages};
 
 /// VM-wide capabilities.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -70,8 +70,6 @@ impl Caps {
 }
 
 /// A state of the machine.
-///
-/// Sets of frames: the leaves, the bitmap. Sets of host pages: what is stale, pending, sent.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct State<L: Layout> {
     /// Capabilities.
@@ -79,31 +77,31 @@ pub struct State<L: Layout> {
     /// The memslots, by template.
     pub slots: L::Slots,
     /// Frames with a leaf.
-    pub present: L::Set,
+    pub present: Frames<L::Set>,
     /// Frames whose leaf is writable.
-    pub writable: L::Set,
+    pub writable: Frames<L::Set>,
     /// Frames whose leaf has its D bit set (PML only).
-    pub dirty_bit: L::Set,
+    pub dirty_bit: Frames<L::Set>,
     /// Frames whose leaf is part of a huge mapping.
-    pub huge: L::Set,
+    pub huge: Frames<L::Set>,
     /// The live bitmap of every slot.
-    pub bitmap: L::Set,
+    pub bitmap: Frames<L::Set>,
     /// The scratch half of the bitmaps; whoever holds slots_lock uses it.
-    pub scratch: L::Set,
+    pub scratch: Frames<L::Set>,
     /// Frames whose bits GET has shown and no CLEAR has cleared: user space's copy of the bitmap.
-    pub seen: L::Set,
+    pub seen: Frames<L::Set>,
     /// Host pages whose bytes differ from the destination's.
-    pub stale: L::Set,
+    pub stale: HostPages<L::Set>,
     /// Host pages in the VMM's hands, still to be copied.
-    pub pending: L::Set,
+    pub pending: HostPages<L::Set>,
     /// Host pages copied since the migration began, where a cancel needs to know.
-    pub sent: L::Set,
+    pub sent: HostPages<L::Set>,
     /// Host pages in the VMM's own log of its own stores.
-    pub own_log: L::Set,
+    pub own_log: HostPages<L::Set>,
     /// Host pages written since they were last reported (a ghost, for `no_spurious_dirty_page`).
-    pub written: L::Set,
+    pub written: HostPages<L::Set>,
     /// A host page that was reported though nobody wrote it (a ghost; sticky).
-    pub spurious: L::Set,
+    pub spurious: HostPages<L::Set>,
     /// The vCPUs, by id.
     pub vcpus: L::Vcpus,
     /// The threads of the VMM.
@@ -217,7 +215,7 @@ impl<L: Layout> State<L> {
     }
 
     /// What the leaves say: present, writable, dirty, huge.
-    pub(crate) fn leaves_mut(&mut self) -> [&mut L::Set; 4] {
+    pub(crate) fn leaves_mut(&mut self) -> [&mut Frames<L::Set>; 4] {
         [
             &mut self.present,
             &mut self.writable,

@@ -1,4 +1,4 @@
-//! Page sets: one abstraction for every "which pages" of the model.
+//! Page sets: one abstraction for every "which pages" of the model. A set says of which kind its pages are ([`SetOf`]).
 //!
 //! The transition function is written once over [`PageSet`] and names no concrete set. The searches use the
 //! inline ones ([`Inline64`]), plain data that is cheap to copy, hash and compare; replay of recorded calls uses [`Sparse`],
@@ -8,6 +8,9 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::fmt::Debug;
 use core::hash::Hash;
+use core::marker::PhantomData;
+
+use crate::words::{Frame, HostPage, Page};
 
 /// A set of pages, each a frame or host page number counted from 0 over the whole machine.
 ///
@@ -76,6 +79,127 @@ impl<S: PageSet> Iterator for Pages<'_, S> {
         let page = self.set.next(self.from?)?;
         self.from = page.checked_add(1);
         Some(page)
+    }
+}
+
+/// A set of pages of one kind: frames, or host pages.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct SetOf<P, S> {
+    numbers: S,
+    kind: PhantomData<P>,
+}
+
+/// A set of frames.
+pub type Frames<S> = SetOf<Frame, S>;
+/// A set of host pages.
+pub type HostPages<S> = SetOf<HostPage, S>;
+
+impl<P: Copy, S: Copy> Copy for SetOf<P, S> {}
+
+impl<P, S: Default> Default for SetOf<P, S> {
+    #[inline(always)]
+    fn default() -> Self {
+        Self::of(S::default())
+    }
+}
+
+impl<P, S> SetOf<P, S> {
+    /// The pages of these numbers.
+    #[inline(always)]
+    pub const fn of(numbers: S) -> Self {
+        Self {
+            numbers,
+            kind: PhantomData,
+        }
+    }
+
+    /// Their numbers.
+    #[inline(always)]
+    pub const fn numbers(&self) -> &S {
+        &self.numbers
+    }
+
+    /// Their numbers, to change.
+    #[inline(always)]
+    pub const fn numbers_mut(&mut self) -> &mut S {
+        &mut self.numbers
+    }
+}
+
+impl<S> Frames<S> {
+    /// As host pages, where no slot's are numbered otherwise than its frames ([`Machine::aliased`](crate::machine::Machine::aliased)).
+    #[inline(always)]
+    pub fn as_hosts(self) -> HostPages<S> {
+        SetOf::of(self.numbers)
+    }
+}
+
+/// As the methods of [`PageSet`].
+#[allow(missing_docs)]
+impl<P: Page, S: PageSet> SetOf<P, S> {
+    #[inline(always)]
+    pub fn contains(&self, page: P) -> bool {
+        self.numbers.contains(page.number())
+    }
+    #[inline(always)]
+    pub fn insert(&mut self, page: P) {
+        self.numbers.insert(page.number());
+    }
+    #[inline(always)]
+    pub fn remove(&mut self, page: P) {
+        self.numbers.remove(page.number());
+    }
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+    #[inline(always)]
+    pub fn union(&mut self, other: &Self) {
+        self.numbers.union(&other.numbers);
+    }
+    #[inline(always)]
+    pub fn subtract(&mut self, other: &Self) {
+        self.numbers.subtract(&other.numbers);
+    }
+    #[inline(always)]
+    pub fn insert_range(&mut self, first: P, count: u32) {
+        self.numbers.insert_range(first.number(), count);
+    }
+    #[inline(always)]
+    pub fn remove_range(&mut self, first: P, count: u32) {
+        self.numbers.remove_range(first.number(), count);
+    }
+    #[inline(always)]
+    pub fn word(&self, first: P, bits: u32) -> u64 {
+        self.numbers.word(first.number(), bits)
+    }
+    #[inline(always)]
+    pub fn set_word(&mut self, first: P, mask: u64) {
+        self.numbers.set_word(first.number(), mask);
+    }
+    #[inline(always)]
+    pub fn clear_word(&mut self, first: P, mask: u64) {
+        self.numbers.clear_word(first.number(), mask);
+    }
+    #[inline(always)]
+    pub fn next(&self, from: P) -> Option<P> {
+        self.numbers.next(from.number()).map(P::new)
+    }
+    #[inline(always)]
+    pub fn count(&self) -> u64 {
+        self.numbers.count()
+    }
+    #[inline(always)]
+    pub fn iter(&self) -> impl Iterator<Item = P> + use<'_, P, S> {
+        self.numbers.iter().map(P::new)
+    }
+    #[inline(always)]
+    pub fn intersects(&self, other: &Self) -> bool {
+        self.numbers.intersects(&other.numbers)
+    }
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        self.numbers.clear();
     }
 }
 

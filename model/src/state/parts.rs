@@ -7,6 +7,7 @@ use core::ops::{Deref, DerefMut};
 
 use super::entry::RingEntry;
 use super::pages::PageSet;
+use crate::words::Frame;
 
 /// A list with a capacity: the rooms of a state.
 pub trait Array<T>: Clone + Default + Debug + Eq + Hash + Deref<Target = [T]> + DerefMut {
@@ -87,5 +88,5 @@ pub trait Parts: Clone + Debug + Default + Eq + Hash + Send + Sync + 'static {
     /// The entries of one ring.
     type Entries: Array<Self::Entry> + Send + Sync;
     /// The pages in a PML buffer.
-    type Pml: Array<u32> + Send + Sync;
+    type Pml: Array<Frame> + Send + Sync;
 }

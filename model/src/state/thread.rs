@@ -1,7 +1,8 @@
 //! A thread of the VMM: where it is in its program and in the operation that it runs.
 
+use super::pages::HostPages;
 use super::parts::Parts;
-use crate::words::{Duty, Errno, Frame, NO_FRAME};
+use crate::words::{Duty, Errno, Frame, NO_FRAME, Offset};
 
 /// What an ioctl answered.
 pub type Answer = Result<u32, Errno>;
@@ -12,7 +13,7 @@ pub struct Batch {
     /// Combined slot number.
     pub slot: u32,
     /// The offset of bit 0, in pages.
-    pub offset: u64,
+    pub offset: Offset,
     /// The pages; 0: no batch.
     pub mask: u64,
 }
@@ -37,13 +38,13 @@ pub struct Thread<L: Parts> {
     /// Slot number read from the entry in work.
     pub entry_slot: u32,
     /// Offset read from the entry in work.
-    pub entry_offset: u64,
+    pub entry_offset: Offset,
     /// RESET's batch.
     pub batch: Batch,
     /// What the last ioctl answered, until the next operation begins.
     pub answer: Answer,
     /// Host pages collected and not yet published.
-    pub hand: L::Set,
+    pub hand: HostPages<L::Set>,
     /// What it is in the middle of: follows from where it stands.
     pub duty: Duty,
     /// The frame that it has changed and not marked, or [`NO_FRAME`]: follows from where it stands.
@@ -61,10 +62,10 @@ impl<L: Parts> Default for Thread<L> {
             any: false,
             signal: false,
             entry_slot: 0,
-            entry_offset: 0,
+            entry_offset: Offset(0),
             batch: Batch::default(),
             answer: Ok(0),
-            hand: L::Set::default(),
+            hand: HostPages::default(),
             duty: Duty::NONE,
             owed: NO_FRAME,
         }
@@ -84,7 +85,7 @@ impl<L: Parts> Thread<L> {
         self.any = false;
         self.signal = false;
         self.entry_slot = 0;
-        self.entry_offset = 0;
+        self.entry_offset = Offset(0);
         self.batch = Batch::default();
     }
 
@@ -98,6 +99,6 @@ impl<L: Parts> Thread<L> {
     /// Forgets the entry in work.
     pub(crate) fn forget_entry(&mut self) {
         self.entry_slot = 0;
-        self.entry_offset = 0;
+        self.entry_offset = Offset(0);
     }
 }

@@ -1,5 +1,6 @@
 //! A vCPU: where its thread is, its pending access, its TLB, its ring and its PML buffer.
 
+use super::pages::Frames;
 use super::parts::Parts;
 use super::ring::Ring;
 use crate::words::Frame;
@@ -130,7 +131,7 @@ pub struct Vcpu<L: Parts> {
     /// The thread waits until its exit 31 is acknowledged.
     pub waits: bool,
     /// Frames that its TLB takes for writable (with PML: writable and dirty).
-    pub tlb: L::Set,
+    pub tlb: Frames<L::Set>,
     /// Its ring.
     pub ring: Ring<L>,
     /// Its PML buffer, oldest first.
@@ -161,7 +162,7 @@ impl<L: Parts> Default for Vcpu<L> {
             resched: false,
             pml_on: false,
             waits: false,
-            tlb: L::Set::default(),
+            tlb: Frames::default(),
             ring: Ring::default(),
             pml: L::Pml::default(),
         }

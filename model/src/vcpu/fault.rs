@@ -4,7 +4,6 @@ use super::entry;
 use crate::kernel::mark as primitive;
 use crate::machine::Machine;
 use crate::state::layout::Layout;
-use crate::state::pages::PageSet;
 use crate::state::slot::Life;
 use crate::state::vcpu::Exit;
 use crate::state::{State, Vcpu};
@@ -375,7 +374,8 @@ fn prefetch<L: Layout>(machine: &Machine, state: &mut State<L>, slot: usize, fra
             return;
         };
         let count = (gfn - start) as u32;
-        let backed = (from..from + count)
+        let backed = from
+            .and_on(count)
             .take_while(|&at| !is_unbacked(machine, at))
             .count() as u32;
         if backed == 0 {

@@ -4,7 +4,6 @@ use super::{fault, pml};
 use crate::machine::Machine;
 use crate::state::State;
 use crate::state::layout::{Array, Layout};
-use crate::state::pages::PageSet;
 use crate::state::slot::Life;
 use crate::state::vcpu::{NO_FRAME, Pc, spend};
 use crate::words::{Choice, Found, Frame};

@@ -17,6 +17,7 @@ pub mod fault;
 pub mod fields;
 pub mod kernel;
 pub mod mutation;
+pub mod page;
 pub mod row;
 pub mod rule;
 pub mod sizes;
@@ -37,12 +38,4 @@ pub use step::{Actor, Choice, Effect, Found, ResetCount, Step};
 pub use waits::Waits;
 pub use word::Word;
 
-/// A page as KVM's slots see it: the machine numbers the pages of all slots through, each slot from a multiple of the word size on.
-pub type Frame = u32;
-/// A page of the host's memory behind guest memory; slots that share memory share its numbers.
-pub type HostPage = u32;
-/// A page's offset in its slot.
-pub type Offset = u64;
-
-/// No frame.
-pub const NO_FRAME: Frame = u32::MAX;
+pub use page::{Frame, HostPage, NO_FRAME, Offset, Page, Subject};

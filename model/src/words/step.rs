@@ -1,6 +1,6 @@
 //! A step: who acts, which of the things that are possible, and what it means beyond its change of state.
 
-use super::Frame;
+use super::{Frame, HostPage};
 
 /// Who takes a step.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -30,10 +30,12 @@ pub enum Choice {
     Steal,
     /// The fault cannot be resolved: the access fails.
     Fail,
-    /// The page or frame that is next.
-    Page(u32),
+    /// The page that is next.
+    Page(HostPage),
+    /// A transfer's bytes land in a frame.
+    Land(Frame),
     /// A page is read, but its send fails.
-    SendFails(u32),
+    SendFails(HostPage),
     /// A signal becomes pending for the thread.
     Signal,
     /// A part of a program that is done any number of times is done once more.

@@ -20,6 +20,7 @@ use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc, UNLIMITED};
 use dirtysim_model::transition::{
     Actor, Choice, Step, apply, describe, for_each_choice, for_each_step,
 };
+use dirtysim_model::words::{Frame, HostPage};
 
 /// Where guest memory begins: no slot's gfns are its page numbers.
 const FIRST_GFN: u64 = 0x100;
@@ -110,8 +111,8 @@ impl<L: Layout> Vm<L> {
                 as_id: 0,
                 id: index as u32,
                 npages,
-                frame,
-                host: frame,
+                frame: Frame(frame),
+                host: HostPage(frame),
                 hva: u64::from(frame) * machine.constants.page_bytes,
                 places: vec![FIRST_GFN + u64::from(frame)],
                 huge: false,
@@ -120,9 +121,9 @@ impl<L: Layout> Vm<L> {
         }
         let pages = |(slot, &npages): (usize, &u32)| {
             let first = setup.first_frame(slot);
-            first..first + npages
+            Frame(first).and_on(npages)
         };
-        let frames: Vec<u32> = setup.slots.iter().enumerate().flat_map(pages).collect();
+        let frames: Vec<Frame> = setup.slots.iter().enumerate().flat_map(pages).collect();
         machine.vcpus = vec![
             VcpuConfig {
                 stores: UNLIMITED,
@@ -303,7 +304,7 @@ impl<L: Layout> Vm<L> {
         given: Vec<u32>,
         bad_pointer: bool,
     ) -> Result<u32, Errno> {
-        self.machine.frame_lists = vec![given];
+        self.machine.frame_lists = vec![given.into_iter().map(Frame).collect()];
         let op = Op::ClearDirtyLog(op::ClearDirtyLog {
             slot: number,
             first_page,
@@ -343,14 +344,14 @@ impl<L: Layout> Vm<L> {
         let mut index = from;
         while index != ring.fetch_index {
             let entry = ring.entry(index);
-            entries.push((entry.slot(), entry.offset()));
+            entries.push((entry.slot(), entry.offset().0));
             index = index.wrapping_add(1);
         }
         (entries, self.empty_hand())
     }
 
     fn empty_hand(&mut self) -> Vec<u32> {
-        let pages = self.state.threads[0].hand.iter().collect();
+        let pages = self.state.threads[0].hand.numbers().iter().collect();
         self.state.threads[0].hand.clear();
         pages
     }
@@ -360,7 +361,7 @@ impl<L: Layout> Vm<L> {
         let ring = &self.state.vcpus[vcpu].ring;
         let entries = ring.entries.iter();
         entries
-            .map(|entry| (entry.flags(), entry.slot(), entry.offset()))
+            .map(|entry| (entry.flags(), entry.slot(), entry.offset().0))
             .collect()
     }
 
@@ -372,12 +373,12 @@ impl<L: Layout> Vm<L> {
 
     /// Frames whose bit is set, padding included.
     pub(crate) fn bits(&self) -> Vec<u32> {
-        self.state.bitmap.iter().collect()
+        self.state.bitmap.numbers().iter().collect()
     }
 
     /// Frames with a leaf that lets stores through.
     pub(crate) fn writable(&self) -> Vec<u32> {
-        self.state.writable.iter().collect()
+        self.state.writable.numbers().iter().collect()
     }
 
     /// Frames that some vCPU's TLB lets stores through to, though their leaf does not.
@@ -386,6 +387,7 @@ impl<L: Layout> Vm<L> {
         vcpus
             .flat_map(|vcpu| vcpu.tlb.iter())
             .filter(|frame| !self.state.writable.contains(*frame))
+            .map(|frame| frame.0)
             .collect()
     }
 

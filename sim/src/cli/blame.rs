@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::Args;
+use dirtysim_model::words::HostPage;
 use serde_json::{Map, Value, json};
 
 use super::distil::distil;
@@ -45,7 +46,7 @@ pub(crate) struct BlameArgs {
 /// Pages that a line names; of more, it tells the number.
 const MOST_NAMED: usize = 8;
 
-fn names(scenario: &Scenario, pages: &BTreeSet<u32>) -> Vec<String> {
+fn names(scenario: &Scenario, pages: &BTreeSet<HostPage>) -> Vec<String> {
     pages.iter().map(|&page| scenario.page_name(page)).collect()
 }
 
@@ -117,7 +118,7 @@ impl Subject {
         }
     }
 
-    fn blame(&self, args: &BlameArgs, given: &BTreeSet<u32>) -> Option<Blame> {
+    fn blame(&self, args: &BlameArgs, given: &BTreeSet<HostPage>) -> Option<Blame> {
         let scenario = match self {
             Self::Schedule(schedule) => {
                 let scenario = &schedule.replay.scenario;
@@ -181,8 +182,10 @@ pub(super) fn run(args: &BlameArgs, _global: &Global) -> CliResult {
     // The small pages of a log's scenario, but for the last, stand for those that differ.
     let given = match &subject {
         Subject::Log(scenario, _) => {
-            let pages = scenario.machine.slots.first().map_or(0, |slot| slot.npages);
-            (0..pages.saturating_sub(1)).collect()
+            let slot = scenario.machine.slots.first();
+            let mut pages: BTreeSet<_> = slot.into_iter().flat_map(|slot| slot.hosts()).collect();
+            pages.pop_last();
+            pages
         }
         _ => read_pages(BufReader::new(input), &file, scenario)?,
     };

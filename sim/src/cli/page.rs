@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use dirtysim_model::words::HostPage;
 use serde_json::{Map, Value, json};
 
 use super::kind::{self, Wanted};
@@ -285,7 +286,7 @@ fn scheduled(args: &PageArgs, path: &Path) -> Result<Found, CliError> {
 }
 
 /// A page of a schedule: the steps that changed something about it. A step is a line, behind the header's.
-fn of_schedule(schedule: &Schedule, host: u32) -> Result<Told, CliError> {
+fn of_schedule(schedule: &Schedule, host: HostPage) -> Result<Told, CliError> {
     let story = Story::of_page(&schedule.replay.scenario, &schedule.steps, host)?;
     let end = story.notes.last().map_or(&story.start, |note| &note.facts);
     let written = story.written.map_or(String::new(), |step| {

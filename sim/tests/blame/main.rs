@@ -8,8 +8,8 @@ use dirtysim::run::{self, Options, Scheduler};
 use dirtysim::scenario::{self, Expect, Scenario};
 use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::layout::Small;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::transition::{Step, apply, for_each_step};
+use dirtysim_model::words::HostPage;
 use dirtysim_model::words::mutation::{Mutation, Mutations};
 
 fn builtin(name: &str) -> Scenario {
@@ -17,12 +17,12 @@ fn builtin(name: &str) -> Scenario {
 }
 
 /// Every cause, tried to its end.
-fn all(scenario: &Scenario, steps: &[Step], given: &BTreeSet<u32>) -> Blame {
+fn all(scenario: &Scenario, steps: &[Step], given: &BTreeSet<HostPage>) -> Blame {
     blame(scenario, steps, given, &|| true).expect("nobody interrupts it")
 }
 
 /// A schedule that loses pages with `mutation` switched on, and those pages.
-fn lossy(name: &str, mutation: Mutation) -> (Scenario, Vec<Step>, BTreeSet<u32>) {
+fn lossy(name: &str, mutation: Mutation) -> (Scenario, Vec<Step>, BTreeSet<HostPage>) {
     let mut scenario = builtin(name).with_mutation(mutation);
     scenario.expect = Some(Expect::Violated(Invariant::NoDirtyPageLost));
     let options = Options {
@@ -117,7 +117,7 @@ steps = [
 ]
 "#;
     let scenario = Scenario::from_toml("right-order.toml", text).expect("it is a scenario");
-    let given = BTreeSet::from([0]);
+    let given = BTreeSet::from([HostPage(0)]);
     let swaps = (0..400).any(|seed| {
         let found = all(&scenario, &schedule(&scenario, seed), &given);
         assert!(found.unchanged.lost.is_empty());
@@ -133,7 +133,7 @@ steps = [
 fn an_order_that_loses_the_pages_by_itself_is_its_own_cause() {
     let scenario = builtin("ring-only-its-save");
     let steps = schedule(&scenario, 5);
-    let found = all(&scenario, &steps, &BTreeSet::from([3]));
+    let found = all(&scenario, &steps, &BTreeSet::from([HostPage(3)]));
     let first = found.exact().next().expect("the order itself");
     assert_eq!(first.cause, Cause::Nothing);
     // What changes nothing explains nothing.
@@ -150,7 +150,7 @@ fn none_is_an_answer() {
     let scenario = builtin("kernel-docs");
     let steps = schedule(&scenario, 5);
     // Nobody ever stores to all of these at once.
-    let found = all(&scenario, &steps, &BTreeSet::from([0, 1, 2, 3]));
+    let found = all(&scenario, &steps, &[0, 1, 2, 3].map(HostPage).into());
     assert_eq!(found.exact().count(), 0);
     let nearest = &found.candidates[0];
     assert_eq!(nearest.difference(), nearest.missing + nearest.extra);
@@ -166,7 +166,7 @@ fn pages_are_read_by_slot_or_by_frame_number() {
         gfn + 1
     );
     let pages = read_pages(text.as_bytes(), "pages.txt", &scenario).expect("they are pages");
-    assert_eq!(pages, BTreeSet::from([1, host, host + 1]));
+    assert_eq!(pages, BTreeSet::from([HostPage(1), host, host + 1]));
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn what_is_no_page_is_refused_with_its_line() {
 #[test]
 fn a_scenario_is_blamed_by_the_schedule_that_comes_nearest() {
     let scenario = builtin("kernel-docs");
-    let given = BTreeSet::from([0]);
+    let given = BTreeSet::from([HostPage(0)]);
     let found = blame_seeds(&scenario, 0..40, &given, &|_| true).expect("schedules");
     assert!(found.unchanged.lost.is_empty());
     let exact: Vec<_> = found.exact().collect();

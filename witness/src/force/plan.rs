@@ -16,6 +16,7 @@ use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::vcpu::Pc;
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice, subject};
 use dirtysim_model::words::constants::MEM_LOG_DIRTY_PAGES;
+use dirtysim_model::words::{Frame, Subject};
 
 use super::places;
 use crate::refusal::Refused;
@@ -225,10 +226,13 @@ impl Walk {
             }
             let (place, store) = match step.actor {
                 Actor::Vcpu(vcpu) => {
-                    let page = subject(machine, &state, step)
-                        .filter(|_| matches!(word, "store" | "retry-store"));
+                    let page = subject(machine, &state, step).map(number);
+                    let page = page.filter(|_| matches!(word, "store" | "retry-store"));
                     let v = &state.vcpus[usize::from(vcpu)];
-                    let walks = |page| !v.tlb.contains(page) && state.writable.contains(page);
+                    let walks = |page| {
+                        let frame = Frame(page);
+                        !v.tlb.contains(frame) && state.writable.contains(frame)
+                    };
                     (vcpu_place(word)?, page.map(|page| (page, !walks(page))))
                 }
                 Actor::Thread(thread) => {
@@ -248,7 +252,7 @@ impl Walk {
                         (Some(action), _) if stage == 0 => actions.push(action),
                         (Some(_), _) => {}
                         (None, "copy") => actions.push(Action::Copy(
-                            subject(machine, &state, step).unwrap_or_default(),
+                            subject(machine, &state, step).map_or(0, number),
                         )),
                         (None, "send-fails") => {
                             return Err(Refused::new("a send that fails cannot be forced"));
@@ -321,13 +325,13 @@ impl Walk {
                     template.name
                 )));
             }
-            pages.resize((template.host + template.npages) as usize, String::new());
-            for page in template.host..template.host + template.npages {
-                pages[page as usize] = scenario.page_name(page);
+            pages.resize((template.host + template.npages).index(), String::new());
+            for host in template.hosts() {
+                pages[host.index()] = scenario.page_name(host);
             }
             slots.push(Slot {
                 number: template.number(),
-                first: template.host,
+                first: template.host.0,
                 pages: template.npages,
                 logs: slot.logging,
             });
@@ -342,7 +346,10 @@ impl Walk {
             vcpus: vec![Vec::new(); machine.vcpus.len()],
             threads: Vec::new(),
             turns: Vec::new(),
-            lost: oracle::lost(machine, &self.end, false).iter().collect(),
+            lost: oracle::lost(machine, &self.end, false)
+                .numbers()
+                .iter()
+                .collect(),
         };
         for (vcpu, stores) in plan.vcpus.iter_mut().enumerate() {
             *stores = self.stores(vcpu as u8)?;
@@ -450,6 +457,14 @@ impl Walk {
             choice: Choice::Advance,
         };
         function_place(describe(machine, &self.end, step).name())
+    }
+}
+
+/// The number of a page: where no memory is shared, a host page has its frame's.
+fn number(page: Subject) -> u32 {
+    match page {
+        Subject::Frame(frame) => frame.0,
+        Subject::Host(host) => host.0,
     }
 }
 

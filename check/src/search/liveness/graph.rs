@@ -357,8 +357,11 @@ impl<'a, L: Layout> Builder<'a, L> {
 
     /// The packed representative of a state.
     fn pack(&self, state: &mut State<L>, words: &mut [u64]) {
-        self.symmetry.canonical(self.machine, state);
+        // Packing clears what nobody can read any more, by which nothing may be ordered.
         self.packing.pack(self.machine, state, words);
+        if self.symmetry.canonical(self.machine, state) {
+            self.packing.pack(self.machine, state, words);
+        }
     }
 
     /// The number of a state's representative, if it is known.

@@ -43,7 +43,7 @@ use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::reduce::symmetry::Symmetry;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::pages::Frames;
 use dirtysim_model::state::vcpu::NO_FRAME;
 pub use dirtysim_model::transition::is_at_leisure;
 use dirtysim_model::transition::{Actor, Choice, Step, blocked};
@@ -176,7 +176,7 @@ pub fn is_unquiet<L: Layout>(before: &State<L>, step: Step, after: &State<L>) ->
     let Actor::Vcpu(vcpu) = step.actor else {
         return false;
     };
-    let opened = |old: &L::Set, new: &L::Set| {
+    let opened = |old: &Frames<L::Set>, new: &Frames<L::Set>| {
         let mut new = new.clone();
         new.subtract(old);
         !new.is_empty()

@@ -42,13 +42,13 @@ pub(crate) const WORD_BITS: u32 = 4;
 pub(crate) const BATCH_PAGES: u32 = 3;
 
 /// The page that is tracked.
-pub(crate) const TRACKED: Frame = 1;
+pub(crate) const TRACKED: Frame = Frame(1);
 /// The one below it.
-pub(super) const BELOW: Frame = 0;
+pub(super) const BELOW: Frame = Frame(0);
 /// The one above it.
-pub(super) const ABOVE: Frame = 2;
+pub(super) const ABOVE: Frame = Frame(2);
 /// One that is in another word, and in no batch with any of these. It stands for any other page where only one is named.
-pub(crate) const FAR: Frame = 5;
+pub(crate) const FAR: Frame = Frame(5);
 
 /// A run of such states that ends in a broken claim, and that no machine of few pages has.
 #[derive(Debug, Clone, PartialEq, Eq)]

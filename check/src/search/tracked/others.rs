@@ -4,12 +4,12 @@ use dirtysim_model::machine::Machine;
 use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::state::fields::{Change, Size, change_thread, change_vcpu, change_vm};
 use dirtysim_model::state::layout::{Layout, Parts};
-use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::pages::{PageSet, SetOf};
 use dirtysim_model::state::ring::{Ring, RingEntry};
 use dirtysim_model::state::vcpu::Pc;
 use dirtysim_model::state::{Batch, State};
 use dirtysim_model::transition::{self, Actor, Choice};
-use dirtysim_model::words::{Fields, Frame, NO_FRAME};
+use dirtysim_model::words::{Fields, Frame, NO_FRAME, Offset, Page};
 
 use super::argued::{Looks, looks};
 use super::{ABOVE, BELOW, FAR, TRACKED};
@@ -40,15 +40,26 @@ impl Forget {
     fn name(&self, page: Frame) -> Frame {
         if page == self.tracked { TRACKED } else { FAR }
     }
+
+    fn offset(&self, offset: Offset) -> Offset {
+        let page = u32::try_from(offset.0).map_or(NO_FRAME, Frame);
+        offset_of(self.name(page))
+    }
+}
+
+/// The one slot begins with the first frame.
+fn offset_of(page: Frame) -> Offset {
+    Offset(u64::from(page.0))
 }
 
 impl<L: Layout> Change<L> for Forget {
     fn bits(&mut self, _: Fields, _: Size, _: &mut u64) {}
-    fn pages(&mut self, _: Fields, _: Size, pages: &mut L::Set) {
-        let tracked = pages.contains(self.tracked);
+    fn pages<P: Page>(&mut self, _: Fields, _: Size, pages: &mut SetOf<P, L::Set>) {
+        // In the one slot a host page has the number of its frame.
+        let tracked = pages.contains(P::new(self.tracked.0));
         pages.clear();
         if tracked {
-            pages.insert(TRACKED);
+            pages.insert(P::new(TRACKED.0));
         }
     }
     fn frame(&mut self, _: Fields, frame: &mut Frame) {
@@ -59,26 +70,25 @@ impl<L: Layout> Change<L> for Forget {
     fn indices(&mut self, _: &mut Ring<L>) {}
     fn entry(&mut self, entry: &mut L::Entry, _: Option<u8>) {
         // What nobody can read any more is left out when the state is packed.
-        let page = self.name(Frame::try_from(entry.offset()).unwrap_or(NO_FRAME));
-        entry.set_offset(u64::from(page));
+        entry.set_offset(self.offset(entry.offset()));
     }
     fn buffer(&mut self, pml: &mut L::Pml, _: u32) {
         for frame in pml.iter_mut() {
             *frame = self.name(*frame);
         }
     }
-    fn page(&mut self, _: &mut u32, offset: &mut u64, live: bool) {
+    fn page(&mut self, _: &mut u32, offset: &mut Offset, live: bool) {
         if live {
-            *offset = u64::from(self.name(Frame::try_from(*offset).unwrap_or(NO_FRAME)));
+            *offset = self.offset(*offset);
         }
     }
     fn batch(&mut self, batch: &mut Batch) {
         if batch.mask == 0 {
             return;
         }
-        let bit = u64::from(self.tracked).checked_sub(batch.offset);
+        let bit = u64::from(self.tracked.0).checked_sub(batch.offset.0);
         let has = bit.is_some_and(|bit| bit < 64 && batch.mask >> bit & 1 != 0);
-        batch.offset = u64::from(if has { TRACKED } else { FAR });
+        batch.offset = offset_of(if has { TRACKED } else { FAR });
         batch.mask = 1;
     }
 }
@@ -186,10 +196,10 @@ fn vcpu_values<L: Layout>(
     let dirty = if machine.has_dirty_bits() { 2 } else { 1 };
     for value in 1..8 * dirty {
         let mut valued = state.clone();
-        put(&mut valued.present, FAR, value & 1 != 0);
-        put(&mut valued.writable, FAR, value & 2 != 0);
-        put(&mut valued.vcpus[vcpu].tlb, FAR, value & 4 != 0);
-        put(&mut valued.dirty_bit, FAR, value & 8 != 0);
+        put(valued.present.numbers_mut(), FAR, value & 1 != 0);
+        put(valued.writable.numbers_mut(), FAR, value & 2 != 0);
+        put(valued.vcpus[vcpu].tlb.numbers_mut(), FAR, value & 4 != 0);
+        put(valued.dirty_bit.numbers_mut(), FAR, value & 8 != 0);
         found(&valued, begins);
     }
 }
@@ -213,7 +223,7 @@ fn thread_values<L: Layout>(
     });
 }
 
-/// A set of pages.
+/// A set of frames or host pages, by their numbers.
 type Set<L> = fn(&mut State<L>) -> &mut <L as Parts>::Set;
 
 /// The sets of frames or host pages that a step reads, by the kinds of fields in its row. Of those of vCPUs and threads a step reads its
@@ -221,32 +231,32 @@ type Set<L> = fn(&mut State<L>) -> &mut <L as Parts>::Set;
 fn sets<L: Layout>(tried: Tried, machine: &Machine, reads: Fields) -> Vec<Set<L>> {
     let mut sets: Vec<Set<L>> = Vec::new();
     if reads.has(Fields::LEAVES) {
-        sets.push(|state| &mut state.present);
-        sets.push(|state| &mut state.writable);
+        sets.push(|state| state.present.numbers_mut());
+        sets.push(|state| state.writable.numbers_mut());
         if machine.has_dirty_bits() {
-            sets.push(|state| &mut state.dirty_bit);
+            sets.push(|state| state.dirty_bit.numbers_mut());
         }
     }
     if tried.words && reads.has(Fields::BITMAP) {
-        sets.push(|state| &mut state.bitmap);
+        sets.push(|state| state.bitmap.numbers_mut());
     }
     if tried.words && reads.has(Fields::SCRATCH) {
-        sets.push(|state| &mut state.scratch);
+        sets.push(|state| state.scratch.numbers_mut());
     }
     if tried.words && reads.has(Fields::SEEN) {
-        sets.push(|state| &mut state.seen);
+        sets.push(|state| state.seen.numbers_mut());
     }
     if tried.pending && reads.has(Fields::PENDING) {
-        sets.push(|state| &mut state.pending);
+        sets.push(|state| state.pending.numbers_mut());
     }
     if reads.has(Fields::STALE) {
-        sets.push(|state| &mut state.stale);
+        sets.push(|state| state.stale.numbers_mut());
     }
     if reads.has(Fields::SENT) {
-        sets.push(|state| &mut state.sent);
+        sets.push(|state| state.sent.numbers_mut());
     }
     if reads.has(Fields::OWN_LOG) {
-        sets.push(|state| &mut state.own_log);
+        sets.push(|state| state.own_log.numbers_mut());
     }
     sets
 }
@@ -285,8 +295,8 @@ fn batches<L: Layout>(
     found: &mut dyn FnMut(&State<L>, bool),
 ) {
     let t = &state.threads[thread];
-    let (far, below) = (u64::from(FAR), u64::from(BELOW));
-    let entries: &[u64] = if tried.near && t.holds_entry() && t.entry_offset == far {
+    let (far, below) = (offset_of(FAR), offset_of(BELOW));
+    let entries: &[Offset] = if tried.near && t.holds_entry() && t.entry_offset == far {
         &[far, below]
     } else {
         &[t.entry_offset]
@@ -314,8 +324,8 @@ fn batches<L: Layout>(
 
 fn put<S: PageSet>(set: &mut S, page: Frame, has: bool) {
     if has {
-        set.insert(page);
+        set.insert(page.0);
     } else {
-        set.remove(page);
+        set.remove(page.0);
     }
 }

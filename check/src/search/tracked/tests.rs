@@ -10,11 +10,11 @@ use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Small;
-use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::state::pages::{PageSet, SetOf};
 use dirtysim_model::state::vcpu::UNLIMITED;
 use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice, for_each_step};
-use dirtysim_model::words::Frame;
 use dirtysim_model::words::mutation::Mutation;
+use dirtysim_model::words::{Frame, HostPage};
 use serde_json::Value;
 
 use super::explore::{Explorer, begin};
@@ -187,7 +187,7 @@ fn missing(
         })
         .collect();
     let stands = |state: &State<Small>, tracked: Frame| {
-        let is_table = u64::from(tracked) == pages - 1;
+        let is_table = u64::from(tracked.0) == pages - 1;
         let (abstracted, known, explorer) =
             &explored[if is_table { 0 } else { explored.len() - 1 }];
         candidates(machine, abstracted, state, tracked)
@@ -199,8 +199,10 @@ fn missing(
         if !seen.insert(pack(state)) {
             return None;
         }
-        let tracked = (0..pages as Frame).find(|tracked| !stands(state, *tracked))?;
-        Some(format!("page {tracked} of {pages}: {state:?}"))
+        let tracked = (0..pages as u32)
+            .map(Frame)
+            .find(|tracked| !stands(state, *tracked))?;
+        Some(format!("page {} of {pages}: {state:?}", tracked.0))
     };
     // Those that are near, and those that schedules of a few long blocks come to.
     let mut open = VecDeque::from([first.clone()]);
@@ -253,7 +255,7 @@ fn candidates(
     let words = machine.slots[0]
         .npages
         .div_ceil(machine.constants.word_bits);
-    let own = tracked / machine.constants.word_bits;
+    let own = tracked.0 / machine.constants.word_bits;
     let mut state = state.clone();
     rename(abstracted, &mut state, tracked);
     for vcpu in state.vcpus.iter_mut() {
@@ -377,15 +379,17 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
             op.is_some_and(is) && state.threads[0].stage == stage
         }
     };
-    drive(vmm, 0, &at(0, |op| matches!(op, Op::Harvest(_))));
+    drive(vmm, Frame(0), &at(0, |op| matches!(op, Op::Harvest(_))));
     for page in [0, 2] {
-        drive(guest, page, &|state| state.stale.contains(page));
+        drive(guest, Frame(page), &|state| {
+            state.stale.contains(HostPage(page))
+        });
     }
     let resets: fn(&Op) -> bool = |op| matches!(op, Op::ResetRings(_));
-    drive(vmm, 0, &at(5, resets));
-    drive(guest, 1, &|state| state.stale.contains(1));
-    drive(vmm, 0, &at(6, resets));
-    assert!(state.present.contains(1) && !state.writable.contains(1));
+    drive(vmm, Frame(0), &at(5, resets));
+    drive(guest, Frame(1), &|state| state.stale.contains(HostPage(1)));
+    drive(vmm, Frame(0), &at(6, resets));
+    assert!(state.present.contains(Frame(1)) && !state.writable.contains(Frame(1)));
     for (tried, is_there) in [
         (Tried::ALL, true),
         (
@@ -400,7 +404,7 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
         let (abstracted, known) = &explored[0];
         let start = begin(abstracted, start(&scenario));
         let explorer = explorer(abstracted, &start, Tried::ALL, false);
-        let mut stands = candidates(machine, abstracted, &state, 1).into_iter();
+        let mut stands = candidates(machine, abstracted, &state, Frame(1)).into_iter();
         let found = stands.any(|state| known.contains(&explorer.pack(state)));
         assert_eq!(found, is_there, "{tried:?}");
     }
@@ -571,13 +575,15 @@ fn anything(state: &mut State<Small>, choices: &mut Choices) {
         threads,
         ..
     } = state;
-    let sets = [
-        present, writable, dirty_bit, bitmap, scratch, seen, stale, pending, sent, own_log,
-    ];
+    let frames = [present, writable, dirty_bit, bitmap, scratch, seen];
+    let hosts = [stale, pending, sent, own_log];
     let tlbs = vcpus.iter_mut().map(|vcpu| &mut vcpu.tlb);
     let hands = threads.iter_mut().map(|thread| &mut thread.hand);
-    for set in sets.into_iter().chain(tlbs).chain(hands) {
-        for page in (0..PAGES).filter(|page| *page != TRACKED) {
+    let frames = frames.into_iter().chain(tlbs);
+    let hosts = hosts.into_iter().chain(hands);
+    let sets = frames.map(SetOf::numbers_mut);
+    for set in sets.chain(hosts.map(SetOf::numbers_mut)) {
+        for page in (0..PAGES).filter(|page| *page != TRACKED.0) {
             if choices.below(2) == 0 {
                 set.insert(page);
             }

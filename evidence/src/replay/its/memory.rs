@@ -3,6 +3,7 @@
 use dirtysim_model::machine::{Kernel, Machine};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
+use dirtysim_model::words::Frame;
 
 use crate::replay::frames::frame_at;
 use crate::replay::memory::Memories;
@@ -14,7 +15,7 @@ pub(in crate::replay) struct GuestMemory<'a> {
     state: &'a State<Large>,
     memories: &'a mut Memories,
     vcpus: &'a [u32],
-    written: Vec<u32>,
+    written: Vec<Frame>,
 }
 
 impl<'a> GuestMemory<'a> {
@@ -34,12 +35,12 @@ impl<'a> GuestMemory<'a> {
     }
 
     /// The frames that were written, in order, one an access.
-    pub(in crate::replay) fn into_written(self) -> Vec<u32> {
+    pub(in crate::replay) fn into_written(self) -> Vec<Frame> {
         self.written
     }
 
     /// The slot and the frame of an address.
-    fn frame(&self, gpa: u64) -> Option<(usize, u32)> {
+    fn frame(&self, gpa: u64) -> Option<(usize, Frame)> {
         frame_at(
             self.machine,
             self.state,

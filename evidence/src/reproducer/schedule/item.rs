@@ -1,6 +1,7 @@
 //! What happens whole, from outside: an operation, a store or a load, a string of stores that KVM emulates.
 
 use dirtysim_model::transition::Actor;
+use dirtysim_model::words::Frame;
 
 use crate::explain::op_words;
 use crate::scenario::Scenario;
@@ -11,9 +12,9 @@ pub(super) enum What {
     /// An operation of a thread, by its place in the program.
     Op(usize, u16),
     /// A store or a load of a vCPU's.
-    Access(usize, u32, bool),
+    Access(usize, Frame, bool),
     /// A string of stores that KVM emulates.
-    String(usize, u32),
+    String(usize, Frame),
 }
 
 /// That, with where the schedule has it.

@@ -9,6 +9,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
 use dirtysim_model::state::vcpu::{NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe};
+use dirtysim_model::words::Frame;
 
 use super::Unforced;
 use super::item::{Item, RECORD, What, words};
@@ -158,10 +159,10 @@ pub(super) fn searched(scenario: &Scenario, target: Invariant) -> Result<Vec<Ite
     let mut tried = 0;
     let mut open: VecDeque<(State<Large>, Option<Rc<Way>>)> = VecDeque::from([(start, None)]);
     while let Some((state, way)) = open.pop_front() {
-        let frames: Vec<u32> = machine
+        let frames: Vec<Frame> = machine
             .slots
             .iter()
-            .flat_map(|slot| slot.frame..slot.frame + slot.npages)
+            .flat_map(|slot| slot.frames())
             .collect();
         let ops = state.threads.iter().enumerate().flat_map(|(thread, at)| {
             let op = machine.programs[thread].get(usize::from(at.op));

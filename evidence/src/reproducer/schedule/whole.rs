@@ -5,6 +5,7 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
 use dirtysim_model::state::vcpu::{NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
+use dirtysim_model::words::Frame;
 
 use super::item::{Item, RECORD, What};
 use crate::ladder::large;
@@ -135,7 +136,7 @@ impl Told<'_> {
         false
     }
 
-    fn access(&mut self, vcpu: usize, frame: u32, store: bool) -> bool {
+    fn access(&mut self, vcpu: usize, frame: Frame, store: bool) -> bool {
         let actor = Actor::Vcpu(vcpu as u8);
         let wanted = if store {
             Choice::Store(frame)

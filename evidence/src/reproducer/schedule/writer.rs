@@ -2,6 +2,7 @@
 
 use dirtysim_model::op::{ClearMask, HarvestWay, Into, Op, SetMemoryRegion};
 use dirtysim_model::transition::Actor;
+use dirtysim_model::words::Frame;
 use dirtysim_model::words::constants::{CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL};
 
 use super::super::in_comment;
@@ -60,7 +61,7 @@ impl Writer<'_> {
             Actor::Thread(_) => format!("\t/* VMM: {said} */\n"),
             _ => format!("\t/* {said} */\n"),
         };
-        let page = |frame: u32| {
+        let page = |frame: Frame| {
             let machine = &self.scenario.machine;
             let slot = machine
                 .slot_of_frame(frame)
@@ -137,7 +138,7 @@ impl Writer<'_> {
                 let slots = &self.scenario.machine.slots;
                 let known = slots.get(usize::from(*template));
                 let host = known.map_or(0, |slot| {
-                    u64::from(slot.host) * PAGE_BYTES + hva.saturating_sub(slot.hva)
+                    u64::from(slot.host.0) * PAGE_BYTES + hva.saturating_sub(slot.hva)
                 });
                 format!(
                     "set_memory({line}, 0, (struct region){{ .slot = {slot}, .flags = {flags}u, .gpa = {:#x}ull, .bytes = {:#x}ull, .name = 1, .offset = {:#x}ull }}, 0)",

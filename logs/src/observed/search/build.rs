@@ -7,9 +7,9 @@ use dirtysim_model::machine::{
 use dirtysim_model::op::{self, Op};
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::thread::Thread;
 use dirtysim_model::state::vcpu::UNLIMITED;
+use dirtysim_model::words::{Frame, HostPage};
 
 use super::run::{Recorded, Run, THREADS};
 use super::shape::Shape;
@@ -171,20 +171,20 @@ impl Shape {
             ..machine.constants
         };
         let page = machine.constants.page_bytes;
-        let mut frame = 0;
+        let mut frame = Frame(0);
         for (&number, &pages) in &self.slots {
             machine.slots.push(SlotTemplate {
                 as_id: number >> 16,
                 id: number & 0xffff,
                 npages: pages as u32,
                 frame,
-                host: frame,
-                hva: u64::from(frame) * page,
-                places: vec![u64::from(frame)],
+                host: HostPage(frame.0),
+                hva: u64::from(frame.0) * page,
+                places: vec![u64::from(frame.0)],
                 huge: false,
                 name: String::new(),
             });
-            frame += machine.padded(pages as u32);
+            frame = frame + machine.padded(pages as u32);
         }
         machine.vcpus = vec![
             VcpuConfig {
@@ -212,7 +212,7 @@ impl Shape {
             setup.push(Op::SetMemoryRegion(op::SetMemoryRegion {
                 slot: slot.number(),
                 flags: MEM_LOG_DIRTY_PAGES,
-                gpa: u64::from(slot.frame) * page,
+                gpa: u64::from(slot.frame.0) * page,
                 bytes: u64::from(slot.npages) * page,
                 hva: slot.hva,
                 template: index as u16,

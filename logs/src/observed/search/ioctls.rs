@@ -2,9 +2,9 @@
 
 use dirtysim_model::machine::MEM_SLOTS;
 use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, Op};
-use dirtysim_model::state::ring::{F_RESET, RingEntry};
 use std::collections::VecDeque;
 
+use dirtysim_model::state::ring::{F_RESET, RingEntry};
 use dirtysim_model::state::thread::Answer;
 use dirtysim_model::transition::{Actor, Choice, Step, describe};
 
@@ -288,12 +288,12 @@ impl Run {
         }
         let entry = ring.entry(fetch);
         let is_known = self.state.find_slot(&self.machine, entry.slot()).is_some();
-        if is_known && entry.offset() != offset {
+        if is_known && entry.offset().0 != offset {
             return Err(Stuck::Ring(
                 name,
                 AtRing::HarvestOffset {
                     index: fetch,
-                    offset: entry.offset(),
+                    offset: entry.offset().0,
                     said: offset,
                 },
             ));

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use dirtysim_model::machine::EXIT_DIRTY_RING_FULL;
-use dirtysim_model::state::pages::PageSet;
+use dirtysim_model::words::Frame;
 
 use super::run::Run;
 use super::stuck::Stuck;
@@ -16,9 +16,9 @@ impl Run {
     pub(super) fn pml_batch(
         &self,
         vcpu: usize,
-        (dirty, first): (u32, u32),
+        (dirty, first): (u32, Frame),
         ahead: &VecDeque<ObservedEvent>,
-    ) -> Result<Vec<(u32, u32)>, Stuck> {
+    ) -> Result<Vec<(Frame, u32)>, Stuck> {
         if !self.is_logged_by_hardware(vcpu, first) {
             return Ok(Vec::new());
         }
@@ -69,7 +69,7 @@ impl Run {
     }
 
     /// Whether the hardware would log a store in the vCPU's PML buffer.
-    fn is_logged_by_hardware(&self, vcpu: usize, frame: u32) -> bool {
+    fn is_logged_by_hardware(&self, vcpu: usize, frame: Frame) -> bool {
         self.state.vcpus[vcpu].pml_on
             && self.state.writable.contains(frame)
             && !self.state.dirty_bit.contains(frame)

@@ -6,11 +6,12 @@ use dirtysim_model::machine::{EXIT_DIRTY_RING_FULL, Machine};
 use dirtysim_model::op::Op;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Large;
-use dirtysim_model::state::pages::{PageSet, Sparse};
+use dirtysim_model::state::pages::{Frames, Sparse};
 use dirtysim_model::state::ring::{F_DIRTY, Ring, RingEntry};
 use dirtysim_model::state::thread::{Answer, Thread};
 use dirtysim_model::state::vcpu::{UNLIMITED, Vcpu};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
+use dirtysim_model::words::Frame;
 
 use super::entry_order::checks_first;
 use super::stuck::{AtRing, Stuck};
@@ -59,15 +60,15 @@ pub(super) struct Known {
 #[derive(Debug, Default)]
 pub(super) struct CouldBeKvms {
     /// They had no leaf.
-    pub(super) absent: Sparse,
+    pub(super) absent: Frames<Sparse>,
     /// They had one that was not writable.
-    pub(super) present: Sparse,
+    pub(super) present: Frames<Sparse>,
     /// They had one whose D bit was clear, and PML logged the store.
-    pub(super) logged: Sparse,
+    pub(super) logged: Frames<Sparse>,
 }
 
 impl CouldBeKvms {
-    pub(super) fn remove(&mut self, frame: u32) {
+    pub(super) fn remove(&mut self, frame: Frame) {
         self.absent.remove(frame);
         self.present.remove(frame);
         self.logged.remove(frame);

@@ -10,6 +10,7 @@ use dirtysim_model::state::vcpu::{Exit, Pc, Vcpu};
 use dirtysim_model::transition::{
     Actor, Choice, Step, apply, describe, for_each_choice, for_each_step,
 };
+use dirtysim_model::words::{Frame, HostPage};
 
 use super::*;
 use crate::observed::CheckConfig;
@@ -87,7 +88,7 @@ impl Written {
                     dirty_index: ring.dirty_index,
                     reset_index: ring.reset_index,
                     slot: entry.slot(),
-                    offset: entry.offset(),
+                    offset: entry.offset().0,
                     used: ring.used(),
                 }
             }
@@ -163,7 +164,7 @@ fn written(
                     Some(Written::At(Observed::QemuPage {
                         cpu_index: thread.index,
                         fetch: ring.fetch_index,
-                        offset: ring.entry(ring.fetch_index).offset(),
+                        offset: ring.entry(ring.fetch_index).offset().0,
                     }))
                 }
                 _ => None,
@@ -652,8 +653,8 @@ fn in_the_model(arch: ModelArch, pml: bool) -> (machine::Machine, u32, bool) {
         as_id: 0,
         id: 0,
         npages: 8,
-        frame: 0,
-        host: 0,
+        frame: Frame(0),
+        host: HostPage(0),
         hva: 0,
         places: vec![0],
         huge: false,

@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 
 use dirtysim_model::kernel::soft_limit;
 use dirtysim_model::machine::EXIT_DIRTY_RING_FULL;
-use dirtysim_model::state::pages::PageSet;
 use dirtysim_model::state::ring::RingEntry;
 use dirtysim_model::state::vcpu::{Exit, NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, describe};
-use dirtysim_model::words::Word;
+use dirtysim_model::words::{Frame, Word};
 
 use super::next_reset_index;
 use super::run::Run;
@@ -55,11 +54,11 @@ impl Run {
             ));
         }
         let entry = ring.entry(dirty.wrapping_sub(1));
-        if (entry.slot(), entry.offset()) != page {
+        if (entry.slot(), entry.offset().0) != page {
             return Err(Stuck::Ring(
                 name,
                 AtRing::PushedPage {
-                    pushed: (entry.slot(), entry.offset()),
+                    pushed: (entry.slot(), entry.offset().0),
                     said: page,
                 },
             ));
@@ -142,7 +141,7 @@ impl Run {
     }
 
     /// The frame of a page.
-    pub(super) fn frame(&self, (slot, offset): (u32, u64)) -> Result<u32, Stuck> {
+    pub(super) fn frame(&self, (slot, offset): (u32, u64)) -> Result<Frame, Stuck> {
         let Some(index) = self.state.find_slot(&self.machine, slot) else {
             return Err(Stuck::NoSlot(slot));
         };
@@ -150,14 +149,14 @@ impl Run {
     }
 
     /// Whether a store goes through with no fault and no record.
-    fn lets_store(&self, frame: u32) -> bool {
+    fn lets_store(&self, frame: Frame) -> bool {
         self.state.writable.contains(frame)
             && (!self.machine.has_dirty_bits() || self.state.dirty_bit.contains(frame))
     }
 
     /// A page that is not armed is wanted armed: the push that left it so may have been a store of KVM's own, which leaves
     /// leaves alone. Where the guest stored, the vCPU could as well have left for a moment, and gone on as it did.
-    fn think_again(&mut self, frame: u32) -> bool {
+    fn think_again(&mut self, frame: Frame) -> bool {
         let kept = &self.could_be_kvms;
         let (absent, present, logged) = (
             kept.absent.contains(frame),
@@ -288,7 +287,7 @@ impl Run {
     }
 
     /// The guest begins a store.
-    fn store(&mut self, vcpu: usize, frame: u32) -> Result<(), Stuck> {
+    fn store(&mut self, vcpu: usize, frame: Frame) -> Result<(), Stuck> {
         let tlb = &mut self.state.vcpus[vcpu].tlb;
         if tlb.contains(frame) {
             tlb.remove(frame);
@@ -301,7 +300,7 @@ impl Run {
     }
 
     /// A store of KVM's own, in the vCPU's context.
-    fn own_store(&mut self, vcpu: usize, frame: u32, target: u32) -> Result<(), Stuck> {
+    fn own_store(&mut self, vcpu: usize, frame: Frame, target: u32) -> Result<(), Stuck> {
         self.machine.vcpus[vcpu].steal_frame = frame;
         self.tried.own_stores += 1;
         for _ in 0..MOST_STEPS {
