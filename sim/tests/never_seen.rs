@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use dirtysim::fidelity::never_seen;
+use dirtysim::trace::{self, TraceReader};
+use dirtysim_model::machine::{Arch, Kernel, Machine, Mmu};
 use serde_json::Value;
 
 const SENTENCE: &str = "never seen on a kernel: x86's two-dimensional MMU";
-const PART: &str = "x86's two-dimensional MMU at Linux 7.2 (seen: 6.12, 7.3)";
+const PART: &str = "x86's two-dimensional MMU at Linux 7.2 (seen: 6.1, 6.12, 7.3)";
 
 fn dirtysim(directory: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dirtysim"))
@@ -93,4 +96,67 @@ fn a_machine_that_was_recorded_needs_no_word() {
         assert_eq!(document["verdict"], "holds", "{document}");
         assert_eq!(parts(&document).is_empty(), seen, "{document}");
     }
+}
+
+/// A machine as far as it matters to what was seen: architecture, MMU, PML, kernel.
+type Seen = (Arch, Mmu, bool, Kernel);
+
+/// The machines of `traces/kernel/`, as the headers of its recordings say.
+fn recorded() -> Vec<Seen> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traces/kernel");
+    let files = std::fs::read_dir(directory).expect("recordings");
+    let paths = files.map(|entry| entry.expect("a recording").path());
+    let traces = paths.filter(|path| path.to_string_lossy().ends_with(".trace.jsonl"));
+    let machine = |path: std::path::PathBuf| {
+        let reader = TraceReader::open(&path).unwrap_or_else(|error| panic!("{error}"));
+        let machine = reader.header().machine.clone().expect("a machine");
+        let arch = match machine.arch {
+            trace::Arch::X86_64 => Arch::X86,
+            trace::Arch::Arm64 => Arch::Arm64,
+            trace::Arch::Riscv64 => Arch::Riscv,
+            trace::Arch::Loongarch64 => Arch::Loongarch,
+        };
+        let release = machine.kernel.expect("a release");
+        let version: Vec<&str> = release.split(['.', '-', '+']).take(2).collect();
+        let version = version.join(".");
+        let kernel = Kernel::ALL
+            .into_iter()
+            .find(|kernel| kernel.name() == version);
+        let kernel = kernel.unwrap_or_else(|| panic!("{}: Linux {release}", path.display()));
+        let shadow = arch == Arch::X86 && machine.two_dimensional != Some(true);
+        let mmu = if shadow {
+            Mmu::Shadow
+        } else {
+            Mmu::TwoDimensional
+        };
+        (arch, mmu, machine.pml == Some(true), kernel)
+    };
+    traces.map(machine).collect()
+}
+
+#[test]
+fn seen_is_what_was_recorded_and_nothing_else() {
+    let recorded = recorded();
+    let mut marks = 0;
+    for arch in Arch::ALL {
+        for kernel in Kernel::ALL {
+            let x86 = arch == Arch::X86;
+            let two_dimensional = (Mmu::TwoDimensional, false);
+            let others = [(Mmu::TwoDimensional, true), (Mmu::Shadow, false)];
+            let others = others.into_iter().filter(|_| x86);
+            for (mmu, pml) in std::iter::once(two_dimensional).chain(others) {
+                let mut machine = Machine::new(arch, kernel, pml);
+                machine.mmu = mmu;
+                let seen = never_seen(&machine).is_empty();
+                assert_eq!(
+                    seen,
+                    recorded.contains(&(arch, mmu, pml, kernel)),
+                    "{arch:?}, {mmu:?}, PML {pml}, Linux {}",
+                    kernel.name()
+                );
+                marks += usize::from(seen);
+            }
+        }
+    }
+    assert!(marks > 5, "{recorded:?}");
 }

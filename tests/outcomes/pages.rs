@@ -91,8 +91,10 @@ struct Ring {
     /// Harvested and not consumed, from `reset` on.
     queue: VecDeque<Harvested>,
     reset: u32,
-    /// Pages touched since it was looked at.
-    touched: BTreeSet<Page>,
+    /// Pages touched since it was looked at, each with how many were before it.
+    touched: BTreeMap<Page, usize>,
+    /// Runs since it was looked at.
+    runs: u32,
     /// Accesses of the program that retired before.
     retired: u64,
     /// Its last run found it full, and nothing was reset since.
@@ -298,6 +300,7 @@ impl Pages {
         let ring = self.rings.entry(vcpu).or_default();
         let before = if resume { ring.retired } else { 0 };
         let total = result.stores_retired_total.unwrap_or(0);
+        ring.runs += 1;
         ring.retired = total;
         ring.full = result.exit == Some(Exit::DirtyRingFull);
         let accesses = program
@@ -337,7 +340,9 @@ impl Pages {
             if !history.ends_with(letter) {
                 history.push(letter);
             }
-            self.rings.entry(vcpu).or_default().touched.insert(at);
+            let touched = &mut self.rings.entry(vcpu).or_default().touched;
+            let before = touched.len();
+            touched.entry(at).or_insert(before);
         }
     }
 
@@ -353,6 +358,7 @@ impl Pages {
             return;
         }
         let mut touched = std::mem::take(&mut ring.touched);
+        let runs = std::mem::take(&mut ring.runs);
         let mut fresh = Vec::new();
         for (entry, index) in entries.iter().zip(fetch..) {
             if (entry.slot >> 16) == 0 && !vm.slots.contains_key(&(0, entry.slot as u16)) {
@@ -363,6 +369,13 @@ impl Pages {
             }
         }
         ring.seen = ring.seen.max(fetch + entries.iter().count() as u32);
+        // What faults is recorded as it is touched; what PML buffers, the newest first.
+        let order: Vec<usize> = (fresh.iter())
+            .filter_map(|page| touched.get(page).copied())
+            .collect();
+        if runs == 1 && !order.is_sorted() {
+            found.insert("run.pml");
+        }
         for page in &fresh {
             touched.remove(page);
             if vm.its_slot == Some(page.0) {
@@ -371,7 +384,7 @@ impl Pages {
                 self.event(*page, 'e');
             }
         }
-        for page in touched {
+        for page in touched.into_keys() {
             if vm.logs(page.0) {
                 self.event(page, 'x');
             }
@@ -395,7 +408,9 @@ impl Pages {
             self.look(vm, vcpu, fetch, result, found);
         } else {
             // Only a part was seen: what was touched may be behind it.
-            self.rings.entry(vcpu).or_default().touched.clear();
+            let ring = self.rings.entry(vcpu).or_default();
+            ring.touched.clear();
+            ring.runs = 2;
         }
         if !known {
             self.lost = true;

@@ -54,6 +54,8 @@ pub struct Performed {
     pub allowed: BTreeMap<&'static str, u64>,
     /// Calls whose result the second subject does not know, by what they are about.
     pub not_modelled: BTreeMap<String, u64>,
+    /// How often the first subject was disturbed: see [`Subject::disturbed`].
+    pub disturbed: u64,
 }
 
 /// Compares one call's results.
@@ -85,12 +87,14 @@ pub fn perform(
 ) -> Result<Performed, Refused> {
     left.begin_section();
     right.begin_section();
+    let disturbed = left.disturbed();
     let mut performed = Performed {
         calls: Vec::new(),
         results: Vec::new(),
         end: End::Agreed,
         allowed: BTreeMap::new(),
         not_modelled: BTreeMap::new(),
+        disturbed: 0,
     };
     loop {
         let last = performed.calls.last().zip(performed.results.last());
@@ -126,6 +130,7 @@ pub fn perform(
             break;
         }
     }
+    performed.disturbed = left.disturbed() - disturbed;
     // Guests of a sequence that is over hold memory and file descriptors until their section ends.
     left.begin_section();
     right.begin_section();
@@ -185,7 +190,7 @@ impl Kind {
     }
 }
 
-/// The same calls again; `None` if they do not diverge, or cannot be performed.
+/// The same calls again; `None` if they do not diverge, cannot be performed, or were disturbed.
 fn diverges(
     left: &mut dyn Subject,
     right: &mut dyn Subject,
@@ -193,7 +198,9 @@ fn diverges(
 ) -> Option<Performed> {
     let mut rest = calls.iter();
     let performed = perform(left, right, |_| rest.next().cloned()).ok()?;
-    Kind::of(&performed).map(|_| performed)
+    Kind::of(&performed)
+        .filter(|_| performed.disturbed == 0)
+        .map(|_| performed)
 }
 
 /// Drops calls from a diverging sequence until each that is left is needed: in halves first, then ever smaller pieces, then one by one.
@@ -253,6 +260,10 @@ mod tests {
 
         fn begin_section(&mut self) {
             self.resets = 0;
+        }
+
+        fn disturbed(&self) -> u64 {
+            0
         }
 
         fn perform(&mut self, _vm: Option<u32>, call: &Call) -> Result<Answer, Refused> {
@@ -335,6 +346,9 @@ mod tests {
                 "all".to_owned()
             }
             fn begin_section(&mut self) {}
+            fn disturbed(&self) -> u64 {
+                0
+            }
             fn perform(&mut self, _vm: Option<u32>, _call: &Call) -> Result<Answer, Refused> {
                 Ok(Answer::Result(CallResult::returned(0)))
             }

@@ -33,6 +33,10 @@ impl Subject for Model {
         self.host.begin_section();
     }
 
+    fn disturbed(&self) -> u64 {
+        0
+    }
+
     fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<Answer, Refused> {
         match self.host.perform(vm, call) {
             Ok(Modelled::Result(mut result)) => {

@@ -14,21 +14,30 @@ use crate::refusal::Refused;
 use crate::subject::VmCall;
 
 /// A row of a script.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScriptRow {
+#[derive(Debug, PartialEq)]
+enum ScriptRow {
     /// A section begins.
     Section(Section),
     /// A call.
     Call(VmCall),
 }
 
+/// Calls that belong together.
+#[derive(Debug)]
+pub struct ScriptSection {
+    /// What they are called; calls before the first section are called nothing.
+    pub section: Option<Section>,
+    /// Each with the line on which it stands.
+    pub calls: Vec<(u64, VmCall)>,
+}
+
 /// A script that was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Script {
     /// What it does, in a few words.
     pub title: Option<String>,
-    /// Its rows, each with the line on which it stands.
-    pub rows: Vec<(u64, ScriptRow)>,
+    /// Its sections.
+    pub sections: Vec<ScriptSection>,
 }
 
 impl Script {
@@ -57,18 +66,29 @@ impl Script {
                 header.kind
             )));
         }
-        let mut rows = Vec::new();
+        let mut sections: Vec<ScriptSection> = Vec::new();
         while let Some(object) = lines.next_object().map_err(|error| wrong(&error))? {
             let line = lines.line();
-            rows.push((
-                line,
-                row(object)
-                    .map_err(|Refused(problem)| Refused(format!("{name}:{line}: {problem}")))?,
-            ));
+            let row = row(object)
+                .map_err(|Refused(problem)| Refused(format!("{name}:{line}: {problem}")))?;
+            let begin = |section| ScriptSection {
+                section,
+                calls: Vec::new(),
+            };
+            match row {
+                ScriptRow::Section(section) => sections.push(begin(Some(section))),
+                ScriptRow::Call(call) => {
+                    if sections.is_empty() {
+                        sections.push(begin(None));
+                    }
+                    let last = sections.last_mut().expect("one was begun");
+                    last.calls.push((line, call));
+                }
+            }
         }
         Ok(Self {
             title: header.title,
-            rows,
+            sections,
         })
     }
 }

@@ -39,6 +39,10 @@ pub trait Subject {
     /// A section begins: every VM before it is gone.
     fn begin_section(&mut self);
 
+    /// How often something that no call says anything of has changed what calls give, all sections so far together: with PML an interrupt of
+    /// the host's, which takes a vCPU out of the guest and so records early, and in another order, what the next exit would.
+    fn disturbed(&self) -> u64;
+
     /// Performs one call and says what it gave.
     ///
     /// # Errors
@@ -54,6 +58,10 @@ impl<S: Subject + ?Sized> Subject for Box<S> {
 
     fn begin_section(&mut self) {
         (**self).begin_section();
+    }
+
+    fn disturbed(&self) -> u64 {
+        (**self).disturbed()
     }
 
     fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<Answer, Refused> {

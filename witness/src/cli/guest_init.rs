@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const PORT: &str = "/dev/vport0p1";
 const PORT_NAMED_BY: &str = "witness_port";
 
-/// Bytes that follow the end on a serial port: Bochs keeps the last 4 KiB of such a port's file to itself.
+/// Bytes that follow the last ones on a serial port: Bochs keeps the end of such a port's file, 4 KiB, to itself.
 const PADDING: usize = 8192;
 
 /// How long to wait for a device to appear: under emulation, drivers take a moment.
@@ -173,6 +173,9 @@ pub(super) fn main(arguments: &[String]) -> ! {
         eprintln!("error: no {port} to ship results to");
     }
     if named {
+        // What was said last, on the console, is in such a file too: the script drops these bytes.
+        let _ = std::io::stdout().write_all(&[0; PADDING]);
+        let _ = std::io::stdout().flush();
         end_bochs();
     }
     // SAFETY: syncing and powering off touch no memory of this process; nothing else runs on this machine.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::args::Args;
 use super::{CALLS, Outcome};
 use crate::kernel::Kernel;
-use crate::lockstep::{End, Performed, random_sequence, shrink};
+use crate::lockstep::{Divergence, End, Performed, random_sequence, shrink};
 use crate::model::Model;
 use crate::record::Recorder;
 use crate::refusal::Refused;
@@ -22,7 +22,7 @@ const TRACE_DIR: &str = "target/dirtysim";
 /// Divergences that are shrunk and written; more are only counted.
 const SHOWN_MAX: u64 = 10;
 
-/// How often a sequence that diverges is performed where PML is.
+/// How often a sequence that diverges is performed, as long as something disturbs it.
 const TRIES: u32 = 12;
 
 /// What the sequences so far gave.
@@ -52,7 +52,6 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
     kernel.require_dirty_logging()?;
     let target = kernel.target();
     let machine = kernel.describe();
-    let pml = machine.pml == Some(true);
     let mut other = opponent(args.value("--against").unwrap_or("model"), &machine)?;
     let mut tally = Tally::default();
     for seed in seeds.clone() {
@@ -61,13 +60,14 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
                 .map_err(|Refused(problem)| Refused(format!("seed {seed}: {problem}")))
         };
         let mut performed = perform()?;
-        // With PML an exit by the host's clock, which no call says anything of, records early what the next exit would, in another order.
-        // What is no such accident comes again.
         for _ in 1..TRIES {
-            if !pml || !matches!(performed.end, End::Diverged(_)) {
+            let End::Diverged(divergence) = &performed.end else {
+                break;
+            };
+            if performed.disturbed == 0 {
                 break;
             }
-            tally.again += 1;
+            tally.again(seed, performed.disturbed, divergence);
             performed = perform()?;
         }
         tally.sequences += 1;
@@ -174,6 +174,18 @@ impl Tally {
         Ok(())
     }
 
+    /// A sequence that diverges is performed once more: the host's interrupts may be why.
+    fn again(&mut self, seed: u64, interrupts: u64, divergence: &Divergence) {
+        self.again += 1;
+        let fields: Vec<&str> = divergence.differences.iter().map(|d| d.field).collect();
+        self.lines.push(format!(
+            "seed {seed}: performed again after {interrupts} interrupts of the host's: call {}, {}, differed in {}",
+            divergence.index,
+            divergence.call.call.name(),
+            fields.join(", ")
+        ));
+    }
+
     fn outcome(self, kernel: &str, other: &str, first: u64, end: u64) -> Outcome {
         let violated = self.divergences > 0;
         let not_modelled: u64 = self.not_modelled.values().sum();
@@ -192,7 +204,7 @@ impl Tally {
         }
         if self.again > 0 {
             lines.push(format!(
-                "performed again, since an exit by the host's clock flushes PML early: {} times",
+                "performed again, since interrupts of the host's flushed PML early: {} times",
                 self.again
             ));
         }
@@ -241,13 +253,14 @@ fn write_trace(
     }
     let out = PendingFile::create(path).map_err(cannot)?;
     let mut recorder = Recorder::new(out, machine.clone(), Some(title.to_owned()), kernel)?;
-    recorder.section(Section {
+    let section = Section {
         section: "divergence".to_owned(),
         title: title.to_owned(),
+    };
+    recorder.section(Some(section), |performing| {
+        let each = |call: &VmCall| performing.call(call.clone()).map(|_| ());
+        calls.iter().try_for_each(each)
     })?;
-    for call in calls {
-        recorder.call(call.clone())?;
-    }
     recorder.into_inner().keep().map_err(cannot)?;
     kernel.begin_section();
     Ok(())

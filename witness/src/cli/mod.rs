@@ -174,17 +174,20 @@ fn record_random(args: &Args) -> Result<Outcome, Refused> {
     let mut recorder = Recorder::new(out, machine, Some(title), &mut kernel)?;
     let mut sequences = 0_u64;
     for seed in seeds {
-        recorder.section(Section {
+        let section = Section {
             section: format!("seed-{seed}"),
             title: format!("random calls of seed {seed}"),
+        };
+        recorder.section(Some(section), |performing| {
+            let mut generator = Generator::new(seed, target, count);
+            while let Some(call) = generator.next_call() {
+                let result = performing.call(call.clone()).map_err(|Refused(problem)| {
+                    Refused(format!("seed {seed}: {call}: {problem}"))
+                })?;
+                generator.observe(&call, &result);
+            }
+            Ok(())
         })?;
-        let mut generator = Generator::new(seed, target, count);
-        while let Some(call) = generator.next_call() {
-            let result = recorder
-                .call(call.clone())
-                .map_err(|Refused(problem)| Refused(format!("seed {seed}: {call}: {problem}")))?;
-            generator.observe(&call, &result);
-        }
         sequences += 1;
     }
     let calls = recorder.calls();

@@ -12,8 +12,13 @@ use super::interrupts::Interrupts;
 use super::memory::Memory;
 use super::{log, ring};
 use crate::kvm::ring::{MapHow, Touch as RawTouch};
+use crate::kvm::stats::Counter;
 use crate::kvm::{Sys, Vcpu, Vm, guest};
 use crate::refusal::Refused;
+
+/// What x86 calls exits by the host's interrupts.
+/// Source: arch/x86/kvm/vmx/vmx.c, handle_external_interrupt().
+const INTERRUPTS: &str = "irq_exits";
 
 /// A vCPU and the program that it is in.
 pub(super) struct Processor {
@@ -22,6 +27,8 @@ pub(super) struct Processor {
     pub(super) ready: bool,
     /// Accesses of the current program that retired in earlier runs; `None` without an unfinished program.
     pub(super) unfinished: Option<u64>,
+    /// How often an interrupt of the host's took it out of the guest; `None` where the kernel does not say.
+    pub(super) interrupts: Option<Counter>,
 }
 
 /// One VM. Fields are dropped in this order: vCPUs and devices before the VM, the VM before its memory.
@@ -43,6 +50,15 @@ impl Machine {
             memory: Memory::default(),
             ring_bytes: 0,
         })
+    }
+
+    /// How often an interrupt of the host's took a vCPU out of the guest, as far as the kernel says.
+    pub(super) fn interruptions(&self) -> u64 {
+        let counters = self
+            .processors
+            .values()
+            .filter_map(|p| p.interrupts.as_ref());
+        counters.map(Counter::now).sum()
     }
 
     pub(super) fn processor(&mut self, id: u32) -> Result<&mut Processor, Refused> {
@@ -167,12 +183,14 @@ impl Machine {
     fn create_vcpu(&mut self, id: u32) -> Result<CallResult, Refused> {
         match self.vm.create_vcpu(id.into()) {
             Ok(vcpu) => {
+                let interrupts = Counter::find(vcpu.raw_fd(), INTERRUPTS);
                 self.processors.insert(
                     id,
                     Processor {
                         vcpu,
                         ready: false,
                         unfinished: None,
+                        interrupts,
                     },
                 );
                 Ok(CallResult::returned(0))

@@ -41,6 +41,9 @@ pub struct Kernel {
     alarm: Alarm,
     run_limit: Duration,
     machines: BTreeMap<u32, Machine>,
+    pml: bool,
+    /// Interrupts of the host's that took vCPUs of machines that are closed out of the guest.
+    interruptions: u64,
 }
 
 impl Kernel {
@@ -57,6 +60,8 @@ impl Kernel {
             alarm,
             run_limit: RUN_LIMIT,
             machines: BTreeMap::new(),
+            pml: has_pml(),
+            interruptions: 0,
         };
         kernel.probe()?;
         Ok(kernel)
@@ -108,6 +113,12 @@ impl Kernel {
                 PAGE_BYTES
             },
         }
+    }
+
+    /// How often an interrupt of the host's took a vCPU out of the guest, all sections so far together, where the kernel counts it (x86).
+    fn interruptions(&self) -> u64 {
+        let open = self.machines.values().map(Machine::interruptions);
+        self.interruptions + open.sum::<u64>()
     }
 
     /// Runs one store of one guest, so that a machine that cannot fails here, with a sentence, and not in the middle of a recording.
@@ -191,7 +202,13 @@ impl Subject for Kernel {
     }
 
     fn begin_section(&mut self) {
+        self.interruptions = self.interruptions();
         self.machines.clear();
+    }
+
+    fn disturbed(&self) -> u64 {
+        // Without PML an exit changes nothing.
+        if self.pml { self.interruptions() } else { 0 }
     }
 
     fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<Answer, Refused> {
@@ -224,7 +241,7 @@ impl Kernel {
                 }
             }
             Call::CloseVm {} => {
-                find(&mut self.machines, vm, call)?;
+                self.interruptions += find(&mut self.machines, vm, call)?.interruptions();
                 self.machines
                     .remove(&vm.expect("a VM that was found has a number"));
                 Ok(CallResult::default())

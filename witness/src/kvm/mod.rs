@@ -12,6 +12,7 @@ pub mod guest;
 pub mod memory;
 pub mod refusals;
 pub mod ring;
+pub mod stats;
 pub mod sys;
 pub mod vcpu;
 pub mod vm;

@@ -93,6 +93,8 @@ pub const KVM_ENABLE_CAP: u64 = iow(0xa3, 104);
 pub const KVM_CLEAR_DIRTY_LOG: u64 = iowr(0xc0, 24);
 /// `KVM_RESET_DIRTY_RINGS`.
 pub const KVM_RESET_DIRTY_RINGS: u64 = io(0xc7);
+/// `KVM_GET_STATS_FD`.
+pub const KVM_GET_STATS_FD: u64 = io(0xce);
 
 /// An ioctl whose argument is a number.
 ///
