@@ -14,13 +14,16 @@
 //! ```
 
 use dirtysim_model::machine::{Machine, Op};
+use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::{Answer, State};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, blocked, for_each_choice};
 use dirtysim_model::words::{HostPage, Waits};
 
 use crate::ladder::large;
+use crate::run::breaks_progress;
 use crate::scenario::Scenario;
+use crate::shrink::is_possible;
 
 /// An answer after which nobody knows yet what the code does.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,6 +125,24 @@ pub fn without_goings_on(scenario: &Scenario, steps: &[Step]) -> Vec<Step> {
         apply(machine, &mut state, step);
     }
     kept
+}
+
+/// Whether a schedule without the steps by which threads go on breaks a claim. One that was made short as a schedule with them may not:
+/// there a thread may have gone on later than at once, after another whose memory it shares.
+#[must_use]
+pub fn breaks(scenario: &Scenario, steps: &[Step], invariant: Invariant) -> bool {
+    let machine = &scenario.machine;
+    let mut state = large(scenario);
+    for step in with_goings_on(scenario, steps) {
+        if !is_possible(machine, &state, step) {
+            return false;
+        }
+        let effect = apply(machine, &mut state, step);
+        if oracle::check(machine, &state, effect).has(invariant) {
+            return true;
+        }
+    }
+    invariant == Invariant::MigrationMakesProgress && breaks_progress(machine, &state)
 }
 
 /// By thread, the operations to which the code went in a schedule without the steps by which it goes on.

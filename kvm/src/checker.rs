@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dirtysim_check::code::{way_through, with_goings_on, without_goings_on};
+use dirtysim_check::code::{breaks, way_through, with_goings_on, without_goings_on};
 use dirtysim_check::run::{Outcome as Ran, Schedules, run_code};
 use dirtysim_check::scenario::Scenario;
 use dirtysim_check::scheduler::Scheduler;
@@ -808,8 +808,10 @@ impl<'a> Work<'a> {
                 SHRINK_BUDGET,
                 &mut patience,
             );
-            if let Some(shrunk) = shrunk {
-                steps = without_goings_on(&self.scenario, &shrunk.steps);
+            let short = shrunk.map(|shrunk| without_goings_on(&self.scenario, &shrunk.steps));
+            let short = short.filter(|short| breaks(&self.scenario, short, invariant));
+            if let Some(short) = short {
+                steps = short;
             }
         }
         let way = way_through(&self.scenario, &steps);

@@ -434,9 +434,36 @@ fn qemus_reaper_publishes_before_it_drops_the_lock() {
 }
 
 #[test]
+fn schedules_of_seeds_find_what_threads_do_to_each_other() {
+    // In a ring of 2 a vCPU leaves the guest for each entry, and has hardly any room for a store between harvest and RESET.
+    let machine = Machine::new(Arch::X86).slot(0, 1).ring(4).stores(1);
+    let checker = Checker::new(machine).seeds(0..2_000);
+    let failure = checker.run(qemu::code(true)).unwrap_err();
+    assert!(failure.found_by().contains("seed"), "{failure}");
+}
+
+/// Where threads share memory that KVM does not see, one that goes on later than at once goes another way.
+#[test]
+fn what_seeds_find_is_told_as_the_code_can_take_it() {
+    let (mut found, mut from) = (0, 0);
+    while found < 40 {
+        let seeds = from..from + 20;
+        from = seeds.end;
+        if let Err(failure) = cloud_hypervisor::checker()
+            .seeds(seeds)
+            .run(cloud_hypervisor::code(true))
+        {
+            let claim = "no_dirty_page_lost";
+            assert_eq!(*failure.kind(), FailureKind::Broken { claim });
+            found += 1;
+        }
+    }
+}
+
+#[test]
 fn cloud_hypervisors_devices_mark_after_they_wrote() {
     judge(
-        cloud_hypervisor::check,
+        |early| cloud_hypervisor::checker().check(cloud_hypervisor::code(early)),
         "[kvm/tests/../examples/vmms/cloud_hypervisor.rs:",
     );
 }

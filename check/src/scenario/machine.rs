@@ -349,7 +349,7 @@ fn read_caps(source: Source<'_>, table: &mut Table<'_>, parts: &mut Parts) -> Re
             return source.error(
                 &node.span,
                 format!("a dirty ring on {} with Linux {}", arch.name(), kernel.name()),
-                "rings: x86; arm64 and loongarch from 6.12 on here (arm64: since 6.2); riscv from 6.18 on here (since 6.17); never s390",
+                "rings: x86; arm64 from 6.6 on here (since 6.2); loongarch from 6.12 on here; riscv from 6.18 on here (since 6.17); never s390",
             );
         }
         if !entries.is_power_of_two() {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use dirtysim_kvm::{Arch, Checker, Errno, Failure, Machine, Report, Vm};
+use dirtysim_kvm::{Arch, Checker, Errno, Machine, Vm};
 
 /// The bitmap of what devices wrote, as vm-memory's `AtomicBitmap` has it.
 #[derive(Default)]
@@ -69,10 +69,14 @@ impl Migration {
     }
 }
 
-/// Every schedule of a small machine.
-pub(crate) fn check(marks_early: bool) -> Result<Report, Box<Failure>> {
-    let machine = Machine::new(Arch::Arm64).slot(0, 1).stores(1);
-    Checker::new(machine).check(move |vm: Vm| {
+/// A small machine.
+pub(crate) fn checker() -> Checker {
+    Checker::new(Machine::new(Arch::Arm64).slot(0, 1).stores(1))
+}
+
+/// The migration as it is tested.
+pub(crate) fn code(marks_early: bool) -> impl Fn(Vm) -> Result<(), Errno> + Send + Sync {
+    move |vm: Vm| {
         let migration = Migration {
             vm: vm.clone(),
             own: Arc::default(),
@@ -80,6 +84,6 @@ pub(crate) fn check(marks_early: bool) -> Result<Report, Box<Failure>> {
         };
         migration.run()?;
         vm.assert_copy_is_whole();
-        Ok::<(), Errno>(())
-    })
+        Ok(())
+    }
 }

@@ -20,8 +20,14 @@ fn main() {
     let qemu = |publishes_late| qemu::checker().check(qemu::code(publishes_late));
     tell("QEMU's ring mode, with a reaper", qemu(false));
     tell("the same, published too late", qemu(true));
-    tell("cloud-hypervisor's rounds", cloud_hypervisor::check(false));
-    tell("the same, marked too early", cloud_hypervisor::check(true));
+    tell(
+        "cloud-hypervisor's rounds",
+        cloud_hypervisor::checker().check(cloud_hypervisor::code(false)),
+    );
+    tell(
+        "the same, marked too early",
+        cloud_hypervisor::checker().check(cloud_hypervisor::code(true)),
+    );
     tell("Firecracker's diff snapshots", firecracker::check(false));
     tell("the same, forgetting on failure", firecracker::check(true));
 }
