@@ -17,6 +17,7 @@ use dirtysim_model::machine::{Arch, Kernel, Machine, Mmu};
 macro_rules! at_linux {
     ($kernel:expr, $what:literal, $seen:literal) => {
         match $kernel {
+            Kernel::V5_15 => concat!($what, " at Linux 5.15 (seen: ", $seen, ")"),
             Kernel::V6_1 => concat!($what, " at Linux 6.1 (seen: ", $seen, ")"),
             Kernel::V6_6 => concat!($what, " at Linux 6.6 (seen: ", $seen, ")"),
             Kernel::V6_12 => concat!($what, " at Linux 6.12 (seen: ", $seen, ")"),
@@ -78,9 +79,18 @@ pub fn sentence(parts: &[&str]) -> String {
 pub fn unknown_kernel(arch: Arch, kernel: Kernel) -> Option<(String, &'static str)> {
     let name = format!("Linux {} on {}", kernel.name(), arch.name());
     match (arch, kernel) {
-        (Arch::Loongarch, Kernel::V6_1 | Kernel::V6_6) => Some((
+        (Arch::Loongarch, Kernel::V5_15 | Kernel::V6_1 | Kernel::V6_6) => Some((
             format!("{name}: no KVM there before 6.7"),
             "write kernel = \"6.12\" or a later one",
+        )),
+        (Arch::X86 | Arch::Arm64, Kernel::V5_15) => None,
+        (Arch::Riscv, Kernel::V5_15) => Some((
+            format!("{name}: no KVM there before 5.16"),
+            "write kernel = \"6.1\" or a later one",
+        )),
+        (Arch::S390, Kernel::V5_15) => Some((
+            format!("{name}: nobody has read or recorded that version there"),
+            "write kernel = \"6.1\", \"6.12\" or \"7.2\"",
         )),
         (Arch::X86, Kernel::V6_18) | (Arch::X86 | Arch::Arm64 | Arch::Riscv, Kernel::V7_3) => None,
         (Arch::X86 | Arch::Arm64, Kernel::V6_6) => None,
@@ -90,7 +100,7 @@ pub fn unknown_kernel(arch: Arch, kernel: Kernel) -> Option<(String, &'static st
         )),
         (Arch::Arm64, Kernel::V6_18) => Some((
             format!("{name}: nobody has read or recorded that version there"),
-            "write kernel = \"6.1\", \"6.6\", \"6.12\", \"7.2\" or \"7.3\"",
+            "write kernel = \"5.15\", \"6.1\", \"6.6\", \"6.12\", \"7.2\" or \"7.3\"",
         )),
         (Arch::Riscv, Kernel::V6_18) => Some((
             format!("{name}: nobody has read or recorded that version there"),
@@ -133,7 +143,7 @@ mod tests {
             .flat_map(|arch| Kernel::ALL.iter().map(|kernel| (*arch, *kernel)))
             .filter(|(arch, kernel)| unknown_kernel(*arch, *kernel).is_some())
             .collect();
-        assert_eq!(unknown.len(), 10, "{unknown:?}");
+        assert_eq!(unknown.len(), 13, "{unknown:?}");
         assert!(unknown.contains(&(Arch::Loongarch, Kernel::V6_1)));
         assert!(unknown.contains(&(Arch::Arm64, Kernel::V6_18)));
         assert!(!unknown.contains(&(Arch::X86, Kernel::V6_18)));

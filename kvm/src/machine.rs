@@ -197,7 +197,7 @@ impl Machine {
         self
     }
 
-    /// The kernel's version: `"6.1"`, `"6.6"`, `"6.12"`, `"6.18"`, `"7.2"` or `"7.3"`.
+    /// The kernel's version: `"5.15"`, `"6.1"`, `"6.6"`, `"6.12"`, `"6.18"`, `"7.2"` or `"7.3"`.
     #[must_use]
     pub fn kernel(self, version: &str) -> Self {
         self.set("kernel", version)

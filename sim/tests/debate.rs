@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use dirtysim::debate::claim::{Claim, Verdict, claims};
 use dirtysim::debate::judge::{flipped, judge, judge_and_prove, verdicts};
-use dirtysim::debate::report::{Debate, directory, mail, markdown, page, terminal};
+use dirtysim::debate::report::{Debate, directory, mail, markdown, page, proofs, terminal};
 use dirtysim::replay::steps;
 use dirtysim::trace::TraceReader;
 
@@ -219,8 +219,9 @@ fn a_case_that_holds_is_proved_for_any_number_where_that_is_asked_for() {
     let proof = judged[0].evidence[0]
         .proof
         .as_ref()
-        .expect("its search ends");
-    assert_eq!(proof.bounds.any(), "stores, rounds and pages");
+        .expect("it was asked for");
+    let bounds = proof.proved.as_ref().expect("its search ends");
+    assert_eq!(bounds.any(), "stores, rounds and pages");
     let debate = Debate {
         judgements: judged,
         own: false,
@@ -232,6 +233,29 @@ fn a_case_that_holds_is_proved_for_any_number_where_that_is_asked_for() {
         text.contains("1 proved for any number of stores, rounds and pages"),
         "{text}"
     );
+    let table = proofs(&debate);
+    assert!(
+        table.contains("| 1 | 1: stores, rounds and pages |  |  |"),
+        "{table}"
+    );
+}
+
+/// What is not proved for any number of pages says why.
+#[test]
+fn a_case_with_two_slots_says_why_its_pages_stay() {
+    let mut claim = some(&["C1"]).remove(0);
+    claim.cases.retain(|case| !case.slots.is_empty());
+    claim.cases[0].vcpus = 1;
+    claim.cases[0].on = vec!["ring+bitmap/legacy".to_owned()];
+    let judged = judge_and_prove(&[claim], &|_, _| true).expect("it is right");
+    let proof = judged[0].evidence[0]
+        .proof
+        .as_ref()
+        .expect("it was asked for");
+    let bounds = proof.proved.as_ref().expect("its search ends");
+    assert_eq!(bounds.any(), "stores");
+    let why = proof.pages_stay.as_deref().unwrap_or_default();
+    assert!(why.starts_with("several memslots"), "{why}");
 }
 
 /// A claim of somebody's own: what `docs/debate.md` shows.

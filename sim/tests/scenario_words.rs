@@ -5,6 +5,8 @@ use std::path::Path;
 
 use dirtysim::scenario::Scenario;
 use dirtysim::scenario::vocabulary::{VOCABULARY, table};
+use dirtysim::search::{Options, check};
+use dirtysim_model::oracle::Invariant;
 
 #[test]
 fn a_kernel_writer_without_pages_is_named_by_its_own_word() {
@@ -173,4 +175,46 @@ fn a_signal_has_two_sides_and_comes_before_what_waits_for_it() {
         .map(|signal| format!("{{ signal = \"s{signal}\" }}"))
         .collect();
     assert!(wrong(&many.join(", "), r#""copy""#).contains("more than 8 signals"));
+}
+
+#[test]
+fn linux_5_15_refuses_what_it_has_not_and_oopses_where_a_ring_wants_a_vcpu() {
+    let scenario = |machine: &str, step: &str| {
+        let text = format!(
+            "name = \"old\"\n[machine]\n{machine}\nkernel = \"5.15\"\npages = 1\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", {step}, \"finish\"]\n"
+        );
+        Scenario::from_toml("old.toml", &text).map_err(|error| error.to_string())
+    };
+    let ring = "ring = { entries = 4, reserved = 2 }";
+    for (machine, refused) in [
+        (
+            format!("arch = \"arm64\"\n{ring}"),
+            "a dirty ring on arm64 with Linux 5.15",
+        ),
+        (
+            format!("arch = \"x86\"\n{ring}\nring_with_bitmap = true"),
+            "ring with bitmap on x86",
+        ),
+        (
+            "arch = \"riscv\"".to_owned(),
+            "Linux 5.15 on riscv: no KVM there before 5.16",
+        ),
+        (
+            "arch = \"s390\"".to_owned(),
+            "Linux 5.15 on s390: nobody has read",
+        ),
+    ] {
+        let error = scenario(&machine, "\"pause-vcpus\"").unwrap_err();
+        assert!(error.contains(refused), "{error}");
+    }
+    let step = "{ step = \"kernel-write\", pages = [0] }, \"copy\"";
+    for (machine, crashes) in [
+        (format!("arch = \"x86\"\n{ring}"), true),
+        ("arch = \"x86\"".to_owned(), false),
+    ] {
+        let scenario = scenario(&machine, step).unwrap();
+        let report = check(&scenario, &Options::default(), &|_| true).unwrap();
+        let broken = report.broken.has(Invariant::NothingCrashes);
+        assert_eq!(broken, crashes, "{machine}");
+    }
 }

@@ -374,6 +374,7 @@ mod tests {
             own_pages: 16,
             data_gpa: 0x1000_0000,
             rings: true,
+            alone: false,
             smallest_ring: 4096,
         };
         let (mut left, mut right) = counters();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use dirtysim_model::machine::{
-    Arch, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP,
+    Arch, CAP_DIRTY_LOG_RING, CAP_DIRTY_LOG_RING_ACQ_REL, CAP_DIRTY_LOG_RING_WITH_BITMAP,
     CAP_MANUAL_DIRTY_LOG_PROTECT2, Constants, DIRTY_GFN_BYTES, INITIALLY_SET, Kernel,
     MANUAL_PROTECT_ENABLE, MEM_LOG_DIRTY_PAGES, MEM_READONLY, Machine, Mmu, SlotTemplate,
     VcpuConfig,
@@ -255,14 +255,21 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
     let vcpus = table.integer("vcpus", 1..=4)?.unwrap_or(1);
     machine.vcpus = vec![VcpuConfig::default(); vcpus as usize];
     let pages_node = table.get("pages");
-    let any_pages =
-        pages_node.filter(|node| matches!(&node.kind, Kind::Text(word) if word == "any"));
-    let pages = match (pages_node, any_pages) {
-        (_, Some(_)) => Some(u64::from(tracked::PAGES)),
-        (Some(node), None) => Some(reader::integer(source, node, "pages", 1..=MOST_PAGES)?),
-        (None, None) => None,
-    };
-    let any_pages = any_pages.map(|node| node.span.clone());
+    let pages = pages_node.map(|node| read_number_of_pages(source, node));
+    let pages = pages.transpose()?;
+    let mut of_slots = Vec::new();
+    for slot in top.list("slots")?.unwrap_or_default() {
+        if let Kind::Table(rows) = &slot.kind {
+            let is_pages = |key: &Node| matches!(&key.kind, Kind::Text(word) if word == "pages");
+            of_slots.extend(rows.iter().filter(|(key, _)| is_pages(key)));
+        }
+    }
+    let mut nodes = pages_node
+        .into_iter()
+        .chain(of_slots.iter().map(|(_, pages)| pages));
+    let any_pages = nodes
+        .find(|node| is_any(node))
+        .map(|node| node.span.clone());
     let mut parts = Parts {
         machine,
         setup: Vec::new(),
@@ -283,6 +290,19 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
     name_scaled(&mut parts, &caps);
     set_up(&mut parts, caps);
     Ok(parts)
+}
+
+/// Whether it is the word for any number.
+fn is_any(node: &Node) -> bool {
+    matches!(&node.kind, Kind::Text(word) if word == "any")
+}
+
+/// A number of pages; with any number, that of the machine by which it is searched.
+fn read_number_of_pages(source: Source<'_>, node: &Node) -> Result<u64> {
+    if is_any(node) {
+        return Ok(u64::from(tracked::PAGES));
+    }
+    reader::integer(source, node, "pages", 1..=MOST_PAGES)
 }
 
 /// What the set-up enables, and where it was asked for.
@@ -329,7 +349,7 @@ fn read_caps(source: Source<'_>, table: &mut Table<'_>, parts: &mut Parts) -> Re
             return source.error(
                 &node.span,
                 format!("a dirty ring on {} with Linux {}", arch.name(), kernel.name()),
-                "rings: x86; arm64 and loongarch from 6.12 on here (arm64: since 6.2); riscv from 6.18 on here (since 6.17); never s390",
+                "rings: x86; arm64 from 6.6 on here (since 6.2); loongarch from 6.12 on here; riscv from 6.18 on here (since 6.17); never s390",
             );
         }
         if !entries.is_power_of_two() {
@@ -640,9 +660,10 @@ fn read_slot(source: Source<'_>, node: &Node, before: &[SlotRow]) -> Result<Slot
     let mut table = Table::new(source, node, "a slot")?;
     let taken = before.iter().map(|row| row.name.as_str());
     let name = table.name("slot", format!("slot{}", before.len()), taken)?;
-    let Some(pages) = table.integer("pages", 1..=MOST_PAGES)? else {
+    let Some(pages) = table.get("pages") else {
         return source.error(&node.span, "a slot without `pages`", "write pages = 4");
     };
+    let pages = read_number_of_pages(source, pages)?;
     let id = table.integer("id", 0..=14)?.unwrap_or(before.len() as u64) as u32;
     let as_id = table.integer("as_id", 0..=1)?.unwrap_or(0) as u32;
     let gfn = table.integer("gfn", 0..=1 << 36)?;
@@ -772,8 +793,13 @@ fn set_up(parts: &mut Parts, caps: Caps) {
     }
     if let Some((entries, span)) = caps.ring {
         let bytes = u64::from(entries * DIRTY_GFN_BYTES);
+        let cap = if parts.machine.kernel.has_ring_acq_rel() {
+            CAP_DIRTY_LOG_RING_ACQ_REL
+        } else {
+            CAP_DIRTY_LOG_RING
+        };
         parts.set_up(
-            enable(CAP_DIRTY_LOG_RING_ACQ_REL, bytes),
+            enable(cap, bytes),
             span,
             "a ring has a power of two of entries, at least as many as are reserved and at most 65536",
         );

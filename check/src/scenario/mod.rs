@@ -57,6 +57,7 @@ pub use error::ScenarioError;
 pub use error::nearest;
 use reach::Stated;
 use reader::{Result, Source, Table};
+pub use widen::Widened;
 
 /// Who wrote a scenario: in a file of somebody's, nothing stands that can do nothing; what the program keeps in a trace is
 /// run again as it was.

@@ -7,11 +7,21 @@ use super::Scenario;
 /// The keys of `[writers]`' tables that are budgets.
 const BUDGETS: [&str; 5] = ["stores", "loads", "updates", "transfers", "send_failures"];
 
+/// A scenario with any number in place of each number.
+#[derive(Debug, Clone)]
+pub struct Widened {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// Why it is not about any number of pages, where it is not.
+    pub pages_stay: Option<String>,
+}
+
 impl Scenario {
     /// The same with any number of stores, loads, updates, transfers, failures and rounds, and of pages where that is argued; a round that
-    /// is written out becomes one that is gone round any number of times. None where nothing of it has a number.
+    /// is written out becomes one that is gone round any number of times. None where nothing of it has a number: the number of pages that
+    /// stays as it is is one.
     #[must_use]
-    pub fn widened(&self) -> Option<Self> {
+    pub fn widened(&self) -> Option<Widened> {
         let mut source = self.source.clone();
         if let Some(writers) = source.get_mut("writers") {
             budgets(writers);
@@ -19,11 +29,20 @@ impl Scenario {
         if let Some(protocol) = source.get_mut("protocol") {
             rounds(protocol);
         }
-        let read = |source: &Value| Self::from_json(&self.file, source).ok();
         let mut paged = source.clone();
         pages(&mut paged);
-        let wide = read(&paged).or_else(|| read(&source))?;
-        (wide.source != self.source).then_some(wide)
+        let (wide, pages_stay) = match Self::from_json(&self.file, &paged) {
+            Ok(wide) => (wide, None),
+            Err(error) => {
+                let why = error.problem.trim_start_matches("any number of pages: ");
+                let wide = Self::from_json(&self.file, &source).ok()?;
+                (wide, Some(why.to_owned()))
+            }
+        };
+        (wide.source != self.source || pages_stay.is_some()).then_some(Widened {
+            scenario: wide,
+            pages_stay,
+        })
     }
 }
 
@@ -67,9 +86,17 @@ fn pages(source: &mut Value) {
     let Some(machine) = source.get_mut("machine").and_then(Value::as_object_mut) else {
         return;
     };
-    machine.insert("pages".to_owned(), "any".into());
     for key in ["word_bits", "reset_batch_pages"] {
         machine.shift_remove(key);
+    }
+    if machine.contains_key("pages") {
+        machine.insert("pages".to_owned(), "any".into());
+    }
+    let slots = source.get_mut("slots").and_then(Value::as_array_mut);
+    for slot in slots.into_iter().flatten() {
+        if let Some(slot) = slot.as_object_mut() {
+            slot.insert("pages".to_owned(), "any".into());
+        }
     }
     let mut tables = Map::new();
     if let Some(protocol) = source.get_mut("protocol") {
@@ -124,7 +151,7 @@ mod tests {
 
     fn wide(name: &str) -> Scenario {
         let scenario = Scenario::find(name).expect("it comes with the program");
-        scenario.widened().expect("it has numbers")
+        scenario.widened().expect("it has numbers").scenario
     }
 
     #[test]

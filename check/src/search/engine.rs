@@ -16,6 +16,7 @@ use super::block::RecordLayout;
 use super::limits::Limits;
 use super::sections::Sections;
 use super::source::Source;
+use super::tracked::others::Tried;
 use super::{Limit, Reductions};
 use crate::code::{self, Grow, Unknown};
 use crate::refused::Refused;
@@ -39,6 +40,8 @@ pub(super) struct Search<'a, L: Layout> {
     pub(super) target: Option<Invariant>,
     pub(super) limits: Limits<'a>,
     refused: Mutex<BTreeSet<Refused>>,
+    /// As in [`Source`].
+    pub(super) others: Option<Tried>,
 }
 
 impl<'a, L: Layout> Search<'a, L> {
@@ -60,6 +63,7 @@ impl<'a, L: Layout> Search<'a, L> {
             target,
             limits,
             refused: Mutex::default(),
+            others: None,
         }
     }
 
@@ -77,6 +81,7 @@ impl<'a, L: Layout> Search<'a, L> {
             rules: &self.rules,
             start: self.start,
             refused: &self.refused,
+            others: self.others,
         }
     }
 

@@ -562,7 +562,7 @@ impl<'a, L: Layout, const N: usize> Worker<'a, L, N> {
         let made = &mut self.made[at..];
         for vcpu in 0..self.sections.vcpus() {
             let (difference, section) =
-                memo.response::<L, N>(&self.source, words, actor, entry, vcpu);
+                memo.response::<L, N>(&self.source, words, (actor, 0), entry, vcpu);
             sum = sum.wrapping_add(difference);
             made[self.sections.own::<N>(vcpu)].copy_from_slice(section);
         }

@@ -51,6 +51,7 @@ const WITH_VCPU: u32 = 8;
 const KEY_LEN: u32 = 16;
 /// From this bit on, 16 bits: successors.
 const COUNT: u32 = 24;
+const COUNT_MAX: u64 = 0xffff;
 /// From this bit on: [`Claimed::to_word`].
 const CLAIMED: u32 = 40;
 
@@ -125,7 +126,7 @@ impl First {
 
     #[inline(always)]
     pub(super) fn count(self) -> u32 {
-        (self.0 >> COUNT) as u32 & 0xffff
+        (self.0 >> COUNT & COUNT_MAX) as u32
     }
 
     /// The vCPU whose section the step changes with its own, plus 1.
@@ -427,21 +428,22 @@ impl Memo {
         )
     }
 
-    /// What the only step of the actor whose entry is at `entry` makes of a vCPU's section, where it changes each by
+    /// What a step, by its number among those of the actor whose entry is at `entry`, makes of a vCPU's section, where it changes each by
     /// itself: how that changes the fingerprint, and the section.
     #[inline]
     pub(super) fn response<L: Layout, const N: usize>(
         &mut self,
         source: &Source<'_, L>,
         words: &[u64],
-        actor: usize,
+        (actor, number): (usize, usize),
         entry: EntryAt,
         vcpu: usize,
     ) -> (u64, &[u64]) {
         let sections = source.sections;
         let section = sections.own::<N>(vcpu);
         self.key.clear();
-        self.key.push(u64::from(entry) << 32 | vcpu as u64);
+        self.key
+            .push(u64::from(entry) << 32 | (number as u64) << 8 | vcpu as u64);
         self.key.push(sections.context(words));
         self.key.extend_from_slice(&words[section.clone()]);
         let at = self.find(
@@ -449,10 +451,13 @@ impl Memo {
             |entry| {
                 let state = source.unpack(words);
                 let actor = sections.actor(actor);
-                let mut choices = Vec::new();
-                source.choices(&state, actor, &mut choices);
-                let choice = choices[0];
-                let after = source.after(&state, Step { actor, choice });
+                let (mut at, mut after) = (0, Vec::new());
+                source.for_each_step([&state; 2], actor, &mut |[state, _], choice| {
+                    if at == number {
+                        after = source.after(state, Step { actor, choice });
+                    }
+                    at += 1;
+                });
                 let difference = sections
                     .hash(&after, section.clone())
                     .wrapping_sub(sections.hash(words, section.clone()));
@@ -671,34 +676,35 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
     entry.extend(part.to_words());
     entry.extend([context.to_word() >> Facts::CROSSING << CONTEXT, 0]);
     entry.extend_from_slice(&mask);
-    let mut choices = Vec::new();
     let number = actor;
     let actor = sections.actor(actor);
-    let local = source.choices(&state, actor, &mut choices).is_some();
-    let by_hand = reach == Reach::Everything
-        || mutated::may_change(machine, &state, actor)
-        || (each && choices.len() > 1);
-    if by_hand {
+    if reach == Reach::Everything || mutated::may_change(machine, &state, actor) {
         entry[0] |= BY_HAND;
         return;
     }
+    let first = entry.len();
+    let stride = stride::<0>(sections, number, with_vcpu);
+    let (mut taken, mut count) = (0, 0_u64);
     let mut facts = Facts::default();
-    for &choice in &choices {
+    let mut claimed = 0;
+    let local = source.for_each_step([&state, &other], actor, &mut |[state, other], choice| {
+        taken += 1;
         let step = Step { actor, choice };
-        facts.join(Facts::of_step(machine, &state, step));
+        facts.join(Facts::of_step(machine, state, step));
         let mut after = state.clone();
         let effect = apply(machine, &mut after, step);
-        source.note_refused(&state, step, &after);
+        source.note_refused(state, step, &after);
         debug_assert!(
-            undeclared(machine, &state, step, &after).is_none(),
+            undeclared(machine, state, step, &after).is_none(),
             "a row says all that its step writes: {step:?} writes {:?} besides",
-            undeclared(machine, &state, step, &after)
+            undeclared(machine, state, step, &after)
         );
+        source.forget(&mut after);
         if effect != Effect::None {
-            entry[0] |= Claimed::of(machine, &after, effect).to_word() << CLAIMED;
+            claimed |= Claimed::of(machine, &after, effect).to_word();
         }
         let from_zeros = source.pack(&mut after);
-        let from_ones = source.after(&other, step);
+        let from_ones = source.after(other, step);
         let at = entry.len();
         entry.extend([0, 0]);
         entry.extend_from_slice(&from_zeros[vm.clone()]);
@@ -717,13 +723,27 @@ fn fill<L: Layout>(source: &Source<'_, L>, words: &[u64], actor: usize, entry: &
         if with_vcpu != 0 {
             put(sections.own::<0>(indexed));
         }
+        // Most values of pages that are forgotten again lead to the same; a response may differ all the same.
+        let (before, new) = entry[first..].split_at(at - first);
+        let is_known = || before.chunks(stride).any(|known| known == new);
+        if source.others.is_some() && !each && is_known() {
+            entry.truncate(at);
+        } else {
+            count += 1;
+        }
+    });
+    // Such steps there are one of, or one for each value of what is forgotten.
+    if each && taken > 1 && source.others.is_none() || count > COUNT_MAX {
+        entry.truncate(first);
+        entry[0] |= BY_HAND;
+        return;
     }
     entry[FACTS] |= facts.to_word();
-    entry[0] |= (choices.len() as u64) << COUNT;
+    entry[0] |= claimed << CLAIMED | count << COUNT;
     if local {
         entry[0] |= LOCAL;
     }
-    if each && !choices.is_empty() {
+    if each && taken > 0 {
         entry[0] |= EACH_VCPU;
     }
 }

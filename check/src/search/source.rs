@@ -10,6 +10,7 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
 
 use super::sections::Sections;
+use super::tracked::others::{self, Tried};
 use crate::refused::{Call, Refused};
 
 /// A machine, how its states are packed, and what a search leaves out.
@@ -22,6 +23,8 @@ pub(super) struct Source<'a, L: Layout> {
     pub(super) start: &'a State<L>,
     /// The ioctls that were refused.
     pub(super) refused: &'a Mutex<BTreeSet<Refused>>,
+    /// With any number of pages: which values of the others are tried before each step, after which they are forgotten.
+    pub(super) others: Option<Tried>,
 }
 
 impl<L: Layout> Source<'_, L> {
@@ -39,6 +42,40 @@ impl<L: Layout> Source<'_, L> {
             None => for_each_choice(self.machine, state, actor, |choice| choices.push(choice)),
         }
         local
+    }
+
+    /// Calls `found` with each step of an actor that a search takes, and with the states that it is taken in: the one given and another
+    /// that may differ from it in what the step does not read; with any number of pages, these with each value of the others. Answers
+    /// whether the actor's steps may be taken alone.
+    pub(super) fn for_each_step(
+        &self,
+        [state, other]: [&State<L>; 2],
+        actor: Actor,
+        found: &mut dyn FnMut([&State<L>; 2], Choice),
+    ) -> bool {
+        if let Some(tried) = self.others {
+            return others::for_each_step(
+                tried,
+                self.rules,
+                self.machine,
+                [state, other],
+                actor,
+                found,
+            );
+        }
+        let mut choices = Vec::new();
+        let local = self.choices(state, actor, &mut choices).is_some();
+        for choice in choices {
+            found([state, other], choice);
+        }
+        local
+    }
+
+    /// With any number of pages, forgets what a state says of the others.
+    pub(super) fn forget(&self, state: &mut State<L>) {
+        if self.others.is_some() {
+            others::forget(self.machine, state);
+        }
     }
 
     /// Notes whether the step from one state to another is the return of an ioctl that was refused.
@@ -73,6 +110,7 @@ impl<L: Layout> Source<'_, L> {
     pub(super) fn after(&self, state: &State<L>, step: Step) -> Vec<u64> {
         let mut after = state.clone();
         apply(self.machine, &mut after, step);
+        self.forget(&mut after);
         self.pack(&mut after)
     }
 

@@ -12,9 +12,10 @@ use super::expand::{self, On};
 use super::figures::{self, Figure};
 use super::lanes::{Lanes, lanes};
 use crate::fidelity::never_seen;
+use crate::plot::grouped;
 use crate::scenario::Scenario;
 use crate::search::bounds::Bounds;
-use crate::search::{self, Coverage, Options};
+use crate::search::{self, Coverage, Limit, Options};
 use crate::shrink::{self, Budget};
 
 /// One case on one machine, decided.
@@ -34,21 +35,33 @@ pub struct Evidence {
     pub steps: Vec<Step>,
     /// Whether no schedule has fewer blocks.
     pub shortest: bool,
-    /// The same with any number in place of each number, where that was asked for and a search of it ended.
+    /// The same with any number in place of each number, where that was asked for and the case holds.
     pub proof: Option<Proof>,
 }
 
-/// A case that holds for any number.
+/// What became of a case that holds, with any number in place of each number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// For how many.
-    pub bounds: Bounds,
-    /// Distinct states of the search.
+    /// For how many it is proved; or why it is not.
+    pub proved: Result<Bounds, String>,
+    /// Why it is not about any number of pages, where it is not.
+    pub pages_stay: Option<String>,
+    /// Distinct states of the search; 0 where there was none.
     pub states: u64,
 }
 
-/// The most states of a search for a proof.
-pub const PROOF_STATES_MAX: u64 = 3_000_000;
+impl Proof {
+    fn not(why: &str) -> Self {
+        Self {
+            proved: Err(why.to_owned()),
+            pages_stay: None,
+            states: 0,
+        }
+    }
+}
+
+/// The most states of a search for a proof, more or less: a limit that is the same wherever it is searched, and what one takes of memory.
+pub const PROOF_STATES_MAX: u64 = 12_000_000;
 
 impl Evidence {
     /// The outcome; none where a limit came first.
@@ -206,21 +219,23 @@ fn judge_with(
             let claim = &claims[job.claim];
             let case = &claim.cases[job.case];
             let go_on = || progress(done.load(Ordering::Relaxed), all);
-            let mut evidence = decide_case(claim, case, job.case, job.on, wanted, &go_on)?;
-            if wanted == Wanted::Proofs
-                && evidence.outcome() == Some(Outcome::Holds)
-                && case.along.is_empty()
-            {
-                let scenario = expand::in_rounds(&claim.id, case, &evidence.on)?;
-                evidence.proof = proof(&scenario, &go_on)?;
-            }
+            let evidence = decide_case(claim, case, job.case, job.on, wanted, &go_on)?;
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
             Ok((job.claim, evidence))
         })
         .collect();
     let mut of: Vec<Vec<Evidence>> = claims.iter().map(|_| Vec::new()).collect();
     for row in evidence {
-        let (claim, evidence) = row?;
+        let (claim, mut evidence) = row?;
+        // One after the other, each on all threads: so there is one search at a time that may be large.
+        let case = &claims[claim].cases[evidence.case];
+        if wanted == Wanted::Proofs
+            && evidence.outcome() == Some(Outcome::Holds)
+            && case.along.is_empty()
+        {
+            let scenario = expand::in_rounds(&claims[claim].id, case, &evidence.on)?;
+            evidence.proof = Some(proof(&scenario, &|| progress(all, all))?);
+        }
         of[claim].push(evidence);
     }
     claims
@@ -285,21 +300,42 @@ fn decide_case(
     Ok(evidence)
 }
 
-/// The proof of a scenario for any number, where a search for it ends.
-fn proof(scenario: &Scenario, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Option<Proof>, String> {
+/// What becomes of a scenario with any number in place of each number.
+fn proof(scenario: &Scenario, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Proof, String> {
     let Some(wide) = scenario.widened() else {
-        return Ok(None);
+        return Ok(Proof::not("nothing of it may be any number"));
     };
     let options = Options {
         max_states: Some(PROOF_STATES_MAX),
         counterexample: false,
         ..Options::default()
     };
-    let report = search::check(&wide, &options, &|_| go_on()).map_err(|e| e.to_string())?;
-    Ok((report.coverage == Coverage::Proved).then_some(Proof {
-        bounds: report.bounds,
+    let report =
+        search::check(&wide.scenario, &options, &|_| go_on()).map_err(|e| e.to_string())?;
+    let why = match (report.verdict, report.coverage) {
+        (_, Coverage::Proved) => None,
+        (_, Coverage::Truncated(limit)) => Some(match limit {
+            Limit::States => format!("not ended after {} states", grouped(PROOF_STATES_MAX)),
+            limit => format!("not ended: {}", limit.name()),
+        }),
+        (search::Verdict::Violated, _) => Some("broken with other numbers".to_owned()),
+        (_, Coverage::Exhausted) if report.unconfirmed.is_some() => {
+            Some("the abstraction has a run that no machine of few pages has".to_owned())
+        }
+        (_, Coverage::Exhausted) => {
+            let why = report.bounds.stands_in_the_way().map(str::to_owned);
+            let pages = wide.pages_stay.as_ref();
+            let pages =
+                pages.map(|why| format!("nothing but pages could be any number, and {why}"));
+            why.or(pages)
+                .or_else(|| Some("nothing of it is any number".to_owned()))
+        }
+    };
+    Ok(Proof {
+        proved: why.map_or(Ok(report.bounds), Err),
+        pages_stay: wide.pages_stay,
         states: report.states,
-    }))
+    })
 }
 
 /// The verdict that follows from the evidence.

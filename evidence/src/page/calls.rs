@@ -80,7 +80,7 @@ pub fn follow(
                 let found = differs.iter().any(|offset| at(u32::from(*slot), offset));
                 page.compared = Some((line, found));
             }
-            if let Some(what) = names_page(&call, &at) {
+            if let Some(what) = names_page(&call, &at, page_size) {
                 page.events.push(Event {
                     file: 0,
                     line,
@@ -112,7 +112,11 @@ fn slots_page(
 }
 
 /// What a call has to do with a page, if anything.
-fn names_page(call: &RecordedCall, at: &impl Fn(u32, u64) -> bool) -> Option<String> {
+fn names_page(
+    call: &RecordedCall,
+    at: &impl Fn(u32, u64) -> bool,
+    page_size: u64,
+) -> Option<String> {
     let entries = |entries: Option<&RingEntries>| {
         entries?
             .iter()
@@ -121,7 +125,12 @@ fn names_page(call: &RecordedCall, at: &impl Fn(u32, u64) -> bool) -> Option<Str
     let result = &call.result;
     match &call.call {
         Call::Run { vcpu, program, .. } => {
-            let store = program.store.iter().any(|(slot, offset)| at(slot, offset));
+            // An access over a page's end is to the next page too.
+            let over = program.is_over(page_size);
+            let store = program
+                .store
+                .iter()
+                .any(|(slot, offset)| at(slot, offset) || over && at(slot, offset + 1));
             let verb = match program.access {
                 Access::Store => "stores to it",
                 Access::Load => "loads from it",
@@ -162,11 +171,15 @@ fn names_page(call: &RecordedCall, at: &impl Fn(u32, u64) -> bool) -> Option<Str
             .iter()
             .any(|offset| at(u32::from(*slot), offset))
             .then(|| "written by the VMM itself".to_owned()),
+        Call::Discard { slot, pages } => pages
+            .iter()
+            .any(|offset| at(u32::from(*slot), offset))
+            .then(|| "its memory given back to the host: zeros from here on".to_owned()),
         Call::Copy { slot, pages } => pages
             .iter()
             .any(|offset| at(u32::from(*slot), offset))
             .then(|| "copied".to_owned()),
-        Call::ReadPage { slot, page } => {
+        Call::ReadPage { slot, page, .. } => {
             at(u32::from(*slot), *page).then(|| "read by the VMM".to_owned())
         }
         Call::Compare { slot } => result

@@ -11,7 +11,7 @@ use super::program::Cursor;
 use super::vm::ModelVm;
 use crate::trace::call::{Access, Program};
 use crate::trace::call_result::{CallResult, Returned};
-use crate::trace::{CallProblem, Complaint, Exit, PageRuns};
+use crate::trace::{CallProblem, Complaint, Errno, Exit, PageRuns};
 
 /// The most accesses of a program.
 const PROGRAM_MAX: u64 = 1 << 28;
@@ -65,10 +65,46 @@ impl ModelVm {
         ))
     }
 
+    /// A vCPU's record of stolen time is switched on. arm64 takes one in guest memory, and one alone, where it is sure that there is memory; x86's
+    /// MSR takes any. Source: arch/arm64/kvm/pvtime.c, kvm_arm_pvtime_set_attr(); arch/x86/kvm/x86.c, kvm_set_msr_common().
+    pub(super) fn stolen_time(&mut self, id: u32, gpa: u64) -> Result<CallResult, Complaint> {
+        let vcpu = self.vcpu(id)?;
+        let gfn = gpa / self.machine.constants.page_bytes;
+        if self.machine.arch == Arch::Arm64 {
+            if !gpa.is_multiple_of(64) {
+                return Ok(CallResult::failed(Errno::EINVAL));
+            }
+            if self.records[vcpu].is_some() {
+                return Ok(CallResult::failed(Errno::EEXIST));
+            }
+            if frame_at(&self.machine, &self.state, 0, gfn).is_none() {
+                return Ok(CallResult::failed(Errno::EINVAL));
+            }
+        }
+        self.records[vcpu] = Some(gpa);
+        Ok(CallResult::returned(0))
+    }
+
+    /// KVM_RUN is about to be called: the vCPU's record is due, where there is memory for it that can be written.
+    pub(super) fn record_is_due(&mut self, vcpu: usize) {
+        let gfn = self.records[vcpu].map(|gpa| gpa / self.machine.constants.page_bytes);
+        let found = gfn.and_then(|gfn| frame_at(&self.machine, &self.state, 0, gfn));
+        let frame = found.filter(|&(slot, _)| !self.state.slots[slot].readonly);
+        self.state.vcpus[vcpu].steal = u8::from(frame.is_some());
+        if let Some((_, frame)) = frame {
+            self.back(frame);
+            self.machine.vcpus[vcpu].steal_frame = frame;
+        }
+    }
+
     /// Into KVM_RUN, and into the guest if nothing is in the way.
     pub(super) fn enter(&mut self, vcpu: usize) -> Result<Rest, Complaint> {
         self.step(vcpu, Choice::Advance);
-        self.rest(vcpu)
+        let rest = self.rest(vcpu)?;
+        if rest == Rest::Guest {
+            self.old_roots[vcpu] = Some(false);
+        }
+        Ok(rest)
     }
 
     /// Out of the guest, by an exit that user space handles. Whatever the exit itself flushes is flushed; a request that
@@ -132,30 +168,35 @@ impl ModelVm {
                 ));
             }
         };
+        let page_bytes = self.machine.constants.page_bytes;
         let before = cursor.retired();
+        self.record_is_due(vcpu);
         let mut rest = self.enter(vcpu)?;
         let mut failed = false;
         while rest == Rest::Guest {
             if cursor.at_end() {
                 break;
             }
-            let frame = cursor
-                .next()
-                .and_then(|(as_id, gfn)| frame_at(&self.machine, &self.state, as_id, gfn));
-            let Some((_, frame)) = frame else {
+            let frame = |over: u64| {
+                let (as_id, gfn) = cursor.next()?;
+                let found = frame_at(&self.machine, &self.state, as_id, gfn + over);
+                found.map(|(_, frame)| frame)
+            };
+            let pages = 1 + u64::from(program.is_over(page_bytes));
+            let frames: Option<Vec<Frame>> = (0..pages).map(frame).collect();
+            let Some(frames) = frames else {
                 // No memslot: MMIO.
                 failed = true;
                 self.leave(vcpu)?;
                 break;
             };
-            rest = self.access(vcpu, frame, program.access)?;
+            rest = self.access_all(vcpu, &frames, program.access)?;
             if rest == Rest::User {
                 failed = self.state.vcpus[vcpu].exit == ModelExit::NoMemory;
                 break;
             }
             if program.access == Access::Store {
-                let host = self.machine.host_page(frame);
-                self.memories.store(host, program.value, program.bytes);
+                self.store_bytes(&frames, program, page_bytes);
             }
             cursor.retire();
         }
@@ -180,6 +221,46 @@ impl ModelVm {
         };
         self.cursors[vcpu] = Some(cursor);
         Ok(result)
+    }
+
+    /// An access to one page, or over the end of one to the next: it is begun anew after each fault, and retires when it finds both
+    /// pages' leaves as it needs them.
+    fn access_all(
+        &mut self,
+        vcpu: usize,
+        frames: &[Frame],
+        access: Access,
+    ) -> Result<Rest, Complaint> {
+        loop {
+            for &frame in frames {
+                let rest = self.access(vcpu, frame, access)?;
+                if rest == Rest::User {
+                    return Ok(rest);
+                }
+            }
+            // The second page's fault may have taken the first one's leaf with it.
+            let first = frames[0];
+            let there = match access {
+                Access::Store => self.state.writable.contains(first),
+                Access::Load => self.state.present.contains(first),
+            };
+            if there || frames.len() == 1 {
+                return Ok(Rest::Guest);
+            }
+        }
+    }
+
+    /// The bytes of a store that has retired.
+    fn store_bytes(&mut self, frames: &[Frame], program: &Program, page_bytes: u64) {
+        let at = u64::from(program.at);
+        let here = u64::from(program.bytes).min(page_bytes - at) as u32;
+        let host = self.machine.host_page(frames[0]);
+        self.memories.store(host, at, program.value, here);
+        if let Some(&next) = frames.get(1) {
+            let host = self.machine.host_page(next);
+            let rest = program.value >> (here * 8);
+            self.memories.store(host, 0, rest, program.bytes - here);
+        }
     }
 
     /// One access; in the guest again when it has retired.
@@ -220,7 +301,16 @@ impl ModelVm {
                 "replay takes programs of at most 2^28 accesses",
             ));
         }
+        let page_bytes = self.machine.constants.page_bytes;
+        if u64::from(program.at) >= page_bytes {
+            return Err(Complaint::call(
+                CallProblem::At(program.at),
+                "`at` is below the page's size",
+            ));
+        }
+        let over = u64::from(program.is_over(page_bytes));
         for &(slot, first, count) in program.store.runs() {
+            let count = count + over;
             if let Some(index) = self.state.find_slot(&self.machine, slot) {
                 let npages = u64::from(self.machine.slots[index].npages);
                 if first + count > npages {
@@ -249,6 +339,75 @@ impl ModelVm {
             }));
         }
         Ok(host)
+    }
+
+    /// User space gives the memory of frames back to the host: what is mapped there goes, in every slot that shares the memory. False, and
+    /// nothing is done, where the memory may be in huge pages, of which nobody says how much goes.
+    pub(super) fn discard(&mut self, frames: &[Frame]) -> bool {
+        let mut all = Vec::new();
+        for &frame in frames {
+            let host = self.machine.host_page(frame);
+            for slot in &self.machine.slots {
+                if (slot.host..slot.host + slot.npages).contains(&host) {
+                    if slot.huge {
+                        return false;
+                    }
+                    all.push(slot.frame + (host - slot.host));
+                }
+            }
+        }
+        for frame in all {
+            self.run(Op::HostAge(op::HostAge { frame, unmap: true }));
+            let host = self.machine.host_page(frame);
+            self.machine.unbacked.insert_range(host, 1);
+            self.memories.clear(host);
+        }
+        true
+    }
+
+    /// Whether KVM_PRE_FAULT_MEMORY comes to no end on a vCPU until a signal comes: at 6.12 it does not look whether the root is an old one,
+    /// at which every fault is begun anew. Source: arch/x86/kvm/mmu/mmu.c, is_page_fault_stale(), kvm_tdp_map_page(); seen on 6.12.117.
+    pub(super) fn pre_fault_spins(&self, id: u32) -> Result<bool, Complaint> {
+        let old = self.old_roots[self.vcpu(id)?] == Some(true);
+        Ok(old
+            && self.machine.kernel.has_pre_fault()
+            && !self.machine.kernel.pre_fault_passes_present())
+    }
+
+    /// KVM_PRE_FAULT_MEMORY.
+    pub(super) fn pre_fault(
+        &mut self,
+        id: u32,
+        gpa: u64,
+        npages: u64,
+    ) -> Result<CallResult, Complaint> {
+        let vcpu = self.vcpu(id)? as u8;
+        if npages > PROGRAM_MAX {
+            return Err(Complaint::call(
+                CallProblem::Accesses(npages),
+                "replay takes at most 2^28 pages",
+            ));
+        }
+        let page_bytes = self.machine.constants.page_bytes;
+        let gfn = gpa / page_bytes;
+        // A range that is none has no pages, and is refused like an empty one.
+        let whole = gpa.is_multiple_of(page_bytes) && gfn + npages < 1 << 52;
+        let pages = if whole { npages } else { 0 };
+        let frames: Vec<Frame> = (gfn..gfn + pages)
+            .map(|gfn| frame_at(&self.machine, &self.state, 0, gfn).map_or(NO_FRAME, |(_, at)| at))
+            .collect();
+        let there = frames.iter().take_while(|&&frame| frame != NO_FRAME);
+        let there = there.count() as u64;
+        self.machine.frame_lists[0] = frames;
+        let result = self.call(Op::PreFault(op::PreFault { vcpu, frames: 0 }));
+        let through = matches!(result.returned, Some(Returned::Value(_)));
+        if through {
+            self.old_roots[usize::from(vcpu)] = Some(false);
+        }
+        Ok(CallResult {
+            count: Some(if through { there } else { 0 }),
+            ..result
+        })
     }
 
     /// User space copies a page to the destination.

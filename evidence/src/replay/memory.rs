@@ -108,11 +108,33 @@ impl Memories {
         Ok((HostPage((first + page) as u32), new))
     }
 
-    /// Bytes are stored at the start of a page.
-    pub(super) fn store(&mut self, host: HostPage, value: u64, bytes: u32) {
-        let mask = dirtysim_model::state::pages::low_bits(bytes.saturating_mul(8).min(64));
-        let before = self.word(host, 0);
-        self.set_word(host, 0, before & !mask | value & mask);
+    /// Bytes, at most 8, are stored from a byte of a page on, within it.
+    pub(super) fn store(&mut self, host: HostPage, at: u64, value: u64, bytes: u32) {
+        for (n, byte) in value.to_le_bytes().iter().take(bytes as usize).enumerate() {
+            let at = at + n as u64;
+            let shift = at % 8 * 8;
+            let before = self.word(host, at / 8);
+            let after = before & !(0xff << shift) | u64::from(*byte) << shift;
+            self.set_word(host, at / 8, after);
+        }
+    }
+
+    /// Bytes of a page, at most 8, from a byte on, within it.
+    pub(super) fn bytes(&self, host: HostPage, at: u64, bytes: u32) -> u64 {
+        let byte = |at: u64| self.word(host, at / 8) >> (at % 8 * 8) & 0xff;
+        (0..u64::from(bytes)).fold(0, |value, n| value | byte(at + n) << (n * 8))
+    }
+
+    /// A page is zeros.
+    pub(super) fn clear(&mut self, host: HostPage) {
+        let words: Vec<u64> = self
+            .words
+            .range(words_of(u64::from(host.0)))
+            .map(|(&at, _)| at)
+            .collect();
+        for at in words {
+            self.words.remove(&at);
+        }
     }
 
     /// A word of a page.

@@ -66,6 +66,7 @@ fn kernel_of(release: &str) -> Option<Kernel> {
     let major: u32 = numbers.next()?.parse().ok()?;
     let minor: u32 = numbers.next()?.parse().ok()?;
     match (major, minor) {
+        (5, 15) => Some(Kernel::V5_15),
         (6, 1) => Some(Kernel::V6_1),
         (6, 2..=8) => Some(Kernel::V6_6),
         (6, 9..=16) => Some(Kernel::V6_12),
@@ -92,7 +93,7 @@ impl ModelHost {
         let kernel = kernel_of(release).ok_or_else(|| {
             Complaint::header(
                 HeaderProblem::UnknownKernel(release.to_owned()),
-                "the model knows Linux 6.1 and newer; write what `uname -r` prints",
+                "the model knows Linux 5.15, 6.1 and newer; write what `uname -r` prints",
             )
         })?;
         let pml = recorded.pml.unwrap_or(false);
@@ -414,13 +415,46 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
             *bad_pointer,
         )?,
         Call::UserWrite { slot, pages, data } => user_write(vm, *slot, pages, data)?,
-        Call::ReadPage { slot, page } => {
+        Call::Discard { slot, pages } => {
+            hosts(vm, *slot, pages)?;
+            let frames = pages
+                .iter()
+                .filter_map(|page| vm.frame((*slot).into(), page));
+            let frames: Vec<Frame> = frames.collect();
+            if !vm.discard(&frames) {
+                return Ok(Modelled::Not(
+                    "a discard of memory that the host may have given huge pages",
+                ));
+            }
+            CallResult::default()
+        }
+        Call::StolenTime { vcpu, gpa } => {
+            if !matches!(vm.machine.arch, ModelArch::X86 | ModelArch::Arm64) {
+                return Ok(Modelled::Not("stolen time of another architecture"));
+            }
+            vm.stolen_time(*vcpu, *gpa)?
+        }
+        Call::PreFaultMemory { vcpu, .. } if vm.pre_fault_spins(*vcpu)? => {
+            return Ok(Modelled::Not(
+                "a pre-fault after a memslot has gone or moved, which spins until a signal",
+            ));
+        }
+        Call::PreFaultMemory { vcpu, gpa, npages } => vm.pre_fault(*vcpu, *gpa, *npages)?,
+        Call::ReadPage {
+            slot,
+            page,
+            at,
+            bytes,
+        } => {
             let host = vm.host(u32::from(*slot), *page)?;
             if vm.guest_slots.contains(slot) {
                 return Ok(Modelled::Not("bytes that no row tells"));
             }
             CallResult {
-                value: Some(vm.memories.word(host, 0)),
+                value: Some(
+                    vm.memories
+                        .bytes(host, within(*at, *bytes, page_bytes)?, *bytes),
+                ),
                 ..CallResult::default()
             }
         }
@@ -513,17 +547,30 @@ fn hosts(vm: &ModelVm, slot: u16, pages: &PageRuns) -> Result<Vec<HostPage>, Com
         .collect()
 }
 
+/// A place within a page, of bytes that end in it too.
+fn within(at: u32, bytes: u32, page_bytes: u64) -> Result<u64, Complaint> {
+    if u64::from(at) + u64::from(bytes) > page_bytes {
+        return Err(Complaint::call(
+            CallProblem::At(at),
+            "`at` and the bytes from there on are within the page",
+        ));
+    }
+    Ok(at.into())
+}
+
 fn user_write(
     vm: &mut ModelVm,
     slot: u16,
     pages: &PageRuns,
     data: &UserData,
 ) -> Result<CallResult, Complaint> {
+    let page_bytes = vm.machine.constants.page_bytes;
     hosts(vm, slot, pages)?;
     for page in pages.iter() {
         let host = vm.user_write(u32::from(slot), page)?;
-        if let UserData::Bytes { value, bytes } = *data {
-            vm.memories.store(host, value, bytes);
+        if let UserData::Bytes { value, bytes, at } = *data {
+            let at = within(at, bytes.min(8), page_bytes)?;
+            vm.memories.store(host, at, value, bytes);
         }
     }
     if let UserData::ItsCommands {
@@ -705,6 +752,7 @@ fn guest_mmio(vm: &mut ModelVm, id: u32, gpa: u64, value: u64) -> Result<Modelle
     let Some(offset) = vm.gic.its_offset(gpa) else {
         return Ok(Modelled::Not(CONTROLLER));
     };
+    vm.record_is_due(vcpu);
     let mut rest = vm.enter(vcpu)?;
     if rest == Rest::Guest {
         let (known, written) = vm.its(|its, memory| its.write(offset, value, false, memory));

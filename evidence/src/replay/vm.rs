@@ -51,6 +51,10 @@ pub(super) struct ModelVm {
     pub(super) gic: Gic,
     /// Slots that hold the guest's own code and tables, whose bytes no row tells.
     pub(super) guest_slots: BTreeSet<u16>,
+    /// Whether each vCPU's root of the second stage was made before a memslot last went or moved; none without a root. x86 alone has a use for it.
+    pub(super) old_roots: Vec<Option<bool>>,
+    /// Where each vCPU's record of stolen time is, in bytes of guest memory.
+    pub(super) records: Vec<Option<u64>>,
     /// What the last step of the call meant.
     effect: Effect,
 }
@@ -104,6 +108,8 @@ impl ModelVm {
             cursors: Vec::new(),
             gic: Gic::default(),
             guest_slots: BTreeSet::new(),
+            records: Vec::new(),
+            old_roots: Vec::new(),
             effect: Effect::None,
         }
     }
@@ -196,6 +202,8 @@ impl ModelVm {
         self.machine.vcpus.push(VcpuConfig::default());
         self.vcpu_ids.push(id);
         self.cursors.push(None);
+        self.records.push(None);
+        self.old_roots.push(None);
         Ok(self.call(Op::CreateVcpu))
     }
 
@@ -235,7 +243,13 @@ impl ModelVm {
         if !template.places.contains(&gfn) {
             template.places.push(gfn);
         }
+        let before = self.state.slots[slot].place;
         let result = self.call(op(slot));
+        if !self.state.slots[slot].exists() || self.state.slots[slot].place != before {
+            for root in self.old_roots.iter_mut().flatten() {
+                *root = true;
+            }
+        }
         if self.state.slots[slot].exists() {
             let place = usize::from(self.state.slots[slot].place);
             let places = &mut self.machine.slots[slot].places;

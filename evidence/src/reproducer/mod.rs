@@ -423,6 +423,9 @@ impl Section {
                 format!("map_ring({line}, {vm}, {}, 0)", few(*vcpu)?)
             }
             Call::GuestLayout(_) | Call::End {} => return Ok(()),
+            Call::Run { program, .. } if program.at != 0 => {
+                return Err("accesses that do not begin at their page's first byte".to_owned());
+            }
             Call::Run {
                 vcpu,
                 program,
@@ -536,12 +539,22 @@ impl Section {
             Call::UserWrite {
                 slot,
                 pages: runs,
-                data: UserData::Bytes { value, bytes },
+                data:
+                    UserData::Bytes {
+                        value,
+                        bytes,
+                        at: 0,
+                    },
             } if *bytes <= 8 => format!(
                 "user_write({vm}, {slot}, {}, {value:#x}ull, {bytes})",
                 pages(runs)
             ),
-            Call::ReadPage { slot, page } => format!(
+            Call::ReadPage {
+                slot,
+                page,
+                at: 0,
+                bytes: 8,
+            } => format!(
                 "read_page({line}, {vm}, {slot}, {page}, {:#x}ull)",
                 result.value.unwrap_or(0)
             ),

@@ -145,6 +145,26 @@ pub enum Call {
         #[serde(with = "hex")]
         value: u64,
     },
+    /// KVM_PRE_FAULT_MEMORY on a vCPU that is not running.
+    #[serde(rename = "KVM_PRE_FAULT_MEMORY")]
+    PreFaultMemory {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// `gpa`, in bytes.
+        #[serde(with = "hex")]
+        gpa: u64,
+        /// `size`, in host pages.
+        npages: u64,
+    },
+    /// The vCPU's record of stolen time is switched on: on x86 by its MSR, on arm64 by the attribute of the vCPU.
+    #[serde(rename = "stolen_time")]
+    StolenTime {
+        /// The vCPU's id.
+        vcpu: u32,
+        /// Where the record is, in bytes, a multiple of 64.
+        #[serde(with = "hex")]
+        gpa: u64,
+    },
     /// Reads the entries with flags 01 from an index on, and leaves them as they are.
     #[serde(rename = "ring_peek")]
     RingPeek {
@@ -307,13 +327,30 @@ pub enum Call {
         /// What was stored.
         data: UserData,
     },
-    /// Userspace reads the first 64 bits of a page.
+    /// Userspace gives the host memory of pages back (MADV_DONTNEED): they read as zeros from then on.
+    #[serde(rename = "discard")]
+    Discard {
+        /// The slot's id, in address space 0.
+        slot: u16,
+        /// The pages, in order.
+        pages: PageRuns,
+    },
+    /// Userspace reads bytes of a page: the first 8, unless it says which.
     #[serde(rename = "read_page")]
     ReadPage {
         /// The slot's id, in address space 0.
         slot: u16,
         /// The page.
         page: u64,
+        /// The first byte that is read; absent: the page's first.
+        #[serde(default, skip_serializing_if = "super::call_args::is_zero")]
+        at: u32,
+        /// How many bytes are read, 1 to 8; absent: 8.
+        #[serde(
+            default = "super::call_args::eight",
+            skip_serializing_if = "super::call_args::is_eight"
+        )]
+        bytes: u32,
     },
     /// Userspace copies pages to the destination.
     #[serde(rename = "copy")]
@@ -359,6 +396,8 @@ impl Call {
         "KVM_SET_DEVICE_ATTR",
         "KVM_RUN",
         "guest_mmio",
+        "KVM_PRE_FAULT_MEMORY",
+        "stolen_time",
         "ring_peek",
         "harvest",
         "ring_read",
@@ -376,6 +415,7 @@ impl Call {
         "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES",
         "KVM_SIGNAL_MSI",
         "user_write",
+        "discard",
         "read_page",
         "copy",
         "compare",
@@ -398,6 +438,8 @@ impl Call {
             Call::SetDeviceAttr { .. } => "KVM_SET_DEVICE_ATTR",
             Call::Run { .. } => "KVM_RUN",
             Call::GuestMmio { .. } => "guest_mmio",
+            Call::PreFaultMemory { .. } => "KVM_PRE_FAULT_MEMORY",
+            Call::StolenTime { .. } => "stolen_time",
             Call::RingPeek { .. } => "ring_peek",
             Call::Harvest { .. } => "harvest",
             Call::RingRead { .. } => "ring_read",
@@ -415,6 +457,7 @@ impl Call {
             Call::VgicSavePendingTables {} => "KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES",
             Call::SignalMsi { .. } => "KVM_SIGNAL_MSI",
             Call::UserWrite { .. } => "user_write",
+            Call::Discard { .. } => "discard",
             Call::ReadPage { .. } => "read_page",
             Call::Copy { .. } => "copy",
             Call::Compare { .. } => "compare",
@@ -431,6 +474,7 @@ impl Call {
             | Call::CreateVcpu { .. }
             | Call::VcpuInit { .. }
             | Call::SetUserMemoryRegion { .. }
+            | Call::StolenTime { .. }
             | Call::CreateDevice { .. }
             | Call::SetDeviceAttr { .. }
             | Call::ResetDirtyRings {}
@@ -457,6 +501,10 @@ impl Call {
             },
             Call::GuestMmio { .. } => Shape {
                 required: &["ret", "exit", "program_done"],
+                optional: &[],
+            },
+            Call::PreFaultMemory { .. } => Shape {
+                required: &["ret", "count"],
                 optional: &[],
             },
             Call::RingPeek { .. } => Shape {
@@ -496,6 +544,7 @@ impl Call {
             | Call::RingWrite { .. }
             | Call::ItsSetup { .. }
             | Call::UserWrite { .. }
+            | Call::Discard { .. }
             | Call::Copy { .. }
             | Call::End {} => NOTHING,
         }

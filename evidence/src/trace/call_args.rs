@@ -40,7 +40,7 @@ pub enum Access {
     /// Stores the value.
     #[default]
     Store,
-    /// Loads one byte. `stores_retired` then counts loads.
+    /// Loads. `stores_retired` then counts loads.
     Load,
 }
 
@@ -56,7 +56,7 @@ impl Access {
 pub struct Program {
     /// The pages, in order: `[slot, first page, count]`.
     pub store: StoreRuns,
-    /// The width of each store, in bytes: 1, 2, 4 or 8.
+    /// The width of each access, in bytes: 1, 2, 4 or 8.
     pub bytes: u32,
     /// The value that is stored.
     #[serde(with = "hex")]
@@ -64,19 +64,46 @@ pub struct Program {
     /// Whether the pages are stored to or loaded from; absent: stored to.
     #[serde(default, skip_serializing_if = "Access::is_store")]
     pub access: Access,
+    /// Where in each page the access begins, in bytes, below the page's size; absent: at its first. One that goes beyond the page's end is to the
+    /// next page too.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub at: u32,
+}
+
+impl Program {
+    /// Whether each access goes beyond the end of a page of so many bytes, to the next page.
+    #[must_use]
+    pub fn is_over(&self, page_bytes: u64) -> bool {
+        u64::from(self.at) + u64::from(self.bytes) > page_bytes
+    }
+}
+
+pub(super) fn is_zero(at: &u32) -> bool {
+    *at == 0
+}
+
+pub(super) fn eight() -> u32 {
+    8
+}
+
+pub(super) fn is_eight(bytes: &u32) -> bool {
+    *bytes == 8
 }
 
 /// What userspace stored to guest memory through its own mapping.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]
 pub enum UserData {
-    /// The same value to the first bytes of each page.
+    /// The same value to bytes of each page.
     Bytes {
         /// The value.
         #[serde(with = "hex")]
         value: u64,
         /// How many bytes of it.
         bytes: u32,
+        /// The first byte of the page that it goes to; absent: the page's first.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        at: u32,
     },
     /// Commands into the queue of an ITS.
     ItsCommands {

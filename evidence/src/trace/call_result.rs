@@ -83,7 +83,7 @@ pub struct CallResult {
     pub stores_retired: Option<u64>,
     /// KVM_RUN: stores of the program that have retired so far.
     pub stores_retired_total: Option<u64>,
-    /// Ring acts: how many entries were found; the sum over `entries`.
+    /// Ring acts: how many entries were found; the sum over `entries`. KVM_PRE_FAULT_MEMORY: how many pages it went through.
     pub count: Option<u64>,
     /// Ring acts: the entries.
     pub entries: Option<RingEntries>,

@@ -85,6 +85,14 @@ impl RecordedCall {
                     "`bytes` is 1, 2, 4 or 8",
                 ))
             }
+            Call::Run { program, .. } if program.at >= 65_536 => Err(Complaint::row(
+                RowProblem::StoreAt(program.at),
+                "`at` counts bytes from the start of each page, below the page's size",
+            )),
+            Call::ReadPage { bytes, .. } if !(1..=8).contains(bytes) => Err(Complaint::row(
+                RowProblem::ReadBytes(*bytes),
+                "`bytes` is 1 to 8",
+            )),
             Call::GuestMmio { bytes, .. } if !matches!(bytes, 4 | 8) => Err(Complaint::row(
                 RowProblem::RegisterBytes(*bytes),
                 "`bytes` is 4 or 8",

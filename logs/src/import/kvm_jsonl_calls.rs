@@ -371,23 +371,42 @@ impl Op {
                 what,
                 value,
                 bytes,
+                offset,
                 queue_offset,
                 commands,
             } => {
-                let data = user_data(what, value, bytes, queue_offset, commands)?;
+                let data = user_data(what, value, bytes, offset, queue_offset, commands)?;
                 (Call::UserWrite { slot, pages, data }, nothing)
             }
             Op::ReadPage {
                 slot,
                 page,
-                u64: Hex(value),
-            } => (
-                Call::ReadPage { slot, page },
-                CallResult {
+                offset,
+                u64,
+                u8,
+            } => {
+                let (Hex(value), bytes) = match (u64, u8) {
+                    (Some(value), None) => (value, 8),
+                    (None, Some(value)) => (value, 1),
+                    _ => {
+                        return Err(Complaint::row(
+                            RowProblem::Read,
+                            "a READ_PAGE row has `u64` or `u8`, what was read",
+                        ));
+                    }
+                };
+                let call = Call::ReadPage {
+                    slot,
+                    page,
+                    at: offset.unwrap_or(0),
+                    bytes,
+                };
+                let result = CallResult {
                     value: Some(value),
                     ..nothing
-                },
-            ),
+                };
+                (call, result)
+            }
             Op::Copy { slot, pages } => (Call::Copy { slot, pages }, nothing),
             Op::Compare { slot, differs } => (
                 Call::Compare { slot },
@@ -499,14 +518,19 @@ fn user_data(
     what: UserWriteKind,
     value: Option<Hex>,
     bytes: Option<u32>,
+    offset: Option<u32>,
     queue_offset: Option<u64>,
     commands: Option<Vec<ItsCommand>>,
 ) -> Result<UserData, Complaint> {
-    match (what, value, bytes, queue_offset, commands) {
-        (UserWriteKind::Bytes, Some(Hex(value)), Some(bytes), None, None) => {
-            Ok(UserData::Bytes { value, bytes })
+    match (what, value, bytes, offset, queue_offset, commands) {
+        (UserWriteKind::Bytes, Some(Hex(value)), Some(bytes), at, None, None) => {
+            Ok(UserData::Bytes {
+                value,
+                bytes,
+                at: at.unwrap_or(0),
+            })
         }
-        (UserWriteKind::ItsCommands, None, None, Some(queue_offset), Some(commands)) => {
+        (UserWriteKind::ItsCommands, None, None, None, Some(queue_offset), Some(commands)) => {
             Ok(UserData::ItsCommands {
                 queue_offset,
                 commands,
@@ -514,7 +538,7 @@ fn user_data(
         }
         _ => Err(Complaint::row(
             RowProblem::Stored,
-            "`bytes` has `value` and `bytes`; `its_commands` has `queue_offset` and `commands`",
+            "`bytes` has `value` and `bytes`, and may have `offset`; `its_commands` has `queue_offset` and `commands`",
         )),
     }
 }

@@ -245,13 +245,16 @@ pub(super) enum Op {
         what: UserWriteKind,
         value: Option<Hex>,
         bytes: Option<u32>,
+        offset: Option<u32>,
         queue_offset: Option<u64>,
         commands: Option<Vec<ItsCommand>>,
     },
     ReadPage {
         slot: u16,
         page: u64,
-        u64: Hex,
+        offset: Option<u32>,
+        u64: Option<Hex>,
+        u8: Option<Hex>,
     },
     Copy {
         slot: u16,
@@ -306,6 +309,7 @@ impl RawProgram {
             bytes,
             value,
             access,
+            at: 0,
         })
     }
 }

@@ -57,6 +57,10 @@ pub(crate) fn mark_without_vcpu<L: Layout>(machine: &Machine, state: &mut State<
     if machine.kernel.mark_needs_vcpu() && machine.arch.has_ring(machine.kernel) {
         return;
     }
+    if machine.kernel.ring_wants_vcpu() && state.caps.ring_entries != 0 && state.logs(slot) {
+        state.crashed = true;
+        return;
+    }
     if state.logs(slot) && state.slots[slot].bitmap {
         state.bitmap.insert(frame);
     }

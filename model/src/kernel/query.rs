@@ -18,6 +18,7 @@ pub fn check_extension(machine: &Machine, cap: u32) -> Option<u32> {
     match cap {
         // Total-store-order architectures only.
         CAP_DIRTY_LOG_RING if machine.arch != Arch::X86 => Some(0),
+        CAP_DIRTY_LOG_RING_ACQ_REL if !machine.kernel.has_ring_acq_rel() => Some(0),
         CAP_DIRTY_LOG_RING | CAP_DIRTY_LOG_RING_ACQ_REL => Some(ring),
         CAP_DIRTY_LOG_RING_WITH_BITMAP => {
             Some(u32::from(machine.arch.has_ring_with_bitmap(machine.kernel)))

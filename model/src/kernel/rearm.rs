@@ -137,7 +137,7 @@ pub(crate) fn rearm<L: Layout>(
 /// not to (`eager_page_split`). Source: arch/x86/kvm/mmu/mmu.c, kvm_mmu_slot_try_split_huge_pages(), kvm_mmu_try_split_huge_pages(); seen
 /// with PML on 6.12.117.
 fn splits_ahead(machine: &Machine) -> bool {
-    machine.arch == Arch::X86 && machine.mmu == Mmu::TwoDimensional
+    machine.arch == Arch::X86 && machine.mmu == Mmu::TwoDimensional && machine.kernel.splits_ahead()
 }
 
 /// Huge leaves that pages `first` to `last` are in give way to small ones, which are as the huge ones were.

@@ -273,6 +273,13 @@ impl Machine {
         self.mutations
     }
 
+    /// Whether faults hold mmu_lock for read, beside each other.
+    #[must_use]
+    pub fn faults_share_mmu_lock(&self) -> bool {
+        let arm64 = self.arch == Arch::Arm64 && self.kernel.arm64_faults_exclude();
+        self.mmu == Mmu::TwoDimensional && !arm64
+    }
+
     /// The operations of all programs, and those that they may come to have.
     pub fn ops(&self) -> impl Iterator<Item = &Op> + Clone {
         let may = self.code.as_ref().map_or(&[][..], |code| &code.may);

@@ -11,7 +11,7 @@ use crate::words::HostPage;
 /// Host pages without memory of their own. None, unless somebody says so: a scenario's guest memory was all touched before.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Unbacked {
-    /// First page and end of each range; ranges do not touch.
+    /// First page and end of each range; ranges do not overlap.
     ranges: BTreeMap<HostPage, HostPage>,
 }
 
@@ -37,6 +37,12 @@ impl Unbacked {
         if count > 0 {
             self.ranges.insert(first, end(first, count));
         }
+    }
+
+    /// The host has taken these pages' memory away.
+    pub fn insert_range(&mut self, first: HostPage, count: u32) {
+        self.remove_range(first, count);
+        self.insert_new(first, count);
     }
 
     /// These pages have memory now.

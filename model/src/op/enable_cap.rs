@@ -62,6 +62,7 @@ fn enable_ring<L: Layout>(
     // Only total-store-order architectures offer the older capability.
     if !machine.arch.has_ring(machine.kernel)
         || (cap == CAP_DIRTY_LOG_RING && machine.arch != Arch::X86)
+        || (cap == CAP_DIRTY_LOG_RING_ACQ_REL && !machine.kernel.has_ring_acq_rel())
     {
         return Err(Errno::EINVAL);
     }

@@ -53,13 +53,15 @@ impl Operation for KernelWrite {
         }
     }
 
-    fn row(&self, _: &Machine, stage: u8) -> Row {
+    fn row(&self, machine: &Machine, stage: u8) -> Row {
         match stage {
             ENTER if self.writer.locks_vcpus() => {
                 Row::OWN.writes(Fields::MUTEXES).reach(Reach::Control)
             }
             ENTER => Row::OWN.writes(Fields::MUTEXES),
             DATA => Row::OWN.writes(Fields::STALE),
+            // A kernel that wants a vCPU for it may crash.
+            MARK if machine.kernel.ring_wants_vcpu() => Row::UNKNOWN,
             MARK => Row::OWN.writes(Fields::BITMAP).duty(Duty::OWES),
             RETURN => Row::OWN.writes(Fields::MUTEXES),
             _ => Row::UNKNOWN,

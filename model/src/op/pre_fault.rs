@@ -78,7 +78,8 @@ impl Operation for PreFault {
             ENTER => self.enter(act),
             LOOK => {
                 let frame = self.frame(&act.view());
-                if act.state.present.contains(frame) {
+                let passes = machine.kernel.pre_fault_passes_present();
+                if passes && act.state.present.contains(frame) {
                     return self.next(&mut act);
                 }
                 act.state.vcpus[vcpu].stage = 0;
@@ -126,12 +127,13 @@ impl PreFault {
 
     fn enter<L: Layout>(&self, mut act: Act<'_, L>) -> Effect {
         let machine = act.machine;
-        let two_dimensional = machine.arch == Arch::X86 && machine.mmu == Mmu::TwoDimensional;
-        if !machine.kernel.has_pre_fault() || !two_dimensional {
-            return act.leave(Err(Errno::EOPNOTSUPP));
-        }
-        if machine.frame_lists[usize::from(self.frames)].is_empty() {
+        // No other architecture, and no older kernel, knows the request.
+        let known = machine.arch == Arch::X86 && machine.kernel.has_pre_fault();
+        if !known || machine.frame_lists[usize::from(self.frames)].is_empty() {
             return act.leave(Err(Errno::EINVAL));
+        }
+        if machine.mmu != Mmu::TwoDimensional {
+            return act.leave(Err(Errno::EOPNOTSUPP));
         }
         let Some(v) = act.state.vcpus.get_mut(usize::from(self.vcpu)) else {
             return act.leave(Err(Errno::ENOENT));

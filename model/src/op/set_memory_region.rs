@@ -71,10 +71,10 @@ impl Operation for SetMemoryRegion {
         }
     }
 
-    fn row(&self, _: &Machine, stage: u8) -> Row {
+    fn row(&self, machine: &Machine, stage: u8) -> Row {
         // Whom it waits for, and whom it kicks, is all vCPUs at once.
         let step = Row::OWN
-            .reads(Fields::LEAVES | Fields::BITMAP | Fields::MMU_LOCK)
+            .reads(rearm::reads(machine) | Fields::BITMAP | Fields::MMU_LOCK)
             .reach(Reach::Everything)
             .duty(Duty::FLUSHES);
         let bitmap = Fields::BITMAP | Fields::SEEN | Fields::SLOTS;
@@ -86,6 +86,8 @@ impl Operation for SetMemoryRegion {
             PUBLISH => step.writes(bitmap | Fields::STALE | Fields::ACCESS | Fields::RESCHED),
             GRACE => step.writes(Fields::RESCHED),
             GRACE_INVALID => step,
+            // Whether it flushes may depend on whether a leaf is open.
+            REARM if rearm::flushes_changes_alone(machine) => step.changes(Fields::LEAVES),
             REARM => step.writes(Fields::LEAVES),
             FLUSH => step.writes(Fields::TLB),
             FREE => step.writes(bitmap | Fields::LEAVES | Fields::TLB),

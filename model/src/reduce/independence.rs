@@ -28,7 +28,7 @@ use crate::state::{State, Vcpu};
 use crate::vcpu::entry::{self, EntryStage};
 use crate::vcpu::{fault, steal};
 use crate::words::fault::FaultStage;
-use crate::words::{Actor, Arch, Choice, Fields, Mmu, NO_FRAME, Step};
+use crate::words::{Actor, Arch, Choice, Fields, NO_FRAME, Step};
 
 pub use crate::words::Rule;
 
@@ -160,7 +160,7 @@ impl Rules {
             match rule {
                 Rule::PushIndex => ring_cannot_overflow(machine),
                 Rule::EnterGuest | Rule::LeaveGuest => !machine.pml,
-                Rule::FaultLock | Rule::FaultInLock => machine.mmu == Mmu::TwoDimensional,
+                Rule::FaultLock | Rule::FaultInLock => machine.faults_share_mmu_lock(),
                 Rule::ReturnToUser => machine.devices.is_empty(),
                 Rule::HarvestEnter | Rule::CopyBegin | Rule::CopyEnd | Rule::GetWord => alone,
                 // A report that is judged by what was written before it depends on when it comes.

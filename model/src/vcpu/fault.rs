@@ -41,6 +41,9 @@ fn stages(machine: &Machine, fast: bool) -> &'static [FaultStage] {
         return &[Resolve, FastMap, Mark];
     }
     match machine.arch {
+        Arch::X86 if has_fast_path(machine) && machine.kernel.x86_tdp_marks_last() => {
+            &[Resolve, Lock, Map, Mark, Unlock]
+        }
         Arch::X86 | Arch::Riscv => &[Resolve, Lock, Mark, Map, Unlock],
         Arch::Arm64 if machine.kernel.arm64_mark_in_lock() => &[Resolve, Lock, Map, Mark, Unlock],
         Arch::Arm64 | Arch::Loongarch | Arch::S390 => &[Resolve, Lock, Map, Unlock, Mark],
@@ -240,9 +243,10 @@ pub(crate) fn hold_mmu_lock<L: Layout>(
     vcpu: usize,
     holds: bool,
 ) {
-    match machine.mmu {
-        Mmu::TwoDimensional => state.vcpus[vcpu].reads_mmu = holds,
-        Mmu::Shadow => state.mmu_lock_write = holds,
+    if machine.faults_share_mmu_lock() {
+        state.vcpus[vcpu].reads_mmu = holds;
+    } else {
+        state.mmu_lock_write = holds;
     }
 }
 

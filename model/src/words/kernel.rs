@@ -6,6 +6,8 @@ pub const SOURCE_TREE: &str = "v7.2.13";
 /// A kernel version: it selects named differences, never a copy of the code.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kernel {
+    /// Linux 5.15 (read on x86 and arm64, at 5.15.100).
+    V5_15,
     /// Linux 6.1 (read at 6.1.192).
     V6_1,
     /// Linux 6.6 (read on x86 and arm64 in parts, in a distribution's tree of it; the rest is taken to be as at 6.12).
@@ -22,7 +24,8 @@ pub enum Kernel {
 
 impl Kernel {
     /// Every version that the model knows, oldest first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::V5_15,
         Self::V6_1,
         Self::V6_6,
         Self::V6_12,
@@ -35,6 +38,7 @@ impl Kernel {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::V5_15 => "5.15",
             Self::V6_1 => "6.1",
             Self::V6_6 => "6.6",
             Self::V6_12 => "6.12",
@@ -47,7 +51,7 @@ impl Kernel {
     /// `soft_full_is_compared`: whether the ring is soft-full is worked out at each entry; there is no request (until cf87ac739e48, 6.2).
     #[must_use]
     pub fn soft_full_is_compared(self) -> bool {
-        self == Self::V6_1
+        self <= Self::V6_1
     }
 
     /// `reset_signal_exit`: RESET leaves at once when a signal is pending (commit 49005a2a3d2a, 6.17).
@@ -60,6 +64,38 @@ impl Kernel {
     #[must_use]
     pub fn mark_needs_vcpu(self) -> bool {
         self == Self::V6_1
+    }
+
+    /// `ring_wants_vcpu`: with a ring, a mark without a running vCPU looks for one all the same, and the kernel oopses (5.15.100:
+    /// virt/kvm/dirty_ring.c, kvm_dirty_ring_get(); until 2efd61a608b0, 5.17).
+    #[must_use]
+    pub fn ring_wants_vcpu(self) -> bool {
+        self == Self::V5_15
+    }
+
+    /// `has_ring_acq_rel`: `KVM_CAP_DIRTY_LOG_RING_ACQ_REL` is there (17601bfed909, 6.1).
+    #[must_use]
+    pub fn has_ring_acq_rel(self) -> bool {
+        self >= Self::V6_1
+    }
+
+    /// `x86_tdp_marks_last`: x86's two-dimensional MMU marks behind the leaf that it has set (5.15.100: arch/x86/kvm/mmu/tdp_mmu.c,
+    /// handle_changed_spte_dirty_log()); make_spte() marks at 6.1.
+    #[must_use]
+    pub fn x86_tdp_marks_last(self) -> bool {
+        self == Self::V5_15
+    }
+
+    /// `splits_ahead`: x86 splits huge leaves of a slot that logs ahead of stores (since 5.18).
+    #[must_use]
+    pub fn splits_ahead(self) -> bool {
+        self >= Self::V6_1
+    }
+
+    /// `arm64_faults_exclude`: arm64's mmu_lock is a spinlock, which a fault holds alone (until 5.18).
+    #[must_use]
+    pub fn arm64_faults_exclude(self) -> bool {
+        self == Self::V5_15
     }
 
     /// `arm64_mark_in_lock`: arm64 marks before it drops mmu_lock (read at 6.1 and 6.6, not there at 6.12.117).
@@ -105,6 +141,13 @@ impl Kernel {
     #[must_use]
     pub fn has_pre_fault(self) -> bool {
         self >= Self::V6_12
+    }
+
+    /// `pre_fault_passes_present`: KVM_PRE_FAULT_MEMORY passes over a page whose leaf is there; before, it went through the whole fault
+    /// for it, which marks once more and opens a leaf that was write-protected (seen at 6.12.117).
+    #[must_use]
+    pub fn pre_fault_passes_present(self) -> bool {
+        self >= Self::V6_18
     }
 
     /// `riscv_needs_bitmap`: RISC-V and LoongArch take a slot without a bitmap for one that does not log.

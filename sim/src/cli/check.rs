@@ -1,5 +1,6 @@
 //! `dirtysim check`: every interleaving within a scenario's bounds.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -195,9 +196,13 @@ fn once(args: &CheckArgs, global: &Global) -> CliResult {
     if !args.over.is_empty() {
         return sweep::run(args, &scenarios, &options);
     }
+    let mut pages_stay = BTreeMap::new();
     if args.any_number {
         for scenario in &mut scenarios {
-            *scenario = scenario.widened().unwrap_or_else(|| scenario.clone());
+            if let Some(wide) = scenario.widened() {
+                *scenario = wide.scenario;
+                pages_stay.extend(wide.pages_stay.map(|why| (scenario.name.clone(), why)));
+            }
         }
     }
     if args.liveness {
@@ -246,7 +251,13 @@ fn once(args: &CheckArgs, global: &Global) -> CliResult {
         });
         drop(spinner);
         let elapsed_s = begun.elapsed().as_secs_f64();
-        let judged = subject(scenario, &outcome, minimal.as_ref(), elapsed_s, global)?;
+        let mut judged = subject(scenario, &outcome, minimal.as_ref(), elapsed_s, global)?;
+        if let Some(why) = pages_stay.get(&scenario.name) {
+            judged.json.insert("pages_stay".into(), why.clone().into());
+            judged
+                .text
+                .push_str(&format!("  the number of pages stays: {why}\n"));
+        }
         report.subjects.push(judged);
     }
     report.count();

@@ -49,7 +49,11 @@ pub(super) fn run(args: &CheckArgs, scenarios: &[Scenario], options: &Options) -
             // The claim that it is about is looked for on each.
             on_it.expect = scenario.expect;
             let scenario = on_it;
-            let wide = args.any_number.then(|| scenario.widened()).flatten();
+            let wide = args
+                .any_number
+                .then(|| scenario.widened())
+                .flatten()
+                .map(|wide| wide.scenario);
             let scenario = wide.unwrap_or(scenario);
             let spinner = Spinner::new(&words(machine), Instant::now(), &options);
             search::check(&scenario, &options, &|progress| {

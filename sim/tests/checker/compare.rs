@@ -273,6 +273,7 @@ fn any_number(scenario: &Scenario, broken: Invariants) -> Result<bool, String> {
     let Some(wide) = scenario.widened() else {
         return Ok(false);
     };
+    let wide = wide.scenario;
     let options = Options {
         max_states: Some(WIDE_STATES),
         counterexample: false,

@@ -90,7 +90,7 @@ fn words_that_are_not_known_are_left_out_and_all_are_told() {
         r#""n":3,"vm":1,"op":"READ_MSR","index":"0x4b564d03""#,
         r#""n":4,"vm":1,"op":"CLOSE_VM","time":5,"host":"a""#,
         r#""n":5,"vm":1,"op":"RUN","vcpu":0,"program":{"wait":3},"resume":false,"ret":0,"errno":null,"exit":"IO","exit_reason":2,"program_done":true,"stores_retired":0,"stores_retired_total":0"#,
-        r#""n":6,"vm":1,"op":"READ_PAGE","slot":1,"page":2,"u8":"0x1""#,
+        r#""n":6,"vm":1,"op":"READ_PAGE","slot":1,"page":2,"u16":"0x1""#,
         r#""n":7,"vm":1,"op":"ENABLE_CAP","cap":"OF_TOMORROW","cap_number":999,"flags":0,"args0":0,"ret":0,"errno":null"#,
         r#""n":8,"vm":null,"op":"CHECK_EXTENSION","cap":"OF_TOMORROW","cap_number":999,"ret":1"#,
         r#""n":9,"vm":null,"op":"READ_MSR","index":"0x4b564d03""#,
@@ -114,12 +114,67 @@ fn words_that_are_not_known_are_left_out_and_all_are_told() {
             ("CLOSE_VM.host", 1),
             ("CLOSE_VM.time", 1),
             ("READ_MSR", 2),
-            ("READ_PAGE.u8", 1),
+            ("READ_PAGE.u16", 1),
             ("RUN.wait", 1),
             ("capability OF_TOMORROW", 2),
         ]
     );
     assert_eq!(missing, 2);
+}
+
+#[test]
+fn one_byte_and_bytes_behind_the_first_eight_are_words() {
+    let (rows, words, _) = unknown(&[
+        r#""n":2,"vm":1,"op":"READ_PAGE","slot":1,"page":2,"u8":"0x1""#,
+        r#""n":3,"vm":1,"op":"READ_PAGE","slot":1,"page":2,"offset":1024,"u64":"0x101""#,
+        r#""n":4,"vm":1,"op":"USER_WRITE","slot":1,"pages":[[2,1]],"what":"bytes","value":"0x1","bytes":1,"offset":1024"#,
+        r#""n":5,"vm":1,"op":"COMPARE","slot":1,"differ":[[2,1]]"#,
+    ]);
+    let expected = [
+        r#"{"vm":1,"call":"read_page","slot":1,"page":2,"bytes":1,"result":{"value":"0x1"}}"#,
+        r#"{"vm":1,"call":"read_page","slot":1,"page":2,"at":1024,"result":{"value":"0x101"}}"#,
+        r#"{"vm":1,"call":"user_write","slot":1,"pages":[[2,1]],"data":{"what":"bytes","value":"0x1","bytes":1,"at":1024}}"#,
+        r#"{"vm":1,"call":"compare","slot":1,"result":{"differs":[[2,1]]}}"#,
+    ];
+    assert_eq!(rows, expected);
+    assert!(words.is_empty(), "{words:?}");
+    let neither = r#"{"scenario":"s","n":2,"vm":1,"op":"READ_PAGE","slot":1,"page":2}"#;
+    assert_error(
+        &error_of(&format!("{TITLE}\n{HOST}\n{neither}\n")),
+        3,
+        "not one value that was read",
+        "a READ_PAGE row has `u64` or `u8`, what was read",
+    );
+}
+
+#[test]
+fn what_import_has_no_word_for_is_counted_and_what_follows_is_not_made() {
+    let result = r#""resume":true,"ret":0,"errno":null,"exit":"IO","exit_reason":2,"program_done":true,"stores_retired":0,"stores_retired_total":0"#;
+    let (rows, words, _) = unknown(&[
+        &format!(r#""n":2,"vm":1,"op":"RUN","vcpu":0,"program":{{"its_cwriter":"0x20"}},{result}"#),
+        r#""n":3,"vm":2,"op":"RUN_START","vcpu":0,"program":{"store":[[1,0,1]]}"#,
+        r#""n":4,"vm":2,"op":"RUN_END","vcpu":0,"exit":"IO""#,
+        r#""n":5,"vm":3,"op":"WRITE_MSR","vcpu":0,"index":"0x4b564d03","value":"0x1000001""#,
+        r#""n":6,"vm":3,"op":"WRITE_MSR","vcpu":0,"index":"0x4b564d01","value":"0x2000001""#,
+    ]);
+    let expected = [
+        r#"{"vm":1,"unknown":"RUN.its_cwriter"}"#,
+        r#"{"vm":2,"unknown":"RUN_START"}"#,
+        r#"{"vm":2,"unknown":"RUN_END"}"#,
+        r#"{"vm":3,"unknown":"WRITE_MSR"}"#,
+        r#"{"vm":3,"unknown":"WRITE_MSR"}"#,
+    ];
+    assert_eq!(rows, expected);
+    let words: Vec<(&str, u64)> = words.iter().map(|(word, n)| (word.as_str(), *n)).collect();
+    assert_eq!(
+        words,
+        [
+            ("RUN.its_cwriter", 1),
+            ("RUN_END", 1),
+            ("RUN_START", 1),
+            ("WRITE_MSR", 2),
+        ]
+    );
 }
 
 #[test]

@@ -118,12 +118,14 @@ fn program() -> impl Strategy<Value = Program> {
         select(&[1, 2, 4, 8][..]),
         number(),
         select(&[Access::Store, Access::Load][..]),
+        select(&[0, 8, 4093][..]),
     )
-        .prop_map(|(store, bytes, value, access)| Program {
+        .prop_map(|(store, bytes, value, access, at)| Program {
             store,
             bytes,
             value,
             access,
+            at,
         })
 }
 
@@ -156,7 +158,11 @@ fn its_command() -> impl Strategy<Value = ItsCommand> {
 
 fn user_data() -> impl Strategy<Value = UserData> {
     prop_oneof![
-        (number(), any::<u32>()).prop_map(|(value, bytes)| UserData::Bytes { value, bytes }),
+        (number(), any::<u32>(), 0u32..65_536).prop_map(|(value, bytes, at)| UserData::Bytes {
+            value,
+            bytes,
+            at
+        }),
         (number(), vec(its_command(), 0..3)).prop_map(|(queue_offset, commands)| {
             UserData::ItsCommands {
                 queue_offset,
@@ -336,7 +342,21 @@ pub(crate) fn call() -> impl Strategy<Value = Call> {
             pages,
             data
         }),
-        (any::<u16>(), number()).prop_map(|(slot, page)| Call::ReadPage { slot, page }),
+        (any::<u32>(), number(), number()).prop_map(|(vcpu, gpa, npages)| Call::PreFaultMemory {
+            vcpu,
+            gpa,
+            npages
+        }),
+        (any::<u16>(), pages()).prop_map(|(slot, pages)| Call::Discard { slot, pages }),
+        (any::<u32>(), number()).prop_map(|(vcpu, gpa)| Call::StolenTime { vcpu, gpa }),
+        (any::<u16>(), number(), 0u32..65_529, 1u32..9).prop_map(|(slot, page, at, bytes)| {
+            Call::ReadPage {
+                slot,
+                page,
+                at,
+                bytes,
+            }
+        }),
         (any::<u16>(), pages()).prop_map(|(slot, pages)| Call::Copy { slot, pages }),
         any::<u16>().prop_map(|slot| Call::Compare { slot }),
     ];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dirtysim::trace::call::Section;
+use dirtysim::trace::call::{Call, Section};
 use dirtysim::trace::{Machine, PendingFile};
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ struct Tally {
 pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
     let args = Args::parse(
         arguments,
-        &["--json", "--keep-going"],
+        &["--json", "--keep-going", "--no-shrink"],
         &["--seeds", "--calls", "--trace-dir", "--against"],
         0,
     )?;
@@ -64,7 +64,9 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
             let End::Diverged(divergence) = &performed.end else {
                 break;
             };
-            if performed.disturbed == 0 {
+            // A thread that loses its processor within KVM_RUN has its record of stolen time written once more.
+            let stolen = |call: &VmCall| matches!(call.call, Call::StolenTime { .. });
+            if performed.disturbed == 0 && !performed.calls.iter().any(stolen) {
                 break;
             }
             tally.again(seed, performed.disturbed, divergence);
@@ -92,6 +94,7 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
                         seed,
                         performed,
                         directory,
+                        !args.flag("--no-shrink"),
                     )?;
                 }
                 if !args.flag("--keep-going") {
@@ -116,7 +119,11 @@ fn opponent(name: &str, machine: &Machine) -> Result<Box<dyn Subject>, Refused> 
 }
 
 impl Tally {
-    /// Shrinks a divergence and writes it as a trace.
+    /// Shrinks a divergence, or does not, and writes it as a trace.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "both sides, the sequence, and what is done with it"
+    )]
     fn show(
         &mut self,
         kernel: &mut Kernel,
@@ -125,9 +132,14 @@ impl Tally {
         seed: u64,
         performed: Performed,
         directory: &str,
+        shrinks: bool,
     ) -> Result<(), Refused> {
         let drawn = performed.calls.len();
-        let shrunk = shrink(kernel, other, performed);
+        let shrunk = if shrinks {
+            shrink(kernel, other, performed)
+        } else {
+            performed
+        };
         let End::Diverged(divergence) = &shrunk.end else {
             unreachable!("a shrunk divergence diverges")
         };
@@ -204,7 +216,7 @@ impl Tally {
         }
         if self.again > 0 {
             lines.push(format!(
-                "performed again, since interrupts of the host's flushed PML early: {} times",
+                "performed again, since interrupts of the host's flushed PML early, or had a record of stolen time written once more: {} times",
                 self.again
             ));
         }

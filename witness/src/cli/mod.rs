@@ -32,9 +32,9 @@ Usage:
       performs a script (a trace of kind `call`; results in it are ignored) and writes a trace with this kernel's results
   dirtysim-witness record --seeds A..B [--calls N] -o TRACE [--json]
       the same for random sequences of N calls (default 50), one section a seed
-  dirtysim-witness lockstep [--seeds A..B] [--calls N] [--against model|self] [--keep-going] [--trace-dir DIR] [--json]
+  dirtysim-witness lockstep [--seeds A..B] [--calls N] [--against model|self] [--keep-going] [--no-shrink] [--trace-dir DIR] [--json]
       performs random sequences on the kernel and beside it, compares every result, shrinks the first divergence and writes its trace;
-      `self` is the kernel once more, which shows that what is compared does not depend on chance
+      --no-shrink writes it as it was drawn, for machines where shrinking takes long; `self` is the kernel once more, which shows that what is compared does not depend on chance
   dirtysim-witness force TRACE --gdb SOCKET --port FILE [--json]
       forces a schedule of the simulator (a trace of kind `step`) on an emulated machine's kernel: `witness/machines/run` starts it so, and
       its first process is the actors; every page that the model loses must be lost there, and no other

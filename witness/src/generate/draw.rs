@@ -1,10 +1,14 @@
 //! One call after the set-up.
 
 use dirtysim::trace::call::{Access, Call, Program, UserData};
-use dirtysim::trace::{Cap, PageRuns, StoreRuns, Words};
+use dirtysim::trace::{Arch, Cap, PageRuns, StoreRuns, Words};
 
 use super::Generator;
+use super::setup::{HUGE_MEMORY, READONLY, RECORD_SLOT};
 use super::world::VcpuView;
+
+/// Bytes of a page.
+const PAGE_BYTES: u32 = 4096;
 
 /// Kinds of calls, by how often they come.
 #[derive(Clone, Copy)]
@@ -25,6 +29,8 @@ enum Kind {
     UserWrite,
     Copy,
     Compare,
+    Discard,
+    PreFault,
     Its,
 }
 
@@ -56,6 +62,15 @@ impl Generator {
             (3, Kind::UserWrite),
             (4, Kind::Copy),
             (3, Kind::Compare),
+            (3, Kind::Discard),
+            (
+                if self.target.arch == Arch::X86_64 {
+                    3
+                } else {
+                    1
+                },
+                Kind::PreFault,
+            ),
             (14 * its, Kind::Its),
         ]);
         self.draw_kind(kind).unwrap_or_else(|| self.draw_get())
@@ -105,7 +120,11 @@ impl Generator {
                 Some(Call::UserWrite {
                     slot,
                     pages,
-                    data: UserData::Bytes { value, bytes: 8 },
+                    data: UserData::Bytes {
+                        value,
+                        bytes: 8,
+                        at: 0,
+                    },
                 })
             }
             Kind::Copy => {
@@ -116,6 +135,8 @@ impl Generator {
                 })
             }
             Kind::Compare => self.slot().map(|(slot, _)| Call::Compare { slot }),
+            Kind::Discard => self.draw_discard(),
+            Kind::PreFault => self.draw_pre_fault(),
             Kind::Its => self.draw_its(),
         }
     }
@@ -179,8 +200,16 @@ impl Generator {
         }
         let mut store = StoreRuns::default();
         let long = self.random.percent(15);
+        let at = self.place_in_page();
+        let over = u64::from(at + 8 > PAGE_BYTES);
         for _ in 0..self.random.between(1, 4) {
             let (slot, pages) = self.slot()?;
+            // What goes over a page's end stays in its slot; on RISC-V it is not emulated either, so that it stays out of read-only ones.
+            let readonly = self.world.slots[&slot].flags & READONLY != 0;
+            if pages == over || (over > 0 && readonly && self.target.arch == Arch::Riscv64) {
+                continue;
+            }
+            let pages = pages - over;
             let first = if long { 0 } else { self.page(pages) };
             let count = match self.random.below(100) {
                 _ if long => pages,
@@ -191,12 +220,19 @@ impl Generator {
                 .push_run(slot.into(), first, count)
                 .expect("pages of a slot");
         }
+        if store.count() == 0 {
+            return None;
+        }
         let access = if self.random.percent(15) {
             Access::Load
         } else {
             Access::Store
         };
-        let bytes = if access == Access::Load { 1 } else { 8 };
+        let bytes = if access == Access::Load && at == 0 {
+            1
+        } else {
+            8
+        };
         let value = if access == Access::Load {
             0
         } else {
@@ -209,9 +245,65 @@ impl Generator {
                 bytes,
                 value,
                 access,
+                at,
             },
             resume: false,
         })
+    }
+
+    /// Where in its page an access of 8 bytes begins: mostly at the first byte; or elsewhere, over the page's end too where the guest's
+    /// memory is not of a kind that wants aligned accesses, as arm64's is without translation.
+    fn place_in_page(&mut self) -> u32 {
+        match self.random.below(100) {
+            0..88 => 0,
+            88..94 if self.target.arch != Arch::Arm64 => {
+                PAGE_BYTES - self.random.between(1, 7) as u32
+            }
+            _ => self.random.one(&[8, 2048, PAGE_BYTES - 8]),
+        }
+    }
+
+    /// The memory of pages is given back to the host. Of what may be in huge pages nobody knows how much goes.
+    fn draw_discard(&mut self) -> Option<Call> {
+        let (slot, pages) = self.slot()?;
+        if self.world.slots[&slot].mem.starts_with(HUGE_MEMORY) {
+            return None;
+        }
+        let pages = self.some_pages(pages);
+        // See the module's list: there, what was given back is stored to at once.
+        if self.target.arch == Arch::Riscv64 && self.target.rings {
+            let value = self.fresh_value();
+            self.queued.push_back(Call::UserWrite {
+                slot,
+                pages: pages.clone(),
+                data: UserData::Bytes {
+                    value,
+                    bytes: 8,
+                    at: 0,
+                },
+            });
+        }
+        Some(Call::Discard { slot, pages })
+    }
+
+    fn draw_pre_fault(&mut self) -> Option<Call> {
+        let vcpu = self.vcpu()?.id;
+        let (slot, pages) = self.slot()?;
+        let first = self.page(pages);
+        let npages = match self.random.below(100) {
+            0..50 => 1,
+            50..90 => self.random.between(1, (pages - first).min(70)),
+            // Beyond the slot's end, and nothing at all.
+            90..97 => pages - first + 3,
+            _ => 0,
+        };
+        let gpa = self.world.slots[&slot].gpa + first * u64::from(PAGE_BYTES);
+        let gpa = match self.random.below(100) {
+            0..3 => gpa + 8,
+            3..6 => self.slot_gpa(9),
+            _ => gpa,
+        };
+        Some(Call::PreFaultMemory { vcpu, gpa, npages })
     }
 
     fn draw_harvest(&mut self) -> Option<Call> {
@@ -279,6 +371,9 @@ impl Generator {
         if self.profile.its && self.random.percent(50) {
             return super::its::SLOT;
         }
+        if self.profile.stolen && self.random.percent(25) {
+            return RECORD_SLOT;
+        }
         self.slot().map_or(1, |(slot, _)| slot)
     }
 
@@ -332,6 +427,10 @@ impl Generator {
     fn draw_region(&mut self) -> Option<Call> {
         if self.profile.its && self.random.percent(15) {
             return self.toggle_its_log();
+        }
+        if self.profile.stolen && self.random.percent(15) {
+            let log = self.world.slots.get(&RECORD_SLOT)?.flags ^ 1;
+            return Some(self.record_slot(log));
         }
         let slot = self.random.between(1, 3) as u16;
         let Some(view) = self.world.slots.get(&slot).cloned() else {

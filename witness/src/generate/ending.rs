@@ -53,6 +53,7 @@ impl Generator {
                     bytes: 8,
                     value: self.fresh_value(),
                     access: Access::Store,
+                    at: 0,
                 };
                 return Some(Call::Run {
                     vcpu: vcpu.id,

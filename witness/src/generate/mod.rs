@@ -8,7 +8,12 @@
 //! Not drawn, and why:
 //! - offsets near 2^64 in a ring entry that userspace rewrote: they made kernels before 7.1 read out of bounds;
 //! - slots in a second address space: no machine at hand has one;
-//! - huge pages of memory that was never touched: the host gives them or not;
+//! - huge pages of memory that was never touched, and giving back memory that may be in them: the host gives huge pages or not;
+//! - on arm64 accesses over a page's end: without translation its memory wants aligned ones;
+//! - stolen time where other processes run: who loses the processor within KVM_RUN has its record written once more; and on x86, where the
+//!   model lets a vCPU in whose record has just made its ring soft-full;
+//! - on x86 guests without paging, and tables of the guest's that log, or begin with accessed and dirty bits clear: the model's replay does
+//!   not walk a guest's tables; string instructions from where no memory is: `live` has one;
 //! - on RISC-V what `docs/findings.md` has of it, which would spoil whatever comes after: huge pages, slots that begin within 2 MiB, and, on
 //!   kernels with rings, memory that nobody touched; the scripts `riscv64-*` have them;
 //! - changes of slot 0, the guest's own code, and moving or deleting the slot of the ITS's tables: what an ITS answers without its
@@ -55,6 +60,8 @@ pub struct Target {
     pub data_gpa: u64,
     /// Whether its kernel has dirty rings.
     pub rings: bool,
+    /// Whether no other process takes the processor from a vCPU within KVM_RUN: then a record of stolen time is written once a KVM_RUN.
+    pub alone: bool,
     /// The smallest ring that it takes, bytes.
     pub smallest_ring: u64,
 }
@@ -66,6 +73,8 @@ struct Profile {
     wild: bool,
     /// There is an ITS with tables in a slot of its own.
     its: bool,
+    /// vCPUs have records of stolen time, in a slot of its own.
+    stolen: bool,
     /// vCPUs at the start.
     vcpus: u32,
 }
@@ -105,6 +114,7 @@ impl Generator {
         let profile = Profile {
             wild: random.percent(20),
             its: arm64 && random.percent(50),
+            stolen: target.alone && arm64 && random.percent(15),
             vcpus: random.weighted(&[(40, 1), (40, 2), (20, 3)]),
         };
         let mut generator = Self {

@@ -11,6 +11,12 @@ const SLOT_PAGES: [u64; 8] = [1, 3, 64, 65, 128, 192, 200, 320];
 /// Sizes of slots in huge pages: one, two, and two with a rest.
 const HUGE_PAGES: [u64; 3] = [512, 1024, 1100];
 
+/// How the names of memories begin that ask for huge pages.
+pub(super) const HUGE_MEMORY: &str = "huge";
+
+/// The slot of records of stolen time.
+pub(super) const RECORD_SLOT: u16 = 5;
+
 /// `KVM_MEM_READONLY`.
 pub(super) const READONLY: u32 = 2;
 
@@ -31,6 +37,11 @@ impl Generator {
         }
         if self.profile.its {
             self.queue_its_slot();
+        }
+        if self.profile.stolen {
+            let log = u32::from(self.random.percent(80));
+            let call = self.record_slot(log);
+            self.queued.push_back(call);
         }
         for vcpu in 0..self.profile.vcpus {
             self.queue_vcpu(vcpu);
@@ -129,7 +140,7 @@ impl Generator {
         let huge = self.random.percent(8) && !riscv;
         // Now and then two slots share their memory, as a device's aperture does.
         let mem = if huge {
-            format!("huge{slot}")
+            format!("{HUGE_MEMORY}{slot}")
         } else if slot > 1 && self.random.percent(10) {
             "data1".to_owned()
         } else {
@@ -154,12 +165,32 @@ impl Generator {
         }
     }
 
+    /// The slot of the records, which nobody else stores to: what KVM writes there is not known.
+    pub(super) fn record_slot(&self, flags: u32) -> Call {
+        Call::SetUserMemoryRegion {
+            slot: RECORD_SLOT,
+            as_id: 0,
+            flags,
+            gpa: self.slot_gpa(RECORD_SLOT),
+            npages: 2,
+            bytes: None,
+            mem: "records".to_owned(),
+            mem_offset: 0,
+            populated: true,
+            huge: false,
+        }
+    }
+
     pub(super) fn queue_vcpu(&mut self, vcpu: u32) {
         self.queued.push_back(Call::CreateVcpu { vcpu });
         self.queued.push_back(Call::VcpuInit {
             vcpu,
             mode: self.target.mode.to_owned(),
         });
+        if self.profile.stolen && self.random.percent(80) {
+            let gpa = self.slot_gpa(RECORD_SLOT) + u64::from(vcpu) * 0x840;
+            self.queued.push_back(Call::StolenTime { vcpu, gpa });
+        }
         if self.ring_expected > 0 {
             self.queued.push_back(self.usual_mapping(vcpu));
         }

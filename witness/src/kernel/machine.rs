@@ -155,7 +155,17 @@ impl Machine {
             } => log::get(&self.vm, *slot, *as_id, *bad_pointer),
             Call::ClearDirtyLog { .. } => log::clear(&self.vm, call),
             Call::UserWrite { slot, pages, data } => self.memory.user_write(*slot, pages, data),
-            Call::ReadPage { slot, page } => self.memory.read_page(*slot, *page),
+            Call::Discard { slot, pages } => self.memory.discard(*slot, pages),
+            Call::StolenTime { vcpu, gpa } => {
+                let vcpu = &self.processor(*vcpu)?.vcpu;
+                returned(guest::stolen_time(vcpu, *gpa)?.map(|()| 0))
+            }
+            Call::ReadPage {
+                slot,
+                page,
+                at,
+                bytes,
+            } => self.memory.read_page(*slot, *page, *at, *bytes),
             Call::Copy { slot, pages } => self.memory.copy(*slot, pages),
             Call::Compare { slot } => self.memory.compare(*slot),
             Call::CreateDevice { .. }
@@ -173,6 +183,7 @@ impl Machine {
             | Call::CloseVm {}
             | Call::VcpuInit { .. }
             | Call::Run { .. }
+            | Call::PreFaultMemory { .. }
             | Call::GuestMmio { .. }
             | Call::End {} => {
                 unreachable!("the kernel performs `{}` itself", call.name())

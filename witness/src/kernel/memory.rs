@@ -53,6 +53,16 @@ impl Slot {
         }
         Ok(self.offset + page * PAGE_BYTES)
     }
+
+    /// Where bytes within a page begin in the slot's host memory.
+    fn byte_within(&self, page: u64, at: u32, bytes: u32) -> Result<u64, Refused> {
+        if u64::from(at) + u64::from(bytes) > PAGE_BYTES {
+            return Err(Refused(format!(
+                "{bytes} bytes from byte {at} of a page on: they end in the next"
+            )));
+        }
+        Ok(self.byte(page)? + u64::from(at))
+    }
 }
 
 /// Memslots by address space and id.
@@ -170,13 +180,14 @@ impl Memory {
     ) -> Result<CallResult, Refused> {
         let found = self.slots.get(0, slot)?.clone();
         match data {
-            UserData::Bytes { value, bytes } => {
+            UserData::Bytes { value, bytes, at } => {
                 let value = value.to_le_bytes();
                 let value = value
                     .get(..*bytes as usize)
                     .ok_or_else(|| Refused(format!("a value of {bytes} bytes: at most 8")))?;
                 for page in pages.iter() {
-                    found.memory.write(found.byte(page)?, value)?;
+                    let first = found.byte_within(page, *at, *bytes)?;
+                    found.memory.write(first, value)?;
                 }
             }
             UserData::ItsCommands {
@@ -202,10 +213,31 @@ impl Memory {
         Ok(CallResult::default())
     }
 
-    pub(super) fn read_page(&mut self, slot: u16, page: u64) -> Result<CallResult, Refused> {
+    pub(super) fn discard(&mut self, slot: u16, pages: &PageRuns) -> Result<CallResult, Refused> {
         let found = self.slots.get(0, slot)?;
+        for page in pages.iter() {
+            found.memory.discard(found.byte(page)?)?;
+        }
+        Ok(CallResult::default())
+    }
+
+    pub(super) fn read_page(
+        &mut self,
+        slot: u16,
+        page: u64,
+        at: u32,
+        bytes: u32,
+    ) -> Result<CallResult, Refused> {
+        let found = self.slots.get(0, slot)?;
+        let first = found.byte_within(page, at, bytes)?;
+        let mut value = 0;
+        for n in 0..u64::from(bytes) {
+            let byte = first + n;
+            let word = found.memory.read_u64(byte & !7)?;
+            value |= (word >> (byte % 8 * 8) & 0xff) << (n * 8);
+        }
         Ok(CallResult {
-            value: Some(found.memory.read_u64(found.byte(page)?)?),
+            value: Some(value),
             ..CallResult::default()
         })
     }

@@ -32,6 +32,9 @@ use machine::Machine;
 /// How long a guest may run before its run counts as hung. Its longest program takes a thousandth of that natively; software emulation is slower.
 pub const RUN_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a pre-fault may take before it counts as one that comes to no end.
+const PRE_FAULT_LIMIT: Duration = Duration::from_secs(3);
+
 /// The smallest ring that a kernel with PML takes, bytes: it keeps 576 entries in reserve, and a size is a power of two.
 const SMALLEST_RING_PML: u64 = 1024 * 16;
 
@@ -107,6 +110,8 @@ impl Kernel {
             own_pages: guest::OWN_PAGES,
             data_gpa: guest::DATA_GPA,
             rings: self.has(Cap::DirtyLogRingAcqRel),
+            // The first process of an emulated machine.
+            alone: std::process::id() == 1,
             smallest_ring: if has_pml() {
                 SMALLEST_RING_PML
             } else {
@@ -257,6 +262,17 @@ impl Kernel {
             } => {
                 let machine = find(&mut self.machines, vm, call)?;
                 machine.run(&self.alarm, self.run_limit, *vcpu, program, *resume)
+            }
+            Call::PreFaultMemory { vcpu, gpa, npages } => {
+                let machine = find(&mut self.machines, vm, call)?;
+                let vcpu = &machine.processor(*vcpu)?.vcpu;
+                let (result, count) = self
+                    .alarm
+                    .within(PRE_FAULT_LIMIT, || vcpu.pre_fault(*gpa, *npages));
+                Ok(CallResult {
+                    count: Some(count),
+                    ..returned(result.map(|()| 0))?
+                })
             }
             Call::GuestMmio { .. } => {
                 find(&mut self.machines, vm, call)?.guest_mmio(&self.alarm, self.run_limit, call)

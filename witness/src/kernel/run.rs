@@ -43,7 +43,9 @@ impl Machine {
                     bytes: program.bytes,
                     value: program.value,
                 },
-                TraceAccess::Load => Access::Load,
+                TraceAccess::Load => Access::Load {
+                    bytes: program.bytes,
+                },
             };
             guest::begin(
                 &processor.vcpu,
@@ -110,8 +112,9 @@ impl Machine {
         })
     }
 
-    /// A program's pages as guest physical addresses.
+    /// A program's accesses as guest physical addresses.
     fn addresses(&self, program: &Program) -> Result<Vec<(u64, u64)>, Refused> {
+        let at = u64::from(program.at);
         let run = |&(slot, first, pages): &(u32, u64, u64)| {
             let found = self.memory.slots.get((slot >> 16) as u16, slot as u16)?;
             if first.checked_add(pages).is_none_or(|end| end > found.pages) {
@@ -120,7 +123,7 @@ impl Machine {
                     found.pages
                 )));
             }
-            Ok((found.gpa + first * PAGE_BYTES, pages))
+            Ok((found.gpa + first * PAGE_BYTES + at, pages))
         };
         program.store.runs().iter().map(run).collect()
     }
@@ -202,10 +205,16 @@ pub(super) fn probe(kernel: &mut impl Subject) -> Result<(), Refused> {
                 bytes: 8,
                 value: 1,
                 access: TraceAccess::Store,
+                at: 0,
             },
             resume: false,
         },
-        Call::ReadPage { slot: 1, page: 0 },
+        Call::ReadPage {
+            slot: 1,
+            page: 0,
+            at: 0,
+            bytes: 8,
+        },
     ];
     for call in calls {
         let result = kernel.perform(Some(0), &call)?.result()?;

@@ -108,6 +108,22 @@ impl HostMemory {
         }
     }
 
+    /// Gives the memory of a page back: it reads as zeros from then on.
+    ///
+    /// # Errors
+    /// A page beyond the mapping, or what madvise gives.
+    pub fn discard(&self, offset: u64) -> Result<(), Refused> {
+        let base = self.pointer(offset, PAGE_BYTES)?;
+        // SAFETY: a page within this mapping, anonymous and private; no Rust reference points into it.
+        let ret = unsafe { libc::madvise(base.cast(), PAGE_BYTES as usize, libc::MADV_DONTNEED) };
+        if ret == 0 {
+            Ok(())
+        } else {
+            let errno = Errno::last();
+            Err(Refused(format!("a page cannot be given back: {errno}")))
+        }
+    }
+
     /// Asks for transparent huge pages in a range.
     ///
     /// # Errors

@@ -91,6 +91,8 @@ pub const KVM_RUN: u64 = io(0x80);
 pub const KVM_ENABLE_CAP: u64 = iow(0xa3, 104);
 /// `KVM_CLEAR_DIRTY_LOG`, with a structure of 24 bytes.
 pub const KVM_CLEAR_DIRTY_LOG: u64 = iowr(0xc0, 24);
+/// `KVM_PRE_FAULT_MEMORY`, with a structure of 64 bytes.
+pub const KVM_PRE_FAULT_MEMORY: u64 = iowr(0xd5, 64);
 /// `KVM_RESET_DIRTY_RINGS`.
 pub const KVM_RESET_DIRTY_RINGS: u64 = io(0xc7);
 /// `KVM_GET_STATS_FD`.
@@ -134,6 +136,7 @@ mod tests {
         assert_eq!(KVM_RESET_DIRTY_RINGS, 0xaec7);
         assert_eq!(KVM_SET_USER_MEMORY_REGION, 0x4020_ae46);
         assert_eq!(KVM_ENABLE_CAP, 0x4068_aea3);
+        assert_eq!(KVM_PRE_FAULT_MEMORY, 0xc040_aed5);
     }
 
     #[test]

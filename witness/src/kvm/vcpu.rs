@@ -6,7 +6,7 @@ use std::time::Duration;
 use kvm_ioctls::VcpuFd;
 
 use super::ring::RingMap;
-use super::{Alarm, Errno, sys};
+use super::{Alarm, Errno, PAGE_BYTES, Sys, sys};
 
 /// `KVM_EXIT_IO`, `KVM_EXIT_MMIO` and `KVM_EXIT_DIRTY_RING_FULL`.
 pub const EXIT_IO: u32 = 2;
@@ -14,6 +14,9 @@ pub const EXIT_IO: u32 = 2;
 pub const EXIT_MMIO: u32 = 6;
 /// See [`EXIT_IO`].
 pub const EXIT_DIRTY_RING_FULL: u32 = 31;
+
+/// More parts than an access that leaves the guest has.
+const PARTS_MAX: u32 = 8;
 
 /// How `KVM_RUN` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +92,45 @@ impl Vcpu {
         self.enter()
     }
 
-    /// Lets KVM finish the port or memory access of the last exit without entering the guest.
+    /// Lets KVM finish the port or memory access of the last exit without entering the guest: all parts of it, where it goes over a page's
+    /// end.
     pub fn complete_exit(&mut self) -> RunEnd {
         self.fd.set_kvm_immediate_exit(1);
-        let end = self.enter();
+        let mut end = self.enter();
+        for _ in 0..PARTS_MAX {
+            if end != RunEnd::Exit(EXIT_MMIO) {
+                break;
+            }
+            end = self.enter();
+        }
         self.fd.set_kvm_immediate_exit(0);
         end
+    }
+
+    /// `KVM_PRE_FAULT_MEMORY`: its answer, and how many pages it went through.
+    pub fn pre_fault(&self, gpa: u64, npages: u64) -> (Sys<()>, u64) {
+        #[repr(C)]
+        struct PreFault {
+            gpa: u64,
+            size: u64,
+            flags: u64,
+            padding: [u64; 5],
+        }
+        let mut range = PreFault {
+            gpa,
+            size: npages.saturating_mul(PAGE_BYTES),
+            flags: 0,
+            padding: [0; 5],
+        };
+        let before = range.size;
+        // SAFETY: the structure is that of the request.
+        let result = unsafe {
+            sys::ioctl_struct(self.fd.as_raw_fd(), sys::KVM_PRE_FAULT_MEMORY, &mut range)
+        };
+        (
+            result.map(|_| ()),
+            before.saturating_sub(range.size) / PAGE_BYTES,
+        )
     }
 
     /// Sets what makes the next `KVM_RUN` return `EINTR` at once, or takes it back.

@@ -1,27 +1,33 @@
-//! Every state of which the tracked page is a part: breadth first, by the transition function, whole states.
+//! Every state of which the tracked page is a part: breadth first, whole states. What an actor does next, with each value of what is
+//! forgotten, is asked once for all states that are alike in what it depends on, by the memo of every search ([`Memo`]).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use dirtysim_model::machine::Machine;
+use dirtysim_model::oracle::parts::Part;
 use dirtysim_model::oracle::{self, Invariant, Invariants};
-use dirtysim_model::reduce::independence::{Rule, Rules};
-use dirtysim_model::reduce::pack::Packing;
-use dirtysim_model::reduce::symmetry::Symmetry;
+use dirtysim_model::reduce::independence::Rule;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{self, Actor, Effect, Step, apply, describe};
 use dirtysim_model::words::{Frame, Subject};
-use foldhash::fast::FixedState;
-use indexmap::IndexMap;
 use rayon::prelude::*;
 
-use super::others::{Tried, for_each_choice, forget, local_choices};
+use super::known::Known;
+use super::others::{Tried, forget};
 use super::{PAGES, TRACKED};
-use crate::refused::{Call, Refused};
-use crate::run::breaks_progress;
+use crate::refused::Refused;
+use crate::run::{breaks_progress, has_leisure};
+use crate::search::audit::Audit;
+use crate::search::engine::Search;
 use crate::search::limits::Limits;
-use crate::search::{Limit, Options, Progress, Watch};
-use crate::sometimes::Seen;
+use crate::search::memo::{EntryAt, Memo};
+use crate::search::representative::Representative;
+use crate::search::sections::section_hash;
+use crate::search::{Limit, Progress, Reductions};
+use crate::sometimes::{Facts, Seen};
 
 /// States that a task expands.
 const TASK: usize = 256;
@@ -42,72 +48,83 @@ pub(super) struct Explored {
     pub(super) peak_bytes: u64,
 }
 
-/// A state as words, in order of discovery, with the number of the one before it and the step between.
-pub(super) type Known = IndexMap<Box<[u64]>, Before, FixedState>;
-
-/// The number of the state before one, and the step between; no step for the first.
-type Before = (u32, Option<Step>);
-
 /// What a task found of some states.
 #[derive(Default)]
 struct Found {
-    /// Where states are packed.
-    words: Vec<u64>,
-    next: Vec<(Box<[u64]>, Before)>,
+    /// The words of states that are new, as far as a task knows, and the number of the state before each.
+    next: Vec<u64>,
+    before: Vec<u32>,
     transitions: u64,
     seen: Seen,
-    refused: BTreeSet<Refused>,
-    /// The first state, or step out of one, that breaks something.
-    broken: Option<(Invariants, u32, Option<Step>)>,
+    /// The first state, or step of an actor out of one, that breaks something.
+    broken: Option<(Invariants, u32, Option<usize>)>,
+}
+
+impl Found {
+    fn note(&mut self, broken: Invariants, number: u32, actor: Option<usize>) {
+        if self.broken.is_none() && !broken.is_empty() {
+            self.broken = Some((broken, number, actor));
+        }
+    }
+}
+
+/// What a worker remembers.
+struct Desk<L: Layout> {
+    memo: Memo,
+    representative: Representative<L>,
+    /// The entries of the state in work, an actor each; the words of the successor in work.
+    entries: Vec<EntryAt>,
+    words: Vec<u64>,
 }
 
 pub(super) struct Explorer<'a, L: Layout> {
-    machine: &'a Machine,
-    tried: Tried,
-    rules: Rules,
-    packing: Packing,
-    symmetry: Symmetry,
-    template: State<L>,
+    search: Search<'a, L>,
+    has_leisure: bool,
 }
 
-/// Explores a machine.
-pub(super) fn explore<L: Layout>(
-    machine: &Machine,
-    start: State<L>,
-    options: &Options,
-    watch: Watch<'_>,
-) -> Explored {
-    let wanted = options.reductions;
-    let rules = Rules::of(machine, |rule| wanted.rules >> rule as u8 & 1 != 0);
-    let explorer = Explorer::new(machine, start, Tried::ALL, rules, wanted.vcpus);
-    explorer.explore(&Limits::new(options, watch)).0
+/// The first state, in which the others are forgotten.
+pub(super) fn begin<L: Layout>(machine: &Machine, mut start: State<L>) -> State<L> {
+    forget(machine, &mut start);
+    start
 }
 
 impl<'a, L: Layout> Explorer<'a, L> {
+    /// Of a machine whose first state is `start`.
     pub(super) fn new(
         machine: &'a Machine,
-        mut start: State<L>,
+        start: &'a State<L>,
         tried: Tried,
-        rules: Rules,
-        vcpus: bool,
+        wanted: Reductions,
+        limits: Limits<'a>,
     ) -> Self {
-        let packing = Packing::new(machine, &start);
-        forget(machine, &mut start);
+        let wanted = Reductions {
+            pages: false,
+            ..wanted
+        };
+        let mut search = Search::new(Cow::Borrowed(machine), start, None, wanted, limits);
+        search.others = Some(tried);
         Self {
-            machine,
-            tried,
-            rules,
-            packing,
-            symmetry: Symmetry::of(machine, &start, false, vcpus),
-            template: start,
+            has_leisure: has_leisure(machine),
+            search,
         }
     }
 
     /// Every state, and what they came to.
-    pub(super) fn explore(&self, limits: &Limits<'_>) -> (Explored, Known) {
-        let packing = self.packing;
-        let mut known = Known::default();
-        known.insert(self.pack(self.template.clone()), (0, None));
+    pub(super) fn explore(&self) -> (Explored, Known) {
+        let search = &self.search;
+        let packing = search.sections.packing();
+        let desks: Vec<Mutex<Desk<L>>> = Memo::of_workers(rayon::current_num_threads())
+            .map(|memo| {
+                Mutex::new(Desk {
+                    memo,
+                    representative: Representative::new(search),
+                    entries: Vec::new(),
+                    words: Vec::new(),
+                })
+            })
+            .collect();
+        let mut known = Known::new(packing.words());
+        known.add(&self.pack(search.start.clone()), 0);
         let mut explored = Explored {
             states: 1,
             transitions: 0,
@@ -116,162 +133,293 @@ impl<'a, L: Layout> Explorer<'a, L> {
             refused: BTreeSet::new(),
             limit: None,
             found: None,
-            exchanges_vcpus: self.symmetry.exchanges_vcpus(),
-            rules: self.rules.iter().collect(),
+            exchanges_vcpus: search.symmetry.exchanges_vcpus(),
+            rules: search.rules.iter().collect(),
             state_bits: packing.bits(),
             peak_bytes: 0,
         };
         let mut first = 0;
-        while first < known.len() {
+        while first < known.len() && explored.limit.is_none() && explored.found.is_none() {
             let end = known.len();
             let numbers: Vec<u32> = (first as u32..end as u32).collect();
             // A few tasks at a time, so that limits are looked at and a level is not held twice.
             for part in numbers.chunks(TASK * 64) {
                 let found: Vec<Found> = part
                     .par_chunks(TASK)
-                    .map(|numbers| self.expand(&known, numbers))
+                    .map(|numbers| self.expand(&known, numbers, &desks))
                     .collect();
                 for found in found {
                     explored.transitions += found.transitions;
                     explored.seen.union(found.seen);
-                    explored.refused.extend(found.refused);
-                    for (words, from) in found.next {
-                        known.entry(words).or_insert(from);
+                    let next = found.next.chunks(packing.words());
+                    for (words, before) in next.zip(found.before) {
+                        known.add(words, before);
                     }
-                    if let (None, Some((broken, state, step))) = (&explored.found, found.broken) {
-                        explored.found = Some((broken, self.tell(&known, state, step)));
+                    if let (None, Some((broken, state, actor))) = (&explored.found, found.broken) {
+                        explored.found = Some((broken, self.tell(&known, state, actor)));
                     }
                 }
-                let each = 48 + 8 * packing.words() as u64;
                 let progress = Progress {
                     states: known.len() as u64,
                     frontier: (end - first) as u64,
                     depth: explored.depth,
-                    bytes: known.len() as u64 * each,
+                    bytes: known.bytes() + desk_bytes(&desks),
                 };
-                explored.peak_bytes = progress.bytes;
-                explored.states = known.len() as u64;
+                explored.peak_bytes = explored.peak_bytes.max(progress.bytes);
+                let limits = &search.limits;
                 explored.limit = limits
                     .reached(&progress)
-                    .or_else(|| limits.are_enough(progress.states).then_some(Limit::States));
-                if explored.limit.is_some() || known.len() >= u32::MAX as usize / 2 {
-                    explored.limit = explored.limit.or(Some(Limit::Memory));
-                    return (explored, known);
+                    .or_else(|| limits.are_enough(progress.states).then_some(Limit::States))
+                    .or_else(|| known.is_full().then_some(Limit::Memory));
+                if explored.limit.is_some() {
+                    break;
                 }
             }
-            if explored.found.is_some() {
-                return (explored, known);
-            }
-            explored.depth += u32::from(known.len() > end);
+            let goes_on = explored.limit.is_none() && explored.found.is_none();
+            explored.depth += u32::from(known.len() > end && goes_on);
             first = end;
         }
+        explored.states = known.len() as u64;
+        explored.refused = search.refused();
         (explored, known)
     }
 
     /// The words of the representative of a state of which the others are forgotten.
-    pub(super) fn pack(&self, mut state: State<L>) -> Box<[u64]> {
-        let mut words = vec![0; self.packing.words()];
-        self.pack_into(&mut state, &mut words);
-        words.into_boxed_slice()
+    pub(super) fn pack(&self, state: State<L>) -> Vec<u64> {
+        self.search.representative(state)
     }
 
-    fn pack_into(&self, state: &mut State<L>, words: &mut [u64]) {
-        let threads = state.threads.iter();
-        let places = threads.map(|thread| (usize::from(thread.op), thread.stage));
-        let (_, vcpus) = self.symmetry.applies(places);
-        self.packing.pack(self.machine, state, words);
-        if vcpus {
-            let mut state = self.unpack(words);
-            if self.symmetry.canonical(self.machine, &mut state) {
-                self.packing.pack(self.machine, &mut state, words);
-            }
-        }
-    }
-
+    #[cfg(test)]
     pub(super) fn unpack(&self, words: &[u64]) -> State<L> {
-        let mut state = self.template.clone();
-        self.packing.unpack(self.machine, words, &mut state);
-        state
+        self.search.source().unpack(words)
     }
 
-    fn expand(&self, known: &Known, numbers: &[u32]) -> Found {
-        let machine = self.machine;
+    /// Checks states and finds their successors.
+    fn expand(&self, known: &Known, numbers: &[u32], desks: &[Mutex<Desk<L>>]) -> Found {
+        // A desk is one worker's; a poisoned lock means that it panicked, which has ended the search already.
+        let worker = rayon::current_thread_index().unwrap_or(0) % desks.len();
+        let mut desk = desks[worker].lock().unwrap_or_else(PoisonError::into_inner);
+        desk.memo.make_room();
         let mut found = Found::default();
         for &number in numbers {
-            let (words, _) = known.get_index(number as usize).expect("it has a number");
-            let state = self.unpack(words);
-            let mut broken = oracle::check(machine, &state, Effect::None);
-            if may_be_stuck(machine, &state) {
-                broken.insert(Invariant::MigrationMakesProgress);
-            }
-            Self::note(broken, number, None, &mut found);
-            let alone = actors(&state).find_map(|actor| {
-                let local = local_choices(self.tried, &self.rules, machine, &state, actor);
-                local.map(|local| (actor, local))
-            });
-            if let Some((actor, local)) = alone {
-                for (valued, choice) in local {
-                    self.take(known, number, &valued, Step { actor, choice }, &mut found);
-                }
-                continue;
-            }
-            for actor in actors(&state) {
-                for_each_choice(self.tried, machine, &state, actor, |valued, choice| {
-                    self.take(known, number, valued, Step { actor, choice }, &mut found);
-                });
-            }
+            self.expand_state(known, number, &mut desk, &mut found);
         }
         found
     }
 
-    fn take(&self, known: &Known, number: u32, state: &State<L>, step: Step, found: &mut Found) {
-        let machine = self.machine;
+    fn expand_state(&self, known: &Known, number: u32, desk: &mut Desk<L>, found: &mut Found) {
+        let (search, source) = (&self.search, self.search.source());
+        let words = known.state(number);
+        let vm = desk.memo.vm_entry::<L, 0>(&source, words);
+        let (_, mut part, _, mut facts) = desk.memo.head(vm);
+        desk.entries.clear();
+        for actor in 0..search.sections.actors() {
+            let entry = desk.memo.entry(&source, words, actor);
+            let (_, its_part, _, of_context) = desk.memo.head(entry);
+            part = part.join(its_part);
+            facts |= of_context;
+            desk.entries.push(entry);
+        }
+        let broken = part.verdict();
+        let audited = Audit::after(u64::from(number)).wants(section_hash(0, words));
+        if audited {
+            assert_eq!(
+                broken,
+                oracle::check(&search.machine, &source.unpack(words), Effect::None),
+                "the parts of a verdict are the verdict"
+            );
+        }
+        found.note(broken, number, None);
+        let entries = desk.entries.clone();
+        let alone = (0..entries.len()).find(|&actor| {
+            let first = desk.memo.first(entries[actor]);
+            first.is_local() || first.is_by_hand() && self.is_local_by_hand(words, actor)
+        });
+        let before = found.transitions;
+        let new = found.before.len();
+        for actor in alone.map_or(0..entries.len(), |actor| actor..actor + 1) {
+            facts |= self.take(known, number, actor, part, desk, found);
+        }
+        if audited {
+            assert!(
+                self.are_all(words, alone, known, &found.next[new * words.len()..]),
+                "what the memo says of steps is what the transition function says"
+            );
+        }
+        found.seen.add(Facts::from_word(facts));
+        let acts = |actor: usize| {
+            let first = desk.memo.first(entries[actor]);
+            search.sections.is_thread(actor) && !first.is_by_hand() && first.count() > 0
+        };
+        let rests =
+            found.transitions == before || self.has_leisure && !(0..entries.len()).any(acts);
+        if rests && may_be_stuck(&search.machine, &source.unpack(words)) {
+            let mut stuck = Invariants::NONE;
+            stuck.insert(Invariant::MigrationMakesProgress);
+            found.note(stuck, number, None);
+        }
+    }
+
+    /// Takes an actor's steps; what they contribute to what is seen.
+    fn take(
+        &self,
+        known: &Known,
+        number: u32,
+        actor: usize,
+        part: Part,
+        desk: &mut Desk<L>,
+        found: &mut Found,
+    ) -> u64 {
+        let (search, source) = (&self.search, self.search.source());
+        let (sections, words) = (&search.sections, known.state(number));
+        let entry = desk.entries[actor];
+        let (first, _, of_steps, _) = desk.memo.head(entry);
+        let mut made = std::mem::take(&mut desk.words);
+        let mut of_hand = Facts::default();
+        if first.is_by_hand() {
+            let state = source.unpack(words);
+            let actor_is = sections.actor(actor);
+            source.for_each_step([&state; 2], actor_is, &mut |[valued, _], choice| {
+                let step = Step {
+                    actor: actor_is,
+                    choice,
+                };
+                of_hand.join(Facts::of_step(&search.machine, valued, step));
+                let mut after = valued.clone();
+                let effect = apply(&search.machine, &mut after, step);
+                source.note_refused(valued, step, &after);
+                source.forget(&mut after);
+                let broken = oracle::check_effect(&search.machine, &after, effect);
+                found.note(broken, number, Some(actor));
+                made.clear();
+                made.extend(source.pack(&mut after));
+                self.meet(known, number, &mut made, desk, found);
+            });
+        } else {
+            if let (Some(claimed), Actor::Thread(thread)) = (first.claimed(), sections.actor(actor))
+            {
+                let broken = claimed.verdict(part, usize::from(thread));
+                found.note(broken, number, Some(actor));
+            }
+            let successors = desk.memo.successors::<0>(sections, actor, entry);
+            for (at, successor) in successors.enumerate() {
+                made.clear();
+                made.extend_from_slice(words);
+                if first.changes_each_vcpu() {
+                    for vcpu in 0..sections.vcpus() {
+                        let step = (actor, at);
+                        let memo = &mut desk.memo;
+                        let (_, section) = memo.response::<L, 0>(&source, words, step, entry, vcpu);
+                        made[sections.own::<0>(vcpu)].copy_from_slice(section);
+                    }
+                }
+                desk.memo.write::<0>(sections, successor, &mut made);
+                self.meet(known, number, &mut made, desk, found);
+            }
+        }
+        desk.words = made;
+        if first.is_by_hand() {
+            of_hand.to_word()
+        } else {
+            of_steps
+        }
+    }
+
+    /// Takes a successor in, unless it is known.
+    fn meet(
+        &self,
+        known: &Known,
+        number: u32,
+        made: &mut [u64],
+        desk: &mut Desk<L>,
+        found: &mut Found,
+    ) {
         found.transitions += 1;
-        found.seen.note(machine, state, step);
-        let call = Call::of(machine, state, step);
+        if !desk.representative.is_trivial() {
+            // The state that it is the successor of is audited, or not.
+            desk.representative.replace(&self.search, made, false);
+        }
+        if !known.contains(made) {
+            found.next.extend_from_slice(made);
+            found.before.push(number);
+        }
+    }
+
+    /// Whether an actor whose steps are taken by hand has one that may be taken alone.
+    fn is_local_by_hand(&self, words: &[u64], actor: usize) -> bool {
+        let (source, actor) = (self.search.source(), self.search.sections.actor(actor));
+        let state = source.unpack(words);
+        source.for_each_step([&state; 2], actor, &mut |_, _| {})
+    }
+
+    /// Whether `next` has every successor that is not known, by the transition function, and no other.
+    fn are_all(&self, words: &[u64], alone: Option<usize>, known: &Known, next: &[u64]) -> bool {
+        let source = self.search.source();
+        let state = source.unpack(words);
+        let actors = 0..self.search.sections.actors();
+        let mut wanted = BTreeSet::new();
+        for actor in alone.map_or(actors, |actor| actor..actor + 1) {
+            let actor = self.search.sections.actor(actor);
+            source.for_each_step([&state; 2], actor, &mut |[valued, _], choice| {
+                wanted.insert(self.after(valued, Step { actor, choice }).1);
+            });
+        }
+        wanted.retain(|after| !known.contains(after));
+        let next: BTreeSet<Vec<u64>> = next.chunks(words.len()).map(<[u64]>::to_vec).collect();
+        wanted == next
+    }
+
+    /// What a step breaks whatever the state after it, and that state.
+    fn after(&self, state: &State<L>, step: Step) -> (Invariants, Vec<u64>) {
+        let machine = &self.search.machine;
         let mut after = state.clone();
         let effect = apply(machine, &mut after, step);
-        found
-            .refused
-            .extend(call.and_then(|call| call.refused(&after)));
-        forget(machine, &mut after);
-        if effect != Effect::None {
-            let broken = oracle::check_effect(machine, &after, effect);
-            Self::note(broken, number, Some(step), found);
-        }
-        let mut words = std::mem::take(&mut found.words);
-        words.resize(self.packing.words(), 0);
-        self.pack_into(&mut after, &mut words);
-        if !known.contains_key(&words[..]) {
-            found
-                .next
-                .push((words.clone().into(), (number, Some(step))));
-        }
-        found.words = words;
+        self.search.source().forget(&mut after);
+        let broken = oracle::check_effect(machine, &after, effect);
+        (broken, self.search.representative(after))
     }
 
-    fn note(broken: Invariants, number: u32, step: Option<Step>, found: &mut Found) {
-        if found.broken.is_none() && !broken.is_empty() {
-            found.broken = Some((broken, number, step));
-        }
-    }
-
-    /// The steps to a state, and one more.
-    fn tell(&self, known: &Known, mut number: u32, last: Option<Step>) -> Vec<String> {
+    /// The steps to a state in words, and one more, of an actor, that breaks something.
+    fn tell(&self, known: &Known, number: u32, last: Option<usize>) -> Vec<String> {
         let mut run = Vec::new();
-        let mut step = last;
-        loop {
-            let (words, &(before, next)) = known.get_index(number as usize).expect("it is known");
-            if let Some(step) = step {
-                run.push(self.words(&self.unpack(words), step));
-            }
-            if next.is_none() {
-                break;
-            }
-            (step, number) = (next, before);
+        if let Some(actor) = last {
+            let is_it = |broken: Invariants, _: &[u64]| !broken.is_empty();
+            run.extend(self.step(known.state(number), Some(actor), &is_it));
+        }
+        let mut at = number;
+        while at != known.before(at) {
+            let is_it = |_, after: &[u64]| after == known.state(at);
+            run.extend(self.step(known.state(known.before(at)), None, &is_it));
+            at = known.before(at);
         }
         run.reverse();
         run
+    }
+
+    /// The first step out of a state, of that actor if there is one, that is the one, in words.
+    fn step(
+        &self,
+        words: &[u64],
+        only: Option<usize>,
+        is_it: &dyn Fn(Invariants, &[u64]) -> bool,
+    ) -> Option<String> {
+        let source = self.search.source();
+        let state = source.unpack(words);
+        let mut found = None;
+        for actor in 0..self.search.sections.actors() {
+            if only.is_some_and(|only| only != actor) {
+                continue;
+            }
+            let actor = self.search.sections.actor(actor);
+            source.for_each_step([&state; 2], actor, &mut |[valued, _], choice| {
+                let step = Step { actor, choice };
+                let (broken, after) = self.after(valued, step);
+                if found.is_none() && is_it(broken, &after) {
+                    found = Some(self.words(valued, step));
+                }
+            });
+        }
+        found
     }
 
     /// A step in words.
@@ -281,7 +429,7 @@ impl<'a, L: Layout> Explorer<'a, L> {
             Actor::Thread(thread) => format!("thread{thread}"),
             Actor::Device(device) => format!("device{device}"),
         };
-        let page = match transition::subject(self.machine, state, step) {
+        let page = match transition::subject(&self.search.machine, state, step) {
             Some(Subject::Frame(TRACKED)) => " (the tracked page)",
             Some(Subject::Host(host)) if host.0 == TRACKED.0 => " (the tracked page)",
             Some(_) => " (another page)",
@@ -289,15 +437,16 @@ impl<'a, L: Layout> Explorer<'a, L> {
         };
         format!(
             "{who}: {}{page}",
-            describe(self.machine, state, step).name()
+            describe(&self.search.machine, state, step).name()
         )
     }
 }
 
-fn actors<L: Layout>(state: &State<L>) -> impl Iterator<Item = Actor> {
-    let vcpus = (0..state.vcpus.len()).map(|index| Actor::Vcpu(index as u8));
-    let threads = (0..state.threads.len()).map(|index| Actor::Thread(index as u8));
-    vcpus.chain(threads)
+fn desk_bytes<L: Layout>(desks: &[Mutex<Desk<L>>]) -> u64 {
+    let desks = desks.iter().filter_map(|desk| desk.lock().ok());
+    desks
+        .map(|desk| desk.memo.bytes() + desk.representative.bytes())
+        .sum()
 }
 
 /// Whether nobody need act, whatever the others are: they decide about no step but a load's, which a page that is there has not.

@@ -55,8 +55,13 @@ pub(super) fn look_for(
 /// The scenario with so many pages, of which the last is the table of each kernel writer that has any.
 pub(crate) fn with_pages(scenario: &Scenario, pages: u64) -> Result<Scenario, Box<ScenarioError>> {
     let mut source = scenario.source.clone();
-    if let Some(machine) = source.get_mut("machine").and_then(Value::as_object_mut) {
-        machine.insert("pages".to_owned(), pages.into());
+    // Several memslots are refused.
+    let at = match source.get("slots") {
+        Some(_) => "/slots/0",
+        None => "/machine",
+    };
+    if let Some(place) = source.pointer_mut(at).and_then(Value::as_object_mut) {
+        place.insert("pages".to_owned(), pages.into());
     }
     if let Some(writers) = source.get_mut("writers").and_then(Value::as_object_mut) {
         for writer in writers.values_mut() {

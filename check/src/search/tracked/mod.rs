@@ -13,14 +13,19 @@
 mod argued;
 mod explore;
 mod instance;
-mod others;
+mod known;
+pub(super) mod others;
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::{KernelWriter, Op};
 use dirtysim_model::oracle::Invariants;
 use dirtysim_model::words::Frame;
 
+use explore::Explorer;
+use others::Tried;
+
 use super::bounds::Bounds;
+use super::limits::Limits;
 use super::{Coverage, Limit, Options, Reduced, Report, TooLarge, Verdict, Watch};
 use crate::ladder::small;
 use crate::scenario::Scenario;
@@ -87,7 +92,11 @@ pub(super) fn check(
     };
     let mut limit: Option<Limit> = None;
     for machine in variants(&scenario.machine) {
-        let explored = explore::explore(&machine, small(scenario)?, options, watch);
+        let start = explore::begin(&machine, small(scenario)?);
+        let limits = Limits::new(options, watch);
+        let wanted = options.reductions;
+        let explorer = Explorer::new(&machine, &start, Tried::ALL, wanted, limits);
+        let explored = explorer.explore().0;
         report.states += explored.states;
         report.transitions += explored.transitions;
         report.depth = report.depth.max(explored.depth);

@@ -15,7 +15,7 @@ use super::argued::{Looks, looks};
 use super::{ABOVE, BELOW, FAR, TRACKED};
 
 /// Forgets what a state says of the others: no set has them, and where one is named it is the far one.
-pub(super) fn forget<L: Layout>(machine: &Machine, state: &mut State<L>) {
+pub(in crate::search) fn forget<L: Layout>(machine: &Machine, state: &mut State<L>) {
     rename(machine, state, TRACKED);
 }
 
@@ -95,7 +95,7 @@ impl<L: Layout> Change<L> for Forget {
 
 /// Which of the others' values are tried: all of them, but in tests of the argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tried {
+pub(in crate::search) struct Tried {
     /// The leaf and the TLB's entry of another page that a vCPU accesses.
     pub(super) leaves: bool,
     /// Whether another page is pending.
@@ -118,47 +118,48 @@ impl Tried {
     };
 }
 
-/// Calls `take` with each choice of an actor, in a state in which the others are all that they may be as far as the step looks at them.
-pub(super) fn for_each_choice<L: Layout>(
-    tried: Tried,
-    machine: &Machine,
-    state: &State<L>,
-    actor: Actor,
-    mut take: impl FnMut(&State<L>, Choice),
-) {
-    for_each_value(tried, machine, state, actor, &mut |valued, only_others| {
-        transition::for_each_choice(machine, valued, actor, |choice| {
-            let about_another = matches!(choice, Choice::Store(FAR) | Choice::Load(FAR));
-            if !only_others || about_another {
-                take(valued, choice);
-            }
-        });
-    });
-}
-
-/// The one step of an actor in each such state, if it may be taken alone in all of them, with others' steps after it.
-pub(super) fn local_choices<L: Layout>(
+/// Calls `take` with each step of an actor, in a state in which the others are all that they may be as far as the step looks at them, and
+/// in `other` with the same of them. Answers whether the actor's one step in each such state may be taken alone, with others' steps after
+/// it: then it is called with that step.
+pub(in crate::search) fn for_each_step<L: Layout>(
     tried: Tried,
     rules: &Rules,
     machine: &Machine,
-    state: &State<L>,
+    [state, other]: [&State<L>; 2],
     actor: Actor,
-) -> Option<Vec<(State<L>, Choice)>> {
+    take: &mut dyn FnMut([&State<L>; 2], Choice),
+) -> bool {
+    // The same values in the same order, since both states have the actor where it is.
+    let [values, others] = [state, other].map(|state| {
+        let mut values = Vec::new();
+        for_each_value(tried, machine, state, actor, &mut |valued, only_others| {
+            values.push((valued.clone(), only_others));
+        });
+        values
+    });
     // What is there of others only adds to what may be.
-    rules.local_choice(machine, state, actor)?;
-    let mut local = Vec::new();
-    let mut all = true;
-    for_each_value(
-        tried,
-        machine,
-        state,
-        actor,
-        &mut |valued, only_others| match rules.local_choice(machine, valued, actor) {
-            Some(choice) if !only_others => local.push((valued.clone(), choice)),
-            Some(_) | None => all = false,
-        },
-    );
-    all.then_some(local)
+    if rules.local_choice(machine, state, actor).is_some() {
+        let choice = |(valued, only_others): &(State<L>, bool)| {
+            let choice = rules.local_choice(machine, valued, actor);
+            choice.filter(|_| !only_others)
+        };
+        let local: Option<Vec<Choice>> = values.iter().map(choice).collect();
+        if let Some(local) = local {
+            for (((valued, _), (other, _)), choice) in values.iter().zip(&others).zip(local) {
+                take([valued, other], choice);
+            }
+            return true;
+        }
+    }
+    for ((valued, only_others), (other, _)) in values.iter().zip(&others) {
+        transition::for_each_choice(machine, valued, actor, |choice| {
+            let about_another = matches!(choice, Choice::Store(FAR) | Choice::Load(FAR));
+            if !only_others || about_another {
+                take([valued, other], choice);
+            }
+        });
+    }
+    false
 }
 
 /// Calls `found` with each such state; `true` where it differs from one before in what matters to steps about the far page alone.

@@ -17,13 +17,14 @@ use dirtysim_model::words::mutation::Mutation;
 use dirtysim_model::words::{Frame, HostPage};
 use serde_json::Value;
 
-use super::explore::{Explorer, Known};
+use super::explore::{Explorer, begin};
+use super::known::Known;
 use super::others::{Tried, forget, rename};
 use super::{PAGES, TRACKED, variants, with_pages};
 use crate::random::Choices;
 use crate::scenario::Scenario;
 use crate::search::limits::Limits;
-use crate::search::{self, Coverage, Options, Verdict};
+use crate::search::{self, Coverage, Options, Reductions, Verdict};
 
 /// States of a machine of a few pages that are looked at: those that are nearest, and those of so many schedules.
 const NEAR_STATES: usize = 1_500;
@@ -38,6 +39,12 @@ fn scenario(machine: &str, writers: &str, steps: &str) -> Scenario {
         "name = \"any\"\n[machine]\n{machine}\npages = \"any\"\n[writers]\n{writers}\n[protocol]\nsteps = [{steps}]\n"
     );
     Scenario::from_toml("any", &text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// One memslot that is written as such: it logs from the beginning.
+fn one_slot() -> Scenario {
+    let text = "name = \"any\"\n[machine]\narch = \"x86\"\nvcpus = 1\npml = true\n[[slots]]\nname = \"low\"\npages = \"any\"\nlogging = true\n[writers]\nvcpu = { stores = \"any\" }\n[protocol]\nsteps = [\"copy-all\", { any_number = [\"get-dirty-log\", \"copy\"] }, \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"]\n";
+    Scenario::from_toml("any", text).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Orders that hold, on machines that differ in what the argument speaks of.
@@ -92,6 +99,7 @@ fn safe() -> Vec<Scenario> {
             "\"enable-logging\", { any_number = [\"get-dirty-log\", \"clear-dirty-log\", \"copy\"] },
              \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
         ),
+        one_slot(),
     ]
 }
 
@@ -101,17 +109,29 @@ fn start(scenario: &Scenario) -> State<Small> {
 
 /// What was explored for each variant of a scenario: its machine, and its states.
 fn explored(scenario: &Scenario, tried: Tried, reduced: bool) -> Vec<(Machine, Known)> {
-    let options = Options::default();
-    let limits = Limits::new(&options, &|_| true);
     let machines = variants(&scenario.machine).into_iter();
     machines
         .map(|machine| {
-            let rules = Rules::of(&machine, |_| reduced);
-            let explorer = Explorer::new(&machine, start(scenario), tried, rules, false);
-            let known = explorer.explore(&limits).1;
+            let start = begin(&machine, start(scenario));
+            let known = explorer(&machine, &start, tried, reduced).explore().1;
             (machine, known)
         })
         .collect()
+}
+
+/// An explorer of a machine that exchanges nothing; `reduced`: where a step may be taken alone, it takes it alone.
+fn explorer<'a>(
+    machine: &'a Machine,
+    start: &'a State<Small>,
+    tried: Tried,
+    reduced: bool,
+) -> Explorer<'a, Small> {
+    let wanted = Reductions {
+        rules: if reduced { u32::MAX } else { 0 },
+        ..Reductions::NONE
+    };
+    let limits = Limits::new(&Options::default(), &|_| true);
+    Explorer::new(machine, start, tried, wanted, limits)
 }
 
 /// Some state of a machine of a few pages that stands for none of those that were explored, with the page that is tracked; none, if there
@@ -155,12 +175,15 @@ fn missing(
         packing.pack(machine, &mut state.clone(), &mut words);
         words
     };
+    let begins: Vec<_> = explored
+        .iter()
+        .map(|(machine, _)| begin(machine, start(scenario)))
+        .collect();
     let explored: Vec<_> = explored
         .iter()
-        .map(|(machine, known)| {
-            let explorer =
-                Explorer::new(machine, start(scenario), Tried::ALL, Rules::none(), false);
-            (machine, known, explorer)
+        .zip(&begins)
+        .map(|((machine, known), start)| {
+            (machine, known, explorer(machine, start, Tried::ALL, false))
         })
         .collect();
     let stands = |state: &State<Small>, tracked: Frame| {
@@ -169,7 +192,7 @@ fn missing(
             &explored[if is_table { 0 } else { explored.len() - 1 }];
         candidates(machine, abstracted, state, tracked)
             .into_iter()
-            .any(|state| known.contains_key(&explorer.pack(state)))
+            .any(|state| known.contains(&explorer.pack(state)))
     };
     let mut seen = HashSet::new();
     let mut look = |state: &State<Small>| {
@@ -379,15 +402,10 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
     ] {
         let explored = explored(&scenario, tried, false);
         let (abstracted, known) = &explored[0];
-        let explorer = Explorer::new(
-            abstracted,
-            start(&scenario),
-            Tried::ALL,
-            Rules::none(),
-            false,
-        );
+        let start = begin(abstracted, start(&scenario));
+        let explorer = explorer(abstracted, &start, Tried::ALL, false);
         let mut stands = candidates(machine, abstracted, &state, Frame(1)).into_iter();
-        let found = stands.any(|state| known.contains_key(&explorer.pack(state)));
+        let found = stands.any(|state| known.contains(&explorer.pack(state)));
         assert_eq!(found, is_there, "{tried:?}");
     }
 }
@@ -437,6 +455,12 @@ fn what_is_not_argued_is_refused_with_the_reason() {
         error.to_string()
     };
     let (x86, vcpu) = ("arch = \"x86\"", "vcpu = { stores = \"any\" }");
+    let two = "arch = \"x86\"\n[[slots]]\npages = \"any\"\n[[slots]]\npages = 1";
+    let text = format!(
+        "name = \"any\"\n[machine]\n{two}\n[protocol]\nsteps = [\"copy-all\", \"finish\"]\n"
+    );
+    let error = Scenario::from_toml("any", &text).expect_err("it is not argued");
+    assert!(error.to_string().contains("several memslots"), "{error}");
     for (machine, writers, steps, said) in [
         (
             "arch = \"s390\"",
@@ -492,12 +516,12 @@ fn what_is_not_argued_is_refused_with_the_reason() {
 /// with what its row says that it reads.
 #[test]
 fn no_step_looks_at_more_of_the_others_than_is_tried() {
-    for (scenario, every) in safe().iter().zip([40, 40, 40, 10, 20, 20, 20]) {
+    for (scenario, every) in safe().iter().zip([40, 40, 40, 10, 20, 20, 20, 20]) {
         for (machine, known) in explored(scenario, Tried::ALL, false) {
-            let explorer =
-                Explorer::new(&machine, start(scenario), Tried::ALL, Rules::none(), false);
+            let start = begin(&machine, start(scenario));
+            let explorer = explorer(&machine, &start, Tried::ALL, false);
             let mut choices = Choices::new(7, 0);
-            for words in known.keys().step_by(every) {
+            for words in known.states().step_by(every) {
                 let state = explorer.unpack(words);
                 for actor in [Actor::Vcpu(0), Actor::Thread(0)] {
                     let after = |state: &State<Small>, choice: Choice| {
@@ -508,12 +532,13 @@ fn no_step_looks_at_more_of_the_others_than_is_tried() {
                         (explorer.pack(after), broken.bits())
                     };
                     let mut tried = HashSet::new();
-                    super::others::for_each_choice(
+                    super::others::for_each_step(
                         Tried::ALL,
+                        &Rules::none(),
                         &machine,
-                        &state,
+                        [&state; 2],
                         actor,
-                        |state, choice| {
+                        &mut |[state, _], choice| {
                             tried.insert(after(state, choice));
                         },
                     );

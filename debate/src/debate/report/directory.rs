@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{Debate, document, mail, page};
+use super::{Debate, document, mail, page, proofs};
 use crate::debate::claim::Outcome;
 use crate::replay::steps;
 
@@ -20,6 +20,10 @@ pub fn files(debate: &Debate) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let mut files = BTreeMap::new();
     files.insert("index.html".to_owned(), page(debate).into_bytes());
     files.insert("debate.txt".to_owned(), mail(debate).into_bytes());
+    let proofs = proofs(debate);
+    if !proofs.is_empty() {
+        files.insert("proofs.md".to_owned(), proofs.into_bytes());
+    }
     let document = serde_json::to_string_pretty(&document(debate)).map_err(|e| e.to_string())?;
     files.insert(MARK.to_owned(), format!("{document}\n").into_bytes());
     for plot in &debate.plots {

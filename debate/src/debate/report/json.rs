@@ -38,7 +38,13 @@ pub fn evidence_rows(judgement: &Judgement, with_paths: bool) -> Vec<Value> {
         }
         row.insert("bounds".into(), bounds(evidence).into());
         if let Some(proof) = &evidence.proof {
-            row.insert("proved".into(), proof.bounds.sentence().into());
+            match &proof.proved {
+                Ok(bounds) => row.insert("proved".into(), bounds.sentence().into()),
+                Err(why) => row.insert("not_proved".into(), why.clone().into()),
+            };
+            if let Some(why) = &proof.pages_stay {
+                row.insert("pages_stay".into(), why.clone().into());
+            }
             row.insert("proof_states".into(), proof.states.into());
         }
         if !evidence.scenario.scaled.is_empty() {

@@ -3,11 +3,13 @@
 pub mod directory;
 mod html;
 mod json;
+mod proof;
 mod table;
 mod text;
 
 pub use html::page;
 pub use json::{claim as claim_row, document, evidence_rows};
+pub use proof::proofs;
 pub use table::{markdown, terminal};
 pub use text::mail;
 
@@ -140,15 +142,8 @@ fn coverage(judgement: &Judgement) -> String {
 
 /// For how many the scenarios that hold are proved, where that was asked for: the widest first.
 fn proved(holds: &[&Evidence]) -> Vec<String> {
-    let mut of: Vec<(String, usize)> = Vec::new();
-    for proof in holds.iter().filter_map(|evidence| evidence.proof.as_ref()) {
-        let any = proof.bounds.any();
-        match of.iter_mut().find(|(known, _)| *known == any) {
-            Some((_, count)) => *count += 1,
-            None => of.push((any, 1)),
-        }
-    }
-    of.sort_by_key(|(any, _)| std::cmp::Reverse(any.len()));
+    let proofs = holds.iter().filter_map(|evidence| evidence.proof.as_ref());
+    let of = proof::counted(proofs.filter_map(|proof| Some(proof.proved.as_ref().ok()?.any())));
     of.into_iter()
         .map(|(any, count)| format!("{count} proved for any number of {any}"))
         .collect()

@@ -76,6 +76,8 @@ pub enum CallProblem {
     QueueOffset(u64),
     /// A program of so many accesses.
     Accesses(u64),
+    /// An access that begins at no byte of its page.
+    At(u32),
     /// The vCPU of that id is in another program.
     CannotResume(u32),
     /// The model's vCPU does not come to rest.
@@ -120,6 +122,7 @@ impl fmt::Display for CallProblem {
             Self::QueueOffset(offset) => {
                 write!(f, "commands at byte {offset} of the queue")
             }
+            Self::At(at) => write!(f, "accesses at byte {at} of their pages"),
             Self::Accesses(accesses) => write!(f, "a program of {accesses} accesses"),
             Self::CannotResume(id) => write!(f, "vCPU {id} cannot resume this program"),
             Self::NoFurther => f.write_str("the model's vCPU gets no further"),

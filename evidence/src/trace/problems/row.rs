@@ -31,6 +31,12 @@ pub enum RowProblem {
     NeitherCallNorSection,
     /// Stores of a size that no instruction has, in bytes.
     StoreBytes(u32),
+    /// A read of so many bytes.
+    ReadBytes(u32),
+    /// A READ_PAGE row that does not say what was read.
+    Read,
+    /// A place within a page that no page has.
+    StoreAt(u32),
     /// A register of a size that none has, in bytes.
     RegisterBytes(u32),
     /// A count that is not that of the entries.
@@ -138,6 +144,9 @@ impl fmt::Display for RowProblem {
             Self::NeitherCallNorSection => {
                 f.write_str("the line has neither a `call` nor a `section`")
             }
+            Self::ReadBytes(bytes) => write!(f, "a read of {bytes} bytes"),
+            Self::Read => f.write_str("not one value that was read"),
+            Self::StoreAt(at) => write!(f, "accesses at byte {at} of their pages"),
             Self::StoreBytes(bytes) => write!(f, "stores of {bytes} bytes"),
             Self::RegisterBytes(bytes) => write!(f, "a register of {bytes} bytes"),
             Self::Count { count, entries } => {

@@ -2,9 +2,12 @@
 
 use super::{HostMemory, Program, code, get_one_reg, operation, set_one_reg, write_list};
 use crate::kvm::vcpu::EXIT_MMIO;
-use crate::kvm::{Errno, PAGE_BYTES, RunEnd, Vcpu, Vm};
+use crate::kvm::{Errno, PAGE_BYTES, RunEnd, Sys, Vcpu, Vm};
 use crate::refusal::Refused;
-use kvm_bindings::{KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_SIZE_U64, kvm_vcpu_init};
+use kvm_bindings::{
+    KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, KVM_REG_ARM_CORE, KVM_REG_ARM64,
+    KVM_REG_SIZE_U64, kvm_device_attr, kvm_vcpu_init,
+};
 use kvm_ioctls::Kvm;
 
 /// What a recording calls this guest.
@@ -58,7 +61,11 @@ core::arch::global_asm!(
     "   b.eq 3b",
     "   cmp x3, #2",
     "   b.eq 8f",
+    "   cmp x3, #128",
+    "   b.eq 25f",
     "   ldrb w8, [x6]",
+    "   b 6f",
+    "25: ldr x8, [x6]",
     "   b 6f",
     "4: strb w2, [x6]",
     "   b 6f",
@@ -133,6 +140,20 @@ pub fn init_vcpu(_kvm: &Kvm, vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
     vcpu.fd()
         .vcpu_init(&init)
         .map_err(refused("KVM_ARM_VCPU_INIT"))
+}
+
+/// Switches the vCPU's record of stolen time on.
+///
+/// # Errors
+/// Inner: the kernel's errno.
+pub fn stolen_time(vcpu: &Vcpu, gpa: u64) -> Result<Sys<()>, Refused> {
+    let attr = kvm_device_attr {
+        group: KVM_ARM_VCPU_PVTIME_CTRL,
+        attr: u64::from(KVM_ARM_VCPU_PVTIME_IPA),
+        addr: &raw const gpa as u64,
+        flags: 0,
+    };
+    Ok(vcpu.fd().set_device_attr(&attr).map_err(Errno::from))
 }
 
 /// The id of the core register at `index` 32-bit words into `struct kvm_regs`: x0 to x30, then sp, pc, pstate.

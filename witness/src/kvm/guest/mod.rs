@@ -58,8 +58,11 @@ pub enum Access {
         /// The first number.
         first: u64,
     },
-    /// Loads one byte.
-    Load,
+    /// Loads.
+    Load {
+        /// How many bytes: 1 or 8.
+        bytes: u32,
+    },
     /// Copies each page, by one string instruction, from where no memory is.
     #[cfg(target_arch = "x86_64")]
     CopyFrom {
@@ -125,10 +128,14 @@ fn write_list(
     Ok(())
 }
 
-/// The operation code of an access in the guest's loop (bytes stored; 0 for a load, 16 for a count, 32 to spin, 64 to copy) and its value.
+/// The operation code of an access in the guest's loop (bytes stored; 0 for a load of one byte, 128 of 8, 16 for a count, 32 to spin, 64 to copy) and its value.
 fn operation(access: Access) -> Result<(u64, u64), Refused> {
     match access {
-        Access::Load => Ok((0, 0)),
+        Access::Load { bytes: 1 } => Ok((0, 0)),
+        Access::Load { bytes: 8 } => Ok((128, 0)),
+        Access::Load { bytes } => Err(Refused(format!(
+            "a load of {bytes} bytes: the guest loads 1 or 8"
+        ))),
         Access::Spin => Ok((32, 0)),
         #[cfg(target_arch = "x86_64")]
         Access::CopyFrom { gpa } => Ok((64, gpa)),

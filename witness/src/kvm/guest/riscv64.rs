@@ -2,7 +2,7 @@
 
 use super::{HostMemory, Program, code, get_one_reg, operation, set_one_reg, write_list};
 use crate::kvm::vcpu::EXIT_MMIO;
-use crate::kvm::{Errno, PAGE_BYTES, RunEnd, Vcpu, Vm};
+use crate::kvm::{Errno, PAGE_BYTES, RunEnd, Sys, Vcpu, Vm};
 use crate::refusal::Refused;
 use kvm_bindings::{
     KVM_MP_STATE_RUNNABLE, KVM_REG_RISCV, KVM_REG_RISCV_CORE, KVM_REG_SIZE_U64, kvm_mp_state,
@@ -63,7 +63,11 @@ core::arch::global_asm!(
     "   beq a3, t0, 3b",
     "   li t0, 2",
     "   beq a3, t0, 8f",
+    "   li t0, 128",
+    "   beq a3, t0, 25f",
     "   lbu t1, 0(a6)",
+    "   j 6f",
+    "25: ld t1, 0(a6)",
     "   j 6f",
     "4: sb a2, 0(a6)",
     "   j 6f",
@@ -109,6 +113,16 @@ pub fn init_vcpu(_kvm: &Kvm, _vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
             Errno::from(error)
         ))
     })
+}
+
+/// There is no record of stolen time that user space switches on.
+///
+/// # Errors
+/// Always.
+pub fn stolen_time(_vcpu: &Vcpu, _gpa: u64) -> Result<Sys<()>, Refused> {
+    Err(Refused::new(
+        "stolen time on RISC-V is the guest's to switch on",
+    ))
 }
 
 /// The id of the core register at `index` words into `struct kvm_riscv_core`: pc, then x1 to x31, then the mode.

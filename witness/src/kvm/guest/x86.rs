@@ -4,12 +4,12 @@
 //! an entry that is not dirty gets a mapping that is not writable, and what a load does to the log would depend on which stores came before.
 //! Nothing else is there: an exception ends it with a shutdown exit.
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_segment};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::Kvm;
 
 use super::{HostMemory, Program, code, operation, write_list};
 use crate::kvm::vcpu::EXIT_IO;
-use crate::kvm::{PAGE_BYTES, RunEnd, Vcpu, Vm};
+use crate::kvm::{PAGE_BYTES, RunEnd, Sys, Vcpu, Vm};
 use crate::refusal::Refused;
 
 /// What a recording calls this guest.
@@ -84,7 +84,11 @@ core::arch::global_asm!(
     "   je 24f",
     "   cmp r9, 2",
     "   je 8f",
+    "   cmp r9, 128",
+    "   je 25f",
     "   mov r10b, byte ptr [rdi]",
+    "   jmp 6f",
+    "25: mov r10, qword ptr [rdi]",
     "   jmp 6f",
     "4: mov byte ptr [rdi], al",
     "   jmp 6f",
@@ -227,6 +231,26 @@ pub fn init_vcpu(kvm: &Kvm, _vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
         .set_sregs(&sregs)
         .map_err(refused("KVM_SET_SREGS"))?;
     Ok(())
+}
+
+/// Switches the vCPU's record of stolen time on.
+///
+/// # Errors
+/// Outer: the kernel does not take the MSR. Inner: the kernel's errno.
+pub fn stolen_time(vcpu: &Vcpu, gpa: u64) -> Result<Sys<()>, Refused> {
+    const MSR_KVM_STEAL_TIME: u32 = 0x4b56_4d03;
+    const ENABLED: u64 = 1;
+    let entry = kvm_msr_entry {
+        index: MSR_KVM_STEAL_TIME,
+        data: gpa | ENABLED,
+        ..Default::default()
+    };
+    let msrs = Msrs::from_entries(&[entry]).expect("room for one");
+    match vcpu.fd().set_msrs(&msrs) {
+        Ok(1) => Ok(Ok(())),
+        Ok(_) => Err(Refused::new("this kernel has no record of stolen time")),
+        Err(error) => Ok(Err(error.into())),
+    }
 }
 
 /// Loads a program: writes its list and sets the registers to the loop's start.
