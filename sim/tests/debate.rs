@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use dirtysim::debate::claim::{Claim, Verdict, claims};
+use dirtysim::debate::claim::{Claim, Outcome, Verdict, claims};
 use dirtysim::debate::judge::{flipped, judge, judge_and_prove, verdicts};
 use dirtysim::debate::report::{Debate, directory, mail, markdown, page, proofs, terminal};
 use dirtysim::replay::steps;
 use dirtysim::trace::TraceReader;
+use dirtysim_model::oracle::Invariant;
 
 /// The whole debate, decided once for all tests.
 fn debate() -> &'static Debate {
@@ -90,6 +91,29 @@ fn a_claim_whose_scenario_is_changed_flips_its_verdict() {
     assert_eq!(unmoved, [], "these did not flip");
     // Claims about answers, about a price, or undecidable: there is no scenario to change.
     assert_eq!(without, ["P4", "P5", "P9", "P10", "P16b", "P21a", "P21b"]);
+}
+
+/// x86's request to turn PML on is waited for: on a kernel that does not wait, the same schedule space loses a page.
+#[test]
+fn pml_is_switched_on_while_vcpus_run_and_what_holds_there_hangs_on_its_being_waited_for() {
+    let lost = Outcome::Breaks(Invariant::NoDirtyPageLost);
+    let found = |mutations: &[&str], looked_for: Outcome| {
+        let mut claim = some(&["P6c"]).remove(0);
+        claim.calls.clear();
+        claim.cases.retain(|case| case.name == "vcpu-stopped");
+        let case = &mut claim.cases[0];
+        case.on = vec!["x86-pml:bitmap".to_owned()];
+        (case.pages, case.stores) = (1, 3);
+        case.mutations = mutations.iter().map(ToString::to_string).collect();
+        // Among several claims of the oracle that break, this one.
+        case.finds = Some(looked_for);
+        let evidence = &judge(&[claim], &|_, _| true).expect("it is right")[0].evidence;
+        assert_eq!(evidence.len(), 1);
+        assert!(evidence[0].text.contains("\"enable-logging\""));
+        evidence[0].outcome().expect("it is decided")
+    };
+    assert_eq!(found(&[], Outcome::Holds), Outcome::Holds);
+    assert_eq!(found(&["kernel.enable_log.pml=not_waited"], lost), lost);
 }
 
 #[test]

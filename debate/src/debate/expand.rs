@@ -130,7 +130,6 @@ fn word(word: &str, on: &On) -> Option<Vec<&'static str>> {
         vec![]
     };
     Some(match word {
-        "START" if on.arch == "x86-pml" => vec!["copy-all"],
         "START" => vec!["enable-logging", "copy-all"],
         "STOP" => vec!["pause-vcpus"],
         "RINGS" if ring => vec!["harvest-rings", "reset-rings"],
@@ -189,19 +188,7 @@ fn text_of(claim: &str, case: &Case, on: &On, apart: bool) -> Result<String, Str
     machine.insert("arch".into(), on.arch.trim_end_matches("-pml").into());
     machine.insert("vcpus".into(), (case.vcpus as i64).into());
     let pml = on.arch == "x86-pml";
-    let mut slots = case.slots.clone();
-    if slots.is_empty() && pml {
-        let mut ram = Table::new();
-        ram.insert("name".into(), "ram".into());
-        ram.insert("pages".into(), (case.pages as i64).into());
-        slots.push(Value::Table(ram));
-    }
-    for slot in &mut slots {
-        if let (Value::Table(slot), true) = (slot, pml) {
-            slot.insert("logging".into(), true.into());
-        }
-    }
-    if slots.is_empty() {
+    if case.slots.is_empty() {
         machine.insert("pages".into(), (case.pages as i64).into());
     }
     if pml {
@@ -269,7 +256,7 @@ fn text_of(claim: &str, case: &Case, on: &On, apart: bool) -> Result<String, Str
     }
     out.push_str("\n[machine]\n");
     keys(&mut out, &machine);
-    for slot in &slots {
+    for slot in &case.slots {
         out.push_str("\n[[slots]]\n");
         if let Value::Table(slot) = slot {
             keys(&mut out, slot);
