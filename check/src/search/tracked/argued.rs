@@ -115,6 +115,10 @@ pub(crate) fn stands_in_the_way(machine: &Machine) -> Option<&'static str> {
     if machine.slots.len() != 1 || machine.slots.iter().any(|slot| slot.huge) {
         return Some("several memslots, and huge mappings, are not argued yet");
     }
+    if machine.slots.iter().any(|slot| slot.host.0 != 0) {
+        // A set of host pages would have the tracked page at another place than a set of frames.
+        return Some("a memslot whose `block` is not 0 is not argued");
+    }
     if !machine.devices.is_empty() {
         return Some("devices are not argued yet");
     }

@@ -461,6 +461,14 @@ fn what_is_not_argued_is_refused_with_the_reason() {
     );
     let error = Scenario::from_toml("any", &text).expect_err("it is not argued");
     assert!(error.to_string().contains("several memslots"), "{error}");
+    let with_block = |block: u64| {
+        let mut source = one_slot().source;
+        source["slots"][0]["block"] = block.into();
+        Scenario::from_json("any", &source)
+    };
+    assert!(with_block(0).is_ok());
+    let error = with_block(1).expect_err("it is not argued");
+    assert!(error.to_string().contains("`block` is not 0"), "{error}");
     for (machine, writers, steps, said) in [
         (
             "arch = \"s390\"",
