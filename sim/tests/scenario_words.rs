@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dirtysim::scenario::Scenario;
 use dirtysim::scenario::vocabulary::{VOCABULARY, table};
-use dirtysim::search::{Options, check};
+use dirtysim::search::{Options, Verdict, check};
 use dirtysim_model::oracle::Invariant;
 
 #[test]
@@ -221,4 +221,23 @@ fn linux_5_15_refuses_what_it_has_not_and_oopses_where_a_ring_wants_a_vcpu() {
             report.verdict, report.broken
         );
     }
+}
+
+/// Every claim, whatever of the step's row is taken for unknown there.
+#[test]
+fn a_write_without_a_vcpu_is_still_owed_on_linux_5_15() {
+    let text = r#"
+name = "owed"
+[machine]
+arch = "x86"
+kernel = "5.15"
+pages = 2
+[writers]
+vcpu = { stores = 1 }
+[protocol]
+steps = ["enable-logging", "copy-all", { step = "kernel-write", pages = [1] }, "pause-vcpus", "get-dirty-log", "copy", "finish"]
+"#;
+    let scenario = Scenario::from_toml("owed.toml", text).unwrap();
+    let report = check(&scenario, &Options::default(), &|_| true).unwrap();
+    assert_eq!(report.verdict, Verdict::Holds, "{:?}", report.broken);
 }
