@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dirtysim_check::code::{breaks, way_through, with_goings_on, without_goings_on};
-use dirtysim_check::run::{Outcome as Ran, Schedules, run_code};
+use dirtysim_check::code::way_through;
+use dirtysim_check::run::{Failure as Failed, Outcome as Ran, Schedules, run_code};
 use dirtysim_check::scenario::Scenario;
 use dirtysim_check::scheduler::Scheduler;
 use dirtysim_check::search::{self, Coverage, Limit, Verdict};
-use dirtysim_check::shrink::{Budget, shrink};
+use dirtysim_check::shrink::{Budget, shrink_code};
 use dirtysim_check::sometimes::Sometimes;
 use dirtysim_evidence::explain::Story;
 use dirtysim_evidence::replay::steps;
@@ -60,7 +60,6 @@ const SHRINK_BUDGET: Budget = Budget {
     states: 200_000,
     bytes: 1 << 28,
 };
-const SHRINK_TIME: Duration = Duration::from_secs(2);
 
 /// What code under test may return: nothing, or a result whose error counts as a failure.
 pub trait Outcome {
@@ -662,12 +661,15 @@ impl<'a> Work<'a> {
     fn seeds(&mut self, seeds: Range<u64>) -> Result<Report, Box<Failure>> {
         self.tree.most_calls = self.checker.max_calls.unwrap_or(MOST_CALLS);
         let asked = seeds.end.saturating_sub(seeds.start);
-        let ran = self.take(&Schedules::Seeds(Scheduler::Mix, seeds));
-        if let Some(failure) = &ran.failure {
-            let seed = failure.seed;
+        let schedules = Schedules::Seeds(Scheduler::Mix, seeds);
+        let ran = loop {
+            let ran = self.take(&schedules);
+            let Some(Failed { seed, invariant, steps }) = ran.failure else {
+                break ran;
+            };
             let found_by = format!("{}, seed {seed}", Scheduler::Mix.of(seed));
-            return self.found(failure.invariant, &failure.steps, found_by, true);
-        }
+            self.found(invariant, steps, found_by)?;
+        };
         let had = ran.schedules;
         let report = self.finish(ran)?;
         Ok(Report {
@@ -683,7 +685,7 @@ impl<'a> Work<'a> {
         let ran = self.take(&Schedules::Like(like.to_vec()));
         if let Some(failure) = &ran.failure {
             let found_by = format!("the trace {}", trace.display());
-            return self.found(failure.invariant, &failure.steps, found_by, false);
+            return Err(self.tell(failure.invariant, &failure.steps, found_by));
         }
         self.finish(ran)
     }
@@ -712,8 +714,8 @@ impl<'a> Work<'a> {
             }
         }
         self.tree.tell(&mut self.scenario.machine);
-        self.tree.counts_on_it = true;
         let report = loop {
+            self.tree.counts_on_it = true;
             let most_calls = self.checker.max_calls.unwrap_or(MOST_CALLS_OF_A_SEARCH);
             self.tree.most_calls = most_calls;
             let options = search::Options {
@@ -728,19 +730,23 @@ impl<'a> Work<'a> {
                 Err(error) => return self.seeds_instead(&error.to_string()),
             };
             self.scenario.machine = machine;
-            if !self.heard_news() {
-                break report;
+            if self.heard_news() {
+                continue;
+            }
+            match &report.violation {
+                None => break report,
+                Some(violation) => match &violation.steps {
+                    Some(steps) => {
+                        self.found(violation.invariant, steps.clone(), "check".to_owned())?;
+                    }
+                    None => {
+                        return self.seeds_instead(
+                            "a claim breaks, and a limit came before it was known how",
+                        );
+                    }
+                },
             }
         };
-        if let Some(violation) = &report.violation {
-            return match &violation.steps {
-                Some(steps) => self.found(violation.invariant, steps, "check".to_owned(), true),
-                // A limit came before the schedule was known.
-                None => {
-                    self.seeds_instead("a claim breaks, and a limit came before it was known how")
-                }
-            };
-        }
         let trouble = self.tree.trouble.take();
         match (report.coverage, trouble) {
             (Coverage::Exhausted, _) if report.verdict == Verdict::Inconclusive => {
@@ -788,33 +794,36 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// A schedule that breaks a claim, made short and told.
-    fn found<T>(
+    /// A schedule that breaks a claim, made short and told. Nothing is told of one that was found where two histories were wrongly taken
+    /// for one: all is begun anew.
+    fn found(
         &mut self,
         invariant: Invariant,
-        found: &[Step],
+        found: Vec<Step>,
         found_by: String,
-        shorten: bool,
-    ) -> Result<T, Box<Failure>> {
-        let mut steps = found.to_vec();
-        if shorten {
-            let begin = Instant::now();
-            let whole = with_goings_on(&self.scenario, &steps);
-            let mut patience = |_| begin.elapsed() < SHRINK_TIME;
-            let shrunk = shrink(
-                &self.scenario,
-                &whole,
-                invariant,
-                SHRINK_BUDGET,
-                &mut patience,
-            );
-            let short = shrunk.map(|shrunk| without_goings_on(&self.scenario, &shrunk.steps));
-            let short = short.filter(|short| breaks(&self.scenario, short, invariant));
-            if let Some(short) = short {
-                steps = short;
-            }
+    ) -> Result<(), Box<Failure>> {
+        // What is not known of the code on a shorter way is asked; what it is taken not to do, a search alone counts on.
+        self.tree.counts_on_it = false;
+        let (shrunk, machine) = shrink_code(
+            &self.scenario,
+            &found,
+            invariant,
+            SHRINK_BUDGET,
+            &mut |_| true,
+            &mut self.tree,
+        );
+        self.scenario.machine = machine;
+        // That a shorter one cannot be had is no news of this one.
+        if self.tree.trouble.take() == Some(Trouble::Unlike) {
+            return self.begin_anew();
         }
-        let way = way_through(&self.scenario, &steps);
+        let steps = shrunk.map_or(found, |shrunk| shrunk.steps);
+        Err(self.tell(invariant, &steps, found_by))
+    }
+
+    /// A schedule that breaks a claim, told.
+    fn tell(&self, invariant: Invariant, steps: &[Step], found_by: String) -> Box<Failure> {
+        let way = way_through(&self.scenario, steps);
         let kind = match self.tree.bad_end(&way) {
             Some(End::Panicked(message, place)) => FailureKind::Panicked { message, place },
             Some(End::Failed(error)) => FailureKind::ReturnedError { error },
@@ -823,41 +832,49 @@ impl<'a> Work<'a> {
             },
         };
         let name = &self.checker.name;
-        let threads = self.tree.steps(&way);
-        let machine = &self.checker.machine;
-        let scenario = machine
-            .scenario(name, &self.claims, &threads)
-            .map_err(|error| {
-                let what = format!(
-                    "a schedule breaks {}, and cannot be told: {error}",
-                    invariant.name()
-                );
+        match self.story(invariant, steps, &way) {
+            Ok((scenario, story)) => {
+                let mut failure = Failure::of(kind, name);
+                failure.found = Some(Box::new(Found {
+                    scenario,
+                    steps: steps.to_vec(),
+                    invariant,
+                    found_by,
+                    story,
+                }));
+                failure
+            }
+            Err(error) => {
+                let claim = invariant.name();
+                let what = format!("a schedule breaks {claim}, and cannot be told: {error}");
                 Failure::of(FailureKind::Trace { what }, name)
-            })?;
-        let kept = self.checker.kept();
-        let reproduce = match kept {
+            }
+        }
+    }
+
+    /// The scenario of a way through the program, and the story of steps that go it; why there is none in words.
+    fn story(
+        &self,
+        invariant: Invariant,
+        steps: &[Step],
+        way: &[Vec<u16>],
+    ) -> Result<(Scenario, Story), String> {
+        let checker = self.checker;
+        let threads = self.tree.steps(way);
+        let scenario = checker
+            .machine
+            .scenario(&checker.name, &self.claims, &threads)
+            .map_err(|error| error.to_string())?;
+        let reproduce = match checker.kept() {
             Some(kept) => {
                 let test = test_path().unwrap_or_default();
                 format!("DIRTYSIM_TRACE={} cargo test {test}", kept.display())
             }
-            None => self.checker.again.clone(),
+            None => checker.again.clone(),
         };
-        let story = Story::new(&scenario, &steps, Some(invariant), reproduce).map_err(|error| {
-            let what = format!(
-                "a schedule breaks {}, and cannot be told: {error}",
-                invariant.name()
-            );
-            Failure::of(FailureKind::Trace { what }, name)
-        })?;
-        let mut failure = Failure::of(kind, name);
-        failure.found = Some(Box::new(Found {
-            scenario,
-            steps,
-            invariant,
-            found_by,
-            story,
-        }));
-        Err(failure)
+        let story = Story::new(&scenario, steps, Some(invariant), reproduce)
+            .map_err(|error| error.to_string())?;
+        Ok((scenario, story))
     }
 }
 
