@@ -664,7 +664,12 @@ impl<'a> Work<'a> {
         let schedules = Schedules::Seeds(Scheduler::Mix, seeds);
         let ran = loop {
             let ran = self.take(&schedules);
-            let Some(Failed { seed, invariant, steps }) = ran.failure else {
+            let Some(Failed {
+                seed,
+                invariant,
+                steps,
+            }) = ran.failure
+            else {
                 break ran;
             };
             let found_by = format!("{}, seed {seed}", Scheduler::Mix.of(seed));

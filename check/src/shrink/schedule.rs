@@ -222,9 +222,7 @@ impl<L: Layout> Run<'_, '_, L> {
         // The operations of a VMM's own code have numbers in the order in which they were met, which says nothing of who is behind.
         let is_ordered = self.replayer.machine.code.is_none();
         let mut extra = 0;
-        while is_ordered
-            && op_of(&self.state, actor) < item.op
-            && extra < self.replayer.most_extra
+        while is_ordered && op_of(&self.state, actor) < item.op && extra < self.replayer.most_extra
         {
             let Some(step) = self.quietest(actor) else {
                 return;
