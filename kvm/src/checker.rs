@@ -45,7 +45,7 @@ const CLAIMS_ON_THE_WAY: [Invariant; 2] = [
 ];
 
 /// Seeds that `check` tries before it searches: most bugs are found by these, at once.
-const FIRST_SEEDS: u64 = 256;
+const FIRST_SEEDS: u64 = 512;
 /// Seeds by which a search learns what to expect of code of which nothing was seen.
 const LEARNING_SEEDS: u64 = 64;
 /// Calls that a thread may make in one run before it is taken to go round for ever.
