@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::call::{Asked, Call, Reply, Site, World};
-use crate::checker::Outcome;
+use crate::report::Outcome;
 use crate::vm::Vm;
 use crate::workers::Workers;
 

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError};
 
 use crate::call::{Call, Site};
-use crate::checker::Outcome;
+use crate::report::Outcome;
 use crate::session::Apart;
 use crate::vm::Vm;
 
