@@ -75,18 +75,28 @@ impl Machine {
         id: u32,
         mode: &str,
     ) -> Result<CallResult, Refused> {
-        if mode != guest::MODE {
+        if !guest::MODES.contains(&mode) {
+            let modes = guest::MODES.iter().map(|mode| format!("`{mode}`"));
             return Err(Refused(format!(
-                "the guest on this machine runs in mode `{}`; there is none for `{mode}`",
-                guest::MODE
+                "the guest on this machine runs in mode {}; there is none for `{mode}`",
+                modes.collect::<Vec<_>>().join(" or ")
             )));
         }
+        let own = self.memory.own.as_ref().map(|own| own.memory.clone());
         let processor = self.processors.get_mut(&id).ok_or_else(|| {
             Refused(format!(
                 "there is no vCPU {id}: KVM_CREATE_VCPU comes first"
             ))
         })?;
         guest::init_vcpu(kvm, &self.vm, &processor.vcpu)?;
+        // What has no memory of its own yet has the usual mode's when it comes.
+        if let Some(own) = own {
+            guest::set_mode(&processor.vcpu, &own, mode)?;
+        } else if mode != guest::MODE {
+            return Err(Refused(format!(
+                "a vCPU in mode `{mode}` needs the guest's own memory before vcpu_init"
+            )));
+        }
         processor.ready = true;
         Ok(CallResult::returned(0))
     }

@@ -105,7 +105,7 @@ impl Kernel {
     pub fn target(&self) -> Target {
         Target {
             arch: arch(),
-            mode: guest::MODE,
+            modes: modes(),
             own_gpa: guest::OWN_GPA,
             own_pages: guest::OWN_PAGES,
             data_gpa: guest::DATA_GPA,
@@ -150,9 +150,7 @@ impl Kernel {
             ring_page_offset: Some(RING_PAGE_OFFSET),
             address_spaces: None,
             pml: x86.then(has_pml),
-            two_dimensional: x86.then(|| {
-                parameter("kvm_intel/parameters/ept") || parameter("kvm_amd/parameters/npt")
-            }),
+            two_dimensional: x86.then(is_two_dimensional),
         }
     }
 }
@@ -186,6 +184,26 @@ pub fn arch() -> Arch {
 /// Whether this machine's KVM logs by PML.
 fn has_pml() -> bool {
     parameter("kvm_intel/parameters/pml")
+}
+
+/// Whether this machine's KVM maps guest memory by a second dimension of tables (x86).
+fn is_two_dimensional() -> bool {
+    parameter("kvm_intel/parameters/ept") || parameter("kvm_amd/parameters/npt")
+}
+
+/// The modes of guests that random sequences are in, the usual one first: all that there are, but with shadow paging none whose tables' bits are clear.
+#[cfg(target_arch = "x86_64")]
+fn modes() -> &'static [&'static str] {
+    if is_two_dimensional() {
+        guest::MODES
+    } else {
+        &[guest::MODE, guest::MODE_NO_PAGING]
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn modes() -> &'static [&'static str] {
+    guest::MODES
 }
 
 /// Whether a parameter of KVM's vendor module is on; a module that is not loaded has none.
