@@ -55,8 +55,12 @@ pub fn never_seen(machine: &Machine) -> Vec<&'static str> {
         (Arch::Loongarch, _) => parts.push("KVM on LoongArch"),
         (Arch::S390, _) => parts.push("KVM on s390"),
     }
-    if machine.pml && kernel != Kernel::V6_12 {
-        parts.push(at_linux!(kernel, "the page-modification log (PML)", "6.12"));
+    if machine.pml && !matches!(kernel, Kernel::V6_12 | Kernel::V7_3) {
+        parts.push(at_linux!(
+            kernel,
+            "the page-modification log (PML)",
+            "6.12, 7.3"
+        ));
     }
     if machine.slots.iter().any(|slot| slot.as_id > 0) {
         parts.push("slots in a second address space");

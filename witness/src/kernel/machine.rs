@@ -29,6 +29,10 @@ pub(super) struct Processor {
     pub(super) unfinished: Option<u64>,
     /// How often an interrupt of the host's took it out of the guest; `None` where the kernel does not say.
     pub(super) interrupts: Option<Counter>,
+    /// KVM writes a record of stolen time for it.
+    pub(super) record: bool,
+    /// How often its thread lost the processor within KVM_RUN while KVM wrote one: it is written once more then.
+    pub(super) preempted: u64,
 }
 
 /// One VM. Fields are dropped in this order: vCPUs and devices before the VM, the VM before its memory.
@@ -59,6 +63,11 @@ impl Machine {
             .values()
             .filter_map(|p| p.interrupts.as_ref());
         counters.map(Counter::now).sum()
+    }
+
+    /// How often the thread of a vCPU with a record of stolen time lost its processor within KVM_RUN.
+    pub(super) fn preemptions(&self) -> u64 {
+        self.processors.values().map(|p| p.preempted).sum()
     }
 
     pub(super) fn processor(&mut self, id: u32) -> Result<&mut Processor, Refused> {
@@ -167,8 +176,10 @@ impl Machine {
             Call::UserWrite { slot, pages, data } => self.memory.user_write(*slot, pages, data),
             Call::Discard { slot, pages } => self.memory.discard(*slot, pages),
             Call::StolenTime { vcpu, gpa } => {
-                let vcpu = &self.processor(*vcpu)?.vcpu;
-                returned(guest::stolen_time(vcpu, *gpa)?.map(|()| 0))
+                let processor = self.processor(*vcpu)?;
+                let result = guest::stolen_time(&processor.vcpu, *gpa)?;
+                processor.record |= result.is_ok();
+                returned(result.map(|()| 0))
             }
             Call::ReadPage {
                 slot,
@@ -212,6 +223,8 @@ impl Machine {
                         ready: false,
                         unfinished: None,
                         interrupts,
+                        record: false,
+                        preempted: 0,
                     },
                 );
                 Ok(CallResult::returned(0))

@@ -45,8 +45,8 @@ pub struct Kernel {
     run_limit: Duration,
     machines: BTreeMap<u32, Machine>,
     pml: bool,
-    /// Interrupts of the host's that took vCPUs of machines that are closed out of the guest.
-    interruptions: u64,
+    /// What disturbed machines that are closed: see [`Kernel::disturbances`].
+    disturbances: u64,
 }
 
 impl Kernel {
@@ -64,7 +64,7 @@ impl Kernel {
             run_limit: RUN_LIMIT,
             machines: BTreeMap::new(),
             pml: has_pml(),
-            interruptions: 0,
+            disturbances: 0,
         };
         kernel.probe()?;
         Ok(kernel)
@@ -120,10 +120,18 @@ impl Kernel {
         }
     }
 
-    /// How often an interrupt of the host's took a vCPU out of the guest, all sections so far together, where the kernel counts it (x86).
-    fn interruptions(&self) -> u64 {
-        let open = self.machines.values().map(Machine::interruptions);
-        self.interruptions + open.sum::<u64>()
+    /// What has changed results that no call says anything of, all sections so far together: with PML interrupts of the host's that took a vCPU
+    /// out of the guest, where the kernel counts them; with a record of stolen time the switches of the thread within KVM_RUN.
+    fn disturbances(&self) -> u64 {
+        let open = self.machines.values().map(|machine| self.of(machine));
+        self.disturbances + open.sum::<u64>()
+    }
+
+    /// What disturbed one machine.
+    fn of(&self, machine: &Machine) -> u64 {
+        // Without PML an exit changes nothing.
+        let interruptions = if self.pml { machine.interruptions() } else { 0 };
+        interruptions + machine.preemptions()
     }
 
     /// Runs one store of one guest, so that a machine that cannot fails here, with a sentence, and not in the middle of a recording.
@@ -225,16 +233,16 @@ impl Subject for Kernel {
     }
 
     fn begin_section(&mut self) {
-        self.interruptions = self.interruptions();
+        self.disturbances = self.disturbances();
         self.machines.clear();
     }
 
     fn disturbed(&self) -> u64 {
-        // Without PML an exit changes nothing.
-        if self.pml { self.interruptions() } else { 0 }
+        self.disturbances()
     }
 
     fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<Answer, Refused> {
+        kvm::fault::about_to(call.name());
         self.answer(vm, call).map(Answer::Result)
     }
 }
@@ -264,9 +272,11 @@ impl Kernel {
                 }
             }
             Call::CloseVm {} => {
-                self.interruptions += find(&mut self.machines, vm, call)?.interruptions();
-                self.machines
-                    .remove(&vm.expect("a VM that was found has a number"));
+                find(&mut self.machines, vm, call)?;
+                let number = vm.expect("a VM that was found has a number");
+                if let Some(machine) = self.machines.remove(&number) {
+                    self.disturbances += self.of(&machine);
+                }
                 Ok(CallResult::default())
             }
             Call::VcpuInit { vcpu, mode } => {

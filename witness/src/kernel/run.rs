@@ -10,6 +10,7 @@ use super::answer::named;
 use super::machine::{Machine, Processor};
 use super::memory::OWN_MEMORY;
 use crate::kvm::guest::{self, Access};
+use crate::kvm::sys::context_switches;
 use crate::kvm::{Alarm, PAGE_BYTES, RunEnd};
 use crate::refusal::Refused;
 use crate::subject::Subject;
@@ -152,7 +153,11 @@ struct Ended {
 impl Processor {
     /// `KVM_RUN` once, and whatever KVM must do to finish the exit. That a guest did not come back within its limit is a result: EINTR.
     fn enter(&mut self, alarm: &Alarm, limit: Duration) -> Result<Ended, Refused> {
+        let switches = self.record.then(context_switches);
         let end = self.vcpu.run(alarm, limit);
+        if let Some(before) = switches {
+            self.preempted += context_switches() - before;
+        }
         let exit = Exit::from_number(self.vcpu.exit_reason());
         let done = guest::done(&mut self.vcpu, end);
         if matches!(exit, Exit::Io | Exit::Mmio) {
