@@ -12,8 +12,10 @@
 //! "Later" has an end: a vCPU that is inside KVM_RUN holds every thread back at its next `wait-vcpus-stopped`. What
 //! threads can do before it is a window (`Window`).
 //!
-//! What a rule reads and writes stands beside it. A mutation withdraws all of them: they were argued for the kernel as
-//! it is, and a reduction must not excuse a mutant; and none is argued for s390, whose leaves are its log. A second VMM thread withdraws those of threads.
+//! What a rule reads and writes stands beside it. A rule is for a right step against whatever others do; a wrong behaviour withdraws those
+//! whose ground it takes ([`crate::mutated::declared`], a row each), and a wrong step of a thread is never taken alone. With several threads of
+//! the VMM a thread's step is taken alone where the rows of all operations of the others leave alone what it reads and writes; rules that
+//! count on more are for one thread. On s390, whose leaves are its log, rings and marks find nothing to do, and the others look at no leaf.
 
 use alloc::vec::Vec;
 
