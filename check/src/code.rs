@@ -14,16 +14,13 @@
 //! ```
 
 use dirtysim_model::machine::{Machine, Op};
-use dirtysim_model::oracle::{self, Invariant};
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::state::{Answer, State};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, blocked, for_each_choice};
 use dirtysim_model::words::{HostPage, Waits};
 
 use crate::ladder::large;
-use crate::run::breaks_progress;
 use crate::scenario::Scenario;
-use crate::shrink::is_possible;
 
 /// An answer after which nobody knows yet what the code does.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,84 +97,27 @@ pub fn go_on<L: Layout>(machine: &Machine, state: &mut State<L>) -> Result<(), U
     Ok(())
 }
 
-/// The steps of a schedule with those by which threads go on, which schedules leave out.
-#[must_use]
-pub fn with_goings_on(scenario: &Scenario, steps: &[Step]) -> Vec<Step> {
-    let mut all = Vec::with_capacity(steps.len() * 2);
-    walk(scenario, steps, |step, _| all.push(step));
-    all
-}
-
-/// The same without them.
-#[must_use]
-pub fn without_goings_on(scenario: &Scenario, steps: &[Step]) -> Vec<Step> {
-    let machine = &scenario.machine;
-    let mut state = large(scenario);
-    let mut kept = Vec::with_capacity(steps.len());
-    for &step in steps {
-        let goes_on = match step.actor {
-            Actor::Thread(thread) => between(machine, &state, usize::from(thread)).is_some(),
-            Actor::Vcpu(_) | Actor::Device(_) => false,
-        };
-        if !goes_on {
-            kept.push(step);
-        }
-        apply(machine, &mut state, step);
-    }
-    kept
-}
-
-/// Whether a schedule without the steps by which threads go on breaks a claim. One that was made short as a schedule with them may not:
-/// there a thread may have gone on later than at once, after another whose memory it shares.
-#[must_use]
-pub fn breaks(scenario: &Scenario, steps: &[Step], invariant: Invariant) -> bool {
-    let machine = &scenario.machine;
-    let mut state = large(scenario);
-    for step in with_goings_on(scenario, steps) {
-        if !is_possible(machine, &state, step) {
-            return false;
-        }
-        let effect = apply(machine, &mut state, step);
-        if oracle::check(machine, &state, effect).has(invariant) {
-            return true;
-        }
-    }
-    invariant == Invariant::MigrationMakesProgress && breaks_progress(machine, &state)
-}
-
 /// By thread, the operations to which the code went in a schedule without the steps by which it goes on.
 #[must_use]
 pub fn way_through(scenario: &Scenario, steps: &[Step]) -> Vec<Vec<u16>> {
-    let mut way = vec![Vec::new(); scenario.machine.programs.len()];
-    walk(scenario, steps, |step, went_to| {
-        if let (Actor::Thread(thread), Some(to)) = (step.actor, went_to) {
-            way[usize::from(thread)].push(to);
-        }
-    });
-    way
-}
-
-/// Takes a schedule's steps, and between them those by which threads go on: `each` is told of all, and of these where they went.
-fn walk(scenario: &Scenario, steps: &[Step], mut each: impl FnMut(Step, Option<u16>)) {
     let machine = &scenario.machine;
     let mut state = large(scenario);
+    let mut way = vec![Vec::new(); machine.programs.len()];
     for step in std::iter::once(None).chain(steps.iter().copied().map(Some)) {
         if let Some(step) = step {
             apply(machine, &mut state, step);
-            each(step, None);
         }
-        for thread in 0..state.threads.len() {
-            let is_between = between(machine, &state, thread).is_some();
-            let step = Step {
-                actor: Actor::Thread(thread as u8),
-                choice: Choice::Advance,
-            };
-            let mut is_known = false;
-            for_each_choice(machine, &state, step.actor, |_| is_known = true);
-            if is_between && is_known {
-                apply(machine, &mut state, step);
-                each(step, Some(state.threads[thread].op));
+        let threads = 0..state.threads.len();
+        let stood: Vec<usize> = threads
+            .filter(|&thread| between(machine, &state, thread).is_some())
+            .collect();
+        // Where the last call's answer leads is not always known, and nobody asks.
+        let _ = go_on(machine, &mut state);
+        for thread in stood {
+            if between(machine, &state, thread).is_none() {
+                way[thread].push(state.threads[thread].op);
             }
         }
     }
+    way
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dirtysim_check::scenario::Scenario;
+use dirtysim_check::shrink::blocks;
 use dirtysim_evidence::explain::{Format, Story};
 use dirtysim_evidence::replay::steps;
 use dirtysim_evidence::trace::PendingFile;
@@ -132,6 +133,12 @@ impl Failure {
     #[must_use]
     pub fn steps(&self) -> usize {
         self.found.as_ref().map_or(0, |found| found.steps.len())
+    }
+
+    /// Blocks of the schedule, in each of which one actor alone acts; 0 where no schedule led to it.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.found.as_ref().map_or(0, |found| blocks(&found.steps))
     }
 
     /// The pages that the broken claim is about, as `slot0:1`.

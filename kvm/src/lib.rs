@@ -50,17 +50,20 @@
 //! variables is not known.
 #![forbid(unsafe_code)]
 
-mod alike;
 pub mod by_number;
-mod call;
 mod checker;
+mod drive;
 mod errno;
 mod failure;
 mod hypervisor;
+mod in_a_test;
 mod machine;
 #[cfg(test)]
 mod naive;
+mod names;
 mod own_bitmap;
+mod region;
+mod report;
 mod session;
 mod set_up;
 mod steps;
@@ -70,18 +73,23 @@ mod taken;
 mod threads;
 mod tree;
 mod vm;
+mod work;
 mod workers;
+mod world;
 
-pub use checker::{Checker, EnvironmentError, OnTheWay, Outcome, Report, check, replay, run};
+pub use checker::Checker;
 pub use errno::{Errno, Result};
 pub use failure::{Failure, FailureKind};
 pub use hypervisor::Hypervisor;
+pub use in_a_test::{EnvironmentError, check, replay, run};
 pub use machine::{Arch, Machine, MachineError, Page};
 pub use own_bitmap::OwnBitmap;
+pub use region::{KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion};
+pub use report::{OnTheWay, Outcome, Report};
 pub use set_up::{
     EnableCap, KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL,
     KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, SetUp,
 };
 pub use steps::{Ask, StateMachine, Told};
 pub use threads::{JoinHandle, Mutex, MutexGuard, Receiver, RecvError, Sender};
-pub use vm::{Device, DirtyLogRing, KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion, Vcpu, Vm};
+pub use vm::{Device, DirtyLogRing, Vcpu, Vm};

@@ -1,5 +1,7 @@
-//! Strategies for proptest: machines whose guests, sizes and ways of logging vary. What a property fails on is shrunk to the smallest
-//! machine by proptest, and to the shortest schedule of it by this crate.
+//! Strategies for proptest: machines whose guests, sizes and ways of logging vary, guests alone, and schedules. What a property fails on is
+//! shrunk to the smallest machine by proptest, and to the shortest schedule of it by this crate.
+
+use std::ops::Range;
 
 use proptest::prelude::*;
 
@@ -35,22 +37,81 @@ pub fn machines(logging: Vec<Logging>) -> impl Strategy<Value = Machine> {
     let slots = prop::collection::vec(1..=2_u32, 1..=2);
     let arch = prop::sample::select(vec![Arch::Arm64, Arch::X86]);
     let logging = prop::sample::select(logging);
-    (arch, logging, slots, 1..=2_u32, 1..=3_u32).prop_map(
-        |(arch, logging, slots, vcpus, stores)| {
-            // Only arm64 has a bitmap beside rings.
-            let arch = match logging {
-                Logging::RingWithBitmap => Arch::Arm64,
-                Logging::Bitmap | Logging::ManualProtect | Logging::Ring => arch,
-            };
-            let machine = Machine::new(arch).vcpus(vcpus).stores(stores);
-            let machine = match logging {
-                Logging::Bitmap => machine,
-                Logging::ManualProtect => machine.manual_protect(),
-                Logging::Ring => machine.ring(4),
-                Logging::RingWithBitmap => machine.ring(4).ring_with_bitmap(),
-            };
-            let slots = (0..).zip(slots);
-            slots.fold(machine, |machine, (id, pages)| machine.slot(id, pages))
-        },
-    )
+    (arch, logging, slots, guests()).prop_map(|(arch, logging, slots, guest)| {
+        // Only arm64 has a bitmap beside rings.
+        let arch = match logging {
+            Logging::RingWithBitmap => Arch::Arm64,
+            Logging::Bitmap | Logging::ManualProtect | Logging::Ring => arch,
+        };
+        let machine = guest.of(Machine::new(arch));
+        let machine = match logging {
+            Logging::Bitmap => machine,
+            Logging::ManualProtect => machine.manual_protect(),
+            Logging::Ring => machine.ring(4),
+            Logging::RingWithBitmap => machine.ring(4).ring_with_bitmap(),
+        };
+        let slots = (0..).zip(slots);
+        slots.fold(machine, |machine, (id, pages)| machine.slot(id, pages))
+    })
+}
+
+/// What the guest of a machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Guest {
+    /// vCPUs, 1 to 4.
+    pub vcpus: u32,
+    /// Stores of each at most, 1 to 31.
+    pub stores: u32,
+    /// Loads of each besides, 0 to 31.
+    pub loads: u32,
+}
+
+impl Guest {
+    /// The machine with this guest in place of its own.
+    #[must_use]
+    pub fn of(self, machine: Machine) -> Machine {
+        let machine = machine.vcpus(self.vcpus).stores(self.stores);
+        match self.loads {
+            0 => machine,
+            loads => machine.loads(loads),
+        }
+    }
+}
+
+/// Guests of one or two vCPUs, each of one to three stores and at most one load; simpler ones first. For a machine that is fixed otherwise.
+///
+/// ```
+/// use dirtysim_kvm::strategies::guests;
+/// use dirtysim_kvm::{Arch, Machine};
+/// use proptest::strategy::{Strategy, ValueTree};
+/// use proptest::test_runner::TestRunner;
+///
+/// let guest = guests().new_tree(&mut TestRunner::deterministic()).unwrap().current();
+/// let machine = guest.of(Machine::new(Arch::X86).slot(0, 2).ring(4));
+/// assert!(machine.try_build().is_ok());
+/// ```
+pub fn guests() -> impl Strategy<Value = Guest> {
+    (1..=2_u32, 1..=3_u32, 0..=1_u32).prop_map(|(vcpus, stores, loads)| Guest {
+        vcpus,
+        stores,
+        loads,
+    })
+}
+
+/// Schedules: the seeds of 256, for [`Checker::seeds`](crate::Checker::seeds). They are not made simpler by other seeds: what fails under one
+/// of them is made short as a schedule, and told.
+///
+/// ```
+/// use dirtysim_kvm::strategies::schedules;
+/// use proptest::strategy::{Strategy, ValueTree};
+/// use proptest::test_runner::TestRunner;
+///
+/// let seeds = schedules().new_tree(&mut TestRunner::deterministic()).unwrap().current();
+/// assert_eq!(seeds.end - seeds.start, 256);
+/// ```
+pub fn schedules() -> impl Strategy<Value = Range<u64>> {
+    (0..1_u64 << 32)
+        .prop_map(|batch| batch * 256..(batch + 1) * 256)
+        .no_shrink()
 }

@@ -30,11 +30,18 @@ fn main() {
         println!("  shuttle, random: {shuttle:.0} a second");
         println!("  {:.1} times", simulated / shuttle);
     }
-    let by_seeds = simulated::checker(1)
+    let begin = Instant::now();
+    let failure = simulated::checker(1)
         .seeds(0..SCHEDULES)
-        .run(simulated::code(true));
-    let by_seeds = by_seeds.map_or_else(|failure| failure.found_by().to_owned(), |_| "none".into());
-    println!("with a bug: dirtysim finds it by these schedules of {SCHEDULES}: {by_seeds}");
+        .run(simulated::code(true))
+        .expect_err("seeds find it");
+    println!(
+        "with a bug: dirtysim finds it by {}, and tells it in {} steps and {} blocks, in {:.3?}",
+        failure.found_by(),
+        failure.steps(),
+        failure.blocks(),
+        begin.elapsed()
+    );
     let begin = Instant::now();
     let failure = simulated::checker(1)
         .seeds(0..0)
@@ -42,8 +49,9 @@ fn main() {
         .expect_err("a search finds it");
     let time = begin.elapsed();
     println!(
-        "with a bug: its search finds it in {time:.3?}, in {} steps",
-        failure.steps()
+        "with a bug: its search finds it, and tells it in {} steps and {} blocks, in {time:.3?}",
+        failure.steps(),
+        failure.blocks()
     );
     panic::set_hook(Box::new(|_| ()));
     let found = panic::catch_unwind(|| {

@@ -8,12 +8,12 @@ use super::schedule::{Item, Matching, Replayer, length};
 use super::{Budget, Progress, Watch};
 
 /// A schedule that is being shrunk.
-pub(super) struct Local<'a, 'b, L: Layout> {
-    replayer: &'b Replayer<'a, L>,
+pub(super) struct Local<'a, 'b, 'w, L: Layout> {
+    replayer: &'b mut Replayer<'a, L>,
     best: Vec<Step>,
     items: Vec<Item>,
     budget: Budget,
-    watch: &'b mut Watch<'a>,
+    watch: &'b mut Watch<'w>,
 }
 
 /// What is made smaller: blocks, steps, then the numbers of pages.
@@ -64,13 +64,13 @@ fn block_ranges(items: &[Item]) -> Vec<std::ops::Range<usize>> {
         .collect()
 }
 
-impl<'a, 'b, L: Layout> Local<'a, 'b, L> {
+impl<'a, 'b, 'w, L: Layout> Local<'a, 'b, 'w, L> {
     /// `steps` breaks the claim.
     pub(super) fn new(
-        replayer: &'b Replayer<'a, L>,
+        replayer: &'b mut Replayer<'a, L>,
         steps: Vec<Step>,
         budget: Budget,
-        watch: &'b mut Watch<'a>,
+        watch: &'b mut Watch<'w>,
     ) -> Self {
         let items = replayer.items(&steps);
         Self {

@@ -35,11 +35,12 @@ mod local;
 mod schedule;
 mod search;
 
+use dirtysim_model::machine::Machine;
 use dirtysim_model::oracle::Invariant;
-use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Step};
 
+use crate::code::{self, Grow};
 use crate::first;
 use crate::ladder::{Any, on_any};
 use crate::scenario::Scenario;
@@ -120,6 +121,30 @@ pub fn shrink(
     budget: Budget,
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Option<Shrunk> {
+    shrink_any(scenario, steps, target, budget, progress, None).0
+}
+
+/// As [`shrink`], where the programs are a VMM's own code, of which `grow` tells what was not known; the machine as it is then too.
+/// The steps by which threads go on between two calls are none of a schedule's.
+pub fn shrink_code(
+    scenario: &Scenario,
+    steps: &[Step],
+    target: Invariant,
+    budget: Budget,
+    progress: &mut dyn FnMut(Progress) -> bool,
+    grow: &mut dyn Grow,
+) -> (Option<Shrunk>, Machine) {
+    shrink_any(scenario, steps, target, budget, progress, Some(grow))
+}
+
+fn shrink_any(
+    scenario: &Scenario,
+    steps: &[Step],
+    target: Invariant,
+    budget: Budget,
+    progress: &mut dyn FnMut(Progress) -> bool,
+    grow: Option<&mut dyn Grow>,
+) -> (Option<Shrunk>, Machine) {
     let start = Any::start(scenario);
     // States of any size are not searched: they have no fixed number of bits.
     let budget = match start {
@@ -129,21 +154,24 @@ pub fn shrink(
             ..budget
         },
     };
-    on_any!(start, |start| shrink_in(
-        scenario, &start, steps, target, budget, progress
-    ))
+    on_any!(start, |start| {
+        let machine = scenario.machine.clone();
+        let mut start = start;
+        // Whoever has a schedule knows how its threads begin.
+        let _ = code::go_on(&machine, &mut start);
+        let mut replayer = Replayer::new(machine, start, target, grow);
+        let shrunk = shrink_in(&mut replayer, steps, budget, progress);
+        (shrunk, replayer.machine)
+    })
 }
 
 fn shrink_in<L: Layout>(
-    scenario: &Scenario,
-    start: &State<L>,
+    replayer: &mut Replayer<'_, L>,
     steps: &[Step],
-    target: Invariant,
     budget: Budget,
     callback: &mut dyn FnMut(Progress) -> bool,
 ) -> Option<Shrunk> {
-    let machine = &scenario.machine;
-    if first::broken(machine, start).has(target) {
+    if first::broken(&replayer.machine, &replayer.start).has(replayer.target) {
         // Nobody needs to act, and no schedule is shorter than none.
         return Some(Shrunk {
             steps: Vec::new(),
@@ -152,7 +180,6 @@ fn shrink_in<L: Layout>(
             progress: Progress::default(),
         });
     }
-    let replayer = Replayer::new(machine, start, target);
     let whole = replayer.replay_exactly(steps)?;
     let mut watch = Watch {
         callback,
@@ -163,7 +190,7 @@ fn shrink_in<L: Layout>(
         },
         stopped: false,
     };
-    let (fixed, mut best) = local::Local::new(&replayer, whole, budget, &mut watch).shrink();
+    let (fixed, mut best) = local::Local::new(replayer, whole, budget, &mut watch).shrink();
     let mut cut = !fixed;
     let mut shortest = false;
     // First the actors that are needed so far, which is often enough and always quick; then everybody.
@@ -173,9 +200,7 @@ fn shrink_in<L: Layout>(
         }
         let actors: Vec<Actor> = best.iter().map(|step| step.actor).collect();
         let found = search::shortest(
-            machine,
-            start,
-            target,
+            replayer,
             length(&best),
             budget,
             &|actor| everybody || actors.contains(&actor),
@@ -190,7 +215,7 @@ fn shrink_in<L: Layout>(
     }
     if !shortest && !watch.stopped {
         // What the search found part of the way is made 1-minimal too.
-        let (fixed, steps) = local::Local::new(&replayer, best, budget, &mut watch).shrink();
+        let (fixed, steps) = local::Local::new(replayer, best, budget, &mut watch).shrink();
         best = steps;
         cut = !fixed;
     }

@@ -6,16 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use dirtysim_model::machine::Machine;
-use dirtysim_model::oracle::{self, Invariant};
+use dirtysim_model::oracle::Invariant;
 use dirtysim_model::reduce::pack::Packing;
-use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::transition::{Actor, Step, apply, for_each_step};
+use dirtysim_model::transition::{Actor, Step, for_each_step};
 use indexmap::IndexSet;
 
+use super::schedule::Replayer;
 use super::{Budget, Watch};
-use crate::run::is_stuck;
+use crate::stuck::is_stuck;
 
 /// What the search came to.
 pub(super) struct Found {
@@ -145,15 +144,14 @@ fn may_end(target: Invariant, actor: Actor) -> bool {
 ///
 /// Only the actors that `wanted` accepts act. The budget bounds the memory.
 pub(super) fn shortest<L: Layout>(
-    machine: &Machine,
-    start: &State<L>,
-    target: Invariant,
+    replayer: &mut Replayer<'_, L>,
     bound: (usize, usize),
     budget: Budget,
     wanted: &dyn Fn(Actor) -> bool,
     watch: &mut Watch<'_>,
 ) -> Found {
-    let packing = Packing::new(machine, start);
+    let target = replayer.target;
+    let packing = Packing::new(&replayer.machine, &replayer.start);
     let width = packing.words();
     let mut graph = Graph {
         states: IndexSet::new(),
@@ -161,8 +159,8 @@ pub(super) fn shortest<L: Layout>(
         nodes: Vec::new(),
     };
     let mut packed = vec![0; width];
-    let mut state = start.clone();
-    packing.pack(machine, &mut state, &mut packed);
+    let mut state = replayer.start.clone();
+    packing.pack(&replayer.machine, &mut state, &mut packed);
     let first = graph.number(&packed);
     let root = graph.add(NONE, None, first, (0, 0));
     let mut bound: Cost = (bound.0 as u32, bound.1 as u32);
@@ -177,6 +175,7 @@ pub(super) fn shortest<L: Layout>(
         }
         for index in bucket {
             let node = graph.nodes[index as usize];
+            let machine = &replayer.machine;
             packing.unpack(machine, graph.packed(node.state), &mut state);
             possible.clear();
             for_each_step(machine, &state, |step| possible.push(step));
@@ -196,15 +195,24 @@ pub(super) fn shortest<L: Layout>(
                     continue;
                 }
                 let mut after = state.clone();
-                let effect = apply(machine, &mut after, step);
-                if oracle::check(machine, &after, effect).has(target) {
-                    bound = next;
-                    inclusive = false;
-                    found = Some((index, Some(step)));
-                    continue;
+                match replayer.take(&mut after, step) {
+                    Some(true) => {
+                        bound = next;
+                        inclusive = false;
+                        found = Some((index, Some(step)));
+                        continue;
+                    }
+                    Some(false) => {}
+                    // The shortest may be behind it.
+                    None => {
+                        return Found {
+                            steps: found.map(|(node, last)| graph.path(node, last)),
+                            exhausted: false,
+                        };
+                    }
                 }
                 packed.fill(0);
-                packing.pack(machine, &mut after, &mut packed);
+                packing.pack(&replayer.machine, &mut after, &mut packed);
                 let number = graph.number(&packed);
                 if graph.is_dominated(number, Some(step.actor), next) {
                     continue;

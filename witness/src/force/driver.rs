@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dirtysim::trace::step::actor_name;
 use dirtysim_model::transition::Actor;
 
-use super::gdb::{Cpu, Gdb};
+use super::gdb::Gdb;
 use super::plan::{Place, Plan, Turn};
 use super::{TELLS, WAITS, places};
 use crate::refusal::Refused;
@@ -18,8 +18,10 @@ const BOOT: Duration = Duration::from_secs(240);
 const TURN: Duration = Duration::from_secs(20);
 /// More instructions than the guest has between two stores.
 const STEPS_MAX: u32 = 64;
-/// Instructions are of so many bytes; the guest's are fewer than this.
+/// The guest's instructions are within so many bytes.
 const GUEST_BYTES: u64 = 4096;
+/// An instruction of arm64.
+const INSTRUCTION_BYTES: u64 = 4;
 
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +124,19 @@ pub fn force(plan: &Plan, gdb: &Path, port: &Path) -> Result<(End, String), Refu
     };
     detached?;
     Ok((end, story))
+}
+
+/// Whether the store that was stepped retired, by where its processor stands: at the next instruction, or out of the guest, where it faulted.
+fn retired(guest: u64, store: u64, pc: u64) -> Result<bool, Refused> {
+    if pc == store + INSTRUCTION_BYTES {
+        Ok(true)
+    } else if (guest..guest + GUEST_BYTES).contains(&pc) {
+        Err(Refused(format!(
+            "a store at 0x{store:x} was stepped, and its processor is at 0x{pc:x}: neither behind it nor in the kernel"
+        )))
+    } else {
+        Ok(false)
+    }
 }
 
 impl Driver<'_> {
@@ -252,12 +267,6 @@ impl Driver<'_> {
         })
     }
 
-    /// Whether a processor is in the guest's code.
-    fn in_guest(&mut self, cpu: Cpu) -> Result<bool, Refused> {
-        let begin = self.told.address("guest")?;
-        Ok((begin..begin + GUEST_BYTES).contains(&self.gdb.pc(cpu)?))
-    }
-
     /// Lets a vCPU go on to its guest's next store, if it does not stand there.
     fn reach_store(&mut self, actor: usize) -> Result<(), Stuck> {
         let store = self.told.address("store")?;
@@ -272,8 +281,9 @@ impl Driver<'_> {
     fn store(&mut self, actor: usize, faults: bool) -> Result<(), Stuck> {
         let cpu = actor + 1;
         self.reach_store(actor)?;
-        self.gdb.step(cpu)?;
-        let retired = self.in_guest(cpu)?;
+        let pc = self.gdb.step(cpu)?;
+        let (guest, store) = (self.told.address("guest")?, self.told.address("store")?);
+        let retired = retired(guest, store, pc)?;
         if retired == faults {
             return Err(Stuck::Kernel(format!(
                 "a store of {} {} here, and the model's {}",
@@ -285,7 +295,7 @@ impl Driver<'_> {
         if !retired {
             return Ok(());
         }
-        let ends = [self.told.address("store")?, self.told.address("done")?];
+        let ends = [store, self.told.address("done")?];
         for _ in 0..STEPS_MAX {
             if ends.contains(&self.gdb.pc(cpu)?) {
                 return Ok(());
@@ -296,5 +306,20 @@ impl Driver<'_> {
             "the guest of {} does not come to its next store",
             actor_name(self.actors[actor])
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_has_retired_where_its_processor_stands_behind_it() {
+        let (guest, store) = (0x4000_0000, 0x4000_0050);
+        assert_eq!(retired(guest, store, 0x4000_0054), Ok(true));
+        assert_eq!(retired(guest, store, 0xffff_8000_1234_0400), Ok(false));
+        for other in [guest, store, 0x4000_0058] {
+            assert!(retired(guest, store, other).is_err(), "0x{other:x}");
+        }
     }
 }

@@ -22,6 +22,8 @@ const PC: u32 = 32;
 
 /// An answer to a command comes within this.
 const ANSWER: Duration = Duration::from_secs(60);
+/// Steps of a processor that do nothing, one after another, before it counts as one that does not go on.
+const IDLE_STEPS_MAX: u32 = 64;
 /// What is said without being asked comes within this.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -133,15 +135,33 @@ impl Gdb {
         self.expect_ok(&format!("P{number:x}={:016x}", value.swap_bytes()))
     }
 
-    /// One instruction of one processor, without interrupts.
+    /// One instruction of one processor, without interrupts; the address at which it stands then.
+    ///
+    /// QEMU reports a step as done though it did nothing, where something kicks the processor (its timer, say) just before the instruction.
+    /// So what stands where it stood is stepped again: nothing that is stepped here branches to itself.
     ///
     /// # Errors
-    /// It does not come to its end.
-    pub fn step(&mut self, cpu: Cpu) -> Result<(), Refused> {
-        self.send(&format!("vCont;s:{:x}", cpu + 1))?;
-        self.stopped(ANSWER)?
-            .map(|_| ())
-            .ok_or_else(|| cannot("an instruction that is stepped does not end"))
+    /// It does not come to its end, or another processor stops.
+    pub fn step(&mut self, cpu: Cpu) -> Result<u64, Refused> {
+        let before = self.pc(cpu)?;
+        for _ in 0..IDLE_STEPS_MAX {
+            self.send(&format!("vCont;s:{:x}", cpu + 1))?;
+            let stopped = self
+                .stopped(ANSWER)?
+                .ok_or_else(|| cannot("an instruction that is stepped does not end"))?;
+            if stopped != cpu {
+                return Err(cannot(format!(
+                    "processor {cpu} is stepped, and {stopped} stops"
+                )));
+            }
+            let after = self.pc(cpu)?;
+            if after != before {
+                return Ok(after);
+            }
+        }
+        Err(cannot(format!(
+            "processor {cpu} stays at 0x{before:x} in {IDLE_STEPS_MAX} steps"
+        )))
     }
 
     /// Lets processors go on until one of them comes to one of these addresses; which one. None where that takes longer than `limit`.
@@ -197,5 +217,73 @@ impl Gdb {
     /// The gdb.
     pub fn detach(mut self) -> Result<(), Refused> {
         self.expect_ok("D")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server with one processor, which stands at an address of a list, and at the next after each step; what it was asked.
+    fn served(addresses: &'static [u64], reports: &'static str) -> Gdb {
+        let (stream, mut server) = UnixStream::pair().expect("a pair of sockets");
+        std::thread::spawn(move || {
+            let mut at = addresses.iter();
+            let mut here = *at.next().expect("an address");
+            let mut asked = Vec::new();
+            let mut byte = [0];
+            while server.read_exact(&mut byte).is_ok() {
+                asked.push(byte[0]);
+                // "$", what is asked, "#", two digits.
+                let Some(end) = asked.iter().position(|&byte| byte == b'#') else {
+                    continue;
+                };
+                if asked.len() < end + 3 {
+                    continue;
+                }
+                let text = String::from_utf8_lossy(&asked).into_owned();
+                let answer = if text.contains("vCont;s") {
+                    here = at.next().copied().unwrap_or(here);
+                    reports.to_owned()
+                } else if text.contains("$p") {
+                    format!("{:016x}", here.swap_bytes())
+                } else {
+                    "OK".to_owned()
+                };
+                asked.clear();
+                if server
+                    .write_all(format!("${answer}#00").as_bytes())
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Gdb {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_step_that_did_nothing_is_done_again() {
+        let mut gdb = served(&[0x1000, 0x1000, 0x1000, 0x1004, 0x1008], "T05thread:02;");
+        assert_eq!(gdb.step(1), Ok(0x1004));
+        assert_eq!(gdb.step(1), Ok(0x1008));
+    }
+
+    #[test]
+    fn a_processor_that_never_goes_on_is_refused() {
+        let Refused(problem) = served(&[0x1000], "T05thread:02;")
+            .step(1)
+            .expect_err("it stays");
+        assert!(problem.contains("stays at 0x1000"), "{problem}");
+        let Refused(problem) = served(&[0x1000, 0x1004], "T05thread:01;")
+            .step(1)
+            .expect_err("another stops");
+        assert!(
+            problem.contains("processor 1 is stepped, and 0 stops"),
+            "{problem}"
+        );
     }
 }

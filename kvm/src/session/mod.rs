@@ -1,5 +1,7 @@
 //! One run of the code under test: its threads, of which one at a time goes on, from an answer to its next call.
 
+pub(crate) mod call;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,13 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::call::{Asked, Call, Reply, Site, World};
-use crate::checker::Outcome;
-use crate::vm::Vm;
+use call::{Asked, Call, Reply, Site};
+
 use crate::workers::Workers;
+use crate::world::World;
 
 /// The code under test, with what it returns told in words.
-pub(crate) type Code = Arc<dyn Fn(Vm) -> Result<(), String> + Send + Sync>;
+pub(crate) type Code = Arc<dyn Fn(Arc<Session>) -> Result<(), String> + Send + Sync>;
 
 /// The threads of the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +36,8 @@ pub(crate) struct Apart {
 }
 
 impl Apart {
-    pub(crate) fn new<T: Outcome + 'static>(run: fn(Vm) -> T) -> Self {
-        Self {
-            address: run as usize,
-            run: Arc::new(move |vm| run(vm).into_words()),
-        }
+    pub(crate) fn new(address: usize, run: Code) -> Self {
+        Self { address, run }
     }
 
     /// It, as code.
@@ -215,8 +214,8 @@ impl Session {
             patience,
             workers,
         });
-        let vm = Vm::new(session.clone());
-        session.seat(first, Site::caller(), move || code(vm));
+        let begun = session.clone();
+        session.seat(first, Site::caller(), move || code(begun));
         session
     }
 
