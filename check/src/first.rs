@@ -17,8 +17,8 @@ use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::Effect;
 
-use crate::run::breaks_progress;
 use crate::scenario::Scenario;
+use crate::stuck::breaks_progress;
 
 /// The claims that are broken in a state in which nobody has acted yet.
 #[must_use]

@@ -22,3 +22,4 @@ pub mod scheduler;
 pub mod search;
 pub mod shrink;
 pub mod sometimes;
+pub mod stuck;

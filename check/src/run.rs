@@ -28,7 +28,6 @@ use dirtysim_model::oracle::{Invariant, Invariants, Judge};
 use dirtysim_model::reduce::footprint;
 use dirtysim_model::state::State;
 use dirtysim_model::state::layout::Layout;
-use dirtysim_model::state::vcpu::UNLIMITED;
 use dirtysim_model::transition::{Step, apply, for_each_step, is_at_leisure};
 use rayon::prelude::*;
 
@@ -41,6 +40,7 @@ use crate::scenario::{Expect, Scenario};
 use crate::scheduler::Pick;
 pub use crate::scheduler::Scheduler;
 use crate::sometimes::Seen;
+use crate::stuck::{breaks_progress, has_leisure};
 
 /// The most steps of one schedule. Longer ones go round in a circle; they make a verdict inconclusive.
 pub const MOST_STEPS: u64 = 50_000;
@@ -394,8 +394,7 @@ impl<'a, L: Layout> Runner<'a, L> {
                 }
             }
             pick.took(state, step.actor);
-            if machine.code.is_some() {
-                code::go_on(machine, state)?;
+            if machine.code.is_some() && code::go_on(machine, state)? {
                 self.judge.begin(machine, state);
             }
         }
@@ -502,43 +501,4 @@ fn run_code_in<L: Layout>(
         }
     }
     (outcome, known)
-}
-
-/// Whether a state is a deadlock: a program has not come to its end, and nobody can act, but who need never do so.
-#[must_use]
-pub fn is_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
-    let mut somebody = false;
-    let goes_on = !state.finished && !state.crashed && !code::is_waited_for(machine, state);
-    if goes_on && has_work(machine, state) {
-        for_each_step(machine, state, |step| {
-            somebody |= !is_at_leisure(state, step);
-        });
-        return !somebody;
-    }
-    false
-}
-
-/// Whether somebody may have a budget without end, so that a state is perhaps a deadlock though there are steps.
-#[must_use]
-pub fn has_leisure(machine: &Machine) -> bool {
-    let vcpus = machine.vcpus.iter();
-    let budgets = vcpus.flat_map(|vcpu| [vcpu.stores, vcpu.loads, vcpu.steal]);
-    let transfers = machine.devices.iter().map(|device| device.transfers);
-    budgets.chain(transfers).any(|budget| budget == UNLIMITED)
-}
-
-/// Whether it breaks the claim of progress, by which not every scenario is judged.
-#[must_use]
-pub fn breaks_progress<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
-    machine.claims.has(Invariant::MigrationMakesProgress) && is_stuck(machine, state)
-}
-
-/// Whether a program has not come to its end.
-#[must_use]
-pub fn has_work<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
-    state
-        .threads
-        .iter()
-        .zip(&machine.programs)
-        .any(|(thread, program)| usize::from(thread.op) < program.len())
 }

@@ -16,4 +16,5 @@ pub mod trace;
 // What lies below, by its name there.
 use dirtysim_check::{
     alone, fidelity, first, ladder, mutated, plain, random, refused, run, scenario, search, shrink,
+    stuck,
 };

@@ -2,8 +2,8 @@
 
 use std::panic::resume_unwind;
 
-use crate::call::Call;
 use crate::session::CodePanic;
+use crate::session::call::Call;
 use crate::vm::Vm;
 
 /// Starts a thread of the code, as [`Vm::spawn`]; its number.

@@ -128,8 +128,8 @@ impl Checker {
     /// as still to be sent. So a page that is lost is seen where it is lost, also by code that would send all of memory again.
     ///
     /// What the code knows by itself, as a page that it sends at the end whatever the kernel says, is not known here: such code breaks these
-    /// claims and is right. They are not judged where the code stores to guest memory by itself ([`Vm::store_page`]) or has several
-    /// threads, since it holds then what it was never given; the [`Report`] says so.
+    /// claims and is right. They are not judged where the code stores to guest memory by itself ([`Vm::store_page`](crate::Vm::store_page)) or has several
+    /// threads, since it holds then what it was never given; the [`Report`](crate::Report) says so.
     ///
     /// ```
     /// use dirtysim_kvm::{Arch, Checker, FailureKind, Machine, Vm};

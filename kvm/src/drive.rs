@@ -79,7 +79,7 @@ impl Checker {
         code: impl Fn(Vm) -> R + Send + Sync + 'static,
         how: impl Fn(&mut Work<'_>) -> Result<Report, Box<Failure>>,
     ) -> Result<Report, Box<Failure>> {
-        let code: Code = Arc::new(move |vm| code(vm).into_words());
+        let code: Code = Arc::new(move |session| code(Vm::new(session)).into_words());
         let mut threads = Threads {
             count: 1,
             apart: false,

@@ -1,7 +1,8 @@
 //! The calls as a trait, so that the same code runs against the simulated kernel and against a real one.
 
 use crate::errno::Result;
-use crate::vm::{UserspaceMemoryRegion, Vm};
+use crate::region::UserspaceMemoryRegion;
+use crate::vm::Vm;
 
 /// What code that collects dirty pages asks of a hypervisor. [`Vm`] is one; the project's witness has another, on `/dev/kvm`.
 ///

@@ -50,9 +50,7 @@
 //! variables is not known.
 #![forbid(unsafe_code)]
 
-mod alike;
 pub mod by_number;
-mod call;
 mod checker;
 mod drive;
 mod errno;
@@ -64,6 +62,7 @@ mod machine;
 mod naive;
 mod names;
 mod own_bitmap;
+mod region;
 mod report;
 mod session;
 mod set_up;
@@ -76,6 +75,7 @@ mod tree;
 mod vm;
 mod work;
 mod workers;
+mod world;
 
 pub use checker::Checker;
 pub use errno::{Errno, Result};
@@ -84,6 +84,7 @@ pub use hypervisor::Hypervisor;
 pub use in_a_test::{EnvironmentError, check, replay, run};
 pub use machine::{Arch, Machine, MachineError, Page};
 pub use own_bitmap::OwnBitmap;
+pub use region::{KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion};
 pub use report::{OnTheWay, Outcome, Report};
 pub use set_up::{
     EnableCap, KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL,
@@ -91,4 +92,4 @@ pub use set_up::{
 };
 pub use steps::{Ask, StateMachine, Told};
 pub use threads::{JoinHandle, Mutex, MutexGuard, Receiver, RecvError, Sender};
-pub use vm::{Device, DirtyLogRing, KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion, Vcpu, Vm};
+pub use vm::{Device, DirtyLogRing, Vcpu, Vm};

@@ -118,7 +118,7 @@ fn by_search(
 }
 
 fn code(run: impl Fn(Vm) -> Result<(), Errno> + Send + Sync + 'static) -> Code {
-    Arc::new(move |vm| run(vm).map_err(|error| error.to_string()))
+    Arc::new(move |session| run(Vm::new(session)).map_err(|error| error.to_string()))
 }
 
 /// The same by all ways; what the search with all that is sound came to.

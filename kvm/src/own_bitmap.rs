@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use crate::call::Site;
+use crate::session::call::Site;
 use crate::vm::Vm;
 
 /// A bitmap of a memslot's pages in which the VMM marks what it stores to guest memory by itself, as vm-memory's `AtomicBitmap`:

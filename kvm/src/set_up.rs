@@ -22,7 +22,7 @@ pub use dirtysim_model::words::constants::{
 
 use crate::errno::{Errno, Result};
 use crate::machine::{Machine, MachineError};
-use crate::vm::{KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion};
+use crate::region::{KVM_MEM_LOG_DIRTY_PAGES, UserspaceMemoryRegion};
 
 /// The argument of KVM_ENABLE_CAP, with the names of the fields in kvm-bindings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -4,7 +4,8 @@ use std::hash::Hash;
 
 use crate::errno::Result;
 use crate::machine::Page;
-use crate::vm::{UserspaceMemoryRegion, Vm};
+use crate::region::UserspaceMemoryRegion;
+use crate::vm::Vm;
 
 /// What a [`StateMachine`] asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

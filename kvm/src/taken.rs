@@ -9,7 +9,7 @@ use std::mem::{Discriminant, discriminant};
 
 use dirtysim_model::machine::{Op, Outlook};
 
-use crate::call::{Call, Site};
+use crate::session::call::{Call, Site};
 
 /// Places that are told apart.
 const MOST_PLACES: u16 = 60_000;

@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError};
 
-use crate::call::{Call, Site};
 use crate::report::Outcome;
-use crate::session::Apart;
+use crate::session::call::{Call, Site};
+use crate::session::{Apart, Code};
 use crate::vm::Vm;
 
 impl Vm {
@@ -63,7 +63,9 @@ impl Vm {
             let vm = self.clone();
             return self.spawn(move || run(vm));
         }
-        let thread = self.session().spawn_apart(place, Apart::new(run));
+        let code: Code = Arc::new(move |session| run(Self::new(session)).into_words());
+        let apart = Apart::new(run as usize, code);
+        let thread = self.session().spawn_apart(place, apart);
         JoinHandle {
             vm: self.clone(),
             thread,

@@ -14,7 +14,7 @@ pub mod cli;
 
 pub use dirtysim_check::{
     bugs, fidelity, first, ladder, mutated, orders, random, refused, reproduce, run, scenario,
-    scheduler, search, shrink, sometimes,
+    scheduler, search, shrink, sometimes, stuck,
 };
 #[cfg(feature = "debate")]
 pub use dirtysim_debate::{cost, debate, plot};

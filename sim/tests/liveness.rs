@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use dirtysim::run::is_stuck;
 use dirtysim::scenario::{Expect, Scenario, about_liveness, builtin, builtins};
 use dirtysim::search::liveness::{
     Endless, NotALasso, Report, confirm, is_at_leisure, is_awaited, is_progress, is_unquiet,
     liveness,
 };
 use dirtysim::search::{self, Coverage, Limit, Options, Reductions, Verdict};
+use dirtysim::stuck::is_stuck;
 use dirtysim_model::oracle::{Invariant, Invariants};
 use dirtysim_model::reduce::pack::Packing;
 use dirtysim_model::state::State;

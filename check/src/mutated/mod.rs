@@ -13,7 +13,6 @@
 //! ```
 
 mod acts;
-mod lacks;
 
+pub use crate::scenario::lacks::lacks;
 pub use acts::{Acted, SCHEDULES, acted, acted_in, acts_at};
-pub use lacks::lacks;

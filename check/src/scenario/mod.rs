@@ -26,6 +26,7 @@ mod builtin;
 pub mod enclosed;
 mod error;
 pub mod keys;
+pub(crate) mod lacks;
 mod machine;
 mod node;
 mod reach;
@@ -304,7 +305,7 @@ impl Scenario {
         scenario.check_setup(source, &parts.setup_spans)?;
         if written == Written::ByHand {
             for (mutation, span) in mutation_spans {
-                if let Some(lacks) = crate::mutated::lacks(&scenario, mutation) {
+                if let Some(lacks) = lacks::lacks(&scenario, mutation) {
                     return source.error(
                         &span,
                         format!("`{}` can do nothing here: {lacks}", mutation.name()),

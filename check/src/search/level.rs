@@ -18,8 +18,8 @@ use super::sections::{Sections, never_zero};
 use super::source::Source;
 use super::table::Table;
 use super::{Limit, Progress};
-use crate::run::{breaks_progress, has_leisure};
 use crate::sometimes::{Facts, Seen};
+use crate::stuck::{breaks_progress, has_leisure};
 
 /// States of a full block.
 const BLOCK_STATES: usize = 512;

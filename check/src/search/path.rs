@@ -19,7 +19,8 @@ use super::block::Block;
 use super::engine::{Found, Search};
 use super::levels::{Pass, pass};
 use crate::code::{self, Grow};
-use crate::run::{breaks_progress, hit};
+use crate::run::hit;
+use crate::stuck::breaks_progress;
 
 /// The end of a counterexample: whether it is a step out of the state that breaks the claim, and the state.
 type End = (bool, Vec<u64>);

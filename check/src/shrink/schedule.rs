@@ -7,7 +7,7 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Actor, Choice, Step, apply, describe, for_each_choice};
 
 use crate::code::{self, Grow};
-use crate::run::is_stuck;
+use crate::stuck::is_stuck;
 
 /// The number of blocks of a schedule: maximal runs of consecutive steps of one actor.
 #[must_use]

@@ -14,7 +14,7 @@ use indexmap::IndexSet;
 
 use super::schedule::Replayer;
 use super::{Budget, Watch};
-use crate::run::is_stuck;
+use crate::stuck::is_stuck;
 
 /// What the search came to.
 pub(super) struct Found {

@@ -5,17 +5,14 @@
 //!
 //! The template is filled by hand: askama and maud are macros over a second `syn`, minijinja finds a wrong template when a page is made.
 
-use serde_json::{Value, json};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::facts::Facts;
+use super::drawn::{claim, data};
 use super::story::Story;
 use super::text;
 use super::what_if::Question;
 use crate::plain::html as escape;
-use crate::trace::step::actor_name;
 
 const TEMPLATE: &str = include_str!("page.html");
 const CSS: &str = include_str!("page.css");
@@ -28,16 +25,6 @@ pub struct Aboard<'a> {
     pub wasm: &'a [u8],
     /// The page's own schedule.
     pub question: Question,
-}
-
-fn claim(story: &Story) -> String {
-    match (story.invariant, story.pages.as_slice()) {
-        (None, _) => "no claim is broken".to_owned(),
-        (Some(invariant), []) => format!("{} is broken", invariant.name()),
-        (Some(invariant), pages) => {
-            format!("{} is broken for {}", invariant.name(), pages.join(", "))
-        }
-    }
 }
 
 /// The story as a page; with a model aboard its reader can take another step.
@@ -113,64 +100,4 @@ fn script_safe(json: &str) -> String {
         .replace('>', "\\u003e")
         .replace('\u{2028}', "\\u2028")
         .replace('\u{2029}', "\\u2029")
-}
-
-fn facts(facts: &Facts) -> Value {
-    json!({
-        "stale": facts.stale, "records": facts.records(), "open": facts.is_open(), "forgotten": facts.is_forgotten(),
-    })
-}
-
-/// What the page's script draws.
-pub(super) fn data(story: &Story) -> Value {
-    let rows: Vec<Value> = story
-        .rows
-        .iter()
-        .map(|row| {
-            let phrases: Vec<Value> = row
-                .phrases
-                .iter()
-                .map(|phrase| json!({ "text": phrase.text, "first": phrase.first, "last": phrase.last }))
-                .collect();
-            json!({ "block": row.block, "lane": row.lane, "first": row.first, "last": row.last, "phrases": phrases })
-        })
-        .collect();
-    let steps: Vec<Value> = story
-        .notes
-        .iter()
-        .map(|note| {
-            let mut step = facts(&note.facts);
-            if let Value::Object(step) = &mut step {
-                step.insert("lane".into(), note.lane.into());
-                step.insert("block".into(), note.block.into());
-                let who = actor_name(story.lanes[note.lane].actor);
-                step.insert("who".into(), who.into());
-                step.insert("name".into(), note.name.into());
-                step.insert("page".into(), note.page.clone().into());
-                step.insert("words".into(), note.words.clone().into());
-                step.insert("changes".into(), note.changes.clone().into());
-            }
-            step
-        })
-        .collect();
-    // Many steps change nothing that is shown: a state stands once for all of them.
-    let mut states: Vec<Value> = Vec::new();
-    let mut views: Vec<usize> = Vec::new();
-    for (index, view) in story.views.iter().enumerate() {
-        if index == 0 || story.views[index - 1] != *view {
-            states.push(json!(view));
-        }
-        views.push(states.len() - 1);
-    }
-    let lanes: Vec<&str> = story.lanes.iter().map(|lane| lane.name.as_str()).collect();
-    let overwritten = story.overwritten.as_ref().map(|over| {
-        json!({ "step": over.step, "vcpu": over.vcpu, "entry": over.entry, "page": over.page })
-    });
-    json!({
-        "title": text::headline(story), "claim": claim(story), "broken": story.invariant.is_some(),
-        "head": text::head(story), "conclusion": story.conclusion, "size": text::size(story),
-        "lanes": lanes, "rows": rows, "steps": steps, "states": states, "views": views, "slots": story.slots,
-        "pages": story.pages, "written": story.written, "dropped": story.dropped, "path": story.path,
-        "start": facts(&story.start), "overwritten": overwritten,
-    })
 }

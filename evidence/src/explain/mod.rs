@@ -27,6 +27,7 @@
 //! assert!(Format::Text.tell(&story).contains("the write that is lost"));
 //! ```
 
+mod drawn;
 mod facts;
 mod html;
 mod lkml;

@@ -17,9 +17,9 @@ use super::waits::{Waiting, Watch};
 use crate::fidelity::never_seen;
 use crate::first;
 use crate::ladder::large;
-use crate::run::is_stuck;
 use crate::scenario::Scenario;
 use crate::shrink::{blocks, is_possible};
+use crate::stuck::is_stuck;
 use crate::trace::step::{actor_name, page_name};
 
 /// What kind of actor a lane is for.

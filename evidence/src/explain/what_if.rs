@@ -11,7 +11,7 @@ use dirtysim_model::transition::{Actor, Effect, Step, apply, describe, for_each_
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::html;
+use super::drawn;
 use super::rows::RowWriter;
 use super::story::{Story, lane_of_step};
 use crate::first;
@@ -269,7 +269,7 @@ impl<'a> Schedule<'a> {
         }));
         let end = story.notes.len();
         Ok(json!({
-            "story": html::data(&story),
+            "story": drawn::data(&story),
             "mail": format!("{}\n{}", write_scenario(&scenario.source, None), write_schedule(&header, &told[..end])),
         }))
     }

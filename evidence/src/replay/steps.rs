@@ -11,9 +11,9 @@ use dirtysim_model::transition::{Actor, Effect, Step, apply, for_each_choice, is
 
 use crate::first;
 use crate::ladder::{Any, large};
-use crate::run::breaks_progress;
 use crate::scenario::{Scenario, ScenarioError};
 use crate::search::liveness::{Endless, Lasso, NotALasso, confirm};
+use crate::stuck::breaks_progress;
 use crate::trace::step::{StepLine, StepRow, find_step, note_broken, row};
 use crate::trace::{
     Complaint, Expect, Header, HeaderProblem, Kind, TraceError, TraceReader, TraceRow, TraceWriter,

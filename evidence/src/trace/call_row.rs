@@ -5,13 +5,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::call::Call;
 use super::call_result::CallResult;
+use super::calls::Call;
 use super::error::{Complaint, Problem};
 use super::header::{Kind, brief};
 use super::lines::object_into;
 use super::problems::RowProblem;
-use super::reader::TraceRow;
+use super::row::TraceRow;
 
 /// A row of a trace of kind `call`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub mod call;
 mod call_args;
 pub mod call_result;
 mod call_row;
+mod calls;
 pub mod enclosed;
 mod error;
 mod header;
@@ -27,6 +28,7 @@ mod names;
 pub mod observed;
 mod problems;
 mod reader;
+mod row;
 mod runs;
 pub mod step;
 mod words;
@@ -39,7 +41,8 @@ pub use names::{Cap, Errno, Exit};
 pub use problems::{
     Apart, CallProblem, FieldProblem, HeaderProblem, LogProblem, RowProblem, ScheduleProblem,
 };
-pub use reader::{Located, Rows, TraceReader, TraceRow};
+pub use reader::{Located, Rows, TraceReader};
+pub use row::TraceRow;
 pub use runs::{
     PageRuns, RING_ENTRIES_MAX, RingEntries, RingEntry, RunError, SLOT_PAGES_MAX, StoreRuns,
 };

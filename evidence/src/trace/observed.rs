@@ -17,7 +17,7 @@ use super::header::Kind;
 pub use super::kvm_ioctl::KvmIoctl;
 use super::lines::object_into;
 use super::problems::{FieldProblem, RowProblem};
-use super::reader::TraceRow;
+use super::row::TraceRow;
 
 /// One observation of another tool, with everything that the tool said about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,36 +5,14 @@ use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::marker::PhantomData;
 use std::path::Path;
 
-use serde_json::{Map, Value};
-
 use super::enclosed;
-use super::error::{Complaint, Problem, TraceError};
-use super::header::{Header, Kind};
+use super::error::{Problem, TraceError};
+use super::header::Header;
 use super::lines::{DEFAULT_LINE_LIMIT_BYTES, JsonLines};
+use super::row::TraceRow;
 
 /// The longest text in which a schedule is looked for, in bytes (4 MiB).
 const MAIL_LIMIT_BYTES: u64 = 4 << 20;
-
-/// A row of one kind of trace.
-pub trait TraceRow: Sized {
-    /// The kind of trace that has such rows.
-    const KIND: Kind;
-
-    /// The row in an object. Every key must be known; fields must agree.
-    fn from_object(object: Map<String, Value>) -> Result<Self, Complaint>;
-
-    /// The row in a line's text, if that is quickly told and beyond doubt what [`from_object`](Self::from_object) would
-    /// give; none leaves the line to that.
-    fn from_text(_text: &str) -> Option<Self> {
-        None
-    }
-
-    /// What [`from_object`](Self::from_object) would complain about in this row.
-    fn check(&self) -> Result<(), Complaint>;
-
-    /// The row as one line, without its line feed.
-    fn to_line(&self) -> Result<String, Complaint>;
-}
 
 /// A row, and the line on which it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

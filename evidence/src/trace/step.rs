@@ -15,7 +15,7 @@ use super::error::{Complaint, Problem};
 use super::header::Kind;
 use super::lines::object_into;
 use super::problems::{FieldProblem, RowProblem};
-use super::reader::TraceRow;
+use super::row::TraceRow;
 use crate::scenario::Scenario;
 
 /// One step of a schedule, in words that do not depend on how the model numbers its choices.

@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use super::error::Complaint;
 use super::header::Header;
-use super::reader::TraceRow;
+use super::row::TraceRow;
 
 /// Why a trace could not be written.
 #[derive(Debug)]

@@ -7,12 +7,9 @@ use dirtysim_model::machine::{Arch, Constants, EXIT_DIRTY_RING_FULL};
 use super::harvest::Harvest;
 use super::losses::Losses;
 use super::report::{CheckReport, Claim, Finding, SoftLimit, Unknown, Weight};
-use super::ring::{RING_ENTRIES_MAX, Ring};
+use super::ring::{KEPT_MAX, RING_ENTRIES_MAX, Ring};
 use crate::trace::CheckConfig;
 use crate::trace::observed::{Observed, ObservedEvent};
-
-/// Rings, threads and memslots that are kept; KVM allows fewer vCPUs and as many memslots (KVM_MEM_SLOTS_NUM, twice).
-pub(super) const KEPT_MAX: usize = 65_536;
 
 /// Entries that KVM keeps in reserve: without PML, and with it.
 pub(super) fn reserves() -> [u32; 2] {

@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 
-use super::check::{Checker, KEPT_MAX, Slot};
+use super::check::{Checker, Slot};
 use super::report::{Claim, Unknown, Weight};
+use super::ring::KEPT_MAX;
 use super::ring::{Page, Ring};
 use crate::trace::observed::{KvmIoctl, Phase};
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::check::KEPT_MAX;
+use super::ring::KEPT_MAX;
 use crate::trace::observed::{GapReason, ObservedEvent};
 
 /// Stretches of a log in which events are missing, by the defects that were found in them: these are numbered from 0.

@@ -5,6 +5,9 @@ use std::collections::{HashMap, VecDeque};
 /// KVM's largest ring, in entries. Source: virt/kvm/dirty_ring.c, KVM_DIRTY_RING_MAX_ENTRIES, Linux 7.2.
 pub(crate) const RING_ENTRIES_MAX: u32 = dirtysim_model::machine::RING_MAX_ENTRIES;
 
+/// Rings, threads and memslots that are kept; KVM allows fewer vCPUs and as many memslots (KVM_MEM_SLOTS_NUM, twice).
+pub(super) const KEPT_MAX: usize = 65_536;
+
 /// A page as an entry names it: slot, offset.
 pub(crate) type Page = (u32, u64);
 

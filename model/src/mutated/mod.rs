@@ -15,6 +15,7 @@
 //! assert_eq!(machine.mutations(), mutations);
 //! ```
 
+pub mod declared;
 mod devices;
 mod log_ioctls;
 mod memory;

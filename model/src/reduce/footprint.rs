@@ -10,10 +10,12 @@
 //! will never enter again is packed without what only running could use, and whether it will depends on what lies ahead of the
 //! threads ([`resume_ahead`]). What a thread depends on besides is its row's [`Reach`].
 //!
-//! A step that a mutation may change ([`mutated::may_change`]) may read or write anything: of that nothing is promised.
+//! A step that a mutation may change ([`mutated::may_change`]) may read or write anything, as far as a memo asks. What the rules for local
+//! steps count on is in [`crate::mutated::declared`].
 
 use crate::machine::{Machine, Op};
 use crate::mutated;
+use crate::mutated::declared::writes_besides as declared_besides;
 use crate::state::State;
 use crate::state::fields::{Look, Number, Size, look_thread, look_vcpu, look_vm};
 use crate::state::layout::Layout;
@@ -177,7 +179,14 @@ pub fn undeclared<L: Layout>(
     step: Step,
     after: &State<L>,
 ) -> Fields {
-    let declared = writes(machine, before, step);
+    let mut declared = writes(machine, before, step);
+    if let Actor::Thread(thread) = step.actor
+        && let Some(op) = before.current_op(machine, usize::from(thread))
+        && mutated::may_change_op(machine, op)
+    {
+        // Its stages may be others; what all of them write is what rules count on.
+        declared.fields = op.touches(machine).1 | declared_besides(machine) | Fields::OWN;
+    }
     written(machine, before, after, declared.vcpus).without(declared.fields)
 }
 

@@ -12,13 +12,16 @@
 //! "Later" has an end: a vCPU that is inside KVM_RUN holds every thread back at its next `wait-vcpus-stopped`. What
 //! threads can do before it is a window (`Window`).
 //!
-//! What a rule reads and writes stands beside it. A mutation withdraws all of them: they were argued for the kernel as
-//! it is, and a reduction must not excuse a mutant; and none is argued for s390, whose leaves are its log. A second VMM thread withdraws those of threads.
+//! What a rule reads and writes stands beside it. A rule is for a right step against whatever others do; a wrong behaviour withdraws those
+//! whose ground it takes ([`crate::mutated::declared`], a row each), and a wrong step of a thread is never taken alone. With several threads of
+//! the VMM a thread's step is taken alone where the rows of all operations of the others leave alone what it reads and writes; rules that
+//! count on more are for one thread. On s390, whose leaves are its log, rings and marks find nothing to do, and the others look at no leaf.
 
 use alloc::vec::Vec;
 
 use crate::kernel::soft_limit;
 use crate::machine::{Code, Machine, Op, Outlook};
+use crate::mutated::{self, declared};
 use crate::op::View;
 use crate::op::ahead::backwards;
 use crate::state::layout::Layout;
@@ -28,7 +31,7 @@ use crate::state::{State, Vcpu};
 use crate::vcpu::entry::{self, EntryStage};
 use crate::vcpu::{fault, steal};
 use crate::words::fault::FaultStage;
-use crate::words::{Actor, Arch, Choice, Fields, NO_FRAME, Step};
+use crate::words::{Actor, Choice, Fields, NO_FRAME, Step};
 
 pub use crate::words::Rule;
 
@@ -60,7 +63,7 @@ impl Default for Window {
 
 impl Window {
     fn add(&mut self, machine: &Machine, op: &Op) {
-        let (reads, writes) = op.touches(machine);
+        let (reads, writes) = touches(machine, op);
         let facts = op.facts(machine);
         self.join(Self {
             reads,
@@ -131,6 +134,8 @@ pub struct Rules {
     /// Whether a vCPU may return to user space alone while the guest may run.
     returns: bool,
     windows: Vec<Vec<Window>>,
+    /// By thread, what all operations of the others read and write.
+    others: Vec<(Fields, Fields)>,
 }
 
 impl Rules {
@@ -141,6 +146,7 @@ impl Rules {
             enabled: 0,
             returns: false,
             windows: Vec::new(),
+            others: Vec::new(),
         }
     }
 
@@ -154,7 +160,7 @@ impl Rules {
         let jumps = facts().any(|facts| facts.jump.is_some());
         let alone = machine.programs.len() == 1;
         let holds = |rule: Rule| {
-            if !machine.mutations.is_empty() || abuse || machine.arch == Arch::S390 {
+            if abuse || !declared::leaves_rule(machine, rule) {
                 return false;
             }
             match rule {
@@ -162,12 +168,12 @@ impl Rules {
                 Rule::EnterGuest | Rule::LeaveGuest => !machine.pml,
                 Rule::FaultLock | Rule::FaultInLock => machine.faults_share_mmu_lock(),
                 Rule::ReturnToUser => machine.devices.is_empty(),
-                Rule::HarvestEnter | Rule::CopyBegin | Rule::CopyEnd | Rule::GetWord => alone,
+                Rule::GetWord => alone,
                 // A report that is judged by what was written before it depends on when it comes.
-                Rule::CopyPage => alone && machine.send_failures == 0 && !machine.track_spurious,
+                Rule::CopyPage => machine.send_failures == 0 && !machine.track_spurious,
                 // Where a program jumps, the stop that is ahead may be passed by.
                 Rule::Run => !jumps && alone && !machine.pml && !watches_guest,
-                Rule::HarvestEntry => alone && ring_cannot_overflow(machine),
+                Rule::HarvestEntry => ring_cannot_overflow(machine),
                 Rule::ResetEntry | Rule::ResetIndex => {
                     alone && ring_cannot_overflow(machine) && !signals
                 }
@@ -177,7 +183,11 @@ impl Rules {
                 | Rule::PushRequest
                 | Rule::FaultResolve
                 | Rule::FaultUnlock
-                | Rule::CheckSoftFull => true,
+                | Rule::CheckSoftFull
+                // With several threads, those that leave alone what such a step reads and writes: see `apart`.
+                | Rule::HarvestEnter
+                | Rule::CopyBegin
+                | Rule::CopyEnd => true,
             }
         };
         let enabled = Rule::ALL
@@ -187,6 +197,9 @@ impl Rules {
         Self {
             enabled,
             returns: alone && !watches_guest,
+            others: (0..machine.programs.len())
+                .map(|thread| others(machine, thread))
+                .collect(),
             windows: machine
                 .programs
                 .iter()
@@ -219,8 +232,8 @@ impl Rules {
         }
         let window = self.window(machine, state);
         let vcpus = (0..state.vcpus.len()).map(|vcpu| Actor::Vcpu(vcpu as u8));
-        // Rules for threads are for one thread.
-        vcpus.chain([Actor::Thread(0)]).find_map(|actor| {
+        let threads = (0..state.threads.len()).map(|thread| Actor::Thread(thread as u8));
+        vcpus.chain(threads).find_map(|actor| {
             self.choice_in(machine, state, actor, window)
                 .map(|choice| Step { actor, choice })
         })
@@ -292,17 +305,34 @@ impl Rules {
                 };
                 (rule, choice)
             }
-            Actor::Thread(0) => {
-                let op = state.current_op(machine, 0)?;
-                op.alone(View {
+            Actor::Thread(thread) => {
+                let index = usize::from(thread);
+                let op = state.current_op(machine, index)?;
+                let at = View {
                     machine,
                     state,
-                    index: 0,
-                })?
+                    index,
+                };
+                let stage = at.stage();
+                op.alone(at)
+                    .filter(|_| !mutated::may_change_op(machine, op))
+                    .filter(|_| self.apart(machine, op, stage, index))?
             }
-            Actor::Thread(_) | Actor::Device(_) => return None,
+            Actor::Device(_) => return None,
         };
         self.has(rule).then_some(choice)
+    }
+
+    /// Whether no other thread, now or later, writes what a thread's step reads or writes, or reads what it writes.
+    #[inline]
+    fn apart(&self, machine: &Machine, op: &Op, stage: u8, thread: usize) -> bool {
+        let (reads, writes) = self.others[thread];
+        if reads.is_none() && writes.is_none() {
+            return true;
+        }
+        let row = op.row(machine, stage);
+        let read = row.reads | Fields::SLOTS | Fields::CAPS;
+        !writes.has(read | row.writes) && !reads.has(row.writes)
     }
 
     /// The rule that lets a vCPU's next step be taken alone.
@@ -409,6 +439,36 @@ fn windows_of_code(machine: &Machine, code: &Code) -> Vec<Window> {
     };
     let behind = core::iter::once(Window::default());
     code.outlooks.iter().map(window).chain(behind).collect()
+}
+
+/// What all operations of the other threads read and write, wherever these stand; a store to guest memory apart, which writes what is
+/// stale as a vCPU's does. Of code that is not known whole, anything.
+fn others(machine: &Machine, thread: usize) -> (Fields, Fields) {
+    let mut all = (Fields::NONE, Fields::NONE);
+    let programs = machine.programs.iter().enumerate();
+    for (_, ops) in programs.filter(|(other, _)| *other != thread) {
+        if machine.code.is_some() {
+            return (Fields::ALL, Fields::ALL);
+        }
+        for op in ops {
+            let (reads, mut writes) = touches(machine, op);
+            if matches!(op, Op::KernelWrite(_)) && !writes.has(Fields::PENDING) {
+                writes = writes.without(Fields::STALE);
+            }
+            all = (all.0 | reads, all.1 | writes);
+        }
+    }
+    all
+}
+
+/// What an operation may read and write, a wrong one included.
+fn touches(machine: &Machine, op: &Op) -> (Fields, Fields) {
+    let (reads, writes) = op.touches(machine);
+    if mutated::may_change_op(machine, op) {
+        (reads, writes | declared::writes_besides(machine))
+    } else {
+        (reads, writes)
+    }
 }
 
 /// Whether the reserve holds all that can be pushed between a push that makes a ring soft-full and the next check: one

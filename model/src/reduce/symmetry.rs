@@ -11,7 +11,8 @@
 //! - re-arming on arm64 and RISC-V, which goes from the lowest to the highest page of a batch and so
 //!   write-protects what lies between: see below;
 //! - ring entries that nobody filled and that are reset all the same, which name a slot's first page;
-//! - a RESET batch narrower than a slot, huge mappings, memory behind two slots, mutations: no symmetry at all.
+//! - a RESET batch narrower than a slot, huge mappings, memory behind two slots: no symmetry at all; nor with a mutation that goes by
+//!   where a page lies ([`crate::mutated::declared`]).
 //!
 //! **The order of pages.** Where nothing but such re-arming orders pages, a search takes their order for unknown
 //! ([`Symmetry::without_order`]): re-arming two pages or more takes any of the others of the memslot, or of the word, along. Whatever
@@ -36,6 +37,7 @@ use alloc::vec::Vec;
 
 use super::widths::entries_revive;
 use crate::machine::{Machine, WriterLog};
+use crate::mutated::declared;
 use crate::state::fields::{
     Change, Look, Size, change_thread, change_vcpu, change_vm, look_thread, look_vcpu, look_vm,
 };
@@ -44,7 +46,7 @@ use crate::state::pages::{PageSet, SetOf};
 use crate::state::ring::{Ring, RingEntry};
 use crate::state::{Batch, State, Vcpu};
 use crate::transition;
-use crate::words::{Arch, Facts, Fields, Frame, NO_FRAME, Names, Offset, Page};
+use crate::words::{Facts, Fields, Frame, NO_FRAME, Names, Offset, Page};
 
 /// The most frames that a permutation moves.
 const MOST_FRAMES: usize = 64;
@@ -194,9 +196,6 @@ impl Symmetry {
     /// The symmetry of a machine whose set-up is done; `pages` and `vcpus` say which parts of it are wanted.
     #[must_use]
     pub fn of<L: Layout>(machine: &Machine, start: &State<L>, pages: bool, vcpus: bool) -> Self {
-        if !machine.mutations.is_empty() || machine.arch == Arch::S390 {
-            return Self::none();
-        }
         let orders_pages = |facts: &Facts| facts.rearms && rearms_by_order(machine);
         let orders_vcpus = |facts: &Facts| facts.visits_vcpus;
         let picks_vcpu =
@@ -204,7 +203,7 @@ impl Symmetry {
         let alike = machine.vcpus.len() > 1
             && start.vcpus.len() == machine.vcpus.len()
             && machine.vcpus.windows(2).all(|pair| pair[0] == pair[1]);
-        let classes = if pages {
+        let classes = if pages && declared::leaves_pages_alike(machine) {
             classes(machine, start)
         } else {
             Vec::new()
@@ -213,7 +212,7 @@ impl Symmetry {
             neighbours: Neighbours::of(&classes),
             classes,
             pages_from: first_without(machine, orders_pages),
-            vcpus: vcpus && alike && !picks_vcpu,
+            vcpus: vcpus && alike && !picks_vcpu && declared::leaves_vcpus_alike(machine),
             vcpus_from: first_without(machine, orders_vcpus),
         }
     }

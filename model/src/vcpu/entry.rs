@@ -1,6 +1,5 @@
 //! Into the guest and out of KVM_RUN: the request checks, in the architecture's order.
 
-use super::steal;
 use crate::kernel::soft_limit;
 use crate::machine::{Machine, OnRingFull};
 use crate::state::layout::Layout;
@@ -64,7 +63,7 @@ pub(crate) fn go<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize
             // What is compared each time is looked at in a step of its own.
             EntryStage::SoftFull if machine.kernel.soft_full_is_compared() => v.ring.size() == 0,
             EntryStage::SoftFull => !v.request,
-            EntryStage::Steal => !steal::is_due(machine, v, vcpu),
+            EntryStage::Steal => !is_record_due(machine, v, vcpu),
             EntryStage::Enter => false,
         };
         if !idle {
@@ -76,6 +75,13 @@ pub(crate) fn go<L: Layout>(machine: &Machine, state: &mut State<L>, vcpu: usize
     v.stage = stage;
     v.push = 0;
     v.old_slots = false;
+}
+
+/// Whether the record may be updated on the way into the guest: once a KVM_RUN. On the way out it is written only where the thread was
+/// preempted, which is modelled within a push alone ([`may_preempt`](super::steal::may_preempt)). Source: arch/arm64/kvm/arm.c, kvm_arch_vcpu_load(), check_vcpu_requests(); arch/x86/kvm/x86.c,
+/// record_steal_time(), kvm_arch_vcpu_put(); arch/riscv/kvm/vcpu.c, kvm_arch_vcpu_load().
+pub(crate) fn is_record_due<L: Layout>(machine: &Machine, v: &Vcpu<L>, vcpu: usize) -> bool {
+    v.steal > 0 && (v.record_due || machine.vcpus[vcpu].own_stores)
 }
 
 /// A request check, or the way into the guest.

@@ -94,7 +94,9 @@ pub(crate) fn choices<L: Layout>(
     match v.pc {
         Pc::Entry => {
             found(Choice::Advance);
-            if entry::stage(machine, v) == EntryStage::Steal && steal::is_due(machine, v, vcpu) {
+            if entry::stage(machine, v) == EntryStage::Steal
+                && entry::is_record_due(machine, v, vcpu)
+            {
                 found(Choice::Steal);
             }
         }

@@ -3,17 +3,10 @@
 use super::entry;
 use crate::kernel::mark as primitive;
 use crate::machine::{Machine, WriterLog};
+use crate::state::State;
 use crate::state::layout::Layout;
 use crate::state::vcpu::{Pc, spend};
-use crate::state::{State, Vcpu};
 use crate::words::{Arch, Frame};
-
-/// Whether the record may be updated on the way into the guest: once a KVM_RUN. On the way out it is written only where the thread was
-/// preempted, which is modelled within a push alone ([`may_preempt`]). Source: arch/arm64/kvm/arm.c, kvm_arch_vcpu_load(), check_vcpu_requests(); arch/x86/kvm/x86.c,
-/// record_steal_time(), kvm_arch_vcpu_put(); arch/riscv/kvm/vcpu.c, kvm_arch_vcpu_load().
-pub(crate) fn is_due<L: Layout>(machine: &Machine, v: &Vcpu<L>, vcpu: usize) -> bool {
-    v.steal > 0 && (v.record_due || machine.vcpus[vcpu].own_stores)
-}
 
 /// Whether the vCPU's thread, in the middle of a push, may be preempted there, so that the record is pushed to the entry that the push is
 /// at: where it holds no lock, as in a flush of PML, in x86's lockless path, in another record's mark, or after LoongArch's fault path has dropped its lock.

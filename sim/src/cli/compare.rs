@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::axes::{Axis, keys, machines, on, parse_axis, words};
-use super::check::{parse_bytes, parse_seconds, shrink_budget};
+use super::check::shrink_budget;
+use super::check_args::{parse_bytes, parse_seconds};
 use super::run::write_trace;
 use super::spinner::Spinner;
 use super::{CliError, CliResult, Global, Report, Verdict, interrupted, make_dir};

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::check::{parse_bytes, parse_seconds, shrink_budget};
+use super::check::shrink_budget;
+use super::check_args::{parse_bytes, parse_seconds};
 use super::replay::{self, ReplayArgs, Told};
 use super::schedule::{MAIL, Schedule, check_output, deliver};
 use super::spinner::Spinner;

@@ -7,6 +7,7 @@ mod axes;
 mod blame;
 mod bugs;
 mod check;
+mod check_args;
 mod ci;
 mod compare;
 pub mod cost;
@@ -89,7 +90,7 @@ enum Command {
     ///
     /// Visited states are known by 64-bit fingerprints, and the verdict says at most how probable it is that a state was missed
     /// because it had the fingerprint of another.
-    Check(check::CheckArgs),
+    Check(check_args::CheckArgs),
     /// Two orders on the same machines: verdicts, cost, and the schedule that one does not survive
     Compare(compare::CompareArgs),
     /// Every order of the final steps: which are safe, and the weakest constraints that make them so

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::check::{keep_minimal, parse_bytes, parse_seconds, shrink_budget};
+use super::check::{keep_minimal, shrink_budget};
+use super::check_args::{parse_bytes, parse_seconds};
 use super::report::{TRACE_ERROR, caveats, grouped};
 use super::run::find_scenarios;
 use super::{CliError, CliResult, Global, Report, Subject, Verdict, interrupted, progress_bar};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 
 use super::axes::{Axis, Machine, keys, machines, on, words};
-use super::check::CheckArgs;
+use super::check_args::CheckArgs;
 use super::coverage::coverage_words;
 use super::report::grouped;
 use super::spinner::Spinner;

@@ -20,7 +20,7 @@ use super::super::sections::section_hash;
 use super::super::{Limit, Progress, Reduced, memory};
 use super::{Actors, Endless, is_at_leisure, is_awaited, is_progress, is_unquiet, queued};
 use crate::refused::{Call, Refused};
-use crate::run::{has_work, is_stuck};
+use crate::stuck::{has_work, is_stuck};
 
 /// States that are expanded before their successors are numbered.
 const BATCH_STATES: usize = 1 << 15;

@@ -11,8 +11,8 @@ use dirtysim_model::transition::{Step, apply, for_each_step};
 use super::graph::{Builder, Graph};
 use super::{Actors, Endless, Lasso, is_at_leisure, is_awaited, is_progress, is_unquiet, queued};
 use crate::ladder::small;
-use crate::run::has_work;
 use crate::scenario::Scenario;
+use crate::stuck::has_work;
 
 /// The most times that a cycle of representatives is gone: pages exchanged in each come back to their places by then.
 const MOST_TURNS: usize = 1 << 12;

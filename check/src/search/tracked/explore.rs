@@ -19,7 +19,6 @@ use super::known::Known;
 use super::others::{Tried, forget};
 use super::{PAGES, TRACKED};
 use crate::refused::Refused;
-use crate::run::{breaks_progress, has_leisure};
 use crate::search::audit::Audit;
 use crate::search::engine::Search;
 use crate::search::limits::Limits;
@@ -28,6 +27,7 @@ use crate::search::representative::Representative;
 use crate::search::sections::section_hash;
 use crate::search::{Limit, Progress, Reductions};
 use crate::sometimes::{Facts, Seen};
+use crate::stuck::{breaks_progress, has_leisure};
 
 /// States that a task expands.
 const TASK: usize = 256;

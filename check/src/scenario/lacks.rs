@@ -7,7 +7,7 @@ use dirtysim_model::machine::{
 use dirtysim_model::op::{self, Into as Where, KernelWriter, Op};
 use dirtysim_model::words::mutation::Mutation;
 
-use crate::scenario::Scenario;
+use super::Scenario;
 
 /// What keeps `mutation` from doing anything in the scenario, in words; none: it may act.
 ///

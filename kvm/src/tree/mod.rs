@@ -7,6 +7,8 @@
 //! With one thread the answers to its own calls are the history. With several, which may share memory, it is the order of all
 //! threads' answers.
 
+pub(crate) mod alike;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +20,13 @@ use dirtysim_model::op;
 use dirtysim_model::words::{Frame, HostPage};
 use serde_json::{Value, json};
 
-use crate::alike::{Alike, At, Known};
-use crate::call::{Asked, Call, Reply, Site, World};
 use crate::machine::{Machine, MachineError};
+use crate::session::call::{Asked, Call, Reply, Site};
 use crate::session::{Apart, Code, End, Event, Session, Threads};
 use crate::taken::Taken;
 use crate::workers::Workers;
+use crate::world::World;
+use alike::{Alike, At, Known};
 
 /// Operations that a program has at most: their numbers have 16 bits, and the last is [`Way::END`].
 pub(crate) const MOST_OPS: u16 = u16::MAX - 1;

@@ -11,8 +11,8 @@
 use std::collections::{HashMap, HashSet};
 use std::mem::discriminant;
 
-use crate::call::{Asked, Call, Reply, Site};
-use crate::tree::{Holds, Next, Tree, Trouble, words};
+use super::{Holds, Next, Tree, Trouble, words};
+use crate::session::call::{Asked, Call, Reply, Site};
 
 /// So many calls along known ways are worth it in a search; then nothing is guessed any more, and what the code says is believed.
 const MOST_MEMBERS: usize = 20_000;

@@ -1,5 +1,7 @@
 //! One run of the code under test: its threads, of which one at a time goes on, from an answer to its next call.
 
+pub(crate) mod call;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,13 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::call::{Asked, Call, Reply, Site, World};
-use crate::report::Outcome;
-use crate::vm::Vm;
+use call::{Asked, Call, Reply, Site};
+
 use crate::workers::Workers;
+use crate::world::World;
 
 /// The code under test, with what it returns told in words.
-pub(crate) type Code = Arc<dyn Fn(Vm) -> Result<(), String> + Send + Sync>;
+pub(crate) type Code = Arc<dyn Fn(Arc<Session>) -> Result<(), String> + Send + Sync>;
 
 /// The threads of the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +36,8 @@ pub(crate) struct Apart {
 }
 
 impl Apart {
-    pub(crate) fn new<T: Outcome + 'static>(run: fn(Vm) -> T) -> Self {
-        Self {
-            address: run as usize,
-            run: Arc::new(move |vm| run(vm).into_words()),
-        }
+    pub(crate) fn new(address: usize, run: Code) -> Self {
+        Self { address, run }
     }
 
     /// It, as code.
@@ -128,7 +127,10 @@ struct Board {
 /// One run.
 pub(crate) struct Session {
     board: Mutex<Board>,
-    changed: Condvar,
+    /// By seat: there is an answer for it, or all is over. Each by itself: who is woken for nothing costs more than the call.
+    turns: Vec<Condvar>,
+    /// The answers are used up, or a thread has come to its end.
+    waits: Condvar,
     pub(crate) world: Arc<World>,
     threads: Threads,
     /// How long code may go on without a call.
@@ -209,14 +211,15 @@ impl Session {
                 script: script.into(),
                 ..Board::default()
             }),
-            changed: Condvar::new(),
+            turns: (0..threads.count).map(|_| Condvar::new()).collect(),
+            waits: Condvar::new(),
             world,
             threads,
             patience,
             workers,
         });
-        let vm = Vm::new(session.clone());
-        session.seat(first, Site::caller(), move || code(vm));
+        let begun = session.clone();
+        session.seat(first, Site::caller(), move || code(begun));
         session
     }
 
@@ -249,7 +252,7 @@ impl Session {
             let mut board = session.board();
             session.came_to(&mut board, seat, event);
             board.alive -= 1;
-            session.changed.notify_all();
+            session.waits.notify_all();
         };
         self.workers.run(Box::new(body));
     }
@@ -283,7 +286,7 @@ impl Session {
                 board.busy = Some(seat);
                 return reply;
             }
-            let waited = self.changed.wait(board);
+            let waited = self.turns[usize::from(seat)].wait(board);
             board = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -294,8 +297,10 @@ impl Session {
             board.busy = None;
             board.events.push(event);
             // Whoever has the next answer goes on; where it is this thread, nobody else need know.
-            if board.script.front().is_none_or(|(next, _)| *next != seat) {
-                self.changed.notify_all();
+            match board.script.front() {
+                Some((next, _)) if *next == seat => {}
+                Some((next, _)) => self.turns[usize::from(*next)].notify_one(),
+                None => self.waits.notify_all(),
             }
         }
     }
@@ -415,7 +420,7 @@ impl Session {
         }
         board.script.push_back((seat, reply));
         drop(board);
-        self.changed.notify_all();
+        self.turns[usize::from(seat)].notify_one();
     }
 
     /// What threads came to after the answers from number `from` on, once there are so many in all; fewer where one is silent.
@@ -430,7 +435,7 @@ impl Session {
             let Some(left) = self.patience.checked_sub(begin.elapsed()) else {
                 break;
             };
-            let waited = self.changed.wait_timeout(board, left);
+            let waited = self.waits.wait_timeout(board, left);
             board = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let count = count.min(board.events.len());
@@ -441,13 +446,13 @@ impl Session {
     pub(crate) fn end(&self) {
         let mut board = self.board();
         board.over = true;
-        self.changed.notify_all();
+        self.turns.iter().for_each(Condvar::notify_all);
         let begin = Instant::now();
         while board.alive > 0 {
             let Some(left) = LAST_PATIENCE.checked_sub(begin.elapsed()) else {
                 break;
             };
-            let waited = self.changed.wait_timeout(board, left);
+            let waited = self.waits.wait_timeout(board, left);
             board = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
