@@ -31,8 +31,9 @@ pub(super) struct Processor {
     pub(super) interrupts: Option<Counter>,
     /// KVM writes a record of stolen time for it.
     pub(super) record: bool,
-    /// How often its thread lost the processor within KVM_RUN while KVM wrote one: it is written once more then.
-    pub(super) preempted: u64,
+    /// How often its thread lost the processor within KVM_RUN while KVM wrote one, which is written once more then; and how often a KVM_RUN was
+    /// made of several, since the machine is slow.
+    pub(super) disturbed: u64,
 }
 
 /// One VM. Fields are dropped in this order: vCPUs and devices before the VM, the VM before its memory.
@@ -65,9 +66,9 @@ impl Machine {
         counters.map(Counter::now).sum()
     }
 
-    /// How often the thread of a vCPU with a record of stolen time lost its processor within KVM_RUN.
-    pub(super) fn preemptions(&self) -> u64 {
-        self.processors.values().map(|p| p.preempted).sum()
+    /// How often its vCPUs were disturbed by what no interrupt of the host's does.
+    pub(super) fn disturbances(&self) -> u64 {
+        self.processors.values().map(|p| p.disturbed).sum()
     }
 
     pub(super) fn processor(&mut self, id: u32) -> Result<&mut Processor, Refused> {
@@ -224,7 +225,7 @@ impl Machine {
                         unfinished: None,
                         interrupts,
                         record: false,
-                        preempted: 0,
+                        disturbed: 0,
                     },
                 );
                 Ok(CallResult::returned(0))

@@ -121,7 +121,8 @@ impl Kernel {
     }
 
     /// What has changed results that no call says anything of, all sections so far together: with PML interrupts of the host's that took a vCPU
-    /// out of the guest, where the kernel counts them; with a record of stolen time the switches of the thread within KVM_RUN.
+    /// out of the guest, where the kernel counts them; with a record of stolen time the switches of the thread within KVM_RUN;
+    /// and a KVM_RUN that took longer than its limit and went on.
     fn disturbances(&self) -> u64 {
         let open = self.machines.values().map(|machine| self.of(machine));
         self.disturbances + open.sum::<u64>()
@@ -131,7 +132,7 @@ impl Kernel {
     fn of(&self, machine: &Machine) -> u64 {
         // Without PML an exit changes nothing.
         let interruptions = if self.pml { machine.interruptions() } else { 0 };
-        interruptions + machine.preemptions()
+        interruptions + machine.disturbances()
     }
 
     /// Runs one store of one guest, so that a machine that cannot fails here, with a sentence, and not in the middle of a recording.

@@ -11,7 +11,7 @@ use super::machine::{Machine, Processor};
 use super::memory::OWN_MEMORY;
 use crate::kvm::guest::{self, Access};
 use crate::kvm::sys::context_switches;
-use crate::kvm::{Alarm, PAGE_BYTES, RunEnd};
+use crate::kvm::{Alarm, Errno, PAGE_BYTES, RunEnd};
 use crate::refusal::Refused;
 use crate::subject::Subject;
 
@@ -56,7 +56,7 @@ impl Machine {
             )?;
             0
         };
-        let ended = processor.enter(alarm, limit)?;
+        let ended = processor.enter(alarm, limit, before)?;
         let total = guest::retired(&processor.vcpu)?;
         processor.unfinished = (!ended.done).then_some(total);
         Ok(CallResult {
@@ -104,7 +104,7 @@ impl Machine {
             },
         )?;
         processor.unfinished = None;
-        let ended = processor.enter(alarm, limit)?;
+        let ended = processor.enter(alarm, limit, 0)?;
         Ok(CallResult {
             returned: Some(ended.returned),
             exit: Some(ended.exit),
@@ -151,12 +151,19 @@ struct Ended {
 }
 
 impl Processor {
-    /// `KVM_RUN` once, and whatever KVM must do to finish the exit. That a guest did not come back within its limit is a result: EINTR.
-    fn enter(&mut self, alarm: &Alarm, limit: Duration) -> Result<Ended, Refused> {
-        let switches = self.record.then(context_switches);
-        let end = self.vcpu.run(alarm, limit);
-        if let Some(before) = switches {
-            self.preempted += context_switches() - before;
+    /// `KVM_RUN` once, and whatever KVM must do to finish the exit. That a guest did not come back within its limit is a result: EINTR. One that has
+    /// made accesses within it, `before` of which had retired when it began, is on a machine that is slow, and goes on.
+    fn enter(&mut self, alarm: &Alarm, limit: Duration, before: u64) -> Result<Ended, Refused> {
+        let mut before = before;
+        let mut end = self.run_once(alarm, limit);
+        while end == RunEnd::Errno(Errno(libc::EINTR)) {
+            let retired = guest::retired(&self.vcpu)?;
+            if retired == before {
+                break;
+            }
+            before = retired;
+            self.disturbed += 1;
+            end = self.run_once(alarm, limit);
         }
         let exit = Exit::from_number(self.vcpu.exit_reason());
         let done = guest::done(&mut self.vcpu, end);
@@ -173,6 +180,15 @@ impl Processor {
             exit,
             done,
         })
+    }
+
+    fn run_once(&mut self, alarm: &Alarm, limit: Duration) -> RunEnd {
+        let switches = self.record.then(context_switches);
+        let end = self.vcpu.run(alarm, limit);
+        if let Some(before) = switches {
+            self.disturbed += context_switches() - before;
+        }
+        end
     }
 }
 

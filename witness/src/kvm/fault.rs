@@ -77,3 +77,42 @@ pub fn install() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::FromRawFd as _;
+
+    /// A child that faults says where, and dies of it as it would have.
+    #[test]
+    fn a_fault_is_said_before_it_ends_the_process() {
+        const ADDRESS: usize = 0x10;
+        let mut ends = [0; 2];
+        // SAFETY: a pipe of our own; the child calls nothing that allocates or locks before it faults.
+        let (child, mut said) = unsafe {
+            assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
+            let child = libc::fork();
+            if child == 0 {
+                libc::dup2(ends[1], 2);
+                super::install();
+                super::about_to("KVM_RUN");
+                std::ptr::with_exposed_provenance_mut::<u8>(ADDRESS).write_volatile(1);
+                libc::_exit(0);
+            }
+            libc::close(ends[1]);
+            (child, std::fs::File::from_raw_fd(ends[0]))
+        };
+        let mut text = String::new();
+        said.read_to_string(&mut text).expect("what the child said");
+        let mut status = 0;
+        // SAFETY: waits for the child.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV);
+        assert!(
+            text.contains("error: signal 11 at instruction 0x"),
+            "{text}"
+        );
+        assert!(text.contains("address 0x10;"), "{text}");
+        assert!(text.contains("call 1: KVM_RUN\n"), "{text}");
+    }
+}
