@@ -58,6 +58,37 @@ pub struct Performed {
     pub disturbed: u64,
 }
 
+/// Performs a sequence anew, at most `tries` times in all, as long as it diverges and something disturbed it; `again` is told of each such time.
+/// What agrees is decided, whatever disturbed it. What diverged and was disturbed each time is not: it is not compared to the end.
+///
+/// # Errors
+/// Those of `perform`.
+pub fn decide(
+    tries: u32,
+    mut perform: impl FnMut() -> Result<Performed, Refused>,
+    mut again: impl FnMut(u64, &Divergence),
+) -> Result<Performed, Refused> {
+    let mut left = tries;
+    loop {
+        let mut performed = perform()?;
+        let End::Diverged(divergence) = &performed.end else {
+            return Ok(performed);
+        };
+        if performed.disturbed == 0 {
+            return Ok(performed);
+        }
+        again(performed.disturbed, divergence);
+        left = left.saturating_sub(1);
+        if left == 0 {
+            performed.end = End::Refused {
+                index: divergence.index,
+                reason: format!("it differs, and the host disturbed it {tries} times of {tries}"),
+            };
+            return Ok(performed);
+        }
+    }
+}
+
 /// Compares one call's results.
 fn compare(
     call: &VmCall,
@@ -386,5 +417,57 @@ mod tests {
         };
         assert_eq!(run(3), run(3));
         assert_ne!(run(3), run(4));
+    }
+
+    #[test]
+    fn what_diverges_counts_where_nothing_disturbed_it() {
+        let call = VmCall {
+            vm: None,
+            call: Call::CreateVm {},
+        };
+        let ended = |diverges: bool, disturbed| Performed {
+            calls: vec![call.clone()],
+            results: Vec::new(),
+            end: if diverges {
+                End::Diverged(Box::new(Divergence {
+                    index: 0,
+                    call: call.clone(),
+                    left: CallResult::returned(0),
+                    right: CallResult::returned(1),
+                    differences: Vec::new(),
+                }))
+            } else {
+                End::Agreed
+            },
+            allowed: BTreeMap::new(),
+            not_modelled: BTreeMap::new(),
+            disturbed,
+        };
+        let decided = |ends: &[(bool, u64)]| {
+            let mut rest = ends.iter();
+            let mut again = 0;
+            let perform = || {
+                let &(diverges, disturbed) = rest.next().expect("no more tries than there are");
+                Ok(ended(diverges, disturbed))
+            };
+            let end = decide(3, perform, |_, _| again += 1)
+                .expect("performed")
+                .end;
+            (end, again)
+        };
+        assert_eq!(decided(&[(false, 5)]), (End::Agreed, 0));
+        assert!(matches!(decided(&[(true, 0)]), (End::Diverged(_), 0)));
+        assert!(matches!(
+            decided(&[(true, 2), (true, 0)]),
+            (End::Diverged(_), 1)
+        ));
+        assert_eq!(
+            decided(&[(true, 2), (true, 1), (false, 1)]),
+            (End::Agreed, 2)
+        );
+        assert!(matches!(
+            decided(&[(true, 2), (true, 1), (true, 1)]),
+            (End::Refused { index: 0, .. }, 3)
+        ));
     }
 }

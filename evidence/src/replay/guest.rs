@@ -366,11 +366,12 @@ impl ModelVm {
     }
 
     /// Whether KVM_PRE_FAULT_MEMORY comes to no end on a vCPU until a signal comes: at 6.12 it does not look whether the root is an old one,
-    /// at which every fault is begun anew. With shadow paging it is refused before. Source: arch/x86/kvm/mmu/mmu.c, is_page_fault_stale(),
+    /// at which every fault is begun anew. With shadow paging, and on other architectures, it is refused before. Source: arch/x86/kvm/mmu/mmu.c, is_page_fault_stale(),
     /// kvm_tdp_map_page(), kvm_arch_vcpu_pre_fault_memory(); seen on 6.12.117.
     pub(super) fn pre_fault_spins(&self, id: u32) -> Result<bool, Complaint> {
         let old = self.old_roots[self.vcpu(id)?] == Some(true);
         Ok(old
+            && self.machine.arch == Arch::X86
             && self.machine.mmu == Mmu::TwoDimensional
             && self.machine.kernel.has_pre_fault()
             && !self.machine.kernel.pre_fault_passes_present())

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::args::Args;
 use super::{CALLS, Outcome};
 use crate::kernel::Kernel;
-use crate::lockstep::{Divergence, End, Performed, random_sequence, shrink};
+use crate::lockstep::{Divergence, End, Performed, decide, random_sequence, shrink};
 use crate::model::Model;
 use crate::record::Recorder;
 use crate::refusal::Refused;
@@ -55,21 +55,13 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
     let mut other = opponent(args.value("--against").unwrap_or("model"), &machine)?;
     let mut tally = Tally::default();
     for seed in seeds.clone() {
-        let mut perform = || {
+        let perform = || {
             random_sequence(&mut kernel, &mut *other, target, seed, calls)
                 .map_err(|Refused(problem)| Refused(format!("seed {seed}: {problem}")))
         };
-        let mut performed = perform()?;
-        for _ in 1..TRIES {
-            let End::Diverged(divergence) = &performed.end else {
-                break;
-            };
-            if performed.disturbed == 0 {
-                break;
-            }
-            tally.again(seed, performed.disturbed, divergence);
-            performed = perform()?;
-        }
+        let performed = decide(TRIES, perform, |disturbed, divergence| {
+            tally.again(seed, disturbed, divergence);
+        })?;
         tally.sequences += 1;
         tally.calls += performed.calls.len() as u64;
         for (name, count) in &performed.allowed {
