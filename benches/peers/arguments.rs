@@ -13,3 +13,17 @@ pub fn value(arguments: &[String], name: &str, usual: u64) -> Result<u64, String
             .ok_or_else(|| format!("write {name} and a whole number")),
     }
 }
+
+/// The word behind the word `name`, if it is there.
+///
+/// # Errors
+/// The word with nothing behind it.
+pub fn word<'a>(arguments: &'a [String], name: &str) -> Result<Option<&'a str>, String> {
+    match arguments.iter().position(|argument| argument == name) {
+        None => Ok(None),
+        Some(at) => match arguments.get(at + 1) {
+            Some(word) => Ok(Some(word)),
+            None => Err(format!("write {name} and a word")),
+        },
+    }
+}

@@ -9,7 +9,8 @@
 //! assertion, at the end, and so does Rumur; stateright checks what a state alone can tell; the search checks every claim in every state,
 //! and notes what was seen.
 //!
-//! `-- --rounds N` for other than 3 turns, of which this project's own search gets 5 each.
+//! `-- --rounds N` for other than 3 turns, of which this project's own search gets 5 each; `-- --only spin` for the tools whose names have that
+//! word, beside the project's own: Rumur takes most of the hour that all of them take.
 //! Without `--bench` (`cargo test --benches`) a small size is compared, once.
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use dirtysim::search::{self, Coverage, Options, Reductions, Report, Verdict};
 use dirtysim_model::oracle;
 use dirtysim_model::transition::{Effect, apply, for_each_step};
 
+use dirtysim_peers::arguments::{value, word};
 use dirtysim_peers::by_words;
 use dirtysim_peers::graph::{Graph, Packed};
 use dirtysim_peers::in_stateright::{Way, run};
@@ -456,12 +458,9 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         return Ok(());
     }
     let benches = arguments.iter().any(|argument| argument == "--bench");
-    let given = arguments.iter().position(|argument| argument == "--rounds");
-    let rounds = match given.map(|at| arguments.get(at + 1).and_then(|n| n.parse().ok())) {
-        Some(Some(rounds @ 1..)) => rounds,
-        Some(_) => return Err("write --rounds N with N from 1 on".to_owned()),
-        None if benches => 3,
-        None => 1,
+    let rounds = match value(arguments, "--rounds", if benches { 3 } else { 1 })? {
+        0 => return Err("write --rounds N with N from 1 on".to_owned()),
+        rounds => rounds as usize,
     };
     let smaller = |sizes| Sizes { stores: 1, ..sizes };
     let sizes = [ARM64, X86, X86_WITH_4];
@@ -486,6 +485,14 @@ fn compare(arguments: &[String]) -> Result<(), String> {
     if let Some(reason) = rumur::missing() {
         println!("Rumur is skipped: {reason}");
     }
+    let only = word(arguments, "--only")?.map(str::to_lowercase);
+    let wanted = |tools: Vec<Tool>| -> Vec<Tool> {
+        let is_wanted = |tool: &Tool| {
+            let has = |word: &String| tool.name().to_lowercase().contains(word);
+            matches!(tool, Tool::Own { .. }) || only.as_ref().is_none_or(has)
+        };
+        tools.into_iter().filter(is_wanted).collect()
+    };
     let all = [
         unreduced(1),
         Tool::Spin(Reduction::None),
@@ -498,7 +505,7 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         reduced(1),
         reduced(2),
     ];
-    let all = with_rumur(all.to_vec(), &[Symmetry::Off]);
+    let all = wanted(with_rumur(all.to_vec(), &[Symmetry::Off]));
     print(&arm64, &turns(&arm64, &all, rounds)?, rounds);
     let few = [
         unreduced(1),
@@ -508,10 +515,10 @@ fn compare(arguments: &[String]) -> Result<(), String> {
         reduced(1),
         reduced(2),
     ];
-    let few = with_rumur(
+    let few = wanted(with_rumur(
         few.to_vec(),
         &[Symmetry::Off, Symmetry::Heuristic, Symmetry::Exhaustive],
-    );
+    ));
     for sizes in [&x86, &x86_with_4] {
         print(sizes, &turns(sizes, &few, rounds)?, rounds);
     }

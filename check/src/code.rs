@@ -64,11 +64,12 @@ pub fn is_waited_for<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
     machine.code.is_some() && (0..state.threads.len()).any(waits)
 }
 
-/// Lets every thread that stands between two calls go on, as far as it is known where to.
+/// Lets every thread that stands between two calls go on, as far as it is known where to; whether one did.
 ///
 /// # Errors
 /// What is not known, of the first thread for which it is not.
-pub fn go_on<L: Layout>(machine: &Machine, state: &mut State<L>) -> Result<(), Unknown> {
+pub fn go_on<L: Layout>(machine: &Machine, state: &mut State<L>) -> Result<bool, Unknown> {
+    let mut has_gone_on = false;
     for thread in 0..state.threads.len() {
         let Some(ways) = between(machine, state, thread) else {
             continue;
@@ -92,9 +93,10 @@ pub fn go_on<L: Layout>(machine: &Machine, state: &mut State<L>) -> Result<(), U
         }
         if !state.finished && !state.crashed {
             apply(machine, state, step);
+            has_gone_on = true;
         }
     }
-    Ok(())
+    Ok(has_gone_on)
 }
 
 /// By thread, the operations to which the code went in a schedule without the steps by which it goes on.

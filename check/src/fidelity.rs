@@ -46,17 +46,21 @@ pub fn never_seen(machine: &Machine) -> Vec<&'static str> {
                 "6.1, 6.12, 7.3"
             ));
         }
-        (Arch::X86, Mmu::Shadow) if kernel == Kernel::V6_18 => {}
+        (Arch::X86, Mmu::Shadow) if matches!(kernel, Kernel::V6_12 | Kernel::V6_18) => {}
         (Arch::X86, Mmu::Shadow) => {
-            parts.push(at_linux!(kernel, "x86's shadow paging", "6.18"));
+            parts.push(at_linux!(kernel, "x86's shadow paging", "6.12, 6.18"));
         }
         (Arch::Riscv, _) if matches!(kernel, Kernel::V6_12 | Kernel::V7_2) => {}
         (Arch::Riscv, _) => parts.push(at_linux!(kernel, "KVM on RISC-V", "6.12, 7.2")),
         (Arch::Loongarch, _) => parts.push("KVM on LoongArch"),
         (Arch::S390, _) => parts.push("KVM on s390"),
     }
-    if machine.pml && kernel != Kernel::V6_12 {
-        parts.push(at_linux!(kernel, "the page-modification log (PML)", "6.12"));
+    if machine.pml && !matches!(kernel, Kernel::V6_12 | Kernel::V7_3) {
+        parts.push(at_linux!(
+            kernel,
+            "the page-modification log (PML)",
+            "6.12, 7.3"
+        ));
     }
     if machine.slots.iter().any(|slot| slot.as_id > 0) {
         parts.push("slots in a second address space");

@@ -394,8 +394,7 @@ impl<'a, L: Layout> Runner<'a, L> {
                 }
             }
             pick.took(state, step.actor);
-            if machine.code.is_some() {
-                code::go_on(machine, state)?;
+            if machine.code.is_some() && code::go_on(machine, state)? {
                 self.judge.begin(machine, state);
             }
         }

@@ -369,7 +369,7 @@ mod tests {
     fn the_same_seed_gives_the_same_calls() {
         let target = Target {
             arch: Arch::X86_64,
-            mode: "m",
+            modes: &["m"],
             own_gpa: 0,
             own_pages: 16,
             data_gpa: 0x1000_0000,

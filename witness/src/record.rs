@@ -97,7 +97,7 @@ impl<'a, W: Write, S: Subject + ?Sized> Recorder<'a, W, S> {
         }
         let name = section.map_or_else(String::new, |section| section.section);
         Err(Refused(format!(
-            "section `{name}`: interrupts of the host's changed what PML records, {TRIES} times: record again, or make it shorter"
+            "section `{name}`: interrupts of the host's, or other threads, changed what is recorded, {TRIES} times: record again, or make it shorter"
         )))
     }
 

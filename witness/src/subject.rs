@@ -40,7 +40,8 @@ pub trait Subject {
     fn begin_section(&mut self);
 
     /// How often something that no call says anything of has changed what calls give, all sections so far together: with PML an interrupt of
-    /// the host's, which takes a vCPU out of the guest and so records early, and in another order, what the next exit would.
+    /// the host's, which takes a vCPU out of the guest and so records early, and in another order, what the next exit would; with a record of
+    /// stolen time a thread that loses its processor within KVM_RUN, which has the record written once more.
     fn disturbed(&self) -> u64;
 
     /// Performs one call and says what it gave.

@@ -4,7 +4,7 @@ use dirtysim_model::machine::Arch;
 use dirtysim_model::op::{self, Into as Collect, Op};
 use dirtysim_model::state::vcpu::{Exit as ModelExit, NO_FRAME, Pc};
 use dirtysim_model::transition::{Actor, Choice, Step, apply, for_each_choice};
-use dirtysim_model::words::{Frame, HostPage};
+use dirtysim_model::words::{Frame, HostPage, Mmu};
 
 use super::frames::frame_at;
 use super::program::Cursor;
@@ -366,10 +366,12 @@ impl ModelVm {
     }
 
     /// Whether KVM_PRE_FAULT_MEMORY comes to no end on a vCPU until a signal comes: at 6.12 it does not look whether the root is an old one,
-    /// at which every fault is begun anew. Source: arch/x86/kvm/mmu/mmu.c, is_page_fault_stale(), kvm_tdp_map_page(); seen on 6.12.117.
+    /// at which every fault is begun anew. With shadow paging it is refused before. Source: arch/x86/kvm/mmu/mmu.c, is_page_fault_stale(),
+    /// kvm_tdp_map_page(), kvm_arch_vcpu_pre_fault_memory(); seen on 6.12.117.
     pub(super) fn pre_fault_spins(&self, id: u32) -> Result<bool, Complaint> {
         let old = self.old_roots[self.vcpu(id)?] == Some(true);
         Ok(old
+            && self.machine.mmu == Mmu::TwoDimensional
             && self.machine.kernel.has_pre_fault()
             && !self.machine.kernel.pre_fault_passes_present())
     }

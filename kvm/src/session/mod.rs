@@ -127,7 +127,10 @@ struct Board {
 /// One run.
 pub(crate) struct Session {
     board: Mutex<Board>,
-    changed: Condvar,
+    /// By seat: there is an answer for it, or all is over. Each by itself: who is woken for nothing costs more than the call.
+    turns: Vec<Condvar>,
+    /// The answers are used up, or a thread has come to its end.
+    waits: Condvar,
     pub(crate) world: Arc<World>,
     threads: Threads,
     /// How long code may go on without a call.
@@ -208,7 +211,8 @@ impl Session {
                 script: script.into(),
                 ..Board::default()
             }),
-            changed: Condvar::new(),
+            turns: (0..threads.count).map(|_| Condvar::new()).collect(),
+            waits: Condvar::new(),
             world,
             threads,
             patience,
@@ -248,7 +252,7 @@ impl Session {
             let mut board = session.board();
             session.came_to(&mut board, seat, event);
             board.alive -= 1;
-            session.changed.notify_all();
+            session.waits.notify_all();
         };
         self.workers.run(Box::new(body));
     }
@@ -282,7 +286,7 @@ impl Session {
                 board.busy = Some(seat);
                 return reply;
             }
-            let waited = self.changed.wait(board);
+            let waited = self.turns[usize::from(seat)].wait(board);
             board = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -293,8 +297,10 @@ impl Session {
             board.busy = None;
             board.events.push(event);
             // Whoever has the next answer goes on; where it is this thread, nobody else need know.
-            if board.script.front().is_none_or(|(next, _)| *next != seat) {
-                self.changed.notify_all();
+            match board.script.front() {
+                Some((next, _)) if *next == seat => {}
+                Some((next, _)) => self.turns[usize::from(*next)].notify_one(),
+                None => self.waits.notify_all(),
             }
         }
     }
@@ -414,7 +420,7 @@ impl Session {
         }
         board.script.push_back((seat, reply));
         drop(board);
-        self.changed.notify_all();
+        self.turns[usize::from(seat)].notify_one();
     }
 
     /// What threads came to after the answers from number `from` on, once there are so many in all; fewer where one is silent.
@@ -429,7 +435,7 @@ impl Session {
             let Some(left) = self.patience.checked_sub(begin.elapsed()) else {
                 break;
             };
-            let waited = self.changed.wait_timeout(board, left);
+            let waited = self.waits.wait_timeout(board, left);
             board = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let count = count.min(board.events.len());
@@ -440,13 +446,13 @@ impl Session {
     pub(crate) fn end(&self) {
         let mut board = self.board();
         board.over = true;
-        self.changed.notify_all();
+        self.turns.iter().for_each(Condvar::notify_all);
         let begin = Instant::now();
         while board.alive > 0 {
             let Some(left) = LAST_PATIENCE.checked_sub(begin.elapsed()) else {
                 break;
             };
-            let waited = self.changed.wait_timeout(board, left);
+            let waited = self.waits.wait_timeout(board, left);
             board = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }

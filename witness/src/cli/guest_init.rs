@@ -155,6 +155,7 @@ fn end_bochs() {}
 
 /// Runs a command as the first process and ends the machine.
 pub(super) fn main(arguments: &[String]) -> ! {
+    crate::kvm::fault::install();
     mount("devtmpfs", "/dev");
     mount("proc", "/proc");
     mount("sysfs", "/sys");

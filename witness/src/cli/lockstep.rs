@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dirtysim::trace::call::{Call, Section};
+use dirtysim::trace::call::Section;
 use dirtysim::trace::{Machine, PendingFile};
 use serde_json::{Value, json};
 
@@ -64,9 +64,7 @@ pub(super) fn command(arguments: &[String]) -> Result<Outcome, Refused> {
             let End::Diverged(divergence) = &performed.end else {
                 break;
             };
-            // A thread that loses its processor within KVM_RUN has its record of stolen time written once more.
-            let stolen = |call: &VmCall| matches!(call.call, Call::StolenTime { .. });
-            if performed.disturbed == 0 && !performed.calls.iter().any(stolen) {
+            if performed.disturbed == 0 {
                 break;
             }
             tally.again(seed, performed.disturbed, divergence);
@@ -186,12 +184,12 @@ impl Tally {
         Ok(())
     }
 
-    /// A sequence that diverges is performed once more: the host's interrupts may be why.
-    fn again(&mut self, seed: u64, interrupts: u64, divergence: &Divergence) {
+    /// A sequence that diverges is performed once more: what disturbed it may be why.
+    fn again(&mut self, seed: u64, disturbed: u64, divergence: &Divergence) {
         self.again += 1;
         let fields: Vec<&str> = divergence.differences.iter().map(|d| d.field).collect();
         self.lines.push(format!(
-            "seed {seed}: performed again after {interrupts} interrupts of the host's: call {}, {}, differed in {}",
+            "seed {seed}: performed again, disturbed {disturbed} times by the host: call {}, {}, differed in {}",
             divergence.index,
             divergence.call.call.name(),
             fields.join(", ")
@@ -216,7 +214,7 @@ impl Tally {
         }
         if self.again > 0 {
             lines.push(format!(
-                "performed again, since interrupts of the host's flushed PML early, or had a record of stolen time written once more: {} times",
+                "performed again, since interrupts of the host's flushed PML early, or a thread that lost its processor had its record of stolen time written once more: {} times",
                 self.again
             ));
         }

@@ -12,8 +12,9 @@
 //! - on arm64 accesses over a page's end: without translation its memory wants aligned ones;
 //! - stolen time where other processes run: who loses the processor within KVM_RUN has its record written once more; and on x86, where the
 //!   model lets a vCPU in whose record has just made its ring soft-full;
-//! - on x86 guests without paging, and tables of the guest's that log, or begin with accessed and dirty bits clear: the model's replay does
-//!   not walk a guest's tables; string instructions from where no memory is: `live` has one;
+//! - on x86 tables of the guest's that log, and, with shadow paging, ones that begin with accessed and dirty bits clear: the model's replay
+//!   does not walk a guest's tables; vCPUs of one VM in several modes, which have mappings of their own with shadow paging; string
+//!   instructions from where no memory is: `live` has one;
 //! - on RISC-V what `docs/findings.md` has of it, which would spoil whatever comes after: huge pages, slots that begin within 2 MiB, and, on
 //!   kernels with rings, memory that nobody touched; the scripts `riscv64-*` have them;
 //! - changes of slot 0, the guest's own code, and moving or deleting the slot of the ITS's tables: what an ITS answers without its
@@ -50,8 +51,8 @@ pub(crate) const VM: u32 = 1;
 pub struct Target {
     /// Its architecture: x86_64, arm64 or riscv64.
     pub arch: Arch,
-    /// What the guest's mode is called.
-    pub mode: &'static str,
+    /// What the guest's modes are called, the usual one first.
+    pub modes: &'static [&'static str],
     /// Where the guest's own memory is, bytes.
     pub own_gpa: u64,
     /// Pages of the guest's own memory.
@@ -77,6 +78,8 @@ struct Profile {
     stolen: bool,
     /// vCPUs at the start.
     vcpus: u32,
+    /// The mode of all vCPUs' guests.
+    mode: &'static str,
 }
 
 /// Draws one sequence.
@@ -116,6 +119,11 @@ impl Generator {
             its: arm64 && random.percent(50),
             stolen: target.alone && arm64 && random.percent(15),
             vcpus: random.weighted(&[(40, 1), (40, 2), (20, 3)]),
+            mode: match target.modes {
+                [usual] => usual,
+                modes if random.percent(60) => modes[0],
+                modes => random.one(modes),
+            },
         };
         let mut generator = Self {
             random,
@@ -156,5 +164,39 @@ impl Generator {
     fn fresh_value(&mut self) -> u64 {
         self.value += 1;
         self.value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mode_is_drawn_and_a_sequence_has_one() {
+        let target = Target {
+            arch: Arch::X86_64,
+            modes: &["usual", "other", "third"],
+            own_gpa: 0,
+            own_pages: 16,
+            data_gpa: 0x1000_0000,
+            rings: true,
+            alone: false,
+            smallest_ring: 4096,
+        };
+        let mut seen = std::collections::BTreeMap::<String, u32>::new();
+        for seed in 0..60 {
+            let generator = Generator::new(seed, target, 0);
+            let modes = generator.queued.iter().filter_map(|call| match call {
+                Call::VcpuInit { mode, .. } => Some(mode.clone()),
+                _ => None,
+            });
+            let modes: std::collections::BTreeSet<String> = modes.collect();
+            assert_eq!(modes.len(), 1, "seed {seed}: {modes:?}");
+            for mode in modes {
+                *seen.entry(mode).or_default() += 1;
+            }
+        }
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        assert!(seen["usual"] > 30, "{seen:?}");
     }
 }

@@ -185,7 +185,7 @@ impl Generator {
         self.queued.push_back(Call::CreateVcpu { vcpu });
         self.queued.push_back(Call::VcpuInit {
             vcpu,
-            mode: self.target.mode.to_owned(),
+            mode: self.profile.mode.to_owned(),
         });
         if self.profile.stolen && self.random.percent(80) {
             let gpa = self.slot_gpa(RECORD_SLOT) + u64::from(vcpu) * 0x840;

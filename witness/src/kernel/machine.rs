@@ -29,6 +29,11 @@ pub(super) struct Processor {
     pub(super) unfinished: Option<u64>,
     /// How often an interrupt of the host's took it out of the guest; `None` where the kernel does not say.
     pub(super) interrupts: Option<Counter>,
+    /// KVM writes a record of stolen time for it.
+    pub(super) record: bool,
+    /// How often its thread lost the processor within KVM_RUN while KVM wrote one, which is written once more then; and how often a KVM_RUN was
+    /// made of several, since the machine is slow.
+    pub(super) disturbed: u64,
 }
 
 /// One VM. Fields are dropped in this order: vCPUs and devices before the VM, the VM before its memory.
@@ -61,6 +66,11 @@ impl Machine {
         counters.map(Counter::now).sum()
     }
 
+    /// How often its vCPUs were disturbed by what no interrupt of the host's does.
+    pub(super) fn disturbances(&self) -> u64 {
+        self.processors.values().map(|p| p.disturbed).sum()
+    }
+
     pub(super) fn processor(&mut self, id: u32) -> Result<&mut Processor, Refused> {
         self.processors.get_mut(&id).ok_or_else(|| {
             Refused(format!(
@@ -75,18 +85,28 @@ impl Machine {
         id: u32,
         mode: &str,
     ) -> Result<CallResult, Refused> {
-        if mode != guest::MODE {
+        if !guest::MODES.contains(&mode) {
+            let modes = guest::MODES.iter().map(|mode| format!("`{mode}`"));
             return Err(Refused(format!(
-                "the guest on this machine runs in mode `{}`; there is none for `{mode}`",
-                guest::MODE
+                "the guest on this machine runs in mode {}; there is none for `{mode}`",
+                modes.collect::<Vec<_>>().join(" or ")
             )));
         }
+        let own = self.memory.own.as_ref().map(|own| own.memory.clone());
         let processor = self.processors.get_mut(&id).ok_or_else(|| {
             Refused(format!(
                 "there is no vCPU {id}: KVM_CREATE_VCPU comes first"
             ))
         })?;
         guest::init_vcpu(kvm, &self.vm, &processor.vcpu)?;
+        // What has no memory of its own yet has the usual mode's when it comes.
+        if let Some(own) = own {
+            guest::set_mode(&processor.vcpu, &own, mode)?;
+        } else if mode != guest::MODE {
+            return Err(Refused(format!(
+                "a vCPU in mode `{mode}` needs the guest's own memory before vcpu_init"
+            )));
+        }
         processor.ready = true;
         Ok(CallResult::returned(0))
     }
@@ -157,8 +177,10 @@ impl Machine {
             Call::UserWrite { slot, pages, data } => self.memory.user_write(*slot, pages, data),
             Call::Discard { slot, pages } => self.memory.discard(*slot, pages),
             Call::StolenTime { vcpu, gpa } => {
-                let vcpu = &self.processor(*vcpu)?.vcpu;
-                returned(guest::stolen_time(vcpu, *gpa)?.map(|()| 0))
+                let processor = self.processor(*vcpu)?;
+                let result = guest::stolen_time(&processor.vcpu, *gpa)?;
+                processor.record |= result.is_ok();
+                returned(result.map(|()| 0))
             }
             Call::ReadPage {
                 slot,
@@ -202,6 +224,8 @@ impl Machine {
                         ready: false,
                         unfinished: None,
                         interrupts,
+                        record: false,
+                        disturbed: 0,
                     },
                 );
                 Ok(CallResult::returned(0))

@@ -45,8 +45,8 @@ pub struct Kernel {
     run_limit: Duration,
     machines: BTreeMap<u32, Machine>,
     pml: bool,
-    /// Interrupts of the host's that took vCPUs of machines that are closed out of the guest.
-    interruptions: u64,
+    /// What disturbed machines that are closed: see [`Kernel::disturbances`].
+    disturbances: u64,
 }
 
 impl Kernel {
@@ -64,7 +64,7 @@ impl Kernel {
             run_limit: RUN_LIMIT,
             machines: BTreeMap::new(),
             pml: has_pml(),
-            interruptions: 0,
+            disturbances: 0,
         };
         kernel.probe()?;
         Ok(kernel)
@@ -105,7 +105,7 @@ impl Kernel {
     pub fn target(&self) -> Target {
         Target {
             arch: arch(),
-            mode: guest::MODE,
+            modes: modes(),
             own_gpa: guest::OWN_GPA,
             own_pages: guest::OWN_PAGES,
             data_gpa: guest::DATA_GPA,
@@ -120,10 +120,19 @@ impl Kernel {
         }
     }
 
-    /// How often an interrupt of the host's took a vCPU out of the guest, all sections so far together, where the kernel counts it (x86).
-    fn interruptions(&self) -> u64 {
-        let open = self.machines.values().map(Machine::interruptions);
-        self.interruptions + open.sum::<u64>()
+    /// What has changed results that no call says anything of, all sections so far together: with PML interrupts of the host's that took a vCPU
+    /// out of the guest, where the kernel counts them; with a record of stolen time the switches of the thread within KVM_RUN;
+    /// and a KVM_RUN that took longer than its limit and went on.
+    fn disturbances(&self) -> u64 {
+        let open = self.machines.values().map(|machine| self.of(machine));
+        self.disturbances + open.sum::<u64>()
+    }
+
+    /// What disturbed one machine.
+    fn of(&self, machine: &Machine) -> u64 {
+        // Without PML an exit changes nothing.
+        let interruptions = if self.pml { machine.interruptions() } else { 0 };
+        interruptions + machine.disturbances()
     }
 
     /// Runs one store of one guest, so that a machine that cannot fails here, with a sentence, and not in the middle of a recording.
@@ -150,9 +159,7 @@ impl Kernel {
             ring_page_offset: Some(RING_PAGE_OFFSET),
             address_spaces: None,
             pml: x86.then(has_pml),
-            two_dimensional: x86.then(|| {
-                parameter("kvm_intel/parameters/ept") || parameter("kvm_amd/parameters/npt")
-            }),
+            two_dimensional: x86.then(is_two_dimensional),
         }
     }
 }
@@ -188,6 +195,26 @@ fn has_pml() -> bool {
     parameter("kvm_intel/parameters/pml")
 }
 
+/// Whether this machine's KVM maps guest memory by a second dimension of tables (x86).
+fn is_two_dimensional() -> bool {
+    parameter("kvm_intel/parameters/ept") || parameter("kvm_amd/parameters/npt")
+}
+
+/// The modes of guests that random sequences are in, the usual one first: all that there are, but with shadow paging none whose tables' bits are clear.
+#[cfg(target_arch = "x86_64")]
+fn modes() -> &'static [&'static str] {
+    if is_two_dimensional() {
+        guest::MODES
+    } else {
+        &[guest::MODE, guest::MODE_NO_PAGING]
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn modes() -> &'static [&'static str] {
+    guest::MODES
+}
+
 /// Whether a parameter of KVM's vendor module is on; a module that is not loaded has none.
 fn parameter(path: &str) -> bool {
     std::fs::read_to_string(format!("/sys/module/{path}"))
@@ -207,16 +234,16 @@ impl Subject for Kernel {
     }
 
     fn begin_section(&mut self) {
-        self.interruptions = self.interruptions();
+        self.disturbances = self.disturbances();
         self.machines.clear();
     }
 
     fn disturbed(&self) -> u64 {
-        // Without PML an exit changes nothing.
-        if self.pml { self.interruptions() } else { 0 }
+        self.disturbances()
     }
 
     fn perform(&mut self, vm: Option<u32>, call: &Call) -> Result<Answer, Refused> {
+        kvm::fault::about_to(call.name());
         self.answer(vm, call).map(Answer::Result)
     }
 }
@@ -246,9 +273,11 @@ impl Kernel {
                 }
             }
             Call::CloseVm {} => {
-                self.interruptions += find(&mut self.machines, vm, call)?.interruptions();
-                self.machines
-                    .remove(&vm.expect("a VM that was found has a number"));
+                find(&mut self.machines, vm, call)?;
+                let number = vm.expect("a VM that was found has a number");
+                if let Some(machine) = self.machines.remove(&number) {
+                    self.disturbances += self.of(&machine);
+                }
                 Ok(CallResult::default())
             }
             Call::VcpuInit { vcpu, mode } => {

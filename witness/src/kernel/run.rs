@@ -10,7 +10,8 @@ use super::answer::named;
 use super::machine::{Machine, Processor};
 use super::memory::OWN_MEMORY;
 use crate::kvm::guest::{self, Access};
-use crate::kvm::{Alarm, PAGE_BYTES, RunEnd};
+use crate::kvm::sys::context_switches;
+use crate::kvm::{Alarm, Errno, PAGE_BYTES, RunEnd};
 use crate::refusal::Refused;
 use crate::subject::Subject;
 
@@ -55,7 +56,7 @@ impl Machine {
             )?;
             0
         };
-        let ended = processor.enter(alarm, limit)?;
+        let ended = processor.enter(alarm, limit, before)?;
         let total = guest::retired(&processor.vcpu)?;
         processor.unfinished = (!ended.done).then_some(total);
         Ok(CallResult {
@@ -103,7 +104,7 @@ impl Machine {
             },
         )?;
         processor.unfinished = None;
-        let ended = processor.enter(alarm, limit)?;
+        let ended = processor.enter(alarm, limit, 0)?;
         Ok(CallResult {
             returned: Some(ended.returned),
             exit: Some(ended.exit),
@@ -150,9 +151,20 @@ struct Ended {
 }
 
 impl Processor {
-    /// `KVM_RUN` once, and whatever KVM must do to finish the exit. That a guest did not come back within its limit is a result: EINTR.
-    fn enter(&mut self, alarm: &Alarm, limit: Duration) -> Result<Ended, Refused> {
-        let end = self.vcpu.run(alarm, limit);
+    /// `KVM_RUN` once, and whatever KVM must do to finish the exit. That a guest did not come back within its limit is a result: EINTR. One that has
+    /// made accesses within it, `before` of which had retired when it began, is on a machine that is slow, and goes on.
+    fn enter(&mut self, alarm: &Alarm, limit: Duration, before: u64) -> Result<Ended, Refused> {
+        let mut before = before;
+        let mut end = self.run_once(alarm, limit);
+        while end == RunEnd::Errno(Errno(libc::EINTR)) {
+            let retired = guest::retired(&self.vcpu)?;
+            if retired == before {
+                break;
+            }
+            before = retired;
+            self.disturbed += 1;
+            end = self.run_once(alarm, limit);
+        }
         let exit = Exit::from_number(self.vcpu.exit_reason());
         let done = guest::done(&mut self.vcpu, end);
         if matches!(exit, Exit::Io | Exit::Mmio) {
@@ -168,6 +180,15 @@ impl Processor {
             exit,
             done,
         })
+    }
+
+    fn run_once(&mut self, alarm: &Alarm, limit: Duration) -> RunEnd {
+        let switches = self.record.then(context_switches);
+        let end = self.vcpu.run(alarm, limit);
+        if let Some(before) = switches {
+            self.disturbed += context_switches() - before;
+        }
+        end
     }
 }
 

@@ -6,6 +6,7 @@
 //! Everything that runs a guest has a time limit: see [`alarm`].
 
 pub mod alarm;
+pub mod fault;
 #[cfg(target_arch = "aarch64")]
 pub mod gic;
 pub mod guest;

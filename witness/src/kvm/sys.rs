@@ -125,6 +125,18 @@ pub unsafe fn ioctl_struct<T>(fd: RawFd, request: u64, argument: &mut T) -> Sys<
     if ret < 0 { Err(Errno::last()) } else { Ok(ret) }
 }
 
+/// How often this thread has given its processor to another, or lost it.
+#[must_use]
+pub fn context_switches() -> u64 {
+    // SAFETY: a structure that the kernel fills in; this thread's numbers are always there.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
+        usage
+    };
+    (usage.ru_nvcsw + usage.ru_nivcsw) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

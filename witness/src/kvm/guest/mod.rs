@@ -26,6 +26,8 @@ mod one_reg;
 use one_reg::{get_one_reg, set_one_reg};
 
 use super::{HostMemory, PAGE_BYTES};
+#[cfg(not(target_arch = "x86_64"))]
+use crate::kvm::Vcpu;
 use crate::refusal::Refused;
 
 unsafe extern "C" {
@@ -35,12 +37,29 @@ unsafe extern "C" {
 
 /// The loop's machine code, between the labels that each architecture's has; it runs at any address.
 fn code() -> &'static [u8] {
-    // SAFETY: both labels are in one read-only section, end after start, with the loop's bytes between.
-    unsafe {
-        let start = &raw const dirtysim_guest_start;
-        let end = &raw const dirtysim_guest_end;
-        std::slice::from_raw_parts(start, end.offset_from(start) as usize)
-    }
+    between(
+        &raw const dirtysim_guest_start,
+        &raw const dirtysim_guest_end,
+    )
+}
+
+/// The bytes between a guest's two labels.
+fn between(start: *const u8, end: *const u8) -> &'static [u8] {
+    // SAFETY: all callers' labels are in one read-only section, end after start, with the loop's bytes between.
+    unsafe { std::slice::from_raw_parts(start, end.offset_from(start) as usize) }
+}
+
+/// The modes that a vCPU can be put into.
+#[cfg(not(target_arch = "x86_64"))]
+pub const MODES: &[&str] = &[MODE];
+
+/// Puts a vCPU that is ready to run into one of [`MODES`].
+///
+/// # Errors
+/// None here.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn set_mode(_vcpu: &Vcpu, _memory: &HostMemory, _mode: &str) -> Result<(), Refused> {
+    Ok(())
 }
 
 /// What a guest does to each page.

@@ -3,17 +3,30 @@
 //! Its first GiB is mapped one to one by 2 MiB pages, user and writable, with accessed and dirty bits set: under shadow paging a load through
 //! an entry that is not dirty gets a mapping that is not writable, and what a load does to the log would depend on which stores came before.
 //! Nothing else is there: an exception ends it with a shutdown exit.
+//!
+//! Two modes besides: the same with those bits clear, which the processor sets itself, and 32 bits without paging, where a guest's address
+//! is the physical one. One VM's vCPUs are all in one mode: with shadow paging each mode has mappings of its own.
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::Kvm;
 
-use super::{HostMemory, Program, code, operation, write_list};
+use super::{Access, HostMemory, Program, code, operation, write_list};
 use crate::kvm::vcpu::EXIT_IO;
 use crate::kvm::{PAGE_BYTES, RunEnd, Sys, Vcpu, Vm};
 use crate::refusal::Refused;
 
 /// What a recording calls this guest.
 pub const MODE: &str = "long64/cpl3";
+
+/// The same with the accessed and dirty bits of its tables clear. Under shadow paging a load maps such a page without the right to store, and
+/// which pages that is about hangs on what was stored before: there it is not drawn.
+pub const MODE_CLEAN_TABLES: &str = "long64/cpl3, accessed and dirty bits clear";
+
+/// 32 bits without paging.
+pub const MODE_NO_PAGING: &str = "prot32/cpl3, no paging";
+
+/// The modes that a vCPU can be put into.
+pub const MODES: &[&str] = &[MODE, MODE_CLEAN_TABLES, MODE_NO_PAGING];
 
 /// Where the guest's own memory usually is, and where its other slots begin.
 pub const OWN_GPA: u64 = 0;
@@ -35,7 +48,11 @@ pub const LAYOUT: [(&str, u64, u64); 4] = [
 pub const DONE_EXIT: u32 = EXIT_IO;
 
 const CODE: u64 = PAGE_BYTES;
+/// The same loop in 32 bits.
+const CODE_32: u64 = CODE + PAGE_BYTES / 2;
 const GDT: u64 = 2 * PAGE_BYTES;
+/// What a vCPU's guest of 32 bits stores, 8 bytes each.
+const VALUES: u64 = GDT + PAGE_BYTES / 2;
 const TSS: u64 = 3 * PAGE_BYTES;
 const PML4: u64 = 5 * PAGE_BYTES;
 const PDPT: u64 = 6 * PAGE_BYTES;
@@ -47,6 +64,9 @@ pub const REACH: u64 = 1 << 30;
 
 /// The port that says "done"; no device has it.
 const DONE_PORT: u64 = 0x510;
+
+/// CR0.PG.
+const PAGING: u64 = 1 << 31;
 
 /// Every port allowed, and interrupts: a guest that nobody injects any into is ended by the host's alone, by Bochs only so.
 const RFLAGS: u64 = 0x3202;
@@ -120,6 +140,88 @@ core::arch::global_asm!(
     ".popsection",
 );
 
+// The same in 32 bits. esi: next run of the list; ecx: runs left; edi: where the value is, then the address; ebx: pages left of the run; mm0 and eax: value;
+// ebp: operation; esp: accesses retired, as there is no stack.
+core::arch::global_asm!(
+    ".pushsection .rodata.dirtysim_guest_32, \"a\", @progbits",
+    ".code32",
+    ".globl dirtysim_guest_32_start",
+    ".globl dirtysim_guest_32_end",
+    "dirtysim_guest_32_start:",
+    "   movq mm0, qword ptr [edi]",
+    "2: test ecx, ecx",
+    "   jz 9f",
+    "   mov edi, dword ptr [esi]",
+    "   mov ebx, dword ptr [esi + 8]",
+    "   add esi, 16",
+    "   dec ecx",
+    "3: test ebx, ebx",
+    "   jz 2b",
+    "   cmp ebp, 1",
+    "   je 4f",
+    "   cmp ebp, 8",
+    "   je 5f",
+    "   cmp ebp, 4",
+    "   je 7f",
+    "   cmp ebp, 2",
+    "   je 8f",
+    "   cmp ebp, 128",
+    "   je 25f",
+    "   mov al, byte ptr [edi]",
+    "   jmp 6f",
+    "25: movq mm1, qword ptr [edi]",
+    "   jmp 6f",
+    "4: mov byte ptr [edi], al",
+    "   jmp 6f",
+    "5: movq qword ptr [edi], mm0",
+    "   jmp 6f",
+    "7: mov dword ptr [edi], eax",
+    "   jmp 6f",
+    "8: mov word ptr [edi], ax",
+    "6: inc esp",
+    "   add edi, 4096",
+    "   dec ebx",
+    "   jmp 3b",
+    "9: out dx, al",
+    "   jmp 9b",
+    "dirtysim_guest_32_end:",
+    ".code64",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    static dirtysim_guest_32_start: u8;
+    static dirtysim_guest_32_end: u8;
+}
+
+/// The loop of 32 bits.
+fn code_32() -> &'static [u8] {
+    super::between(
+        &raw const dirtysim_guest_32_start,
+        &raw const dirtysim_guest_32_end,
+    )
+}
+
+const PRESENT_WRITABLE_USER: u64 = 0b111;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+
+/// The guest's tables, with accessed and dirty bits or without.
+fn write_tables(memory: &HostMemory, bits: bool) -> Result<(), Refused> {
+    const PAGE_SIZE_2M: u64 = 1 << 7;
+    let accessed = if bits { ACCESSED } else { 0 };
+    let leaf = if bits { ACCESSED | DIRTY } else { 0 };
+    memory.write_u64(PML4, PDPT | PRESENT_WRITABLE_USER | accessed)?;
+    memory.write_u64(PDPT, PD | PRESENT_WRITABLE_USER | accessed)?;
+    for index in 0..512 {
+        memory.write_u64(
+            PD + index * 8,
+            (index << 21) | PRESENT_WRITABLE_USER | leaf | PAGE_SIZE_2M,
+        )?;
+    }
+    Ok(())
+}
+
 /// Writes the guest's code and tables to its own memory, which is to be a memslot at guest address `gpa`.
 ///
 /// # Errors
@@ -131,6 +233,7 @@ pub fn install(memory: &HostMemory, gpa: u64) -> Result<(), Refused> {
         )));
     }
     memory.write(CODE, code())?;
+    memory.write(CODE_32, code_32())?;
     // Null, kernel code, kernel data, user code (long mode), user data.
     for (index, descriptor) in [
         0,
@@ -149,19 +252,7 @@ pub fn install(memory: &HostMemory, gpa: u64) -> Result<(), Refused> {
     memory.write_u64(GDT + 0x28, 0x0000_8b00_0000_0fff | (TSS & 0xff_ffff) << 16)?;
     memory.write_u64(GDT + 0x30, 0)?;
     memory.write(TSS + 102, &104_u16.to_le_bytes())?;
-    const PRESENT_WRITABLE_USER: u64 = 0b111;
-    const ACCESSED: u64 = 1 << 5;
-    const DIRTY: u64 = 1 << 6;
-    const PAGE_SIZE_2M: u64 = 1 << 7;
-    memory.write_u64(PML4, PDPT | PRESENT_WRITABLE_USER | ACCESSED)?;
-    memory.write_u64(PDPT, PD | PRESENT_WRITABLE_USER | ACCESSED)?;
-    for index in 0..512 {
-        memory.write_u64(
-            PD + index * 8,
-            (index << 21) | PRESENT_WRITABLE_USER | ACCESSED | DIRTY | PAGE_SIZE_2M,
-        )?;
-    }
-    Ok(())
+    write_tables(memory, true)
 }
 
 /// Puts a new vCPU into long mode at CPL 3.
@@ -233,6 +324,43 @@ pub fn init_vcpu(kvm: &Kvm, _vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Puts a vCPU that is ready to run into one of [`MODES`]; its VM's others are in the same.
+///
+/// # Errors
+/// A sentence with the call that the kernel refused.
+pub fn set_mode(vcpu: &Vcpu, memory: &HostMemory, mode: &str) -> Result<(), Refused> {
+    write_tables(memory, mode != MODE_CLEAN_TABLES)?;
+    if mode != MODE_NO_PAGING {
+        return Ok(());
+    }
+    let refused = |what: &'static str| {
+        move |error: kvm_ioctls::Error| {
+            Refused(format!(
+                "{what} failed with {}: this kernel cannot run the x86 guest without paging",
+                crate::kvm::Errno::from(error)
+            ))
+        }
+    };
+    let mut sregs = vcpu.fd().get_sregs().map_err(refused("KVM_GET_SREGS"))?;
+    (sregs.cs.l, sregs.cs.db) = (0, 1);
+    sregs.cr0 &= !PAGING;
+    (sregs.cr3, sregs.cr4, sregs.efer) = (0, 0, 0);
+    vcpu.fd()
+        .set_sregs(&sregs)
+        .map_err(refused("KVM_SET_SREGS"))
+}
+
+/// Whether a vCPU's guest is one of those with paging.
+fn has_paging(vcpu: &Vcpu) -> Result<bool, Refused> {
+    let sregs = vcpu.fd().get_sregs().map_err(|error| {
+        Refused(format!(
+            "KVM_GET_SREGS failed with {}",
+            crate::kvm::Errno::from(error)
+        ))
+    })?;
+    Ok(sregs.cr0 & PAGING != 0)
+}
+
 /// Switches the vCPU's record of stolen time on.
 ///
 /// # Errors
@@ -264,17 +392,34 @@ pub fn begin(
     program: &Program,
 ) -> Result<(), Refused> {
     write_list(memory, LISTS, REACH, vcpu.id(), program)?;
-    let (r9, rax) = operation(program.access)?;
-    let regs = kvm_regs {
+    let (operation, rax) = operation(program.access)?;
+    let mut regs = kvm_regs {
         rip: CODE,
         rflags: RFLAGS,
         rsi: LISTS + vcpu.id() * PAGE_BYTES,
         rcx: program.runs.len() as u64,
         rdx: DONE_PORT,
         rax,
-        r9,
+        r9: operation,
         ..Default::default()
     };
+    if !has_paging(vcpu)? {
+        if !matches!(program.access, Access::Store { .. } | Access::Load { .. }) {
+            return Err(Refused::new(
+                "the x86 guest without paging stores and loads, and no more",
+            ));
+        }
+        let value = VALUES + vcpu.id() * 8;
+        memory.write_u64(value, rax)?;
+        regs = kvm_regs {
+            rip: CODE_32,
+            rax: rax & u64::from(u32::MAX),
+            rdi: value,
+            rbp: operation,
+            r9: 0,
+            ..regs
+        };
+    }
     vcpu.fd().set_regs(&regs).map_err(|error| {
         Refused(format!(
             "KVM_SET_REGS failed with {}",
@@ -286,14 +431,15 @@ pub fn begin(
 /// Accesses of the current program that retired.
 ///
 /// # Errors
-/// `KVM_GET_REGS` failed.
+/// `KVM_GET_REGS` or `KVM_GET_SREGS` failed.
 pub fn retired(vcpu: &Vcpu) -> Result<u64, Refused> {
-    vcpu.fd().get_regs().map(|regs| regs.r8).map_err(|error| {
+    let regs = vcpu.fd().get_regs().map_err(|error| {
         Refused(format!(
             "KVM_GET_REGS failed with {}",
             crate::kvm::Errno::from(error)
         ))
-    })
+    })?;
+    Ok(if has_paging(vcpu)? { regs.r8 } else { regs.rsp })
 }
 
 /// Whether a run ended with the guest saying that it is done.
