@@ -139,3 +139,21 @@ fn a_limit_is_no_verdict_and_a_protocol_without_such_steps_is_an_error() {
     assert_eq!(code, Some(2));
     assert!(err.contains("fewer rounds"), "{err}");
 }
+
+#[test]
+fn each_safe_order_is_proved_for_any_number() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = "name = \"any\"\n[machine]\narch = \"arm64\"\nvcpus = 1\npages = \"any\"\n[writers]\nvcpu = { stores = \"any\" }\nits_save = { tables = \"any\" }\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", { any_number = [\"get-dirty-log\", \"copy\"] }, \"pause-vcpus\", \"its-save-tables\", \"get-dirty-log\", \"copy\", \"finish\"]\n";
+    let path = dir.path().join("any.toml");
+    std::fs::write(&path, text).expect("a file");
+    let path = path.to_str().expect("a path in UTF-8");
+    let result = document(&["orders", path], dir.path());
+    assert_eq!(
+        (&result["orders"], &result["safe"], &result["proved"]),
+        (&json!(6), &json!(1), &json!(1)),
+        "{result}"
+    );
+    let (_, out, _) = dirtysim(&["orders", path], dir.path());
+    let said = "the safe one is proved for any number of stores, rounds and pages";
+    assert!(out.contains(said), "{out}");
+}

@@ -849,7 +849,12 @@ impl Writer<'_> {
                 KernelWriter::ItsRestore,
                 writers.its_restore.as_ref(),
             )?,
-            Word::KernelWrite => self.kernel_write(word, &mut table, KernelWriter::Other, None)?,
+            Word::KernelWrite => self.kernel_write(
+                word,
+                &mut table,
+                KernelWriter::Other,
+                writers.kernel_write.as_ref(),
+            )?,
             Word::VmmWrite => {
                 let Some(node) = table.get("page") else {
                     return source.error(

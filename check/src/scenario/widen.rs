@@ -7,6 +7,9 @@ use super::Scenario;
 /// The keys of `[writers]`' tables that are budgets.
 const BUDGETS: [&str; 5] = ["stores", "loads", "updates", "transfers", "send_failures"];
 
+/// The keys of `[writers]` whose tables may be any.
+const TABLES: [&str; 4] = ["its_save", "pending_save", "its_restore", "kernel_write"];
+
 /// A scenario with any number in place of each number.
 #[derive(Debug, Clone)]
 pub struct Widened {
@@ -113,7 +116,7 @@ fn pages(source: &mut Value) {
         vcpu.shift_remove("pages");
     }
     for (key, value) in writers.iter_mut() {
-        if key.ends_with("_save") || key.ends_with("_restore") {
+        if TABLES.contains(&key.as_str()) {
             *value = json!({ "tables": "any" });
         }
     }
@@ -123,7 +126,8 @@ fn pages(source: &mut Value) {
     }
 }
 
-/// Saves of tables that name them become saves of any.
+/// Saves of tables, and other kernel writers, that name their pages come to write any; one that writes a page twice in a call does it again
+/// and again, each page once.
 fn unnamed(value: &mut Value, tables: &mut Map<String, Value>) {
     match value {
         Value::Object(map) => {
@@ -131,18 +135,31 @@ fn unnamed(value: &mut Value, tables: &mut Map<String, Value>) {
                 Some("its-save-tables") => Some("its_save"),
                 Some("save-pending-tables") => Some("pending_save"),
                 Some("its-restore-tables") => Some("its_restore"),
+                Some("kernel-write") => Some("kernel_write"),
                 _ => None,
             };
             if let Some(writer) = writer
-                && map.shift_remove("pages").is_some()
+                && let Some(pages) = map.shift_remove("pages")
             {
                 tables.insert(writer.to_owned(), json!({ "tables": "any" }));
+                if has_twice(&pages) {
+                    let step = Value::Object(std::mem::take(map));
+                    map.insert("any_number".to_owned(), json!([step]));
+                    return;
+                }
             }
             map.values_mut().for_each(|value| unnamed(value, tables));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| unnamed(item, tables)),
         _ => {}
     }
+}
+
+/// Whether a list names something twice.
+fn has_twice(pages: &Value) -> bool {
+    let pages = pages.as_array().map_or(&[][..], Vec::as_slice);
+    let named = |at: usize| pages[..at].contains(&pages[at]);
+    (0..pages.len()).any(named)
 }
 
 #[cfg(test)]
@@ -168,6 +185,21 @@ mod tests {
         let again = Scenario::from_json("again", &docs.source).expect("it is right");
         assert_eq!(again.machine, docs.machine);
         assert!(docs.widened().is_none());
+    }
+
+    #[test]
+    fn a_writer_that_names_its_pages_writes_any() {
+        let text = "name = \"writer\"\n[machine]\narch = \"x86\"\nvcpus = 1\npages = 2\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", { step = \"kernel-write\", pages = [0, 1, 0] }, { step = \"kernel-write\", pages = [1] }, \"get-dirty-log\", \"copy\", \"finish\"]\n";
+        let scenario = Scenario::from_toml("writer", text).expect("it is right");
+        let wide = scenario.widened().expect("it has numbers").scenario;
+        let steps = &wide.source["protocol"]["steps"];
+        assert!(wide.any_pages);
+        assert_eq!(
+            steps[2],
+            json!({ "any_number": [{ "step": "kernel-write" }] })
+        );
+        assert_eq!(steps[3], json!({ "step": "kernel-write" }));
+        assert_eq!(wide.source["writers"]["kernel_write"]["tables"], "any");
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(super) struct Writers {
     pub(super) its_save: Option<Vec<Frame>>,
     pub(super) pending_save: Option<Vec<Frame>>,
     pub(super) its_restore: Option<Vec<Frame>>,
+    pub(super) kernel_write: Option<Vec<Frame>>,
     /// The devices' names, by index.
     pub(super) devices: Vec<String>,
 }
@@ -52,6 +53,7 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
     writers.its_save = read_tables(source, table.get("its_save"), "its_save", parts)?;
     writers.pending_save = read_tables(source, table.get("pending_save"), "pending_save", parts)?;
     writers.its_restore = read_tables(source, table.get("its_restore"), "its_restore", parts)?;
+    writers.kernel_write = read_tables(source, table.get("kernel_write"), "kernel_write", parts)?;
     for node in table.list("devices")?.unwrap_or_default() {
         if writers.devices.len() == MOST_DEVICES {
             return source.error(

@@ -467,6 +467,7 @@ impl World {
             ("its_save", "its-save-tables"),
             ("pending_save", "save-pending-tables"),
             ("its_restore", "its-restore-tables"),
+            ("kernel_write", "kernel-write"),
         ] {
             if self.has(word) || draw.chance(2) {
                 text.push_str(&format!(

@@ -34,6 +34,10 @@ pub(crate) const TABLES: &[(&str, &str)] = &[
         ".writers.its_restore",
         "[writers.its_restore]\ntables = [0]",
     ),
+    (
+        ".writers.kernel_write",
+        "[writers.kernel_write]\ntables = [0]",
+    ),
     (".writers.devices", "[[writers.devices]]\ntransfers = 1"),
     (".protocol", "[protocol]"),
     ("step", "[[protocol.steps]]\nstep = \"finish\""),

@@ -138,6 +138,11 @@ pub(crate) fn stands_in_the_way(machine: &Machine) -> Option<&'static str> {
         // One may give back what the other has passed: an entry that nobody filled names a memslot's first page.
         return Some("two threads that harvest are not argued");
     }
+    if super::writes(machine).count() > super::MOST_WRITES {
+        return Some(
+            "more than 5 calls of kernel writers are too many to try each with the tracked page and without",
+        );
+    }
     if !machine.always_dirty.is_empty() {
         return Some("pages that are always dirty are named");
     }

@@ -17,7 +17,7 @@ mod known;
 pub(super) mod others;
 
 use dirtysim_model::machine::Machine;
-use dirtysim_model::op::{KernelWriter, Op};
+use dirtysim_model::op::Op;
 use dirtysim_model::oracle::Invariants;
 use dirtysim_model::words::Frame;
 
@@ -49,6 +49,9 @@ pub(super) const BELOW: Frame = Frame(0);
 pub(super) const ABOVE: Frame = Frame(2);
 /// One that is in another word, and in no batch with any of these. It stands for any other page where only one is named.
 pub(crate) const FAR: Frame = Frame(5);
+
+/// The most calls of kernel writers in programs: each doubles the machines that are searched.
+const MOST_WRITES: usize = 5;
 
 /// A run of such states that ends in a broken claim, and that no machine of few pages has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,39 +129,30 @@ pub(super) fn check(
     Ok(report)
 }
 
-/// The machines in which the tracked page is, or is not, one of the tables of each kernel writer that has any.
+/// The machines in which the tracked page is, or is not, one of those that each call of a kernel writer writes: all of them first, none last.
 pub(super) fn variants(machine: &Machine) -> Vec<Machine> {
     let mut machine = machine.clone();
     machine.frame_lists = vec![vec![FAR], vec![TRACKED]];
-    let writers = [
-        KernelWriter::ItsSave,
-        KernelWriter::PendingSave,
-        KernelWriter::ItsRestore,
-        KernelWriter::Other,
-    ];
-    let mut variants = vec![machine];
-    for writer in writers {
-        for machine in std::mem::take(&mut variants) {
-            let mut has_any = false;
-            let with = |list: u16, has_any: &mut bool| {
-                let mut machine = machine.clone();
-                for op in machine.programs.iter_mut().flatten() {
-                    if let Op::KernelWrite(op) = op
-                        && op.writer == writer
-                    {
-                        op.frames = list;
-                        *has_any = true;
-                    }
-                }
-                machine
-            };
-            variants.push(with(1, &mut has_any));
-            if has_any {
-                variants.push(with(0, &mut has_any));
-            }
+    let calls = writes(&machine).count();
+    let variant = |written: usize| {
+        let mut machine = machine.clone();
+        let ops = machine.programs.iter_mut().flatten();
+        let calls = ops.filter_map(|op| match op {
+            Op::KernelWrite(op) => Some(op),
+            _ => None,
+        });
+        for (call, op) in calls.enumerate() {
+            op.frames = (written >> call & 1) as u16;
         }
-    }
-    variants
+        machine
+    };
+    (0..1 << calls).rev().map(variant).collect()
+}
+
+/// The calls of kernel writers in a machine's programs.
+fn writes(machine: &Machine) -> impl Iterator<Item = &Op> {
+    let ops = machine.programs.iter().flatten();
+    ops.filter(|op| matches!(op, Op::KernelWrite(_)))
 }
 
 #[cfg(test)]

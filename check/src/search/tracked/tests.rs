@@ -100,6 +100,14 @@ fn safe() -> Vec<Scenario> {
              \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
         ),
         one_slot(),
+        // A writer without a vCPU beside GET and CLEAR, which writes what it wrote before.
+        scenario(
+            "arch = \"x86\"\nvcpus = 1\nmanual_protect = true",
+            &format!("{vcpu}\nkernel_write = {{ tables = \"any\" }}"),
+            "\"enable-logging\", \"copy-all\", { any_number = [\"get-dirty-log\", \"clear-dirty-log\", \"copy\"] },
+             { step = \"join-thread\", thread = 1 }, \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"]
+             [[protocol.threads]]\nname = \"other\"\nsteps = [{ any_number = [\"kernel-write\"] }",
+        ),
     ]
 }
 
@@ -410,6 +418,24 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
     }
 }
 
+/// What is written by a kernel writer is tracked too, and in each call or not.
+#[test]
+fn without_the_machine_in_which_the_tracked_page_is_written_a_state_is_missing() {
+    let scenario = safe().pop().expect("there are some");
+    let mut explored = explored(&scenario, Tried::ALL, false);
+    assert_eq!(explored.len(), 2);
+    explored.remove(0);
+    assert!(missing(&scenario, &explored, 2, None, false).is_some());
+    let two = safe().remove(0);
+    let mut twice = two.source.clone();
+    let steps = twice["protocol"]["steps"].as_array_mut().expect("steps");
+    let save = steps.iter().position(|step| step == "its-save-tables");
+    let save = save.expect("it saves");
+    steps.insert(save, "its-save-tables".into());
+    let twice = Scenario::from_json("twice", &twice).expect("it is right");
+    assert_eq!(variants(&twice.machine).len(), 4);
+}
+
 #[test]
 fn safe_orders_are_proved() {
     for scenario in safe() {
@@ -434,6 +460,7 @@ fn mutations_break_what_is_proved_and_a_machine_of_few_pages_shows_it() {
         (3, "kernel.get_log.flush=none"),
         (5, "vcpu.pml.flush=none"),
         (6, "kernel.clear.rearm=none"),
+        (8, "kernel.writer.order=mark_first"),
     ] {
         let mutation = Mutation::ALL.iter().find(|known| known.name() == name);
         let scenario = safe().remove(order);
@@ -524,14 +551,15 @@ fn what_is_not_argued_is_refused_with_the_reason() {
 /// with what its row says that it reads.
 #[test]
 fn no_step_looks_at_more_of_the_others_than_is_tried() {
-    for (scenario, every) in safe().iter().zip([40, 40, 40, 10, 20, 20, 20, 20]) {
+    for (scenario, every) in safe().iter().zip([40, 40, 40, 10, 20, 20, 20, 20, 40]) {
         for (machine, known) in explored(scenario, Tried::ALL, false) {
             let start = begin(&machine, start(scenario));
             let explorer = explorer(&machine, &start, Tried::ALL, false);
             let mut choices = Choices::new(7, 0);
             for words in known.states().step_by(every) {
                 let state = explorer.unpack(words);
-                for actor in [Actor::Vcpu(0), Actor::Thread(0)] {
+                let threads = (0..machine.programs.len()).map(|thread| Actor::Thread(thread as u8));
+                for actor in threads.chain([Actor::Vcpu(0)]) {
                     let after = |state: &State<Small>, choice: Choice| {
                         let mut after = state.clone();
                         let effect = apply(&machine, &mut after, Step { actor, choice });
