@@ -192,6 +192,8 @@ impl Tally {
         let violated = self.divergences > 0;
         let not_modelled: u64 = self.not_modelled.values().sum();
         let refused: u64 = self.refused.values().sum();
+        // Of what was hardly compared nothing is said.
+        let inconclusive = !violated && 2 * refused >= self.sequences;
         let mut lines = self.lines;
         for (what, count) in &self.not_modelled {
             lines.push(format!("not modelled, {count} calls: {what}"));
@@ -214,11 +216,22 @@ impl Tally {
             "{} sequences of seeds {first}..{end}, {} calls, {kernel} beside {other}: {} divergences, {refused} sequences not compared to the end",
             self.sequences, self.calls, self.divergences
         ));
+        if inconclusive {
+            lines.push(
+                "inconclusive: half of the sequences or more were not compared to the end"
+                    .to_owned(),
+            );
+        }
+        let verdict = match (violated, inconclusive) {
+            (true, _) => "violated",
+            (false, true) => "inconclusive",
+            (false, false) => "holds",
+        };
         let document = json!({
             "command": "lockstep",
-            "verdict": if violated { "violated" } else { "holds" },
+            "verdict": verdict,
             "expected": "holds",
-            "as_expected": !violated,
+            "as_expected": verdict == "holds",
             "invariant": "agrees_with_recording",
             "coverage": "sampled",
             "sequences": self.sequences,
@@ -236,7 +249,11 @@ impl Tally {
         Outcome {
             document,
             text: lines.join("\n"),
-            code: u8::from(violated),
+            code: match verdict {
+                "violated" => 1,
+                "inconclusive" => 3,
+                _ => 0,
+            },
         }
     }
 }
@@ -266,4 +283,26 @@ fn write_trace(
     recorder.into_inner().keep().map_err(cannot)?;
     kernel.begin_section();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_hardly_compared_is_inconclusive() {
+        let code = |sequences, refused, divergences| {
+            let tally = Tally {
+                sequences,
+                divergences,
+                refused: BTreeMap::from([("disturbed".to_owned(), refused)]),
+                ..Tally::default()
+            };
+            tally.outcome("kernel", "model", 0, sequences).code
+        };
+        assert_eq!(code(4, 1, 0), 0);
+        assert_eq!(code(4, 2, 0), 3);
+        assert_eq!(code(0, 0, 0), 3);
+        assert_eq!(code(4, 2, 1), 1);
+    }
 }
