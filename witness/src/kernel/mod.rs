@@ -200,13 +200,17 @@ fn is_two_dimensional() -> bool {
     parameter("kvm_intel/parameters/ept") || parameter("kvm_amd/parameters/npt")
 }
 
-/// The modes of guests that random sequences are in, the usual one first: all that there are, but with shadow paging none whose tables' bits are clear.
+/// The modes of guests that random sequences are in, the usual one first. With shadow paging none whose tables' bits are clear; and one without
+/// paging only where the processor runs it: other vendor modules than AMD's have its instructions emulated, and what is emulated is recorded
+/// for each store (seen with kvm_pvm, by the tracepoint kvm_emulate_insn).
 #[cfg(target_arch = "x86_64")]
 fn modes() -> &'static [&'static str] {
     if is_two_dimensional() {
         guest::MODES
-    } else {
+    } else if std::path::Path::new("/sys/module/kvm_amd").exists() {
         &[guest::MODE, guest::MODE_NO_PAGING]
+    } else {
+        &[guest::MODE]
     }
 }
 
