@@ -318,7 +318,7 @@ fn every_recording_of_a_kernel_replays_whole() {
         assert_eq!(outcome.divergences, [], "{recording}");
         assert_eq!(outcome.not_modelled, BTreeMap::new(), "{recording}");
         assert_eq!(outcome.compared, results as u64, "{recording}");
-        assert!(results > 20, "{recording}");
+        assert!(results > 10, "{recording}");
     }
 }
 

@@ -5,7 +5,7 @@ use crate::kernel::mark as primitive;
 use crate::machine::Machine;
 use crate::state::layout::Layout;
 use crate::state::slot::Life;
-use crate::state::vcpu::Exit;
+use crate::state::vcpu::{Exit, Pc};
 use crate::state::{State, Vcpu};
 use crate::words::fault::FaultStage;
 use crate::words::{Arch, Frame, Kernel, Mmu, NO_FRAME, Word};
@@ -319,7 +319,16 @@ pub(crate) fn map<L: Layout>(
             }
         }
     }
+    // A pre-fault makes a writable leaf anew, and its dirty bit is clear then: the next store is logged once more. Source: arch/x86/kvm/mmu/spte.c,
+    // make_spte() (6.12); seen on 6.12.117.
+    let is_made_anew = machine.pml
+        && state.vcpus[vcpu].pc == Pc::PreFault
+        && !machine.kernel.pre_fault_passes_present()
+        && state.writable.contains(frame);
     set_leaves(machine, state, frame, 1, writable);
+    if is_made_anew {
+        state.dirty_bit.remove(frame);
+    }
     if machine.prefetch_pages > 1 {
         prefetch(machine, state, slot, frame);
     }
