@@ -407,6 +407,7 @@ mod tests {
             rings: true,
             alone: false,
             smallest_ring: 4096,
+            pre_faults: true,
         };
         let (mut left, mut right) = counters();
         right.wrong = false;

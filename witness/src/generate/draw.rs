@@ -287,6 +287,9 @@ impl Generator {
     }
 
     fn draw_pre_fault(&mut self) -> Option<Call> {
+        if !self.target.pre_faults {
+            return None;
+        }
         let vcpu = self.vcpu()?.id;
         let (slot, pages) = self.slot()?;
         let first = self.page(pages);

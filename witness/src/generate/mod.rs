@@ -65,6 +65,9 @@ pub struct Target {
     pub alone: bool,
     /// The smallest ring that it takes, bytes.
     pub smallest_ring: u64,
+    /// Whether it is told which stores are recorded after a pre-fault: not where that makes a leaf anew with its dirty bit clear (PML before 6.13),
+    /// and what is logged next depends on what the processor remembers of it.
+    pub pre_faults: bool,
 }
 
 /// What was drawn about a sequence as a whole.
@@ -182,6 +185,7 @@ mod tests {
             rings: true,
             alone: false,
             smallest_ring: 4096,
+            pre_faults: true,
         };
         let mut seen = std::collections::BTreeMap::<String, u32>::new();
         for seed in 0..60 {

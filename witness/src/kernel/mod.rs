@@ -117,6 +117,7 @@ impl Kernel {
             } else {
                 PAGE_BYTES
             },
+            pre_faults: !(has_pml() && is_before(6, 13)),
         }
     }
 
@@ -223,6 +224,13 @@ fn modes() -> &'static [&'static str] {
 fn parameter(path: &str) -> bool {
     std::fs::read_to_string(format!("/sys/module/{path}"))
         .is_ok_and(|value| matches!(value.trim(), "Y" | "1"))
+}
+
+/// Whether the running kernel's version is one before.
+fn is_before(major: u32, minor: u32) -> bool {
+    let release = release();
+    let mut numbers = release.split('.').map_while(|part| part.parse().ok());
+    (numbers.next(), numbers.next()) < (Some(major), Some(minor))
 }
 
 /// The release of the running kernel, as `uname -r` has it.
