@@ -275,7 +275,6 @@ pub fn shrink(left: &mut dyn Subject, right: &mut dyn Subject, diverged: Perform
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dirtysim::trace::Arch;
     use dirtysim::trace::call::Call;
 
     /// Counts resets; wrong from the third on, if it is.
@@ -398,17 +397,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_calls() {
-        let target = Target {
-            arch: Arch::X86_64,
-            modes: &["m"],
-            own_gpa: 0,
-            own_pages: 16,
-            data_gpa: 0x1000_0000,
-            rings: true,
-            alone: false,
-            smallest_ring: 4096,
-            pre_faults: true,
-        };
+        let target = Target::for_tests(&["m"]);
         let (mut left, mut right) = counters();
         right.wrong = false;
         let mut run = |seed| {

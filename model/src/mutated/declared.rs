@@ -2,9 +2,10 @@
 //! their operation's rows, which rules they take the ground from, and whether pages and vCPUs are still alike to them.
 //!
 //! Each rule is argued for one actor's right step against whatever others do before it. A wrong step of a thread is never taken alone; a wrong
-//! vCPU's is, where the argument does not ask what the step does, or what is wrong is that less is done. So a wrong behaviour withdraws a rule only where its steps do to the right one's what no right step would. They fall into few kinds:
+//! vCPU's is, where the argument does not ask what the step does, or what is wrong is that less is done. So a wrong behaviour withdraws a rule
+//! only where its steps do to the right one's what no right step would. They fall into few kinds:
 //! - What a VMM does with pages that it was told of, whether TLBs are flushed, what a CLEAR is given, what a device logs: no rule's step reads
-//!   or writes any of it but the pages to copy, and rules for those are for one thread.
+//!   or writes any of it but the pages to copy, and a step that does is taken alone only where no other thread writes them.
 //! - Which pages a thread re-arms: it writes the leaves and the TLBs that the right one may write, under the same lock; no rule's step reads a
 //!   leaf or a TLB but those in mmu_lock, and these are argued by the lock alone.
 //! - A record that is not the one that is owed (`RECORDS`): it would account for a page that nobody accounted for.

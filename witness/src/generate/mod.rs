@@ -171,14 +171,12 @@ impl Generator {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_mode_is_drawn_and_a_sequence_has_one() {
-        let target = Target {
+impl Target {
+    /// An x86 machine that takes everything.
+    pub(crate) fn for_tests(modes: &'static [&'static str]) -> Self {
+        Self {
             arch: Arch::X86_64,
-            modes: &["usual", "other", "third"],
+            modes,
             own_gpa: 0,
             own_pages: 16,
             data_gpa: 0x1000_0000,
@@ -186,7 +184,17 @@ mod tests {
             alone: false,
             smallest_ring: 4096,
             pre_faults: true,
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mode_is_drawn_and_a_sequence_has_one() {
+        let target = Target::for_tests(&["usual", "other", "third"]);
         let mut seen = std::collections::BTreeMap::<String, u32>::new();
         for seed in 0..60 {
             let generator = Generator::new(seed, target, 0);

@@ -117,7 +117,7 @@ impl Kernel {
             } else {
                 PAGE_BYTES
             },
-            pre_faults: !(has_pml() && is_before(6, 13)),
+            pre_faults: !(has_pml() && is_before(&release(), 6, 13)),
         }
     }
 
@@ -226,9 +226,8 @@ fn parameter(path: &str) -> bool {
         .is_ok_and(|value| matches!(value.trim(), "Y" | "1"))
 }
 
-/// Whether the running kernel's version is one before.
-fn is_before(major: u32, minor: u32) -> bool {
-    let release = release();
+/// Whether a release is of a version before.
+fn is_before(release: &str, major: u32, minor: u32) -> bool {
     let mut numbers = release.split('.').map_while(|part| part.parse().ok());
     (numbers.next(), numbers.next()) < (Some(major), Some(minor))
 }
@@ -320,5 +319,18 @@ impl Kernel {
             }
             _ => find(&mut self.machines, vm, call)?.perform(call),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_before_a_version_by_its_numbers() {
+        assert!(is_before("6.12.117+deb12-cloud-amd64", 6, 13));
+        assert!(is_before("5.15.0-1", 6, 13));
+        assert!(!is_before("6.13.0", 6, 13));
+        assert!(!is_before("7.3.4+deb14", 6, 13));
     }
 }
