@@ -148,7 +148,8 @@ fn proof_child(words: &[String]) -> Result<(), String> {
     search(&scenario, Limits { seconds, mebibytes })
 }
 
-/// Searches, and prints states, depth, and the word for the coverage.
+/// Searches, and prints states, depth, the word for the coverage, and how many states there were before it was asked for any number; 0 where
+/// it was not, or in vain.
 fn search(scenario: &Scenario, limits: Limits) -> Result<(), String> {
     let options = Options {
         max_time: Some(Duration::from_secs(limits.seconds)),
@@ -164,7 +165,8 @@ fn search(scenario: &Scenario, limits: Limits) -> Result<(), String> {
         }
         Coverage::Truncated(limit) => limit.name(),
     };
-    println!("{} {} {end}", report.states, report.depth);
+    let own = report.own_numbers.unwrap_or(0);
+    println!("{} {} {end} {own}", report.states, report.depth);
     Ok(())
 }
 
@@ -184,11 +186,17 @@ impl Row {
         command.env("RAYON_NUM_THREADS", THREADS).args(words);
         let measured = measure(&mut command)?;
         let printed: Vec<&str> = measured.printed.split_whitespace().collect();
-        let [states, depth, end] = printed[..] else {
+        let [states, depth, end, own] = printed[..] else {
             return Err(format!("{words:?}: printed {:?}", measured.printed));
         };
-        let states = grouped(states.parse().map_err(|_| "a child prints its states")?);
+        let number = |word: &str| word.parse().map(grouped);
+        let states = number(states).map_err(|_| "a child prints its states")?;
+        let own_states = number(own).map_err(|_| "a child prints its own states")?;
         let (states, depth) = match end {
+            "proved" if own != "0" => (
+                format!("{own_states}, then {states} with any number"),
+                depth.to_owned(),
+            ),
             "exhausted" | "proved" => (states, depth.to_owned()),
             limit => (
                 format!("more than {states} ({limit})"),

@@ -20,6 +20,7 @@
 //! assert_eq!(outcome.failure.unwrap().invariant.name(), "no_dirty_page_lost");
 //! ```
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -31,7 +32,7 @@ use dirtysim_model::state::layout::Layout;
 use dirtysim_model::transition::{Step, apply, for_each_step, is_at_leisure};
 use rayon::prelude::*;
 
-use crate::code::{self, Grow, Unknown};
+use crate::code::{self, Grow, Nobody, Unknown};
 use crate::first;
 use crate::ladder::{Any, on_any};
 use crate::random::Choices;
@@ -148,8 +149,14 @@ pub fn run(
     options: &Options,
     progress: &(dyn Fn(u64) -> bool + Sync),
 ) -> Outcome {
-    on_any!(Any::start(scenario), |start| run_in(
-        scenario, &start, options, progress
+    let mut known = Cow::Borrowed(&scenario.machine);
+    on_any!(Any::start(scenario), |start| run_seeds(
+        &mut known,
+        &start,
+        options,
+        target(scenario),
+        progress,
+        &mut Nobody
     ))
 }
 
@@ -158,11 +165,12 @@ pub fn run(
 pub fn whole_schedule(scenario: &Scenario, scheduler: Scheduler, seed: u64) -> Vec<Step> {
     let mut steps = Vec::new();
     on_any!(Any::start(scenario), |start| {
-        let machine = &scenario.machine;
-        let length = typical_length(machine, &start);
+        let mut known = Cow::Borrowed(&scenario.machine);
+        let length = typical_length(&mut known, &start, scheduler, &mut Nobody).unwrap_or(1);
         // What breaks progress is an end anyway.
         let target = Some(Invariant::MigrationMakesProgress);
-        Runner::new(machine, &start, scheduler, target, length).run(seed, Some(&mut steps));
+        let mut runner = Runner::new(&known, &start, scheduler, target, length);
+        runner.run(&known, seed, Some(&mut steps));
     });
     steps
 }
@@ -177,26 +185,33 @@ struct Schedule {
     cut: bool,
 }
 
-fn run_in<L: Layout>(
-    scenario: &Scenario,
+/// Runs the schedules of seeds, several tasks of them beside each other.
+///
+/// What is not known of a program is asked for between tasks, in the order of the seeds: so what is asked, and what comes of it, does not
+/// depend on threads. While much is not known, there are few seeds at a time.
+fn run_seeds<L: Layout>(
+    known: &mut Cow<'_, Machine>,
     start: &State<L>,
     options: &Options,
+    target: Option<Invariant>,
     progress: &(dyn Fn(u64) -> bool + Sync),
+    grow: &mut dyn Grow,
 ) -> Outcome {
-    let machine = &scenario.machine;
-    let target = target(scenario);
-    let length = typical_length(machine, start);
     let mut outcome = Outcome::none();
+    let Some(length) = typical_length(known, start, options.scheduler, grow) else {
+        return outcome;
+    };
+    let is_code = known.code.is_some();
+    let most = BLOCK * 16 * rayon::current_num_threads() as u64;
+    let mut at_once = if is_code { 1 } else { most };
     let mut failing = None;
     let mut at = options.seeds.start;
-    let blocks_at_once = 16 * rayon::current_num_threads() as u64;
     'seeds: while at < options.seeds.end {
-        let end = at
-            .saturating_add(BLOCK * blocks_at_once)
-            .min(options.seeds.end);
+        let end = at.saturating_add(at_once).min(options.seeds.end);
         let blocks: Vec<u64> = (at..end).step_by(BLOCK as usize).collect();
         let before = outcome.schedules;
-        let done: Vec<Vec<Schedule>> = blocks
+        let machine: &Machine = known;
+        let done: Vec<Vec<Option<Schedule>>> = blocks
             .into_par_iter()
             .map(|first| {
                 let last = first.saturating_add(BLOCK).min(end);
@@ -211,9 +226,9 @@ fn run_in<L: Layout>(
                             break;
                         }
                     }
-                    let schedule = runner.run(seed, None);
-                    steps += schedule.steps;
-                    let failed = schedule.failure.is_some();
+                    let schedule = runner.run(machine, seed, None);
+                    steps += schedule.as_ref().map_or(0, |schedule| schedule.steps);
+                    let failed = (schedule.as_ref()).is_some_and(|run| run.failure.is_some());
                     schedules.push(schedule);
                     if failed && !options.keep_going {
                         break;
@@ -223,9 +238,21 @@ fn run_in<L: Layout>(
             })
             .collect();
         let mut seed = at;
+        let mut unknown = 0;
         for block in done {
             let first = seed;
             for schedule in block {
+                let schedule = match schedule {
+                    Some(schedule) => schedule,
+                    None => {
+                        unknown += 1;
+                        let runner = Runner::new(known, start, options.scheduler, target, length);
+                        match runner.run_growing(known, seed, grow) {
+                            Some(schedule) => schedule,
+                            None => break 'seeds,
+                        }
+                    }
+                };
                 let failure = schedule.failure;
                 outcome.add(schedule);
                 if let Some(invariant) = failure {
@@ -235,6 +262,10 @@ fn run_in<L: Layout>(
                         break 'seeds;
                     }
                 }
+                // Code whose schedules have no end is told so at once.
+                if is_code && outcome.cut > 0 {
+                    break 'seeds;
+                }
                 seed += 1;
             }
             seed = first.saturating_add(BLOCK).min(end);
@@ -243,10 +274,16 @@ fn run_in<L: Layout>(
         if !progress(outcome.schedules) {
             break;
         }
+        at_once = if 4 * unknown > at_once {
+            (at_once / 2).max(1)
+        } else {
+            (2 * at_once).min(most)
+        };
     }
     outcome.failure = failing.map(|(seed, invariant)| {
         let mut steps = Vec::new();
-        Runner::new(machine, start, options.scheduler, target, length).run(seed, Some(&mut steps));
+        let mut runner = Runner::new(known, start, options.scheduler, target, length);
+        runner.run(known, seed, Some(&mut steps));
         Failure {
             seed,
             invariant,
@@ -256,23 +293,25 @@ fn run_in<L: Layout>(
     outcome
 }
 
-/// The steps that a schedule takes, more or less: PCT spreads its change points over them.
-fn typical_length<L: Layout>(machine: &Machine, start: &State<L>) -> u64 {
-    Runner::new(
-        machine,
-        start,
-        Scheduler::Random,
-        Some(Invariant::MigrationMakesProgress),
-        1,
-    )
-    .run(0, None)
-    .steps
-    .max(1)
+/// The steps that a schedule takes, more or less: PCT spreads its change points over them, and nobody else asks. None where a program is not
+/// known.
+fn typical_length<L: Layout>(
+    known: &mut Cow<'_, Machine>,
+    start: &State<L>,
+    scheduler: Scheduler,
+    grow: &mut dyn Grow,
+) -> Option<u64> {
+    if !matches!(scheduler, Scheduler::Pct { .. } | Scheduler::Mix) {
+        return Some(1);
+    }
+    let target = Some(Invariant::MigrationMakesProgress);
+    let runner = Runner::new(known, start, Scheduler::Random, target, 1);
+    let schedule = runner.run_growing(known, 0, grow)?;
+    Some(schedule.steps.max(1))
 }
 
 /// Runs schedule after schedule with the memory of the first.
 struct Runner<'a, L: Layout> {
-    machine: &'a Machine,
     start: &'a State<L>,
     scheduler: Scheduler,
     target: Option<Invariant>,
@@ -286,14 +325,13 @@ struct Runner<'a, L: Layout> {
 
 impl<'a, L: Layout> Runner<'a, L> {
     fn new(
-        machine: &'a Machine,
+        machine: &Machine,
         start: &'a State<L>,
         scheduler: Scheduler,
         target: Option<Invariant>,
         length: u64,
     ) -> Self {
         Self {
-            machine,
             start,
             scheduler,
             target,
@@ -305,11 +343,42 @@ impl<'a, L: Layout> Runner<'a, L> {
         }
     }
 
-    fn run(&mut self, seed: u64, record: Option<&mut Vec<Step>>) -> Schedule {
+    /// The schedule of a seed; none where it comes to where nobody knows the program.
+    fn run(
+        &mut self,
+        machine: &Machine,
+        seed: u64,
+        record: Option<&mut Vec<Step>>,
+    ) -> Option<Schedule> {
         let mut begun = self.begin(seed, record);
-        // Whoever stands where nobody knows the program is stuck.
-        let _ = self.go_on(self.machine, &mut begun);
-        begun.schedule
+        self.go_on(machine, &mut begun).ok()?;
+        Some(begun.schedule)
+    }
+
+    /// As [`Runner::run`], where what is not known is asked for; none where nobody knows it.
+    fn run_growing(
+        mut self,
+        known: &mut Cow<'_, Machine>,
+        seed: u64,
+        grow: &mut dyn Grow,
+    ) -> Option<Schedule> {
+        let mut begun = self.begin(seed, None);
+        self.grow(known, &mut begun, grow).then_some(begun.schedule)
+    }
+
+    /// Takes a schedule to its end, asking for what is not known; whether all was.
+    fn grow(
+        &mut self,
+        known: &mut Cow<'_, Machine>,
+        begun: &mut Begun<'_, L>,
+        grow: &mut dyn Grow,
+    ) -> bool {
+        while let Err(unknown) = self.go_on(known, begun) {
+            if !grow.grow(known.to_mut(), &[unknown]) {
+                return false;
+            }
+        }
+        true
     }
 
     /// A schedule of which no step is taken.
@@ -420,13 +489,13 @@ pub enum Schedules {
 }
 
 /// Runs a VMM's own code, of which `grow` tells what was not known, under one schedule after another until one fails; the machine
-/// as it is then too. `progress` is called after each schedule, and answers whether to go on.
+/// as it is then too. `progress` is called now and then with the schedules done, and answers whether to go on.
 ///
-/// Nothing is run beside it: the code is one, and what it does is found in the order of the seeds.
+/// The code is one, and what it does is asked in the order of the seeds; schedules of which all is known are run beside each other.
 pub fn run_code(
     scenario: &Scenario,
     schedules: &Schedules,
-    progress: &dyn Fn(u64) -> bool,
+    progress: &(dyn Fn(u64) -> bool + Sync),
     grow: &mut dyn Grow,
 ) -> (Outcome, Machine) {
     on_any!(Any::start(scenario), |start| run_code_in(
@@ -444,61 +513,43 @@ fn run_code_in<L: Layout>(
     start: &State<L>,
     schedules: &Schedules,
     target: Option<Invariant>,
-    progress: &dyn Fn(u64) -> bool,
+    progress: &(dyn Fn(u64) -> bool + Sync),
     grow: &mut dyn Grow,
 ) -> (Outcome, Machine) {
-    let mut outcome = Outcome::none();
-    let mut known = machine.clone();
+    let mut known = Cow::Borrowed(machine);
     let mut start = start.clone();
     while let Err(unknown) = code::go_on(&known, &mut start) {
-        if !grow.grow(&mut known, &[unknown]) {
-            return (outcome, known);
+        if !grow.grow(known.to_mut(), &[unknown]) {
+            return (Outcome::none(), known.into_owned());
         }
     }
-    let (scheduler, seeds) = match schedules {
-        Schedules::Seeds(scheduler, seeds) => (*scheduler, seeds.clone()),
-        Schedules::Like(_) => (Scheduler::Random, 0..1),
-    };
-    let mut one = |scheduler, target, length, seed, steps: Option<&mut Vec<Step>>| {
-        let mut runner = Runner::new(machine, &start, scheduler, target, length);
-        let mut begun = runner.begin(seed, steps);
-        if let Schedules::Like(steps) = schedules {
-            begun.pick = Pick::like(steps.clone());
+    let outcome = match schedules {
+        Schedules::Seeds(scheduler, seeds) => {
+            let options = Options {
+                seeds: seeds.clone(),
+                scheduler: *scheduler,
+                keep_going: false,
+            };
+            run_seeds(&mut known, &start, &options, target, progress, grow)
         }
-        while let Err(unknown) = runner.go_on(&known, &mut begun) {
-            if !grow.grow(&mut known, &[unknown]) {
-                return None;
+        Schedules::Like(like) => {
+            let mut outcome = Outcome::none();
+            let mut steps = Vec::new();
+            let mut runner = Runner::new(&known, &start, Scheduler::Random, target, 1);
+            let mut begun = runner.begin(0, Some(&mut steps));
+            begun.pick = Pick::like(like.clone());
+            if runner.grow(&mut known, &mut begun, grow) {
+                let failure = begun.schedule.failure;
+                outcome.add(begun.schedule);
+                outcome.failures = u64::from(failure.is_some());
+                outcome.failure = failure.map(|invariant| Failure {
+                    seed: 0,
+                    invariant,
+                    steps,
+                });
             }
+            outcome
         }
-        Some(begun.schedule)
     };
-    // PCT spreads its change points over what a schedule has.
-    let length = match schedules {
-        Schedules::Seeds(Scheduler::Pct { .. } | Scheduler::Mix, _) => {
-            let target = Some(Invariant::MigrationMakesProgress);
-            one(Scheduler::Random, target, 1, 0, None).map_or(1, |schedule| schedule.steps.max(1))
-        }
-        _ => 1,
-    };
-    for seed in seeds {
-        let mut steps = Vec::new();
-        let Some(schedule) = one(scheduler, target, length, seed, Some(&mut steps)) else {
-            break;
-        };
-        let failure = schedule.failure;
-        outcome.add(schedule);
-        if let Some(invariant) = failure {
-            outcome.failures = 1;
-            outcome.failure = Some(Failure {
-                seed,
-                invariant,
-                steps,
-            });
-            break;
-        }
-        if outcome.cut > 0 || !progress(outcome.schedules) {
-            break;
-        }
-    }
-    (outcome, known)
+    (outcome, known.into_owned())
 }

@@ -1,12 +1,12 @@
 //! dirtysim: simulate and check KVM's dirty logging.
 //!
-//! [`scenario`] turns a text into a machine of the model; [`run`] drives it under seeded schedules; [`trace`] is what is
-//! kept of a run, and [`replay`] runs it again; `import` makes traces of other tools' logs, which `observed` checks
-//! by themselves. A violation is made short by [`shrink`], told by [`explain`], and traced to its causes by [`blame`];
+//! [`scenario`] turns a text into a machine of the model; [`run`] drives it under seeded schedules; [`search`] looks at every
+//! one of them. `trace` is what is kept of a run, and `replay` runs it again; `import` makes traces of other tools' logs, which `observed`
+//! checks by themselves. A violation is made short by [`shrink`], told by `explain`, and traced to its causes by `blame`;
 //! `cost` says what a migration takes.
 //!
-//! What changes together is a crate: `dirtysim-check`, `dirtysim-evidence`, `dirtysim-logs` (feature `import`),
-//! `dirtysim-debate` (feature `debate`) and `dirtysim-kvm` (feature `kvm`). Everything of theirs is here, under one name; the command line is here alone.
+//! What changes together is a crate: `dirtysim-check`, `dirtysim-evidence` (feature `evidence`, which the others bring), `dirtysim-logs`
+//! (feature `import`), `dirtysim-debate` (feature `debate`) and `dirtysim-kvm` (feature `kvm`). Everything of theirs is here, under one name; the command line is here alone.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "cli")]
@@ -18,6 +18,7 @@ pub use dirtysim_check::{
 };
 #[cfg(feature = "debate")]
 pub use dirtysim_debate::{cost, debate, plot};
+#[cfg(feature = "evidence")]
 pub use dirtysim_evidence::{
     blame, distil, explain, letter, measure, page, replay, reproducer, trace,
 };

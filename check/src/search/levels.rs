@@ -7,15 +7,19 @@ use dirtysim_model::state::layout::Layout;
 use super::block::Block;
 use super::engine::{Found, Passed, Search};
 use super::level::{Desk, Job, Outcome, Stop, expand};
+use super::settled::Settled;
 use super::table::Table;
 use super::{Limit, Progress, memory};
 use crate::code::Grow;
 use crate::run::hit;
 
 /// Which of the two passes over a scenario a search is.
-pub(super) enum Pass<'k> {
-    /// The verdict.
-    Verdict { keep_going: bool },
+pub(super) enum Pass<'k, 's> {
+    /// The verdict, unless it is settled before.
+    Verdict {
+        keep_going: bool,
+        settled: &'k mut Settled<'s>,
+    },
     /// The levels down to a depth, kept, for a counterexample.
     Levels {
         depth: u32,
@@ -28,7 +32,7 @@ pub(super) enum Pass<'k> {
 /// Between two levels `grow` is asked for what is not known of a program that is a VMM's own code.
 pub(super) fn pass<L: Layout>(
     search: &mut Search<'_, L>,
-    mut which: Pass<'_>,
+    mut which: Pass<'_, '_>,
     grow: &mut dyn Grow,
 ) -> Passed {
     let layout = search.record_layout();
@@ -115,7 +119,7 @@ pub(super) fn pass<L: Layout>(
             passed.states = table.len();
         }
         let keep_going = match which {
-            Pass::Verdict { keep_going } => keep_going,
+            Pass::Verdict { keep_going, .. } => keep_going,
             Pass::Levels { .. } => true,
         };
         if passed.limit.is_some() || (passed.found.is_some() && !keep_going) {
@@ -152,6 +156,12 @@ pub(super) fn pass<L: Layout>(
         };
         passed.limit = search.limits.is_over(Duration::ZERO, &progress);
         if passed.limit.is_some() {
+            return passed;
+        }
+        if let Pass::Verdict { settled, .. } = &mut which
+            && passed.broken.is_empty()
+            && settled.is_by_any_number(&progress)
+        {
             return passed;
         }
     }

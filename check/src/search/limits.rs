@@ -27,6 +27,15 @@ impl<'a> Limits<'a> {
         }
     }
 
+    /// Those of a search that goes on after another that knows so many states, none of which it knows itself.
+    #[must_use]
+    pub fn after(self, states: u64) -> Self {
+        Self {
+            max_states: self.max_states.map(|most| most.saturating_sub(states)),
+            ..self
+        }
+    }
+
     /// The bytes that there may be.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -44,6 +44,7 @@ pub mod minimal;
 mod path;
 mod representative;
 mod sections;
+mod settled;
 mod source;
 mod table;
 pub(crate) mod tracked;
@@ -63,7 +64,7 @@ use dirtysim_model::transition::Step;
 use dirtysim_model::words::Frame;
 pub use tracked::Unconfirmed;
 
-use crate::code::{self, Grow, Unknown};
+use crate::code::{self, Grow, Nobody};
 use crate::ladder::small;
 use crate::refused::Refused;
 use crate::scenario::{NoRoom, Scenario};
@@ -96,6 +97,9 @@ pub struct Reductions {
     pub vcpus: bool,
     /// Take local steps alone: the rules that are wanted, one bit each, by the order of [`Rule::ALL`].
     pub rules: u32,
+    /// Once so many states are known and there are more, ask whether the claims are proved with any number in place of each of the
+    /// scenario's own; none: never.
+    pub any_number_after: Option<u64>,
 }
 
 impl Reductions {
@@ -104,12 +108,14 @@ impl Reductions {
         pages: true,
         vcpus: true,
         rules: u32::MAX,
+        any_number_after: Some(settled::MANY_STATES),
     };
     /// None: every state.
     pub const NONE: Self = Self {
         pages: false,
         vcpus: false,
         rules: 0,
+        any_number_after: None,
     };
 
     /// The same without one rule.
@@ -247,6 +253,8 @@ pub struct Report {
     pub instance: Option<u64>,
     /// With any number of pages: what breaks a claim, and is on no machine of few pages.
     pub unconfirmed: Option<Unconfirmed>,
+    /// States that were known with the scenario's own numbers when what is said here was proved with any in their place, and so for them.
+    pub own_numbers: Option<u64>,
 }
 
 /// How far a search has come; for progress bars.
@@ -336,15 +344,6 @@ fn begin(
     grow: &mut dyn Grow,
 ) -> (Report, Option<Machine>) {
     verdict::search(scenario, &start, options, watch, grow)
-}
-
-/// Who is asked where every program is known whole: nobody.
-struct Nobody;
-
-impl Grow for Nobody {
-    fn grow(&mut self, _: &mut Machine, _: &[Unknown]) -> bool {
-        false
-    }
 }
 
 /// The scenario that a report's counterexample is of: with any number of pages, the machine of few that breaks a claim.

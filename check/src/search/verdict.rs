@@ -13,15 +13,13 @@ use super::engine::{Passed, Search};
 use super::levels::{Pass, pass};
 use super::limits::Limits;
 use super::sections::Sections;
+use super::settled::{Settled, does_what_it_must};
 use super::table::collision_probability;
 use super::{Coverage, Options, Reduced, Report, Verdict, Violation, Watch, path};
 use crate::code::Grow;
-use crate::run::{self, Scheduler, run, target};
+use crate::run::target;
 use crate::scenario::Scenario;
 use crate::sometimes::no_claim;
-
-/// Seeded schedules that are asked whether the machine does what its program must.
-const SCHEDULES: u64 = 16;
 
 /// Searches from `start`; the report, and the machine if it has grown.
 pub(super) fn search<L: Layout>(
@@ -32,21 +30,32 @@ pub(super) fn search<L: Layout>(
     grow: &mut dyn Grow,
 ) -> (Report, Option<Machine>) {
     let limits = Limits::new(options, watch);
+    let mut settled = Settled::new(scenario, options, limits, watch);
     let of = |machine| Search::new(machine, start, target(scenario), options.reductions, limits);
     let unordered = Some(scenario)
         .filter(|_| options.reductions.pages && target(scenario).is_none())
         .and_then(|scenario| Symmetry::without_order(&scenario.machine, start))
         .and_then(|machine| {
             let mut search = of(Cow::Owned(machine));
-            let passed = pass(&mut search, Pass::Verdict { keep_going: false }, grow);
+            let which = Pass::Verdict {
+                keep_going: false,
+                settled: &mut settled,
+            };
+            let passed = pass(&mut search, which, grow);
             says_it_all(scenario, &passed).then_some((search, passed))
         });
     let (mut search, passed) = unordered.unwrap_or_else(|| {
         let mut search = of(Cow::Borrowed(&scenario.machine));
-        let keep_going = options.keep_going;
-        let passed = pass(&mut search, Pass::Verdict { keep_going }, grow);
+        let which = Pass::Verdict {
+            keep_going: options.keep_going,
+            settled: &mut settled,
+        };
+        let passed = pass(&mut search, which, grow);
         (search, passed)
     });
+    if let Some(report) = settled.report() {
+        return (report, None);
+    }
     let refused = search.refused();
     let reduced = Reduced {
         classes: search.symmetry.classes().to_vec(),
@@ -106,6 +115,7 @@ pub(super) fn search<L: Layout>(
         bounds,
         instance: None,
         unconfirmed: None,
+        own_numbers: None,
     };
     let grown = match search.machine {
         Cow::Owned(machine) if machine.code.is_some() => Some(machine),
@@ -120,11 +130,5 @@ fn says_it_all(scenario: &Scenario, passed: &Passed) -> bool {
     if passed.found.is_some() || !passed.broken.is_empty() {
         return false;
     }
-    let options = run::Options {
-        seeds: 0..SCHEDULES,
-        scheduler: Scheduler::Mix,
-        keep_going: true,
-    };
-    passed.limit.is_some()
-        || no_claim(&scenario.machine, run(scenario, &options, &|_| true).seen).is_none()
+    passed.limit.is_some() || does_what_it_must(scenario)
 }

@@ -214,6 +214,13 @@ pub(super) fn subject(
         ));
     }
     text.push_str(&for_how_many(&outcome.bounds, outcome.coverage, &mut json));
+    if let Some(states) = outcome.own_numbers {
+        json.insert("own_numbers_states".into(), states.into());
+        text.push_str(&format!(
+            "  so with its own numbers, which had not ended after {} states\n",
+            grouped(states)
+        ));
+    }
     text.push_str(&unconfirmed(outcome.unconfirmed.as_ref(), &mut json));
     text.push_str(&unclaimed(
         scenario,

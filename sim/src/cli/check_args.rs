@@ -35,6 +35,9 @@ pub(crate) struct CheckArgs {
     /// Do not take local steps alone
     #[arg(long)]
     pub(super) no_partial_order: bool,
+    /// Do not ask for any number of stores, rounds and pages where the scenario's own make many states
+    #[arg(long, conflicts_with = "any_number")]
+    pub(super) own_numbers: bool,
     /// Leave one rule for local steps out; may be given several times
     #[arg(long, value_name = "RULE", value_parser = parse_rule)]
     pub(super) without_rule: Vec<Rule>,
@@ -116,6 +119,9 @@ impl CheckArgs {
         reductions.vcpus &= !self.no_vcpu_symmetry;
         if self.no_partial_order {
             reductions.rules = 0;
+        }
+        if self.own_numbers {
+            reductions.any_number_after = None;
         }
         reductions
     }

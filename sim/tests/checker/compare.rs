@@ -47,6 +47,8 @@ pub(crate) struct Judged {
     pub(crate) verdict: Verdict,
     /// Whether it is proved for any number of pages.
     pub(crate) proved: bool,
+    /// Whether that settled it as it is.
+    pub(crate) settled: bool,
     pub(crate) raw_states: usize,
     pub(crate) states: u64,
     pub(crate) mutated: bool,
@@ -130,10 +132,11 @@ pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
         about.expect = Some(Expect::Violated(*claim));
         violation(&about, &explored, Verdict::Violated)?;
     }
-    let proved = any_number(&scenario, broken)?;
+    let (proved, settled) = any_number(&scenario, broken)?;
     Ok(Outcome::Judged(Judged {
         verdict,
         proved,
+        settled,
         raw_states: explored.states.len(),
         states: whole.states,
         mutated: !scenario.machine.mutations().is_empty(),
@@ -268,10 +271,11 @@ fn whole(
     Ok(full)
 }
 
-/// What is proved with any number in place of each of a scenario's numbers holds with these; whether it is proved for any number of pages.
-fn any_number(scenario: &Scenario, broken: Invariants) -> Result<bool, String> {
+/// What is proved with any number in place of each of a scenario's numbers holds with these; whether it is proved for any number of pages,
+/// and whether that settled it with its own.
+fn any_number(scenario: &Scenario, broken: Invariants) -> Result<(bool, bool), String> {
     let Some(wide) = scenario.widened() else {
-        return Ok(false);
+        return Ok((false, false));
     };
     let wide = wide.scenario;
     let options = Options {
@@ -289,7 +293,46 @@ fn any_number(scenario: &Scenario, broken: Invariants) -> Result<bool, String> {
             wide.source
         ));
     }
-    Ok(proved && wide.any_pages)
+    let settles = proved && wide.any_pages && target(scenario).is_none();
+    let settled = settled(scenario, settles.then_some(report.states), broken)?;
+    Ok((proved && wide.any_pages, settled))
+}
+
+/// A search that asks for any number at once says what was proved with so many states, or, where nothing was, what one says that never asks.
+fn settled(scenario: &Scenario, proved: Option<u64>, broken: Invariants) -> Result<bool, String> {
+    let search = |any_number_after| {
+        let options = Options {
+            max_states: Some(WIDE_STATES),
+            counterexample: false,
+            reductions: Reductions {
+                any_number_after,
+                ..Reductions::ALL
+            },
+            ..Options::default()
+        };
+        let report = POOLS[0].install(|| search::check(scenario, &options, &|_| true));
+        let report = report.expect("what fits the medium layout can be searched");
+        let peak_bytes = 0;
+        Report {
+            peak_bytes,
+            ..report
+        }
+    };
+    let asked = search(Some(0));
+    match (proved, asked.own_numbers) {
+        (Some(states), Some(_)) => {
+            agree!(asked.states, states, "states of a proof, asked for at once");
+            agree!(asked.verdict, Verdict::Holds, "what is proved");
+        }
+        // Its schedules may not come to what the program must do, in which case nothing is settled.
+        (_, None) => agree!(
+            asked,
+            search(None),
+            "a search that asks in vain, and one that does not ask"
+        ),
+        (None, Some(_)) => return Err(format!("settled, and not proved; broken: {broken:?}")),
+    }
+    Ok(asked.own_numbers.is_some())
 }
 
 /// What is proved for any number holds for 1, 2, 3 and 4, as far as the naive explorer comes with them.

@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     pub(crate) mutated: u32,
     /// Proved for any number of pages.
     pub(crate) proved: u32,
+    /// Of those, what a search of the scenario as it is was settled by.
+    pub(crate) settled: u32,
     pub(crate) too_large: u32,
     pub(crate) refused: BTreeMap<String, u32>,
     pub(crate) states: u64,
@@ -40,6 +42,7 @@ impl Tally {
         }
         self.mutated += u32::from(judged.mutated);
         self.proved += u32::from(judged.proved);
+        self.settled += u32::from(judged.settled);
         self.states += judged.states;
         self.raw_states += judged.raw_states as u64;
     }
@@ -77,8 +80,8 @@ impl std::fmt::Display for Tally {
         }
         writeln!(
             f,
-            "  {} with mutations; {} proved for any number of pages; {} states, {} of the naive explorer",
-            self.mutated, self.proved, self.states, self.raw_states
+            "  {} with mutations; {} proved for any number of pages, which settled {} as they are; {} states, {} of the naive explorer",
+            self.mutated, self.proved, self.settled, self.states, self.raw_states
         )?;
         let mut reasons: Vec<_> = self.refused.iter().collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use super::known::Known;
 use super::others::{Tried, forget};
-use super::{PAGES, TRACKED};
+use super::{Broken, PAGES, TRACKED};
 use crate::refused::Refused;
 use crate::search::audit::Audit;
 use crate::search::engine::Search;
@@ -41,7 +41,7 @@ pub(super) struct Explored {
     pub(super) refused: BTreeSet<Refused>,
     pub(super) limit: Option<Limit>,
     /// What is broken at the nearest place, and the steps that lead there, in words.
-    pub(super) found: Option<(Invariants, Vec<String>)>,
+    pub(super) found: Option<Broken>,
     pub(super) exchanges_vcpus: bool,
     pub(super) rules: Vec<Rule>,
     pub(super) state_bits: u32,

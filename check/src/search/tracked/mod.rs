@@ -73,6 +73,23 @@ pub(super) fn check(
     options: &Options,
     watch: Watch<'_>,
 ) -> Result<Report, TooLarge> {
+    match abstracted(scenario, options, watch)? {
+        (report, None) => Ok(report),
+        (report, Some((broken, run))) => {
+            instance::look_for(scenario, broken, run, report, options, watch)
+        }
+    }
+}
+
+/// What breaks a claim where the others may be anything, and the run that leads there, in words.
+pub(super) type Broken = (Invariants, Vec<String>);
+
+/// As [`check`]; what is broken in the abstraction is not looked for on machines of few pages.
+pub(super) fn abstracted(
+    scenario: &Scenario,
+    options: &Options,
+    watch: Watch<'_>,
+) -> Result<(Report, Option<Broken>), TooLarge> {
     let bounds = Bounds::of(scenario);
     let mut report = Report {
         verdict: Verdict::Inconclusive,
@@ -92,13 +109,15 @@ pub(super) fn check(
         bounds,
         instance: None,
         unconfirmed: None,
+        own_numbers: None,
     };
+    let limits = Limits::new(options, watch);
     let mut limit: Option<Limit> = None;
     for machine in variants(&scenario.machine) {
         let start = explore::begin(&machine, small(scenario)?);
-        let limits = Limits::new(options, watch);
+        let left = limits.after(report.states);
         let wanted = options.reductions;
-        let explorer = Explorer::new(&machine, &start, Tried::ALL, wanted, limits);
+        let explorer = Explorer::new(&machine, &start, Tried::ALL, wanted, left);
         let explored = explorer.explore().0;
         report.states += explored.states;
         report.transitions += explored.transitions;
@@ -110,8 +129,8 @@ pub(super) fn check(
         report.peak_bytes = report.peak_bytes.max(explored.peak_bytes);
         report.refused.extend(explored.refused);
         limit = limit.or(explored.limit);
-        if let Some((broken, run)) = explored.found {
-            return instance::look_for(scenario, broken, run, report, options, watch);
+        if explored.found.is_some() {
+            return Ok((report, explored.found));
         }
         if limit.is_some() {
             break;
@@ -126,7 +145,7 @@ pub(super) fn check(
             report.coverage = Coverage::Proved;
         }
     }
-    Ok(report)
+    Ok((report, None))
 }
 
 /// The machines in which the tracked page is, or is not, one of those that each call of a kernel writer writes: all of them first, none last.
