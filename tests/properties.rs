@@ -81,6 +81,7 @@ fn run(host: &mut ModelHost, pages: &[u64], access: Access) -> CallResult {
         bytes: 8,
         value: 1,
         access,
+        elements: 1,
         at: 0,
     };
     perform(

@@ -370,7 +370,7 @@ impl Facts {
             Actor::Thread(thread) => facts.note_thread(machine, state, usize::from(thread)),
             Actor::Device(_) => facts.insert(
                 Sometimes::DeviceWrote,
-                matches!(step.choice, Choice::Page(_)),
+                matches!(step.choice, Choice::Land(_)),
             ),
         }
         facts

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dirtysim::trace::call::{Call, Program, Prot, Sharing};
+use dirtysim::trace::call::{Access, Call, Program, Prot, Sharing};
 use dirtysim::trace::call_result::{CallResult, Returned, Touch};
 use dirtysim::trace::{Arch, Cap, Errno, Exit};
 
@@ -229,9 +229,17 @@ fn run(vm: &Vm, program: &Program, resume: bool, result: &CallResult) -> Found {
         // The first store of a program may find the ring almost full; a program that goes on has found it full before.
         Some(Exit::DirtyRingFull) if resume => vec!["run.full_again"],
         Some(Exit::Mmio) => {
-            let at = result.stores_retired_total.unwrap_or(0) as usize;
-            let next = program.store.iter().nth(at);
-            let slot = next.and_then(|(slot, _)| vm.slots.get(&((slot >> 16) as u16, slot as u16)));
+            let slot_of = |at: usize| {
+                let next = program.store.iter().nth(at);
+                next.and_then(|(slot, _)| vm.slots.get(&((slot >> 16) as u16, slot as u16)))
+            };
+            let total = result.stores_retired_total.unwrap_or(0) as usize;
+            // A copy is through with its last element, wherever that is stored to.
+            let through = program.access == Access::Copy && retired > 0;
+            let slot = match slot_of(total) {
+                Some(slot) if through && slot.flags & READONLY == 0 => slot_of(total - 1),
+                slot => slot,
+            };
             match slot {
                 None => vec!["run.no_slot"],
                 Some(slot) if slot.flags & READONLY != 0 => vec!["run.readonly"],

@@ -8,6 +8,7 @@
 //! | `l`, `k` | a load of a page that nothing was done to; of one that is mapped |
 //! | `q` | x86: a load of a page that nothing was done to, of a slot that was without a log once |
 //! | `p`, `u`, `j` | a load of a read-only slot; of host memory that nobody touched; any other |
+//! | `i` | x86: a string instruction that KVM emulates stored to it |
 //! | `e`, `x` | its vCPU's ring was looked at: a new entry, none |
 //! | `g`, `m`, `y` | GET: its bit, without and with manual protect; no bit |
 //! | `f`, `c` | GET failed with EFAULT; CLEAR was given its bit |
@@ -32,6 +33,7 @@ const ENDS: &[(&str, &str)] = &[
     ("sg", "store.bit"),
     ("sm", "store.bit"),
     ("sesx", "store.no_second"),
+    ("eie", "copy.again"),
     ("seSx", "store.two_vcpus"),
     ("rkx", "load.mapped"),
     ("gky", "load.mapped"),
@@ -315,6 +317,8 @@ impl Pages {
             };
             let history = self.histories.entry(at).or_default();
             let letter = match program.access {
+                Access::Copy if slot.flags & READONLY != 0 => continue,
+                Access::Copy => 'i',
                 Access::Store if slot.flags & READONLY != 0 => continue,
                 Access::Store => {
                     let last = self.last_vcpu.insert(at, vcpu);

@@ -1,4 +1,4 @@
-//! A string instruction that KVM emulates: beyond lockstep, whose guests make stores that run natively.
+//! A string instruction that KVM emulates, of a whole page: what it does to a ring that is nearly full. Lockstep draws such copies too.
 //!
 //! A guest on x86 copies a page, by one string instruction, from where no memory is. KVM emulates it, an element at a time: each element's
 //! load leaves for user space, and the KVM_RUN that answers it stores the element, marks the page, and comes to the next element's load
@@ -16,8 +16,6 @@ use crate::refusal::Refused;
 const ENTRIES: u64 = 256;
 const USED: u64 = 190;
 const PAGES: u64 = ENTRIES;
-/// Where no memslot is.
-const HOLE: u64 = 0x3000_0000;
 /// More exits than the elements of a page.
 const RUNS_MAX: u64 = PAGE_BYTES + 16;
 
@@ -46,7 +44,10 @@ pub fn emulated_string(kvm: &Kvm) -> Result<Report, Refused> {
     };
     let before = pages(&vm);
     vm.begin(&Program {
-        access: Access::CopyFrom { gpa: HOLE },
+        access: Access::CopyFrom {
+            gpa: guest::HOLE_GPA,
+            elements: PAGE_BYTES / 8,
+        },
         runs: vec![(guest::DATA_GPA + USED * PAGE_BYTES, 1)],
     })?;
     let mut report = Report {

@@ -12,6 +12,7 @@ use dirtysim_model::op::{self, Op};
 use dirtysim_model::words::{Frame, HostPage};
 
 use super::Names;
+use super::any_pages::Meant;
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
 use crate::search::tracked;
@@ -41,6 +42,8 @@ pub(super) struct Parts {
     pub(super) rounds: u64,
     /// Where the text says that there are any number of pages, if it does.
     pub(super) any_pages: Option<Range<usize>>,
+    /// Which of them the lists mean then.
+    pub(super) meant: Meant,
 }
 
 /// A memslot as the protocol's text goes through its life.
@@ -86,7 +89,7 @@ impl Parts {
             return source.error(
                 &node.span,
                 "a page that is named, with any number of pages",
-                "leave it away, or write a number in pages: a page that is named is like no other, so that not every page can stand for it",
+                "leave it away, or write a number in pages: a page that is named is like no other, so that not every page can stand for it; where there is a list, pages = [\"KIND\"] means those of a kind",
             );
         }
         let pages: u32 = self.machine.slots.iter().map(|slot| slot.npages).sum();
@@ -140,8 +143,18 @@ impl Parts {
     }
 
     /// The frames of a list of pages.
-    pub(super) fn frames(&self, source: Source<'_>, nodes: &[Node]) -> Result<Vec<Frame>> {
-        nodes.iter().map(|node| self.frame(source, node)).collect()
+    pub(super) fn frames(&mut self, source: Source<'_>, nodes: &[Node]) -> Result<Vec<Frame>> {
+        let mut frames = Vec::new();
+        for node in nodes {
+            frames.push(match &node.kind {
+                Kind::Text(word) if self.any_pages.is_some() => {
+                    let slots = &self.machine.slots;
+                    self.meant.read(source, slots, &node.span, word)?
+                }
+                _ => self.frame(source, node)?,
+            });
+        }
+        Ok(frames)
     }
 
     /// Keeps a list of frames, asked for at `span`; operations name it by the index that is returned.
@@ -282,6 +295,7 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
         names: Names::default(),
         rounds: 1,
         any_pages,
+        meant: Meant::default(),
     };
     let caps = read_caps(source, &mut table, &mut parts)?;
     read_constants(source, &mut table, &mut parts)?;
@@ -293,7 +307,7 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>) -> Result<Parts> {
 }
 
 /// Whether it is the word for any number.
-fn is_any(node: &Node) -> bool {
+pub(super) fn is_any(node: &Node) -> bool {
     matches!(&node.kind, Kind::Text(word) if word == "any")
 }
 
@@ -524,6 +538,7 @@ fn read_slots(
             huge: false,
             shares: None,
             host: None,
+            is_any: pages == u64::from(tracked::PAGES) && parts.any_pages.is_some(),
             state: SlotState {
                 present: true,
                 logging: false,
@@ -548,6 +563,15 @@ fn read_slots(
                 "write pages = 4 in [machine], or [[slots]]",
             );
         }
+    }
+    if parts.any_pages.is_some()
+        && let Some(row) = rows.iter().find(|row| !row.is_any)
+    {
+        return source.error(
+            &row.span,
+            "a memslot with a number of pages beside one of any number",
+            "write pages = \"any\" in every slot, or a number in each",
+        );
     }
     let most = rows.iter().map(|row| row.pages).max().unwrap_or(1);
     let constants = &mut parts.machine.constants;
@@ -651,6 +675,7 @@ struct SlotRow {
     shares: Option<(String, u32, Range<usize>)>,
     /// The number of its first page in the VMM's own bitmap; none: as its first frame.
     host: Option<HostPage>,
+    is_any: bool,
     state: SlotState,
     span: Range<usize>,
 }
@@ -663,6 +688,7 @@ fn read_slot(source: Source<'_>, node: &Node, before: &[SlotRow]) -> Result<Slot
     let Some(pages) = table.get("pages") else {
         return source.error(&node.span, "a slot without `pages`", "write pages = 4");
     };
+    let is_any = is_any(pages);
     let pages = read_number_of_pages(source, pages)?;
     let id = table.integer("id", 0..=14)?.unwrap_or(before.len() as u64) as u32;
     let as_id = table.integer("as_id", 0..=1)?.unwrap_or(0) as u32;
@@ -720,6 +746,7 @@ fn read_slot(source: Source<'_>, node: &Node, before: &[SlotRow]) -> Result<Slot
         huge,
         shares,
         host,
+        is_any,
         state,
         span: node.span.clone(),
     })

@@ -21,7 +21,7 @@
 //! assert!(error.to_string().contains("no [machine]"));
 //! ```
 
-mod any_pages;
+pub(crate) mod any_pages;
 mod builtin;
 pub mod enclosed;
 mod error;
@@ -122,6 +122,8 @@ pub struct Scenario {
     pub rounds: u64,
     /// Whether it is about any number of pages: its machine is the one by which they are searched, and one of few pages.
     pub any_pages: bool,
+    /// Which of them its lists mean then.
+    pub(crate) meant: any_pages::Meant,
     /// The scenario as it was written, for the header of a trace.
     pub source: Value,
 }
@@ -267,7 +269,7 @@ impl Scenario {
         parts.machine.track_spurious = checks_spurious;
         let writers = writers::read(source, &mut top, &mut parts)?;
         steps::read(source, &mut top, &mut parts, &writers)?;
-        any_pages::check(source, &parts)?;
+        any_pages::check(source, &mut parts)?;
         if written == Written::ByHand {
             reach::check(source, &parts, stated)?;
             settings::check(source, tree, &parts)?;
@@ -300,6 +302,7 @@ impl Scenario {
             names: parts.names,
             rounds: parts.rounds,
             any_pages: parts.any_pages.is_some(),
+            meant: parts.meant,
             source: node::to_json(tree),
         };
         scenario.check_setup(source, &parts.setup_spans)?;

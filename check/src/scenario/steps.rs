@@ -7,12 +7,13 @@ use dirtysim_model::op::{self, ClearMask, HarvestWay, Into, KernelWriter, Op, Sl
 use dirtysim_model::words::Frame;
 
 use super::error::nearest;
-use super::machine::{Parts, SlotState};
+use super::machine::{Parts, SlotState, is_any};
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
 use super::slots::{Changed, Lives};
 use super::vocabulary::{Word, by_kind};
 use super::writers::{LOGS, Writers};
+use crate::search::tracked::{self, Part};
 
 /// The most operations that a program has once its repetitions are written out.
 const MOST_OPS: usize = 250;
@@ -50,14 +51,23 @@ struct Writer<'a> {
     /// Where the VMM's source has each, as far as the text says so; and what it says of the step in work.
     places: Vec<Option<String>>,
     place: Option<String>,
-    /// The slot, first page and pages of the chunk that `each_chunk` is at.
-    chunk: Option<(usize, u32, u32)>,
+    /// The slot and the part of it that `each_chunk` is at.
+    chunk: Option<(usize, Part)>,
     /// Inside a `try`: the operations at which an error leads to its `on_error`.
     tried: Option<Vec<usize>>,
     /// How many threads the protocol has.
     threads: u64,
     /// How often what is written now is written out.
     rounds: u64,
+}
+
+/// How a memslot is taken in parts.
+#[derive(Clone, Copy)]
+enum Chunk {
+    /// So many pages each.
+    Pages(u32),
+    /// Any number of parts, of any number of whole words each.
+    Any,
 }
 
 /// A signal between threads, and the places that name it first.
@@ -345,32 +355,34 @@ impl Writer<'_> {
             return self.again(node, begin, Until::AnyTime);
         }
         if let Some(steps) = table.list("each_chunk")? {
-            let pages = table.integer("pages", 1..=64)?;
+            let chunk = self.chunk(&mut table, "pages")?;
             let slot = self.named_slot(&mut table)?;
             table.finish()?;
-            let Some(pages) = pages else {
+            let Some(chunk) = chunk else {
                 return source.error(
                     &node.span,
                     "`each_chunk` without `pages`",
                     "write { each_chunk = [ \"clear-dirty-log\", \"copy\" ], pages = 2 }",
                 );
             };
-            let pages = pages as u32;
             let word = self.parts.machine.constants.word_bits;
-            if !pages.is_multiple_of(word) {
-                return source.error(
-                    &node.span,
-                    format!("chunks of {pages} pages with words of {word} bits"),
-                    "CLEAR takes whole words: write a multiple, or scale word_bits down",
-                );
+            match chunk {
+                Chunk::Pages(pages) if !pages.is_multiple_of(word) => {
+                    return source.error(
+                        &node.span,
+                        format!("chunks of {pages} pages with words of {word} bits"),
+                        "CLEAR takes whole words: write a multiple, or scale word_bits down",
+                    );
+                }
+                Chunk::Pages(_) => {}
+                // What comes before it may have been done any number of times.
+                Chunk::Any => self.open(self.lives.changed(steps)),
             }
             self.each_slot(slot, Wanted::Logging, &node.span, &mut |writer, slot| {
-                let npages = writer.parts.machine.slots[slot].npages;
-                for first in (0..npages).step_by(pages as usize) {
-                    writer.chunk = Some((slot, first, pages.min(npages - first)));
-                    writer.steps(steps)?;
-                }
-                Ok(())
+                writer.each_part(slot, chunk, &node.span, &mut |writer, part| {
+                    writer.chunk = Some((slot, part));
+                    writer.steps(steps)
+                })
             })?;
             self.chunk = None;
             return Ok(());
@@ -417,6 +429,73 @@ impl Writer<'_> {
         for at in tried {
             self.program[at] = Op::OnError(op::OnError { to: errors });
         }
+        Ok(())
+    }
+
+    /// How large the parts are that a step takes a memslot in, if it says so.
+    fn chunk(&self, table: &mut Table<'_>, key: &'static str) -> Result<Option<Chunk>> {
+        let source = self.source;
+        let Some(node) = table.get(key) else {
+            return Ok(None);
+        };
+        match (self.parts.any_pages.is_some(), is_any(node)) {
+            (true, true) => Ok(Some(Chunk::Any)),
+            (true, false) => source.error(
+                &node.span,
+                "a part of a memslot in numbers, with any number of pages",
+                format!("write {key} = \"any\": any number of parts, each of whole words"),
+            ),
+            (false, _) => {
+                let pages = reader::integer(source, node, key, 1..=64)?;
+                Ok(Some(Chunk::Pages(pages as u32)))
+            }
+        }
+    }
+
+    /// Writes what is done to each part of a memslot, one after the other. Of any number of parts one has the tracked page; those before it
+    /// and those behind it are gone through any number of times.
+    fn each_part(
+        &mut self,
+        slot: usize,
+        chunk: Chunk,
+        span: &Range<usize>,
+        write: &mut dyn FnMut(&mut Self, Part) -> Result<()>,
+    ) -> Result<()> {
+        match chunk {
+            Chunk::Pages(pages) => {
+                let npages = self.parts.machine.slots[slot].npages;
+                for first in (0..npages).step_by(pages as usize) {
+                    let pages = pages.min(npages - first);
+                    write(self, Part { first, pages })?;
+                }
+            }
+            Chunk::Any => {
+                self.others_parts(span, write)?;
+                write(self, tracked::OWN_PART)?;
+                self.others_parts(span, write)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is done to a part without the tracked page, any number of times.
+    fn others_parts(
+        &mut self,
+        span: &Range<usize>,
+        write: &mut dyn FnMut(&mut Self, Part) -> Result<()>,
+    ) -> Result<()> {
+        let until = Until::AnyTime;
+        self.note_origin(Some(span));
+        let pass = usize::from(self.target(span)?);
+        self.program.push(Op::Again(op::Again { to: 0, until }));
+        self.note_origin(None);
+        write(self, tracked::OTHER_PART)?;
+        self.note_origin(Some(span));
+        let to = pass as u16 + 1;
+        self.program.push(Op::Again(op::Again { to, until }));
+        self.note_origin(None);
+        let to = self.target(span)?;
+        self.program[pass] = Op::Again(op::Again { to, until });
         Ok(())
     }
 
@@ -726,10 +805,17 @@ impl Writer<'_> {
             Word::Copy => {
                 let nodes = table.list("pages")?;
                 let frames = match (nodes, self.chunk) {
+                    (Some(nodes), _) if self.parts.any_pages.is_some() => {
+                        return source.error(
+                            nodes.first().map_or(&table.span, |node| &node.span),
+                            "a page that is named, with any number of pages",
+                            "write \"copy\" alone: of those pages that are to be copied, all",
+                        );
+                    }
                     (Some(nodes), _) => Some(self.parts.frames(source, nodes)?),
-                    (None, Some((slot, first, pages))) => {
-                        let first = self.parts.machine.slots[slot].frame + first;
-                        Some(first.and_on(pages).collect())
+                    (None, Some((slot, part))) => {
+                        let first = self.parts.machine.slots[slot].frame + part.first;
+                        Some(first.and_on(part.pages).collect())
                     }
                     (None, None) => None,
                 };
@@ -1035,6 +1121,7 @@ impl Writer<'_> {
 
     /// CLEAR of a slot, of a range of it, or of each slot by chunks.
     fn clear(&mut self, table: &mut Table<'_>) -> Result<()> {
+        let source = self.source;
         let mask = match table.get("mask").map(|node| (&node.kind, node)) {
             None => ClearMask::Seen,
             Some((Kind::List(nodes), _)) => {
@@ -1051,17 +1138,47 @@ impl Writer<'_> {
         };
         let bad_pointer = table.boolean("efault")?.unwrap_or(false);
         let first = table.integer("first", 0..=u64::from(u32::MAX))?;
-        let pages = table.integer("pages", 0..=u64::from(u32::MAX))?;
-        let chunk = table.integer("chunk", 1..=64)?;
-        if let (Some((slot, at, pages)), None, None) = (self.chunk, first, pages) {
-            let slot = self.parts.machine.slots[slot].number();
-            self.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
-                slot,
-                first_page: u64::from(at),
-                num_pages: pages,
+        let chunk = self.chunk(table, "chunk")?;
+        let any = self.parts.any_pages.is_some();
+        let pages = match table.get("pages") {
+            Some(node) if any => {
+                self.chunk(table, "pages")?;
+                if let (Some(_), _) | (_, Some(_)) = (chunk, first) {
+                    return source.error(
+                        &node.span,
+                        "a part of a memslot, and where it begins or in what parts",
+                        "write pages = \"any\" alone (some whole words), or chunk = \"any\" alone (all of them, part by part)",
+                    );
+                }
+                Some(u64::from(tracked::ANY_PART.pages))
+            }
+            Some(node) => Some(reader::integer(
+                source,
+                node,
+                "pages",
+                0..=u64::from(u32::MAX),
+            )?),
+            None => None,
+        };
+        if any && first.is_some() {
+            return source.error(
+                &table.span,
+                "a part of a memslot in numbers, with any number of pages",
+                "write pages = \"any\" alone: some whole words, wherever",
+            );
+        }
+        let clear = move |writer: &mut Self, number: u32, first_page: u64, num_pages: u64| {
+            writer.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
+                slot: number,
+                first_page,
+                num_pages: num_pages as u32,
                 mask,
                 bad_pointer,
             }));
+        };
+        if let (Some((slot, part)), None, None) = (self.chunk, first, pages) {
+            let slot = self.parts.machine.slots[slot].number();
+            clear(self, slot, u64::from(part.first), u64::from(part.pages));
             return Ok(());
         }
         let slot = self.named_slot(table)?;
@@ -1069,17 +1186,21 @@ impl Writer<'_> {
         self.each_slot(slot, Wanted::Logging, &span, &mut |writer, slot| {
             let template = &writer.parts.machine.slots[slot];
             let (number, npages) = (template.number(), u64::from(template.npages));
+            let chunk = match chunk {
+                None => None,
+                Some(Chunk::Pages(pages)) => Some(u64::from(pages)),
+                Some(chunk @ Chunk::Any) => {
+                    return writer.each_part(slot, chunk, &span, &mut |writer, part| {
+                        clear(writer, number, u64::from(part.first), u64::from(part.pages));
+                        Ok(())
+                    });
+                }
+            };
             let mut at = first.unwrap_or(0);
             let end = pages.map_or(npages.max(at), |pages| at + pages);
             loop {
                 let step = chunk.unwrap_or(end - at).min(end - at);
-                writer.push_fallible(Op::ClearDirtyLog(op::ClearDirtyLog {
-                    slot: number,
-                    first_page: at,
-                    num_pages: step as u32,
-                    mask,
-                    bad_pointer,
-                }));
+                clear(writer, number, at, step);
                 at += step;
                 if at >= end {
                     return Ok(());

@@ -1,5 +1,7 @@
 //! A scenario with any number in place of each number that it may have any of.
 
+use dirtysim_model::machine::Machine;
+use dirtysim_model::op::{self, Op};
 use serde_json::{Map, Value, json};
 
 use super::Scenario;
@@ -33,14 +35,18 @@ impl Scenario {
             rounds(protocol);
         }
         let mut paged = source.clone();
-        pages(&mut paged);
-        let (wide, pages_stay) = match Self::from_json(&self.file, &paged) {
-            Ok(wide) => (wide, None),
-            Err(error) => {
+        pages(self, &mut paged);
+        let paged = if clears_whole_words(&self.machine) {
+            Self::from_json(&self.file, &paged).map_err(|error| {
                 let why = error.problem.trim_start_matches("any number of pages: ");
-                let wide = Self::from_json(&self.file, &source).ok()?;
-                (wide, Some(why.to_owned()))
-            }
+                why.to_owned()
+            })
+        } else {
+            Err("a CLEAR is given no whole words of a memslot".to_owned())
+        };
+        let (wide, pages_stay) = match paged {
+            Ok(wide) => (wide, None),
+            Err(why) => (Self::from_json(&self.file, &source).ok()?, Some(why)),
         };
         (wide.source != self.source || pages_stay.is_some()).then_some(Widened {
             scenario: wide,
@@ -84,8 +90,9 @@ fn rounds(value: &mut Value) {
     }
 }
 
-/// Any number of pages, which no writer and no step names.
-fn pages(source: &mut Value) {
+/// Any number of pages in place of the scenario's; those that a writer or a step names are of a kind, or any.
+fn pages(scenario: &Scenario, source: &mut Value) {
+    let names = Naming(&scenario.machine);
     let Some(machine) = source.get_mut("machine").and_then(Value::as_object_mut) else {
         return;
     };
@@ -103,7 +110,7 @@ fn pages(source: &mut Value) {
     }
     let mut tables = Map::new();
     if let Some(protocol) = source.get_mut("protocol") {
-        unnamed(protocol, &mut tables);
+        names.unname(protocol, &mut tables);
     }
     let Some(top) = source.as_object_mut() else {
         return;
@@ -114,10 +121,24 @@ fn pages(source: &mut Value) {
     };
     if let Some(vcpu) = writers.get_mut("vcpu").and_then(Value::as_object_mut) {
         vcpu.shift_remove("pages");
+        let each = vcpu.get_mut("each").and_then(Value::as_array_mut);
+        for one in each.into_iter().flatten() {
+            if let Some(one) = one.as_object_mut() {
+                one.shift_remove("pages");
+            }
+        }
+    }
+    let devices = writers.get_mut("devices").and_then(Value::as_array_mut);
+    for device in devices.into_iter().flatten() {
+        if let Some(pages) = device.get_mut("pages") {
+            names.kinds(pages);
+        }
     }
     for (key, value) in writers.iter_mut() {
-        if TABLES.contains(&key.as_str()) {
-            *value = json!({ "tables": "any" });
+        if TABLES.contains(&key.as_str())
+            && let Some(tables) = value.get_mut("tables")
+        {
+            names.any(tables);
         }
     }
     writers.extend(tables);
@@ -126,33 +147,136 @@ fn pages(source: &mut Value) {
     }
 }
 
-/// Saves of tables, and other kernel writers, that name their pages come to write any; one that writes a page twice in a call does it again
-/// and again, each page once.
-fn unnamed(value: &mut Value, tables: &mut Map<String, Value>) {
-    match value {
-        Value::Object(map) => {
-            let writer = match map.get("step").and_then(Value::as_str) {
-                Some("its-save-tables") => Some("its_save"),
-                Some("save-pending-tables") => Some("pending_save"),
-                Some("its-restore-tables") => Some("its_restore"),
-                Some("kernel-write") => Some("kernel_write"),
-                _ => None,
-            };
-            if let Some(writer) = writer
-                && let Some(pages) = map.shift_remove("pages")
-            {
-                tables.insert(writer.to_owned(), json!({ "tables": "any" }));
-                if has_twice(&pages) {
-                    let step = Value::Object(std::mem::take(map));
-                    map.insert("any_number".to_owned(), json!([step]));
-                    return;
-                }
+/// What stands for the pages that a text names.
+struct Naming<'a>(&'a Machine);
+
+impl Naming<'_> {
+    /// The memslot and the number of a page.
+    fn page(&self, page: &Value) -> Option<(usize, u64)> {
+        let mut slots = self.0.slots.iter();
+        let number = match page.as_str().and_then(|word| word.split_once(':')) {
+            Some((name, offset)) => {
+                let slot = slots.position(|slot| slot.name == name)?;
+                let before = self.0.slots[..slot].iter();
+                let before: u64 = before.map(|slot| u64::from(slot.npages)).sum();
+                before + offset.parse::<u64>().ok()?
             }
-            map.values_mut().for_each(|value| unnamed(value, tables));
+            None => page.as_u64()?,
+        };
+        let mut left = number;
+        for (slot, template) in self.0.slots.iter().enumerate() {
+            match left.checked_sub(u64::from(template.npages)) {
+                Some(less) => left = less,
+                None => return Some((slot, number)),
+            }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| unnamed(item, tables)),
-        _ => {}
+        None
     }
+
+    /// In place of each page of a list, a kind of pages that it is of.
+    fn kinds(&self, list: &mut Value) {
+        for page in list.as_array_mut().into_iter().flatten() {
+            if let Some((slot, number)) = self.page(page) {
+                *page = self.of_slot(slot, format!("page-{number}"));
+            }
+        }
+    }
+
+    /// In place of a list of pages, any: of the memslots of those in it.
+    fn any(&self, list: &mut Value) {
+        if self.0.slots.len() < 2 {
+            *list = "any".into();
+            return;
+        }
+        let pages = list.as_array().map_or(&[][..], Vec::as_slice);
+        let mut any: Vec<Value> = Vec::new();
+        for (slot, _) in pages.iter().filter_map(|page| self.page(page)) {
+            let word = self.of_slot(slot, "any".to_owned());
+            if !any.contains(&word) {
+                any.push(word);
+            }
+        }
+        *list = any.into();
+    }
+
+    fn of_slot(&self, slot: usize, word: String) -> Value {
+        match &self.0.slots[..] {
+            [_] => word.into(),
+            slots => format!("{}:{word}", slots[slot].name).into(),
+        }
+    }
+
+    /// Saves of tables, and other kernel writers, that name their pages come to write any; one that writes a page twice in a call does it
+    /// again and again, each page once. Parts of a memslot come to be any.
+    fn unname(&self, value: &mut Value, tables: &mut Map<String, Value>) {
+        match value {
+            Value::Object(map) => {
+                let step = map.get("step").and_then(Value::as_str).unwrap_or_default();
+                let writer = match step {
+                    "its-save-tables" => Some("its_save"),
+                    "save-pending-tables" => Some("pending_save"),
+                    "its-restore-tables" => Some("its_restore"),
+                    "kernel-write" => Some("kernel_write"),
+                    _ => None,
+                };
+                let clears = step == "clear-dirty-log";
+                if step == "mark-queues"
+                    && let Some(pages) = map.get_mut("pages")
+                {
+                    self.kinds(pages);
+                }
+                if clears && (map.contains_key("first") || map.contains_key("pages")) {
+                    map.shift_remove("first");
+                    map.insert("pages".to_owned(), "any".into());
+                }
+                if clears && map.contains_key("chunk") {
+                    map.insert("chunk".to_owned(), "any".into());
+                }
+                if map.contains_key("each_chunk") {
+                    map.insert("pages".to_owned(), "any".into());
+                }
+                if let Some(writer) = writer
+                    && let Some(mut pages) = map.shift_remove("pages")
+                {
+                    let twice = has_twice(&pages);
+                    self.any(&mut pages);
+                    if self.0.slots.len() < 2 {
+                        tables.insert(writer.to_owned(), json!({ "tables": "any" }));
+                    } else {
+                        map.insert("pages".to_owned(), pages);
+                    }
+                    if twice {
+                        let step = Value::Object(std::mem::take(map));
+                        map.insert("any_number".to_owned(), json!([step]));
+                        return;
+                    }
+                }
+                map.values_mut()
+                    .for_each(|value| self.unname(value, tables));
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.unname(item, tables)),
+            _ => {}
+        }
+    }
+}
+
+/// Whether each CLEAR is given whole words of its memslot: one that is refused clears nothing, and is not what stands for it.
+fn clears_whole_words(machine: &Machine) -> bool {
+    let bits = u64::from(machine.constants.word_bits);
+    let is_whole = |op: &op::ClearDirtyLog| {
+        let slot = machine.slots.iter().find(|slot| slot.number() == op.slot);
+        let npages = slot.map_or(0, |slot| u64::from(slot.npages));
+        let (first, pages) = (op.first_page, u64::from(op.num_pages));
+        let end = first.saturating_add(pages);
+        let whole = pages.is_multiple_of(bits) || end == npages;
+        first.is_multiple_of(bits) && whole && pages > 0 && end <= npages
+    };
+    let ops = machine.programs.iter().flatten();
+    let mut clears = ops.filter_map(|op| match op {
+        Op::ClearDirtyLog(op) => Some(op),
+        _ => None,
+    });
+    clears.all(is_whole)
 }
 
 /// Whether a list names something twice.
@@ -204,8 +328,50 @@ mod tests {
 
     #[test]
     fn pages_that_are_named_keep_their_number() {
+        let text = "name = \"vmm\"\n[machine]\narch = \"x86\"\nvcpus = 1\npages = 2\n[writers]\nvcpu = { stores = 1 }\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", { step = \"vmm-write\", page = 0 }, \"vmm-log-sync\", \"copy\", \"finish\"]\n";
+        let scenario = Scenario::from_toml("vmm", text).expect("it is right");
+        let wide = scenario.widened().expect("it has numbers");
+        assert!(!wide.scenario.any_pages && wide.pages_stay.is_some());
+        assert_eq!(wide.scenario.source["writers"]["vcpu"]["stores"], "any");
+    }
+
+    #[test]
+    fn pages_of_devices_and_parts_of_memslots_become_kinds_and_any() {
         let net = wide("cloud-hypervisor-net");
-        assert!(!net.any_pages);
-        assert_eq!(net.source["writers"]["devices"][0]["transfers"], "any");
+        assert!(net.any_pages);
+        let device = &net.source["writers"]["devices"][0];
+        assert_eq!(device["transfers"], "any");
+        assert_eq!(device["pages"], json!(["page-1"]));
+        let queues = wide("firecracker-full");
+        assert_eq!(
+            queues.source["protocol"]["steps"][0]["pages"],
+            queues.source["writers"]["devices"][1]["pages"]
+        );
+        assert_eq!(
+            wide("qemu-bitmap").source["protocol"]["steps"][3]["pages"],
+            "any"
+        );
+        let words = wide("bitmap-last-two-words");
+        assert_eq!(words.source["protocol"]["steps"][3]["chunk"], "any");
+    }
+
+    #[test]
+    fn tables_stay_in_their_memslots() {
+        let text = "name = \"two\"\n[machine]\narch = \"x86\"\nvcpus = 1\n[[slots]]\nname = \"low\"\npages = 2\n[[slots]]\nname = \"high\"\npages = 1\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", { step = \"kernel-write\", pages = [2, \"low:1\", 0] }, \"get-dirty-log\", \"copy\", \"finish\"]\n";
+        let scenario = Scenario::from_toml("two", text).expect("it is right");
+        let wide = scenario.widened().expect("it has numbers").scenario;
+        assert!(wide.any_pages);
+        assert_eq!(
+            wide.source["protocol"]["steps"][2]["pages"],
+            json!(["high:any", "low:any"])
+        );
+    }
+
+    #[test]
+    fn a_clear_of_no_whole_words_keeps_the_number_of_pages() {
+        let text = "name = \"part\"\n[machine]\narch = \"x86\"\nvcpus = 1\npages = 4\nword_bits = 2\nmanual_protect = true\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", { step = \"clear-dirty-log\", first = 1, pages = 1 }, \"copy\", \"finish\"]\n";
+        let scenario = Scenario::from_toml("part", text).expect("it is right");
+        let wide = scenario.widened().expect("the number of pages stays");
+        assert!(!wide.scenario.any_pages);
     }
 }

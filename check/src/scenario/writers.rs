@@ -8,7 +8,6 @@ use dirtysim_model::words::Frame;
 use super::machine::Parts;
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
-use crate::search::tracked;
 
 /// The most stores that a scenario gives one writer.
 const MOST_STORES: u64 = 31;
@@ -70,7 +69,8 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
         parts.machine.send_failures = failures;
     }
     if let Some(nodes) = table.list("always_dirty")? {
-        let frames = parts.frames(source, nodes)?;
+        let one_by_one = nodes.iter().map(|node| parts.frame(source, node));
+        let frames: Vec<Frame> = one_by_one.collect::<Result<_>>()?;
         let machine = &mut parts.machine;
         machine.always_dirty = frames
             .iter()
@@ -82,9 +82,9 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
 }
 
 /// The frames of every slot that is there from the start, or that may come.
-fn all_frames(parts: &Parts) -> Vec<Frame> {
+fn all_frames(parts: &mut Parts) -> Vec<Frame> {
     if parts.any_pages.is_some() {
-        return vec![tracked::TRACKED, tracked::FAR];
+        return vec![parts.meant.all()];
     }
     parts
         .machine
@@ -94,7 +94,7 @@ fn all_frames(parts: &Parts) -> Vec<Frame> {
         .collect()
 }
 
-fn read_pages(source: Source<'_>, table: &mut Table<'_>, parts: &Parts) -> Result<Vec<Frame>> {
+fn read_pages(source: Source<'_>, table: &mut Table<'_>, parts: &mut Parts) -> Result<Vec<Frame>> {
     match table.list("pages")? {
         Some(nodes) => parts.frames(source, nodes),
         None => Ok(all_frames(parts)),
@@ -251,7 +251,7 @@ fn read_tables(
     source: Source<'_>,
     node: Option<&Node>,
     name: &str,
-    parts: &Parts,
+    parts: &mut Parts,
 ) -> Result<Option<Vec<Frame>>> {
     let Some(node) = node else { return Ok(None) };
     let mut table = Table::new(source, node, format!("`{name}`"))?;
@@ -259,7 +259,7 @@ fn read_tables(
         && matches!(&table.get("tables"), Some(node) if matches!(&node.kind, Kind::Text(word) if word == "any"))
     {
         table.finish()?;
-        return Ok(Some(vec![tracked::TRACKED]));
+        return Ok(Some(vec![parts.meant.any()]));
     }
     let Some(pages) = table.list("tables")? else {
         return source.error(
@@ -284,7 +284,7 @@ fn read_device(
     source: Source<'_>,
     node: &Node,
     before: &[String],
-    parts: &Parts,
+    parts: &mut Parts,
 ) -> Result<(String, DeviceConfig)> {
     let mut table = Table::new(source, node, "a device")?;
     let taken = before.iter().map(String::as_str);

@@ -10,6 +10,7 @@ use dirtysim_model::op::ahead::look_ahead;
 use dirtysim_model::op::{self, Op, Until};
 use dirtysim_model::state::vcpu::UNLIMITED;
 
+use super::tracked::is_of_others;
 use crate::scenario::Scenario;
 
 /// How many.
@@ -79,7 +80,7 @@ impl Bounds {
             updates: Many::most(vcpus().map(|vcpu| vcpu.steal)),
             transfers: Many::most(machine.devices.iter().map(|device| device.transfers)),
             failures: Many::most(std::iter::once(machine.send_failures)),
-            rounds: match (scenario.rounds, goes_round(machine)) {
+            rounds: match (scenario.rounds, goes_round(scenario)) {
                 (1, true) => Many::Any,
                 (rounds, _) => Many::Number(rounds),
             },
@@ -200,13 +201,16 @@ fn list(words: &[&str]) -> String {
     }
 }
 
-/// Whether a program goes back somewhere.
-fn goes_round(machine: &Machine) -> bool {
-    machine.programs.iter().any(|program| {
-        program
-            .iter()
-            .enumerate()
-            .any(|(at, op)| matches!(op, Op::Again(op::Again { to, .. }) if usize::from(*to) <= at))
+/// Whether a program goes back somewhere, but to the next part of a memslot.
+fn goes_round(scenario: &Scenario) -> bool {
+    scenario.machine.programs.iter().any(|program| {
+        program.iter().enumerate().any(|(at, op)| match op {
+            Op::Again(op::Again { to, .. }) if usize::from(*to) <= at => {
+                let body = &program[usize::from(*to)..at];
+                !scenario.any_pages || !is_of_others(&scenario.machine, body)
+            }
+            _ => false,
+        })
     })
 }
 

@@ -73,8 +73,8 @@ impl<L: Layout> Source<'_, L> {
 
     /// With any number of pages, forgets what a state says of the others.
     pub(super) fn forget(&self, state: &mut State<L>) {
-        if self.others.is_some() {
-            others::forget(self.machine, state);
+        if let Some(tried) = self.others {
+            others::forget(self.machine, tried.slot(), state);
         }
     }
 

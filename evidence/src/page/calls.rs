@@ -134,6 +134,7 @@ fn names_page(
             let verb = match program.access {
                 Access::Store => "stores to it",
                 Access::Load => "loads from it",
+                Access::Copy => "copies to it from where no memory is",
             };
             store.then(|| format!("vCPU {vcpu}'s guest program {verb}"))
         }

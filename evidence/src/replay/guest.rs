@@ -103,8 +103,28 @@ impl ModelVm {
         let rest = self.rest(vcpu)?;
         if rest == Rest::Guest {
             self.old_roots[vcpu] = Some(false);
+            return self.walk_tables(vcpu);
         }
         Ok(rest)
+    }
+
+    /// The guest's first instruction is fetched. With a two-dimensional MMU the processor's walk of the guest's own tables is a store to each, a level
+    /// after the other, whatever their accessed and dirty bits are; what has lost its leaf, or the right to store by it, was flushed, so that there is
+    /// a walk to find it. With shadow paging KVM walks, and stores only where a bit is to be set, which replay does not follow.
+    /// Source: AMD64 Architecture Programmer's Manual, volume 2, 15.25.5; Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3C, 28.3.3.2.
+    fn walk_tables(&mut self, vcpu: usize) -> Result<Rest, Complaint> {
+        if self.machine.arch != Arch::X86 || self.machine.mmu != Mmu::TwoDimensional {
+            return Ok(Rest::Guest);
+        }
+        for (slot, page) in self.tables.clone() {
+            let Some(frame) = self.frame(slot.into(), page) else {
+                continue;
+            };
+            if self.access(vcpu, frame, Access::Store)? == Rest::User {
+                return Ok(Rest::User);
+            }
+        }
+        Ok(Rest::Guest)
     }
 
     /// Out of the guest, by an exit that user space handles. Whatever the exit itself flushes is flushed; a request that
@@ -182,6 +202,23 @@ impl ModelVm {
                 let found = frame_at(&self.machine, &self.state, as_id, gfn + over);
                 found.map(|(_, frame)| frame)
             };
+            if program.access == Access::Copy {
+                let elements: Vec<Option<Frame>> = (0..program.elements)
+                    .map(|n| frame(u64::from(program.at + n * program.bytes) / page_bytes))
+                    .collect();
+                let through = self.copy_string(vcpu, program, &elements)?;
+                // With its last element the instruction is through, wherever that is stored to.
+                if through + 1 >= elements.len() {
+                    cursor.retire();
+                }
+                if through < elements.len() {
+                    failed = true;
+                    rest = Rest::User;
+                    break;
+                }
+                rest = self.enter(vcpu)?;
+                continue;
+            }
             let pages = 1 + u64::from(program.is_over(page_bytes));
             let frames: Option<Vec<Frame>> = (0..pages).map(frame).collect();
             let Some(frames) = frames else {
@@ -223,6 +260,35 @@ impl ModelVm {
         Ok(result)
     }
 
+    /// A string instruction from where no memory is, element by element: each element's load leaves for user space, and the KVM_RUN that answers
+    /// it stores the element, marks the page, and comes to the next load before it comes to the check of the ring. The element's own leaf has no
+    /// part in it. An element that is stored to where nothing can be stored leaves for user space too, and ends the call. How many elements were
+    /// stored before. Source: arch/x86/kvm/x86.c, complete_emulated_mmio(), x86_emulate_instruction(), emulator_write_phys(); arch/x86/kvm/emulate.c,
+    /// x86_emulate_insn().
+    fn copy_string(
+        &mut self,
+        vcpu: usize,
+        program: &Program,
+        elements: &[Option<Frame>],
+    ) -> Result<usize, Complaint> {
+        let page_bytes = self.machine.constants.page_bytes;
+        let writable = |frame: Frame| {
+            let slot = self.machine.slot_of_frame(frame);
+            !slot.is_some_and(|slot| self.state.slots[slot].readonly)
+        };
+        let stored: Vec<Frame> = elements
+            .iter()
+            .map_while(|frame| frame.filter(|&frame| writable(frame)))
+            .collect();
+        self.write_in_context(vcpu, &stored)?;
+        for (n, &frame) in (0..).zip(&stored) {
+            let at = u64::from(program.at + n * program.bytes) % page_bytes;
+            let host = self.machine.host_page(frame);
+            self.memories.store(host, at, program.value, program.bytes);
+        }
+        Ok(stored.len())
+    }
+
     /// An access to one page, or over the end of one to the next: it is begun anew after each fault, and retires when it finds both
     /// pages' leaves as it needs them.
     fn access_all(
@@ -243,6 +309,7 @@ impl ModelVm {
             let there = match access {
                 Access::Store => self.state.writable.contains(first),
                 Access::Load => self.state.present.contains(first),
+                Access::Copy => unreachable!("a copy finds no leaf"),
             };
             if there || frames.len() == 1 {
                 return Ok(Rest::Guest);
@@ -279,6 +346,7 @@ impl ModelVm {
                 v.loads = 1;
                 self.step(vcpu, Choice::Load(frame));
             }
+            Access::Copy => unreachable!("a copy is the kernel's to write"),
         }
         self.rest(vcpu)
     }
@@ -299,6 +367,12 @@ impl ModelVm {
             return Err(Complaint::call(
                 CallProblem::Accesses(program.store.count()),
                 "replay takes programs of at most 2^28 accesses",
+            ));
+        }
+        if program.access == Access::Copy && self.machine.arch != Arch::X86 {
+            return Err(Complaint::call(
+                CallProblem::Copies,
+                "KVM emulates string instructions on x86 alone: leave the row out",
             ));
         }
         let page_bytes = self.machine.constants.page_bytes;

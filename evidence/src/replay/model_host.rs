@@ -29,6 +29,9 @@ const RING_ENTRIES_TOTAL_MAX: u64 = 1 << 23;
 /// The most pages that one row of userspace's own stores or copies names.
 const PAGES_MAX: u64 = super::vm::GUEST_PAGES_MAX;
 
+/// The most pages of a guest's tables.
+const TABLE_PAGES_MAX: u64 = 4096;
+
 /// Bytes of the largest command queue of an ITS.
 const QUEUE_BYTES_MAX: u64 = 256 * 4096;
 
@@ -340,6 +343,16 @@ fn perform_on(vm: &mut ModelVm, call: &Call) -> Result<Modelled, Complaint> {
         }
         Call::GuestLayout(layout) => {
             vm.guest_slots.insert(layout.slot);
+            if let Some(pages) = &layout.page_table_pages {
+                let total = pages.runs().iter().map(|run| run.1).sum();
+                if total > TABLE_PAGES_MAX {
+                    return Err(Complaint::call(
+                        CallProblem::PagesInRow(total),
+                        "replay takes guests with at most 4096 pages of tables",
+                    ));
+                }
+                vm.tables = pages.iter().map(|page| (layout.slot, page)).collect();
+            }
             CallResult::default()
         }
         Call::Run {

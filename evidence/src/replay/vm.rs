@@ -51,6 +51,8 @@ pub(super) struct ModelVm {
     pub(super) gic: Gic,
     /// Slots that hold the guest's own code and tables, whose bytes no row tells.
     pub(super) guest_slots: BTreeSet<u16>,
+    /// Pages of the guests' own tables, by slot and page, a level after the other: walked on x86.
+    pub(super) tables: Vec<(u16, u64)>,
     /// Whether each vCPU's root of the second stage was made before a memslot last went or moved; none without a root. x86 alone has a use for it.
     pub(super) old_roots: Vec<Option<bool>>,
     /// Where each vCPU's record of stolen time is, in bytes of guest memory.
@@ -108,6 +110,7 @@ impl ModelVm {
             cursors: Vec::new(),
             gic: Gic::default(),
             guest_slots: BTreeSet::new(),
+            tables: Vec::new(),
             records: Vec::new(),
             old_roots: Vec::new(),
             effect: Effect::None,
@@ -270,15 +273,31 @@ impl ModelVm {
         Ok(host)
     }
 
-    /// The host gives a region's pages their memory before KVM sees them. Of huge pages nothing less is known.
+    /// The host gives a region's pages their memory before KVM sees them. Where huge pages were asked for, whole blocks of them have it as good as
+    /// before: whoever touches a page first is given all of its block. Source: mm/huge_memory.c, do_huge_pmd_anonymous_page(), with the huge page
+    /// of zeros switched off.
     fn populate(&mut self, region: &Region<'_>) -> Result<(), Complaint> {
         let page = self.machine.constants.page_bytes;
         let pages = region.bytes / page;
         if pages == 0 || pages > GUEST_PAGES_MAX || !region.mem_offset.is_multiple_of(page) {
             return Ok(());
         }
-        let host = self.host_pages(region.mem, region.mem_offset / page, pages)?;
-        host::back(&mut self.machine, &mut self.state, host, pages as u32);
+        let first = region.mem_offset / page;
+        let host = self.host_pages(region.mem, first, pages)?;
+        let block = u64::from(self.machine.constants.huge_pages);
+        let (begin, end) = if region.populated || block < 2 {
+            (first, first + pages)
+        } else {
+            (
+                first.next_multiple_of(block),
+                (first + pages) / block * block,
+            )
+        };
+        if begin < end {
+            let count = (end - begin) as u32;
+            let host = host + (begin - first) as u32;
+            host::back(&mut self.machine, &mut self.state, host, count);
+        }
         Ok(())
     }
 

@@ -443,6 +443,9 @@ impl Section {
                 let bytes = match program.access {
                     Access::Store => program.bytes,
                     Access::Load => 0,
+                    Access::Copy => {
+                        return Err("string instructions from where no memory is".to_owned());
+                    }
                 };
                 let stores = match stores.as_slice() {
                     [] => String::new(),

@@ -42,6 +42,9 @@ pub enum Access {
     Store,
     /// Loads. `stores_retired` then counts loads.
     Load,
+    /// Copies by one string instruction from where no memory is, so that KVM emulates it (x86); user space answers each element's load with the
+    /// value, and calls KVM_RUN again. `stores_retired` then counts instructions.
+    Copy,
 }
 
 impl Access {
@@ -56,14 +59,17 @@ impl Access {
 pub struct Program {
     /// The pages, in order: `[slot, first page, count]`.
     pub store: StoreRuns,
-    /// The width of each access, in bytes: 1, 2, 4 or 8.
+    /// The width of each access, of each element of a copy, in bytes: 1, 2, 4 or 8.
     pub bytes: u32,
-    /// The value that is stored.
+    /// The value that is stored, in each element of a copy.
     #[serde(with = "hex")]
     pub value: u64,
-    /// Whether the pages are stored to or loaded from; absent: stored to.
+    /// Whether the pages are stored to, loaded from or copied to; absent: stored to.
     #[serde(default, skip_serializing_if = "Access::is_store")]
     pub access: Access,
+    /// How many elements a copy's instruction has, side by side; absent: one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub elements: u32,
     /// Where in each page the access begins, in bytes, below the page's size; absent: at its first. One that goes beyond the page's end is to the
     /// next page too.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -71,11 +77,19 @@ pub struct Program {
 }
 
 impl Program {
-    /// Whether each access goes beyond the end of a page of so many bytes, to the next page.
+    /// Whether each access, or each instruction of a copy, goes beyond the end of a page of so many bytes, to the next page.
     #[must_use]
     pub fn is_over(&self, page_bytes: u64) -> bool {
-        u64::from(self.at) + u64::from(self.bytes) > page_bytes
+        u64::from(self.at) + u64::from(self.bytes) * u64::from(self.elements) > page_bytes
     }
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(elements: &u32) -> bool {
+    *elements == 1
 }
 
 pub(super) fn is_zero(at: &u32) -> bool {

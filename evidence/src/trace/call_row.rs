@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::call_args::{Access, Program};
 use super::call_result::CallResult;
 use super::calls::Call;
 use super::error::{Complaint, Problem};
@@ -89,6 +90,24 @@ impl RecordedCall {
                 RowProblem::StoreAt(program.at),
                 "`at` counts bytes from the start of each page, below the page's size",
             )),
+            Call::Run { program, .. }
+                if program.elements != 1 && program.access != Access::Copy =>
+            {
+                Err(Complaint::row(
+                    RowProblem::Elements(program.elements),
+                    "`elements` are those of a string instruction: write \"access\":\"copy\", or leave it out",
+                ))
+            }
+            Call::Run { program, .. } if program.access == Access::Copy && !copies(program) => {
+                Err(Complaint::row(
+                    RowProblem::Copy {
+                        elements: program.elements,
+                        bytes: program.bytes,
+                        at: program.at,
+                    },
+                    "a string instruction copies 1 to 512 elements of 8 bytes, from a multiple of 8 on",
+                ))
+            }
             Call::ReadPage { bytes, .. } if !(1..=8).contains(bytes) => Err(Complaint::row(
                 RowProblem::ReadBytes(*bytes),
                 "`bytes` is 1 to 8",
@@ -128,6 +147,12 @@ impl RecordedCall {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a copy is one that a guest of this format makes: elements in one page or two, none of them over a page's end, and fewer than
+/// KVM does without a look at the guest.
+fn copies(program: &Program) -> bool {
+    program.bytes == 8 && program.at.is_multiple_of(8) && (1..=512).contains(&program.elements)
 }
 
 /// A call's row as it is written: the VM, the call's name and arguments, the result.

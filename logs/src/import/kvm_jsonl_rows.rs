@@ -309,6 +309,7 @@ impl RawProgram {
             bytes,
             value,
             access,
+            elements: 1,
             at: 0,
         })
     }

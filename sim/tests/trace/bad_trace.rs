@@ -590,6 +590,17 @@ fn names_that_do_not_exist_are_refused_with_those_that_do() {
         "stores of 3 bytes",
         "`bytes` is 1, 2, 4 or 8",
     );
+    let with = |more: &str| run(&program.replace("\"0x1\"", &format!("\"0x1\",{more}")), "2");
+    assert!(with("\"elements\":3").contains(
+        "`elements` is 3 of an access that is no copy\nhelp: `elements` are those of a string instruction"
+    ));
+    for copy in ["\"elements\":0", "\"elements\":513", "\"at\":4"] {
+        let refused = with(&format!("\"access\":\"copy\",{copy}"));
+        assert!(
+            refused.contains("a string instruction copies 1 to 512 elements of 8 bytes"),
+            "{refused}"
+        );
+    }
     assert!(
         run(&program.replace("0x1", "1"), "2")
             .contains("expected a hexadecimal string \"0x…\" of at most 16 digits")

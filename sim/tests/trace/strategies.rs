@@ -115,16 +115,28 @@ pub(crate) fn words() -> impl Strategy<Value = Words> {
 fn program() -> impl Strategy<Value = Program> {
     (
         stores(),
-        select(&[1, 2, 4, 8][..]),
         number(),
-        select(&[Access::Store, Access::Load][..]),
-        select(&[0, 8, 4093][..]),
+        prop_oneof![
+            (
+                select(&[Access::Store, Access::Load][..]),
+                select(&[1, 2, 4, 8][..]),
+                select(&[0, 8, 4093][..]),
+                Just(1),
+            ),
+            (
+                Just(Access::Copy),
+                Just(8),
+                select(&[0, 4088][..]),
+                1..=512_u32,
+            ),
+        ],
     )
-        .prop_map(|(store, bytes, value, access, at)| Program {
+        .prop_map(|(store, value, (access, bytes, at, elements))| Program {
             store,
             bytes,
             value,
             access,
+            elements,
             at,
         })
 }

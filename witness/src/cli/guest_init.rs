@@ -40,6 +40,9 @@ fn mount(kind: &str, place: &str) {
     };
 }
 
+/// The settings of transparent huge pages.
+const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage";
+
 /// Where the script says which modules the kernel needs: a path and its parameters a line.
 const MODULES: &str = "/modules/order";
 
@@ -67,6 +70,17 @@ fn load_modules() {
         if let Err(error) = loaded {
             eprintln!("error: {path}: {error}");
         }
+    }
+}
+
+/// Memory that huge pages were asked for gets them when it is touched, and at no other time: a load is given memory, not the huge page of zeros, and
+/// nobody makes huge pages of small ones meanwhile. A kernel without them has no such files.
+fn quiet_huge_pages() {
+    for (file, value) in [
+        ("use_zero_page", "0"),
+        ("khugepaged/scan_sleep_millisecs", "4294967295"),
+    ] {
+        let _ = fs::write(format!("{HUGE_PAGES}/{file}"), value);
     }
 }
 
@@ -161,6 +175,7 @@ pub(super) fn main(arguments: &[String]) -> ! {
     mount("sysfs", "/sys");
     let _ = fs::create_dir_all("/out");
     load_modules();
+    quiet_huge_pages();
     // Without it the command says so itself.
     wait_for("/dev/kvm");
     let code = super::run(arguments);

@@ -4,7 +4,7 @@ use dirtysim::trace::call::{Access, Call, Program, UserData};
 use dirtysim::trace::{Arch, Cap, PageRuns, StoreRuns, Words};
 
 use super::Generator;
-use super::setup::{HUGE_MEMORY, READONLY, RECORD_SLOT};
+use super::setup::{HUGE_MEMORY, READONLY, RECORD_SLOT, TABLES_SLOT};
 use super::world::VcpuView;
 
 /// Bytes of a page.
@@ -198,10 +198,20 @@ impl Generator {
                 resume: true,
             });
         }
+        // A copy takes two exits an element, so that it is of few pages.
+        let elements = if self.copies() && self.random.percent(12) {
+            Some(self.elements())
+        } else {
+            None
+        };
         let mut store = StoreRuns::default();
-        let long = self.random.percent(15);
-        let at = self.place_in_page();
-        let over = u64::from(at + 8 > PAGE_BYTES);
+        let long = elements.is_none() && self.random.percent(15);
+        let at = match elements {
+            None => self.place_in_page(),
+            Some(_) if self.random.percent(70) => 0,
+            Some(_) => PAGE_BYTES - 8 * self.random.between(1, 6) as u32,
+        };
+        let over = u64::from(at + 8 * elements.unwrap_or(1) > PAGE_BYTES);
         for _ in 0..self.random.between(1, 4) {
             let (slot, pages) = self.slot()?;
             // What goes over a page's end stays in its slot; on RISC-V it is not emulated either, so that it stays out of read-only ones.
@@ -214,6 +224,7 @@ impl Generator {
             let count = match self.random.below(100) {
                 _ if long => pages,
                 0..75 => 1,
+                _ if elements.is_some() => self.random.between(1, (pages - first).min(3)),
                 _ => self.random.between(1, (pages - first).min(70)),
             };
             store
@@ -223,7 +234,9 @@ impl Generator {
         if store.count() == 0 {
             return None;
         }
-        let access = if self.random.percent(15) {
+        let access = if elements.is_some() {
+            Access::Copy
+        } else if self.random.percent(15) {
             Access::Load
         } else {
             Access::Store
@@ -245,10 +258,26 @@ impl Generator {
                 bytes,
                 value,
                 access,
+                elements: elements.unwrap_or(1),
                 at,
             },
             resume: false,
         })
+    }
+
+    /// Whether the guest copies from where no memory is.
+    fn copies(&self) -> bool {
+        self.target.modes_that_copy.contains(&self.profile.mode)
+    }
+
+    /// Elements of a string instruction: few, or more than a ring has in reserve.
+    fn elements(&mut self) -> u32 {
+        let elements = match self.random.below(100) {
+            0..60 => self.random.between(1, 6),
+            60..95 => self.random.between(7, 100),
+            _ => self.random.between(101, u64::from(PAGE_BYTES) / 8),
+        };
+        elements as u32
     }
 
     /// Where in its page an access of 8 bytes begins: mostly at the first byte; or elsewhere, over the page's end too where the guest's
@@ -377,6 +406,9 @@ impl Generator {
         if self.profile.stolen && self.random.percent(25) {
             return RECORD_SLOT;
         }
+        if self.profile.tables && self.random.percent(25) {
+            return TABLES_SLOT;
+        }
         self.slot().map_or(1, |(slot, _)| slot)
     }
 
@@ -434,6 +466,10 @@ impl Generator {
         if self.profile.stolen && self.random.percent(15) {
             let log = self.world.slots.get(&RECORD_SLOT)?.flags ^ 1;
             return Some(self.record_slot(log));
+        }
+        if self.profile.tables && self.random.percent(20) {
+            let log = self.world.slots.get(&TABLES_SLOT)?.flags ^ 1;
+            return Some(self.tables_slot(log));
         }
         let slot = self.random.between(1, 3) as u16;
         let Some(view) = self.world.slots.get(&slot).cloned() else {

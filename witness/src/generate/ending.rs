@@ -53,6 +53,7 @@ impl Generator {
                     bytes: 8,
                     value: self.fresh_value(),
                     access: Access::Store,
+                    elements: 1,
                     at: 0,
                 };
                 return Some(Call::Run {

@@ -1,7 +1,7 @@
 //! How a sequence begins: capabilities, slots, vCPUs, and on arm64 perhaps an interrupt controller.
 
-use dirtysim::trace::call::{Call, Prot, Sharing};
-use dirtysim::trace::{Arch, Cap};
+use dirtysim::trace::call::{Call, GuestLayout, Prot, Sharing};
+use dirtysim::trace::{Arch, Cap, PageRuns};
 
 use super::Generator;
 
@@ -16,6 +16,12 @@ pub(super) const HUGE_MEMORY: &str = "huge";
 
 /// The slot of records of stolen time.
 pub(super) const RECORD_SLOT: u16 = 5;
+
+/// The slot of the guest's tables, where they are apart; nobody but the processor stores to it.
+pub(super) const TABLES_SLOT: u16 = 6;
+
+/// Their pages: a table of each level.
+const TABLES_PAGES: u64 = 3;
 
 /// `KVM_MEM_READONLY`.
 pub(super) const READONLY: u32 = 2;
@@ -42,6 +48,12 @@ impl Generator {
             let log = u32::from(self.random.percent(80));
             let call = self.record_slot(log);
             self.queued.push_back(call);
+        }
+        if self.profile.tables {
+            let log = u32::from(self.random.percent(80));
+            let call = self.tables_slot(log);
+            self.queued.push_back(call);
+            self.queued.push_back(Call::GuestLayout(tables_layout()));
         }
         for vcpu in 0..self.profile.vcpus {
             self.queue_vcpu(vcpu);
@@ -138,6 +150,7 @@ impl Generator {
         // On RISC-V a slot in huge pages whose log is switched off can keep a guest from going on for ever: see the module's list.
         let riscv = self.target.arch == Arch::Riscv64;
         let huge = self.random.percent(8) && !riscv;
+        let untouched = huge && self.target.huge_when_touched && self.random.percent(40);
         // Now and then two slots share their memory, as a device's aperture does.
         let mem = if huge {
             format!("{HUGE_MEMORY}{slot}")
@@ -160,7 +173,11 @@ impl Generator {
             mem,
             mem_offset: 0,
             // A guest's load and then store of memory that nobody touched changes the host's page of zeros there: see the module's list.
-            populated: huge || self.random.percent(80) || (riscv && self.target.rings),
+            populated: if huge {
+                !untouched
+            } else {
+                self.random.percent(80) || (riscv && self.target.rings)
+            },
             huge,
         }
     }
@@ -175,6 +192,22 @@ impl Generator {
             npages: 2,
             bytes: None,
             mem: "records".to_owned(),
+            mem_offset: 0,
+            populated: true,
+            huge: false,
+        }
+    }
+
+    /// The slot of the guest's tables, which nobody else stores to, and which stays where it is.
+    pub(super) fn tables_slot(&self, flags: u32) -> Call {
+        Call::SetUserMemoryRegion {
+            slot: TABLES_SLOT,
+            as_id: 0,
+            flags,
+            gpa: self.slot_gpa(TABLES_SLOT),
+            npages: TABLES_PAGES,
+            bytes: None,
+            mem: "tables".to_owned(),
             mem_offset: 0,
             populated: true,
             huge: false,
@@ -205,5 +238,26 @@ impl Generator {
             sharing: Sharing::Shared,
             touch_byte: None,
         }
+    }
+}
+
+/// Where the guest's tables are that are apart.
+fn tables_layout() -> GuestLayout {
+    let mut pages = PageRuns::default();
+    pages
+        .push_run(0, TABLES_PAGES)
+        .expect("a run of a few pages");
+    GuestLayout {
+        slot: TABLES_SLOT,
+        code_pages: PageRuns::default(),
+        mailbox_pages: None,
+        gdt_pages: None,
+        stack_pages: None,
+        page_table_pages: Some(pages),
+        list_pages: None,
+        other_guest_tables: None,
+        page_table_accessed_dirty_bits_at_start: Some(0),
+        written_before_slot_creation: Some(false),
+        logged_slot_pages_touched_by_setup: PageRuns::default(),
     }
 }

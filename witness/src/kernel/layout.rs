@@ -48,6 +48,8 @@ pub fn guest_layout(slot: u16) -> GuestLayout {
 #[must_use]
 pub fn with_own_layout(call: &VmCall) -> VmCall {
     let own = match &call.call {
+        // One without code states where tables are that were put apart.
+        Call::GuestLayout(layout) if layout.code_pages.runs().is_empty() => return call.clone(),
         Call::GuestLayout(layout) => Call::GuestLayout(guest_layout(layout.slot)),
         Call::VcpuInit { vcpu, mode } if mode == OWN_MODE => Call::VcpuInit {
             vcpu: *vcpu,

@@ -101,7 +101,8 @@ impl Machine {
         guest::init_vcpu(kvm, &self.vm, &processor.vcpu)?;
         // What has no memory of its own yet has the usual mode's when it comes.
         if let Some(own) = own {
-            guest::set_mode(&processor.vcpu, &own, mode)?;
+            let tables = self.memory.tables.as_ref();
+            guest::set_mode(&processor.vcpu, &own, tables, mode)?;
         } else if mode != guest::MODE {
             return Err(Refused(format!(
                 "a vCPU in mode `{mode}` needs the guest's own memory before vcpu_init"

@@ -18,6 +18,9 @@ const RESERVED_PAGES: u64 = 1 << 22;
 /// The name of the host memory that holds the guest's own code, tables and lists.
 pub(super) const OWN_MEMORY: &str = "code";
 
+/// The name of the host memory that holds the guest's tables, in a mode that has them apart.
+const TABLES_MEMORY: &str = "tables";
+
 /// Host memory by name; two slots may share one.
 #[derive(Default)]
 struct Memories(BTreeMap<String, Arc<HostMemory>>);
@@ -94,6 +97,7 @@ pub(super) struct Memory {
     pub(super) slots: Slots,
     memories: Memories,
     pub(super) own: Option<Own>,
+    pub(super) tables: Option<guest::Place>,
     destination: Destination,
 }
 
@@ -152,6 +156,13 @@ impl Memory {
             if is_own {
                 self.own = Some(Own {
                     memory: Arc::clone(&memory),
+                    gpa: *gpa,
+                });
+            }
+            if mem == TABLES_MEMORY && length > 0 {
+                self.tables = Some(guest::Place {
+                    memory: Arc::clone(&memory),
+                    offset: *mem_offset,
                     gpa: *gpa,
                 });
             }

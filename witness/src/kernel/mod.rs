@@ -106,12 +106,18 @@ impl Kernel {
         Target {
             arch: arch(),
             modes: modes(),
+            modes_that_copy: guest::MODES_THAT_COPY,
+            modes_with_tables: guest::MODES_WITH_TABLES,
             own_gpa: guest::OWN_GPA,
             own_pages: guest::OWN_PAGES,
             data_gpa: guest::DATA_GPA,
             rings: self.has(Cap::DirtyLogRingAcqRel),
             // The first process of an emulated machine.
             alone: std::process::id() == 1,
+            huge_when_touched: std::process::id() == 1
+                && arch() == Arch::X86_64
+                && std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/use_zero_page")
+                    .is_ok_and(|value| value.trim() == "0"),
             smallest_ring: if has_pml() {
                 SMALLEST_RING_PML
             } else {

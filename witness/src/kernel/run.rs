@@ -11,6 +11,7 @@ use super::machine::{Machine, Processor};
 use super::memory::OWN_MEMORY;
 use crate::kvm::guest::{self, Access};
 use crate::kvm::sys::context_switches;
+use crate::kvm::vcpu::EXIT_MMIO;
 use crate::kvm::{Alarm, Errno, PAGE_BYTES, RunEnd};
 use crate::refusal::Refused;
 use crate::subject::Subject;
@@ -47,6 +48,7 @@ impl Machine {
                 TraceAccess::Load => Access::Load {
                     bytes: program.bytes,
                 },
+                TraceAccess::Copy => copy(program)?,
             };
             guest::begin(
                 &processor.vcpu,
@@ -56,7 +58,9 @@ impl Machine {
             )?;
             0
         };
-        let ended = processor.enter(alarm, limit, before)?;
+        // What its loads from where no memory is are answered with.
+        let answer = (program.access == TraceAccess::Copy).then_some(program.value);
+        let ended = processor.enter(alarm, limit, before, answer)?;
         let total = guest::retired(&processor.vcpu)?;
         processor.unfinished = (!ended.done).then_some(total);
         Ok(CallResult {
@@ -104,7 +108,7 @@ impl Machine {
             },
         )?;
         processor.unfinished = None;
-        let ended = processor.enter(alarm, limit, 0)?;
+        let ended = processor.enter(alarm, limit, 0, None)?;
         Ok(CallResult {
             returned: Some(ended.returned),
             exit: Some(ended.exit),
@@ -142,6 +146,30 @@ fn not_ready(id: u32) -> Refused {
     ))
 }
 
+/// A copy from where no memory is.
+#[cfg(target_arch = "x86_64")]
+fn copy(program: &Program) -> Result<Access, Refused> {
+    if program.bytes != 8 || !(1..=PAGE_BYTES / 8).contains(&program.elements.into()) {
+        return Err(Refused(format!(
+            "a copy of {} elements of {} bytes: the guest copies 1 to {} of 8",
+            program.elements,
+            program.bytes,
+            PAGE_BYTES / 8
+        )));
+    }
+    Ok(Access::CopyFrom {
+        gpa: guest::HOLE_GPA,
+        elements: program.elements.into(),
+    })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn copy(_: &Program) -> Result<Access, Refused> {
+    Err(Refused::new(
+        "a copy from where no memory is: KVM emulates string instructions on x86 alone",
+    ))
+}
+
 /// How one `KVM_RUN` ended.
 struct Ended {
     returned: Returned,
@@ -153,9 +181,16 @@ struct Ended {
 impl Processor {
     /// `KVM_RUN` once, and whatever KVM must do to finish the exit. That a guest did not come back within its limit is a result: EINTR. One that has
     /// made accesses within it, `before` of which had retired when it began, is on a machine that is slow, and goes on.
-    fn enter(&mut self, alarm: &Alarm, limit: Duration, before: u64) -> Result<Ended, Refused> {
+    /// Loads from where no memory is are answered, if there is an answer, and it is called again.
+    fn enter(
+        &mut self,
+        alarm: &Alarm,
+        limit: Duration,
+        before: u64,
+        answer: Option<u64>,
+    ) -> Result<Ended, Refused> {
         let mut before = before;
-        let mut end = self.run_once(alarm, limit);
+        let mut end = self.run_answering(alarm, limit, answer);
         while end == RunEnd::Errno(Errno(libc::EINTR)) {
             let retired = guest::retired(&self.vcpu)?;
             if retired == before {
@@ -163,7 +198,7 @@ impl Processor {
             }
             before = retired;
             self.disturbed += 1;
-            end = self.run_once(alarm, limit);
+            end = self.run_answering(alarm, limit, answer);
         }
         let exit = Exit::from_number(self.vcpu.exit_reason());
         let done = guest::done(&mut self.vcpu, end);
@@ -180,6 +215,17 @@ impl Processor {
             exit,
             done,
         })
+    }
+
+    /// `KVM_RUN`, and again as long as it leaves for a load that user space answers.
+    fn run_answering(&mut self, alarm: &Alarm, limit: Duration, answer: Option<u64>) -> RunEnd {
+        let mut end = self.run_once(alarm, limit);
+        while let (RunEnd::Exit(EXIT_MMIO), Some(value)) = (end, answer)
+            && self.vcpu.answer_load(value)
+        {
+            end = self.run_once(alarm, limit);
+        }
+        end
     }
 
     fn run_once(&mut self, alarm: &Alarm, limit: Duration) -> RunEnd {
@@ -226,6 +272,7 @@ pub(super) fn probe(kernel: &mut impl Subject) -> Result<(), Refused> {
                 bytes: 8,
                 value: 1,
                 access: TraceAccess::Store,
+                elements: 1,
                 at: 0,
             },
             resume: false,

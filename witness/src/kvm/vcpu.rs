@@ -138,6 +138,21 @@ impl Vcpu {
         self.fd.set_kvm_immediate_exit(u8::from(on));
     }
 
+    /// Answers the load of an MMIO exit, whose bytes the next `KVM_RUN` hands to the guest; false where it was no load.
+    pub fn answer_load(&mut self, value: u64) -> bool {
+        let run = self.fd.get_kvm_run();
+        if run.exit_reason != EXIT_MMIO {
+            return false;
+        }
+        // SAFETY: the union holds the MMIO structure after an MMIO exit.
+        let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
+        if mmio.is_write != 0 {
+            return false;
+        }
+        mmio.data = value.to_le_bytes();
+        true
+    }
+
     /// Where an MMIO exit went, bytes of guest physical address.
     #[must_use]
     pub fn mmio_address(&mut self) -> u64 {

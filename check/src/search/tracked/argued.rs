@@ -4,6 +4,9 @@
 use dirtysim_model::machine::{Arch, Machine, SlotTemplate, WriterLog};
 use dirtysim_model::op::{ClearMask, HarvestWay, Op};
 
+use super::{ANY_PART, MOST_CHOICES, OTHER_PART, OWN_PART, Part, choices_of};
+use crate::scenario::any_pages::Meant;
+
 /// What the steps of an operation look at of pages that are not tracked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Looks {
@@ -16,7 +19,6 @@ pub(super) enum Looks {
 /// What an operation looks at, or why it is not argued.
 pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
     const NAMES: &str = "it names pages, and a page that is named is like no other";
-    const DEVICES: &str = "devices are not argued yet";
     Ok(match op {
         // Ranges of all pages are changed, each alike.
         Op::SetMemoryRegion(op) => {
@@ -29,6 +31,9 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
             };
             if !machine.slots.iter().any(as_it_is) {
                 return Err("a memslot's size and address are numbers here");
+            }
+            if op.bytes == 0 && machine.slots.len() > 1 {
+                return Err("a memslot that goes, beside others, is not argued");
             }
             Looks::ByRow
         }
@@ -73,11 +78,11 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
         // Whether some page is pending; a word of the bitmap at a time.
         Op::Copy | Op::CopyAll | Op::Again(_) | Op::GetDirtyLog(_) => Looks::ByRow,
         Op::ClearDirtyLog(op) => {
-            let whole = machine
-                .slots
-                .iter()
-                .any(|slot| op.first_page == 0 && op.num_pages == slot.npages);
-            if !whole {
+            let part = Part {
+                first: op.first_page as u32,
+                pages: op.num_pages,
+            };
+            if ![OWN_PART, OTHER_PART, ANY_PART].contains(&part) {
                 return Err("a CLEAR of a part of a memslot says which pages it means");
             }
             match op.mask {
@@ -93,13 +98,17 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
             }
             Looks::ByRow
         }
-        Op::CopyList(_) | Op::UserWrite(_) | Op::HostAge(_) => return Err(NAMES),
-        Op::PreFault(_) | Op::DropFree(_) | Op::EndFree(_) | Op::MarkOwn(_) | Op::TakeAlways => {
-            return Err(NAMES);
-        }
+        // Its list is a part: the reader takes no other.
+        Op::CopyList(_) => Looks::ByRow,
+        // Its list: the tracked page, or another, which joins a set.
+        Op::MarkOwn(_) => Looks::ByRow,
+        // What a device has in flight or in its log of others: sets are emptied or joined page by page. Others in flight keep a drain
+        // waiting, and land whatever the tracked page is: that they have landed is among what is tried, and the device can always go on.
         Op::DeviceStart(_) | Op::DeviceStop(_) | Op::DeviceDrain(_) | Op::DeviceSync(_) => {
-            return Err(DEVICES);
+            Looks::ByRow
         }
+        Op::UserWrite(_) | Op::HostAge(_) => return Err(NAMES),
+        Op::PreFault(_) | Op::DropFree(_) | Op::EndFree(_) | Op::TakeAlways => return Err(NAMES),
         Op::SendPage(_) | Op::Proceed(_) | Op::Yield | Op::Panic | Op::Leave => {
             return Err("a VMM's own code is not argued yet");
         }
@@ -108,19 +117,39 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
 }
 
 /// Why a machine with any number of pages is not argued, whatever its programs are.
-pub(crate) fn stands_in_the_way(machine: &Machine) -> Option<&'static str> {
+pub(crate) fn stands_in_the_way(machine: &Machine, meant: &Meant) -> Option<&'static str> {
     if machine.arch == Arch::S390 {
         return Some("s390, whose leaves are its log, is not argued yet");
     }
-    if machine.slots.len() != 1 || machine.slots.iter().any(|slot| slot.huge) {
-        return Some("several memslots, and huge mappings, are not argued yet");
+    let mut slots = machine.slots.iter();
+    if slots.clone().any(|slot| slot.huge) {
+        return Some("huge mappings are not argued yet");
     }
-    if machine.slots.iter().any(|slot| slot.host.0 != 0) {
-        // A set of host pages would have the tracked page at another place than a set of frames.
-        return Some("a memslot whose `block` is not 0 is not argued");
+    if slots.clone().any(|slot| slot.host.0 != slot.frame.0) {
+        // A set of host pages would have the tracked page at another place than a set of frames, or two of its frames at one.
+        return Some(
+            "a memslot with a `block` of its own, or whose memory another shares, is not argued",
+        );
     }
-    if !machine.devices.is_empty() {
-        return Some("devices are not argued yet");
+    if machine.slots.len() > 1 {
+        if slots.any(|slot| slot.as_id != 0 || slot.places.len() > 1) {
+            return Some(
+                "memslots of several address spaces, or that move beside others, are not argued",
+            );
+        }
+        if machine.kernel.ring_wants_vcpu() {
+            // A write to a memslot that logs brings this host down, a write to one that does not log leaves it be.
+            return Some(
+                "several memslots are not argued on this kernel, where a mark without a vCPU looks for one",
+            );
+        }
+    }
+    for device in &machine.devices {
+        if device.log == WriterLog::WrongSpace || device.used_ring.is_some() || device.granule > 1 {
+            return Some(
+                "a device that writes or logs other pages than those of its transfers is not argued",
+            );
+        }
     }
     if machine.track_spurious {
         return Some("`check_spurious` is not argued yet");
@@ -138,15 +167,36 @@ pub(crate) fn stands_in_the_way(machine: &Machine) -> Option<&'static str> {
         // One may give back what the other has passed: an entry that nobody filled names a memslot's first page.
         return Some("two threads that harvest are not argued");
     }
-    if super::writes(machine).count() > super::MOST_WRITES {
+    if choices_of(machine, meant) > MOST_CHOICES {
         return Some(
-            "more than 5 calls of kernel writers are too many to try each with the tracked page and without",
+            "more than 5 kinds of pages, calls of kernel writers and the like are too many to try each with the tracked page and without",
         );
     }
     if !machine.always_dirty.is_empty() {
         return Some("pages that are always dirty are named");
     }
     None
+}
+
+/// Whether operations are about a part of a memslot without the tracked page, and about no other.
+pub(crate) fn is_of_others(machine: &Machine, ops: &[Op]) -> bool {
+    let part = |op: &Op| match op {
+        Op::ClearDirtyLog(op) => Some(Part {
+            first: op.first_page as u32,
+            pages: op.num_pages,
+        }),
+        Op::CopyList(op) => {
+            let pages = machine.frame_lists[usize::from(op.frames)].len();
+            Some(if pages == OTHER_PART.pages as usize {
+                OTHER_PART
+            } else {
+                OWN_PART
+            })
+        }
+        _ => None,
+    };
+    let mut parts = ops.iter().filter_map(part).peekable();
+    parts.peek().is_some() && parts.all(|part| part == OTHER_PART)
 }
 
 /// Why an operation is not argued.

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use super::known::Known;
 use super::others::{Tried, forget};
-use super::{Broken, PAGES, TRACKED};
+use super::{Broken, TRACKED, frame_in};
 use crate::refused::Refused;
 use crate::search::audit::Audit;
 use crate::search::engine::Search;
@@ -79,12 +79,13 @@ struct Desk<L: Layout> {
 
 pub(super) struct Explorer<'a, L: Layout> {
     search: Search<'a, L>,
+    slot: usize,
     has_leisure: bool,
 }
 
 /// The first state, in which the others are forgotten.
-pub(super) fn begin<L: Layout>(machine: &Machine, mut start: State<L>) -> State<L> {
-    forget(machine, &mut start);
+pub(super) fn begin<L: Layout>(machine: &Machine, slot: usize, mut start: State<L>) -> State<L> {
+    forget(machine, slot, &mut start);
     start
 }
 
@@ -104,6 +105,7 @@ impl<'a, L: Layout> Explorer<'a, L> {
         let mut search = Search::new(Cow::Borrowed(machine), start, None, wanted, limits);
         search.others = Some(tried);
         Self {
+            slot: tried.slot,
             has_leisure: has_leisure(machine),
             search,
         }
@@ -184,6 +186,10 @@ impl<'a, L: Layout> Explorer<'a, L> {
         (explored, known)
     }
 
+    fn tracked(&self) -> Frame {
+        frame_in(&self.search.machine, self.slot, TRACKED)
+    }
+
     /// The words of the representative of a state of which the others are forgotten.
     pub(super) fn pack(&self, state: State<L>) -> Vec<u64> {
         self.search.representative(state)
@@ -253,7 +259,7 @@ impl<'a, L: Layout> Explorer<'a, L> {
         };
         let rests =
             found.transitions == before || self.has_leisure && !(0..entries.len()).any(acts);
-        if rests && may_be_stuck(&search.machine, &source.unpack(words)) {
+        if rests && may_be_stuck(&search.machine, self.tracked(), &source.unpack(words)) {
             let mut stuck = Invariants::NONE;
             stuck.insert(Invariant::MigrationMakesProgress);
             found.note(stuck, number, None);
@@ -430,8 +436,8 @@ impl<'a, L: Layout> Explorer<'a, L> {
             Actor::Device(device) => format!("device{device}"),
         };
         let page = match transition::subject(&self.search.machine, state, step) {
-            Some(Subject::Frame(TRACKED)) => " (the tracked page)",
-            Some(Subject::Host(host)) if host.0 == TRACKED.0 => " (the tracked page)",
+            Some(Subject::Frame(frame)) if frame == self.tracked() => " (the tracked page)",
+            Some(Subject::Host(host)) if host.0 == self.tracked().0 => " (the tracked page)",
             Some(_) => " (another page)",
             None => "",
         };
@@ -450,7 +456,7 @@ fn desk_bytes<L: Layout>(desks: &[Mutex<Desk<L>>]) -> u64 {
 }
 
 /// Whether nobody need act, whatever the others are: they decide about no step but a load's, which a page that is there has not.
-fn may_be_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
+fn may_be_stuck<L: Layout>(machine: &Machine, tracked: Frame, state: &State<L>) -> bool {
     if breaks_progress(machine, state) {
         return true;
     }
@@ -463,8 +469,10 @@ fn may_be_stuck<L: Layout>(machine: &Machine, state: &State<L>) -> bool {
         return false;
     }
     let mut there = state.clone();
-    for page in (0..PAGES).map(Frame).filter(|page| *page != TRACKED) {
-        there.present.insert(page);
+    for page in machine.slots.iter().flat_map(|slot| slot.frames()) {
+        if page != tracked {
+            there.present.insert(page);
+        }
     }
     breaks_progress(machine, &there)
 }

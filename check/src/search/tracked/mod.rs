@@ -17,7 +17,7 @@ mod known;
 pub(super) mod others;
 
 use dirtysim_model::machine::Machine;
-use dirtysim_model::op::Op;
+use dirtysim_model::op::{Op, ahead::look_ahead};
 use dirtysim_model::oracle::Invariants;
 use dirtysim_model::words::Frame;
 
@@ -29,29 +29,54 @@ use super::limits::Limits;
 use super::{Coverage, Limit, Options, Reduced, Report, TooLarge, Verdict, Watch};
 use crate::ladder::small;
 use crate::scenario::Scenario;
+use crate::scenario::any_pages::{Meant, Wanted, Which};
 use crate::sometimes::{Seen, no_claim};
 
-pub(crate) use argued::{not_argued, stands_in_the_way};
+pub(crate) use argued::{is_of_others, not_argued, stands_in_the_way};
 pub(crate) use instance::with_pages;
 
-/// Pages of such a machine.
+/// Pages of a memslot of such a machine.
 pub(crate) const PAGES: u32 = 6;
 /// Bits of a word of the bitmap: the far page is in the second.
 pub(crate) const WORD_BITS: u32 = 4;
 /// Pages of a RESET batch: the page below, the tracked one and the one above fit into one, and with the far one none does.
 pub(crate) const BATCH_PAGES: u32 = 3;
 
-/// The page that is tracked.
+/// The page that is tracked: its place in its memslot, which of a machine's first memslot is its frame.
 pub(crate) const TRACKED: Frame = Frame(1);
 /// The one below it.
 pub(super) const BELOW: Frame = Frame(0);
 /// The one above it.
 pub(super) const ABOVE: Frame = Frame(2);
-/// One that is in another word, and in no batch with any of these. It stands for any other page where only one is named.
+/// One that is in another word, and in no batch with any of these. It stands for any other page where only one is named; in every other
+/// memslot for all of that.
 pub(crate) const FAR: Frame = Frame(5);
 
-/// The most calls of kernel writers in programs: each doubles the machines that are searched.
-const MOST_WRITES: usize = 5;
+/// A part of a memslot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) first: u32,
+    pub(crate) pages: u32,
+}
+
+/// One with the tracked page: its word, and what of it comes behind that, which may have no bit and is then as if it were not there.
+pub(crate) const OWN_PART: Part = Part {
+    first: 0,
+    pages: PAGES,
+};
+/// One without it.
+pub(crate) const OTHER_PART: Part = Part {
+    first: WORD_BITS,
+    pages: PAGES - WORD_BITS,
+};
+/// One that has the tracked page, or has it not: each is tried ([`variants`]).
+pub(crate) const ANY_PART: Part = Part {
+    first: 0,
+    pages: WORD_BITS,
+};
+
+/// The most times that the tracked page is, or is not, what a text says: each doubles the machines that are searched.
+pub(crate) const MOST_CHOICES: usize = 5;
 
 /// A run of such states that ends in a broken claim, and that no machine of few pages has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,11 +138,12 @@ pub(super) fn abstracted(
     };
     let limits = Limits::new(options, watch);
     let mut limit: Option<Limit> = None;
-    for machine in variants(&scenario.machine) {
-        let start = explore::begin(&machine, small(scenario)?);
+    for Variant { machine, slot } in variants(&scenario.machine, &scenario.meant) {
+        let tried = Tried { slot, ..Tried::ALL };
+        let start = explore::begin(&machine, slot, small(scenario)?);
         let left = limits.after(report.states);
         let wanted = options.reductions;
-        let explorer = Explorer::new(&machine, &start, Tried::ALL, wanted, left);
+        let explorer = Explorer::new(&machine, &start, tried, wanted, left);
         let explored = explorer.explore().0;
         report.states += explored.states;
         report.transitions += explored.transitions;
@@ -148,30 +174,148 @@ pub(super) fn abstracted(
     Ok((report, None))
 }
 
-/// The machines in which the tracked page is, or is not, one of those that each call of a kernel writer writes: all of them first, none last.
-pub(super) fn variants(machine: &Machine) -> Vec<Machine> {
-    let mut machine = machine.clone();
-    machine.frame_lists = vec![vec![FAR], vec![TRACKED]];
-    let calls = writes(&machine).count();
-    let variant = |written: usize| {
-        let mut machine = machine.clone();
-        let ops = machine.programs.iter_mut().flatten();
-        let calls = ops.filter_map(|op| match op {
-            Op::KernelWrite(op) => Some(op),
-            _ => None,
-        });
-        for (call, op) in calls.enumerate() {
-            op.frames = (written >> call & 1) as u16;
-        }
-        machine
-    };
-    (0..1 << calls).rev().map(variant).collect()
+/// A machine, and the memslot in which a page of it is tracked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Variant {
+    pub(super) machine: Machine,
+    pub(super) slot: usize,
 }
 
-/// The calls of kernel writers in a machine's programs.
-fn writes(machine: &Machine) -> impl Iterator<Item = &Op> {
-    let ops = machine.programs.iter().flatten();
-    ops.filter(|op| matches!(op, Op::KernelWrite(_)))
+/// The frame of a place in a memslot.
+pub(super) fn frame_in(machine: &Machine, slot: usize, place: Frame) -> Frame {
+    machine.slots[slot].frame + place.0
+}
+
+/// The machines in which the tracked page lies in each memslot in turn, and is, or is not, what is meant by a list, of a kind, and in a
+/// part that a CLEAR is given: all of them first, none last.
+pub(super) fn variants(machine: &Machine, meant: &Meant) -> Vec<Variant> {
+    let mut all = Vec::new();
+    for slot in 0..machine.slots.len() {
+        for bits in (0..1 << Choices::of(machine, meant, slot)).rev() {
+            let machine = Choices::new(meant, slot, bits).made(machine);
+            let variant = Variant { machine, slot };
+            // A kind that is of other memslots alone makes no difference.
+            if !all.contains(&variant) {
+                all.push(variant);
+            }
+        }
+    }
+    all
+}
+
+/// How many times the tracked page is, or is not, what a text says.
+fn choices_of(machine: &Machine, meant: &Meant) -> usize {
+    let slots = 0..machine.slots.len();
+    let each = slots.map(|slot| Choices::of(machine, meant, slot));
+    each.max().unwrap_or(0)
+}
+
+/// What the tracked page of a memslot is: a bit for each kind of pages, then one each time that a text says `any`.
+struct Choices<'a> {
+    meant: &'a Meant,
+    slot: usize,
+    bits: u32,
+    next: usize,
+}
+
+impl<'a> Choices<'a> {
+    fn new(meant: &'a Meant, slot: usize, bits: u32) -> Self {
+        Self {
+            meant,
+            slot,
+            bits,
+            next: meant.kinds.len(),
+        }
+    }
+
+    /// How many there are.
+    fn of(machine: &Machine, meant: &'a Meant, slot: usize) -> usize {
+        let mut choices = Choices::new(meant, slot, 0);
+        choices.made(machine);
+        choices.next
+    }
+
+    fn is_so(&mut self) -> bool {
+        self.next += 1;
+        self.bits.checked_shr(self.next as u32 - 1).unwrap_or(0) & 1 != 0
+    }
+
+    /// Whether the tracked page is among what is meant.
+    fn has(&mut self, wanted: &[Wanted]) -> bool {
+        let mut has = false;
+        for wanted in wanted {
+            if wanted.slot.is_none_or(|slot| slot == self.slot) {
+                has |= match wanted.which {
+                    Which::All => true,
+                    Which::Any => self.is_so(),
+                    Which::Kind(kind) => self.bits >> kind & 1 != 0,
+                };
+            }
+        }
+        has
+    }
+
+    /// What is meant: the tracked page, if it is among that, and what stands for the others.
+    fn frames(&mut self, machine: &Machine, wanted: &[Wanted]) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        if self.has(wanted) {
+            frames.push(frame_in(machine, self.slot, TRACKED));
+        }
+        for slot in 0..machine.slots.len() {
+            if wanted
+                .iter()
+                .any(|wanted| wanted.slot.is_none_or(|of| of == slot))
+            {
+                frames.push(frame_in(machine, slot, FAR));
+            }
+        }
+        frames
+    }
+
+    /// The machine.
+    fn made(&mut self, of: &Machine) -> Machine {
+        let mut machine = of.clone();
+        let meant = self.meant;
+        for (list, wanted) in machine.frame_lists.iter_mut().zip(&meant.lists) {
+            if !wanted.is_empty() {
+                // Others take its place.
+                list.clear();
+            }
+        }
+        for program in &mut machine.programs {
+            for op in program {
+                let list = match op {
+                    Op::KernelWrite(op) => &mut op.frames,
+                    Op::MarkOwn(op) => &mut op.frames,
+                    Op::ClearDirtyLog(op) => {
+                        if (op.first_page as u32, op.num_pages) == (ANY_PART.first, ANY_PART.pages)
+                        {
+                            let part = if self.is_so() { OWN_PART } else { OTHER_PART };
+                            (op.first_page, op.num_pages) = (u64::from(part.first), part.pages);
+                        }
+                        continue;
+                    }
+                    _ => continue,
+                };
+                // One page at a time is written, and what becomes of others is nothing that is kept.
+                let mut frames = self.frames(of, &meant.lists[usize::from(*list)]);
+                frames.truncate(1);
+                let lists = &mut machine.frame_lists;
+                lists.push(frames);
+                *list = (lists.len() - 1) as u16;
+            }
+        }
+        for (vcpu, wanted) in machine.vcpus.iter_mut().zip(&meant.vcpus) {
+            if !wanted.is_empty() {
+                vcpu.frames = self.frames(of, wanted);
+            }
+        }
+        for (device, wanted) in machine.devices.iter_mut().zip(&meant.devices) {
+            device.frames = self.frames(of, wanted);
+        }
+        look_ahead(&mut machine);
+        machine
+    }
 }
 
 #[cfg(test)]

@@ -12,16 +12,28 @@ use dirtysim_model::transition::{self, Actor, Choice};
 use dirtysim_model::words::{Fields, Frame, NO_FRAME, Offset, Page};
 
 use super::argued::{Looks, looks};
-use super::{ABOVE, BELOW, FAR, TRACKED};
+use super::{ABOVE, BELOW, FAR, TRACKED, frame_in};
 
-/// Forgets what a state says of the others: no set has them, and where one is named it is the far one.
-pub(in crate::search) fn forget<L: Layout>(machine: &Machine, state: &mut State<L>) {
-    rename(machine, state, TRACKED);
+/// Forgets what a state says of the others: no set has them, and where one is named it is the far one of its memslot. `slot`: that of the
+/// tracked page.
+pub(in crate::search) fn forget<L: Layout>(machine: &Machine, slot: usize, state: &mut State<L>) {
+    rename([machine; 2], slot, state, frame_in(machine, slot, TRACKED));
 }
 
-/// The state of the machine of few pages that stands for `state` of another with as many words, when page `tracked` of that is tracked.
-pub(super) fn rename<L: Layout>(machine: &Machine, state: &mut State<L>, tracked: Frame) {
-    let mut forget = Forget { tracked };
+/// The state of the machine of any number of pages that stands for `state` of another, when page `tracked` of that is tracked, which is in
+/// memslot `slot`.
+pub(super) fn rename<L: Layout>(
+    [from, machine]: [&Machine; 2],
+    slot: usize,
+    state: &mut State<L>,
+    tracked: Frame,
+) {
+    let mut forget = Forget {
+        from,
+        machine,
+        slot,
+        tracked,
+    };
     change_vm(state, &mut forget);
     for vcpu in state.vcpus.iter_mut() {
         change_vcpu(vcpu, machine.constants.pml_entries, &mut forget);
@@ -32,34 +44,51 @@ pub(super) fn rename<L: Layout>(machine: &Machine, state: &mut State<L>, tracked
     transition::settle(machine, state);
 }
 
-struct Forget {
+struct Forget<'a> {
+    /// The machine of the state, and that of the state that stands for it.
+    from: &'a Machine,
+    machine: &'a Machine,
+    slot: usize,
     tracked: Frame,
 }
 
-impl Forget {
-    fn name(&self, page: Frame) -> Frame {
-        if page == self.tracked { TRACKED } else { FAR }
+impl Forget<'_> {
+    /// The tracked page.
+    fn own(&self) -> Frame {
+        frame_in(self.machine, self.slot, TRACKED)
     }
 
-    fn offset(&self, offset: Offset) -> Offset {
-        let page = u32::try_from(offset.0).map_or(NO_FRAME, Frame);
-        offset_of(self.name(page))
+    /// A page that a vCPU accesses, or that its PML buffer has, stays one of its memslot: whether that logs is still to be asked.
+    fn name(&self, page: Frame) -> Frame {
+        if page == self.tracked {
+            return self.own();
+        }
+        let slot = self.from.slot_of_frame(page).unwrap_or(self.slot);
+        frame_in(self.machine, slot, FAR)
+    }
+
+    /// An entry of another memslot becomes one of the tracked page's: it joins no batch with the tracked page, and what becomes of it is
+    /// nothing that is kept.
+    fn entry_of(&self, slot: u32, offset: Offset) -> (u32, Offset) {
+        let own = &self.from.slots[self.slot];
+        let is_it = slot == own.number() && offset == own.offset(self.tracked);
+        (own.number(), place_of(if is_it { TRACKED } else { FAR }))
     }
 }
 
-/// The one slot begins with the first frame.
-fn offset_of(page: Frame) -> Offset {
+/// The offset of a place in a memslot.
+fn place_of(page: Frame) -> Offset {
     Offset(u64::from(page.0))
 }
 
-impl<L: Layout> Change<L> for Forget {
+impl<L: Layout> Change<L> for Forget<'_> {
     fn bits(&mut self, _: Fields, _: Size, _: &mut u64) {}
     fn pages<P: Page>(&mut self, _: Fields, _: Size, pages: &mut SetOf<P, L::Set>) {
-        // In the one slot a host page has the number of its frame.
+        // A host page has the number of its frame.
         let tracked = pages.contains(P::new(self.tracked.0));
         pages.clear();
         if tracked {
-            pages.insert(P::new(TRACKED.0));
+            pages.insert(P::new(self.own().0));
         }
     }
     fn frame(&mut self, _: Fields, frame: &mut Frame) {
@@ -69,33 +98,40 @@ impl<L: Layout> Change<L> for Forget {
     }
     fn indices(&mut self, _: &mut Ring<L>) {}
     fn entry(&mut self, entry: &mut L::Entry, _: Option<u8>) {
-        // What nobody can read any more is left out when the state is packed.
-        entry.set_offset(self.offset(entry.offset()));
+        // What nobody can read any more is left out when the state is packed. Of a push the slot may be written and the offset not yet: it
+        // is, before anybody reads the entry.
+        let (slot, offset) = self.entry_of(entry.slot(), entry.offset());
+        entry.set_slot(slot);
+        entry.set_offset(offset);
     }
     fn buffer(&mut self, pml: &mut L::Pml, _: u32) {
         for frame in pml.iter_mut() {
             *frame = self.name(*frame);
         }
     }
-    fn page(&mut self, _: &mut u32, offset: &mut Offset, live: bool) {
+    fn page(&mut self, slot: &mut u32, offset: &mut Offset, live: bool) {
         if live {
-            *offset = self.offset(*offset);
+            (*slot, *offset) = self.entry_of(*slot, *offset);
         }
     }
     fn batch(&mut self, batch: &mut Batch) {
         if batch.mask == 0 {
             return;
         }
-        let bit = u64::from(self.tracked.0).checked_sub(batch.offset.0);
+        let own = &self.from.slots[self.slot];
+        let bit = own.offset(self.tracked).0.checked_sub(batch.offset.0);
         let has = bit.is_some_and(|bit| bit < 64 && batch.mask >> bit & 1 != 0);
-        batch.offset = offset_of(if has { TRACKED } else { FAR });
+        let has = has && batch.slot == own.number();
+        batch.slot = own.number();
+        batch.offset = place_of(if has { TRACKED } else { FAR });
         batch.mask = 1;
     }
 }
 
-/// Which of the others' values are tried: all of them, but in tests of the argument.
+/// The memslot of the tracked page, and which of the others' values are tried: all of them, but in tests of the argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::search) struct Tried {
+    pub(super) slot: usize,
     /// The leaf and the TLB's entry of another page that a vCPU accesses.
     pub(super) leaves: bool,
     /// Whether another page is pending.
@@ -109,7 +145,13 @@ pub(in crate::search) struct Tried {
 }
 
 impl Tried {
+    /// The memslot of the tracked page.
+    pub(in crate::search) fn slot(self) -> usize {
+        self.slot
+    }
+
     pub(super) const ALL: Self = Self {
+        slot: 0,
         leaves: true,
         pending: true,
         words: true,
@@ -153,7 +195,12 @@ pub(in crate::search) fn for_each_step<L: Layout>(
     }
     for ((valued, only_others), (other, _)) in values.iter().zip(&others) {
         transition::for_each_choice(machine, valued, actor, |choice| {
-            let about_another = matches!(choice, Choice::Store(FAR) | Choice::Load(FAR));
+            let about_another = match choice {
+                Choice::Store(frame) | Choice::Load(frame) => {
+                    frame != frame_in(machine, tried.slot, TRACKED)
+                }
+                _ => false,
+            };
             if !only_others || about_another {
                 take([valued, other], choice);
             }
@@ -189,17 +236,22 @@ fn vcpu_values<L: Layout>(
     let v = &state.vcpus[vcpu];
     let begins = v.pc == Pc::Guest && v.frame == NO_FRAME;
     // On its way in and out it looks at no leaf.
-    let accesses = matches!(v.pc, Pc::Guest | Pc::Fault) && v.frame == FAR;
+    let another = v.frame != NO_FRAME && v.frame != frame_in(machine, tried.slot, TRACKED);
+    let accesses = matches!(v.pc, Pc::Guest | Pc::Fault) && another;
     if !tried.leaves || !begins && !accesses {
         return;
     }
     let dirty = if machine.has_dirty_bits() { 2 } else { 1 };
     for value in 1..8 * dirty {
         let mut valued = state.clone();
-        put(valued.present.numbers_mut(), FAR, value & 1 != 0);
-        put(valued.writable.numbers_mut(), FAR, value & 2 != 0);
-        put(valued.vcpus[vcpu].tlb.numbers_mut(), FAR, value & 4 != 0);
-        put(valued.dirty_bit.numbers_mut(), FAR, value & 8 != 0);
+        // It looks at one of them, so that all have one value.
+        for slot in 0..machine.slots.len() {
+            let far = frame_in(machine, slot, FAR);
+            put(valued.present.numbers_mut(), far, value & 1 != 0);
+            put(valued.writable.numbers_mut(), far, value & 2 != 0);
+            put(valued.vcpus[vcpu].tlb.numbers_mut(), far, value & 4 != 0);
+            put(valued.dirty_bit.numbers_mut(), far, value & 8 != 0);
+        }
         found(&valued, begins);
     }
 }
@@ -261,8 +313,8 @@ fn sets<L: Layout>(tried: Tried, machine: &Machine, reads: Fields) -> Vec<Set<L>
     sets
 }
 
-/// Every value of the sets that a step reads for the page below and for the one above. The far one is as the one below, since no step
-/// looks at two words at once but to change each page by itself.
+/// Every value of the sets that a step reads for the page below and for the one above. The far ones are as the one below, since no step
+/// looks at two words, or two memslots, at once but to change each page by itself.
 fn by_row<L: Layout>(
     tried: Tried,
     machine: &Machine,
@@ -277,9 +329,17 @@ fn by_row<L: Layout>(
             let mut valued = state.clone();
             for (bit, set) in sets.iter().enumerate() {
                 let set = set(&mut valued);
-                put(set, BELOW, below >> bit & 1 != 0);
-                put(set, FAR, below >> bit & 1 != 0);
-                put(set, ABOVE, above >> bit & 1 != 0);
+                // Of another memslot each word has a bit, or none has.
+                for slot in 0..machine.slots.len() {
+                    for place in [BELOW, FAR] {
+                        put(set, frame_in(machine, slot, place), below >> bit & 1 != 0);
+                    }
+                }
+                put(
+                    set,
+                    frame_in(machine, tried.slot, ABOVE),
+                    above >> bit & 1 != 0,
+                );
             }
             found(&valued);
         }
@@ -295,7 +355,7 @@ fn batches<L: Layout>(
     found: &mut dyn FnMut(&State<L>, bool),
 ) {
     let t = &state.threads[thread];
-    let (far, below) = (offset_of(FAR), offset_of(BELOW));
+    let (far, below) = (place_of(FAR), place_of(BELOW));
     let entries: &[Offset] = if tried.near && t.holds_entry() && t.entry_offset == far {
         &[far, below]
     } else {

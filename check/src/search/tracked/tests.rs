@@ -4,7 +4,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use dirtysim_model::machine::Machine;
-use dirtysim_model::op::Op;
+use dirtysim_model::op::{self, Op};
 use dirtysim_model::oracle;
 use dirtysim_model::reduce::independence::Rules;
 use dirtysim_model::reduce::pack::Packing;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::explore::{Explorer, begin};
 use super::known::Known;
 use super::others::{Tried, forget, rename};
-use super::{PAGES, TRACKED, variants, with_pages};
+use super::{ANY_PART, OTHER_PART, TRACKED, Variant, frame_in, variants, with_pages};
 use crate::random::Choices;
 use crate::scenario::Scenario;
 use crate::search::limits::Limits;
@@ -37,6 +37,14 @@ const STORES: u64 = 3;
 fn scenario(machine: &str, writers: &str, steps: &str) -> Scenario {
     let text = format!(
         "name = \"any\"\n[machine]\n{machine}\npages = \"any\"\n[writers]\n{writers}\n[protocol]\nsteps = [{steps}]\n"
+    );
+    Scenario::from_toml("any", &text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Two memslots, of which the first is fetched before a writer without a vCPU writes the second.
+fn two_slots(steps: &str) -> Scenario {
+    let text = format!(
+        "name = \"any\"\n[machine]\narch = \"arm64\"\nvcpus = 1\nring = {{ entries = 2, reserved = 1 }}\nring_with_bitmap = true\n[[slots]]\nname = \"low\"\npages = \"any\"\n[[slots]]\nname = \"high\"\npages = \"any\"\n[writers]\nvcpu = {{ stores = \"any\" }}\n[protocol]\nsteps = [{steps}]\n"
     );
     Scenario::from_toml("any", &text).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -108,22 +116,95 @@ fn safe() -> Vec<Scenario> {
              { step = \"join-thread\", thread = 1 }, \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"]
              [[protocol.threads]]\nname = \"other\"\nsteps = [{ any_number = [\"kernel-write\"] }",
         ),
+        // CLEAR part by part.
+        scenario(
+            "arch = \"arm64\"\nvcpus = 1\nmanual_protect = true",
+            vcpu,
+            "\"enable-logging\", \"copy-all\", { any_number = [\"get-dirty-log\", { step = \"clear-dirty-log\", chunk = \"any\" }, \"copy\"] },
+             \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
+        ),
+        scenario(
+            "arch = \"x86\"\nvcpus = 1\nmanual_protect = \"initially-set\"",
+            vcpu,
+            "\"take-all\", \"enable-logging\", \"get-dirty-log\", { each_chunk = [\"clear-dirty-log\", \"copy\"], pages = \"any\" },
+             \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
+        ),
+        // CLEAR of some part.
+        scenario(
+            "arch = \"x86\"\nvcpus = 1\nmanual_protect = true",
+            vcpu,
+            "\"enable-logging\", \"copy-all\", { any_number = [\"get-dirty-log\", { step = \"clear-dirty-log\", pages = \"any\" }, \"copy\"] },
+             \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
+        ),
+        two_slots(
+            "\"enable-logging\", \"copy-all\", { any_number = [\"harvest-rings\", \"reset-rings\", \"copy\"] },
+             \"pause-vcpus\", { step = \"get-dirty-log\", slot = \"low\" }, { step = \"its-save-tables\", pages = [\"high:any\"] },
+             { step = \"get-dirty-log\", slot = \"high\" }, \"harvest-rings\", \"copy\", \"finish\"",
+        ),
+        // The log of one memslot is turned on after that of the other.
+        two_slots(
+            "{ step = \"enable-logging\", slot = \"high\" }, \"copy-all\", { step = \"enable-logging\", slot = \"low\" }, \"copy-all\",
+             \"harvest-rings\", \"reset-rings\", \"copy\", \"pause-vcpus\", \"harvest-rings\", \"copy\", \"finish\"",
+        ),
+        // A device with a log of its own, and one that the VMM marks the pages of, each with its kind of pages.
+        scenario(
+            "arch = \"x86\"\nvcpus = 1",
+            &format!("{vcpu}\ndevices = [{{ transfers = \"any\" }}, {{ transfers = \"any\", pages = [\"disk\"], log_in = \"vmm\" }}]"),
+            "\"enable-logging\", \"vmm-log-reset\", \"copy-all\", { any_number = [\"get-dirty-log\", \"device-log-sync\", \"vmm-log-sync\", \"copy\"] },
+             \"pause-vcpus\", \"drain-devices\", \"get-dirty-log\", \"device-log-sync\", \"vmm-log-sync\", \"copy\", \"finish\"",
+        ),
+        scenario(
+            "arch = \"arm64\"\nvcpus = 1",
+            &format!("{vcpu}\ndevices = [{{ transfers = \"any\", pages = [\"queue\"], log = \"none\" }}]"),
+            "\"enable-logging\", \"copy-all\", { any_number = [\"get-dirty-log\", \"copy\"] },
+             \"pause-vcpus\", \"drain-devices\", { step = \"mark-queues\", pages = [\"queue\"] }, \"get-dirty-log\", \"vmm-log-sync\", \"copy\", \"finish\"",
+        ),
     ]
 }
+
+/// Where in [`safe`] some are.
+const IN_PARTS: usize = 9;
+const TWO_SLOTS: usize = 12;
+const QUEUES: usize = 15;
 
 fn start(scenario: &Scenario) -> State<Small> {
     scenario.start().expect("it has room")
 }
 
-/// What was explored for each variant of a scenario: its machine, and its states.
-fn explored(scenario: &Scenario, tried: Tried, reduced: bool) -> Vec<(Machine, Known)> {
-    let machines = variants(&scenario.machine).into_iter();
-    machines
-        .map(|machine| {
-            let start = begin(&machine, start(scenario));
-            let known = explorer(&machine, &start, tried, reduced).explore().1;
-            (machine, known)
+/// What was explored for each variant of a scenario, and its states.
+fn explored(scenario: &Scenario, tried: Tried, reduced: bool) -> Vec<(Variant, Known)> {
+    let variants = variants(&scenario.machine, &scenario.meant).into_iter();
+    variants
+        .map(|variant| {
+            let Variant { machine, slot } = &variant;
+            let tried = Tried {
+                slot: *slot,
+                ..tried
+            };
+            let start = begin(machine, *slot, start(scenario));
+            let known = explorer(machine, &start, tried, reduced).explore().1;
+            (variant, known)
         })
+        .collect()
+}
+
+/// What a page is to a machine: whether it is among those that each writer writes and each CLEAR is given, in order.
+fn is(machine: &Machine, page: Frame, parts: bool) -> Vec<bool> {
+    let lists = &machine.frame_lists;
+    let of_op = |op: &Op| match op {
+        Op::KernelWrite(op) => Some(lists[usize::from(op.frames)].contains(&page)),
+        Op::MarkOwn(op) => Some(lists[usize::from(op.frames)].contains(&page)),
+        Op::ClearDirtyLog(op) if parts => Some(machine.slots.iter().any(|slot| {
+            let (first, end) = (op.first_page as u32, op.first_page as u32 + op.num_pages);
+            slot.number() == op.slot
+                && slot.has_frame(page)
+                && (first..end).contains(&(page - slot.frame))
+        })),
+        _ => None,
+    };
+    let ops = machine.programs.iter().flatten().filter_map(of_op);
+    let devices = machine.devices.iter();
+    ops.chain(devices.map(|device| device.frames.contains(&page)))
         .collect()
 }
 
@@ -146,7 +227,7 @@ fn explorer<'a>(
 /// is no such state. `sizes`: bits of a word, pages of a batch. `reduced`: where a step may be taken alone, it is, by both.
 fn missing(
     scenario: &Scenario,
-    explored: &[(Machine, Known)],
+    explored: &[(Variant, Known)],
     pages: u64,
     sizes: Option<(u64, u64)>,
     reduced: bool,
@@ -154,6 +235,7 @@ fn missing(
     let few = with_pages(scenario, pages).expect("it can be read again");
     let mut source = few.source.clone();
     if let Some((word, batch)) = sizes {
+        in_parts(&mut source["protocol"], word);
         let machine = source.get_mut("machine").and_then(Value::as_object_mut);
         let machine = machine.expect("there is one");
         machine.insert("word_bits".into(), word.into());
@@ -164,6 +246,10 @@ fn missing(
     // So many are some of any number, and end; but what is left decides which steps may be taken alone.
     if !reduced {
         source["writers"]["vcpu"]["stores"] = STORES.into();
+        let devices = source["writers"].get_mut("devices");
+        for device in devices.and_then(Value::as_array_mut).into_iter().flatten() {
+            device["transfers"] = STORES.into();
+        }
     }
     let few = Scenario::from_json("few", &source).expect("it can be read again");
     let machine = &few.machine;
@@ -185,31 +271,42 @@ fn missing(
     };
     let begins: Vec<_> = explored
         .iter()
-        .map(|(machine, _)| begin(machine, start(scenario)))
+        .map(|(variant, _)| begin(&variant.machine, variant.slot, start(scenario)))
         .collect();
     let explored: Vec<_> = explored
         .iter()
         .zip(&begins)
-        .map(|((machine, known), start)| {
-            (machine, known, explorer(machine, start, Tried::ALL, false))
+        .map(|((variant, known), start)| {
+            let explorer = explorer(&variant.machine, start, Tried::ALL, false);
+            (variant, known, explorer)
         })
         .collect();
+    // Where CLEAR goes through parts there is one for each word.
+    let some_part = scenario
+        .machine
+        .ops()
+        .any(|op| part_of(op) == Some(ANY_PART));
     let stands = |state: &State<Small>, tracked: Frame| {
-        let is_table = u64::from(tracked.0) == pages - 1;
-        let (abstracted, known, explorer) =
-            &explored[if is_table { 0 } else { explored.len() - 1 }];
-        candidates(machine, abstracted, state, tracked)
-            .into_iter()
-            .any(|state| known.contains(&explorer.pack(state)))
+        let wanted = is(machine, tracked, some_part);
+        let is_it = |variant: &Variant| {
+            let page = frame_in(&variant.machine, variant.slot, TRACKED);
+            machine.slot_of_frame(tracked) == Some(variant.slot)
+                && is(&variant.machine, page, some_part) == wanted
+        };
+        let found = explored.iter().find(|(variant, ..)| is_it(variant));
+        found.is_some_and(|(variant, known, explorer)| {
+            candidates(machine, variant, state, tracked)
+                .into_iter()
+                .any(|state| known.contains(&explorer.pack(state)))
+        })
     };
     let mut seen = HashSet::new();
     let mut look = |state: &State<Small>| {
         if !seen.insert(pack(state)) {
             return None;
         }
-        let tracked = (0..pages as u32)
-            .map(Frame)
-            .find(|tracked| !stands(state, *tracked))?;
+        let mut frames = machine.slots.iter().flat_map(|slot| slot.frames());
+        let tracked = frames.find(|tracked| !stands(state, *tracked))?;
         Some(format!("page {} of {pages}: {state:?}", tracked.0))
     };
     // Those that are near, and those that schedules of a few long blocks come to.
@@ -252,45 +349,148 @@ fn missing(
     None
 }
 
+/// Parts of a memslot are so many pages.
+fn in_parts(value: &mut Value, pages: u64) {
+    match value {
+        Value::Object(map) => {
+            let takes_part = map.contains_key("each_chunk")
+                || map
+                    .get("step")
+                    .is_some_and(|step| step == "clear-dirty-log");
+            for key in ["chunk", "pages"] {
+                if takes_part && map.contains_key(key) {
+                    map.insert(key.into(), pages.into());
+                }
+            }
+            map.values_mut().for_each(|value| in_parts(value, pages));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| in_parts(item, pages)),
+        _ => {}
+    }
+}
+
+/// The part of a memslot that an operation is given.
+fn part_of(op: &Op) -> Option<super::Part> {
+    match op {
+        Op::ClearDirtyLog(op) => Some(super::Part {
+            first: op.first_page as u32,
+            pages: op.num_pages,
+        }),
+        _ => None,
+    }
+}
+
+/// For each operation of a thread, and behind the last, the one that stands for it where parts of a memslot are gone through: those before
+/// the tracked page's and behind it are each a loop's.
+fn places(few: &[Op], any: &[Op], parts: usize, own: usize) -> Vec<u16> {
+    let mut places = Vec::new();
+    let mut at = 0;
+    while at < any.len() {
+        match any[at] {
+            Op::Again(op::Again { to, .. })
+                if usize::from(to) > at && usize::from(to) < any.len() =>
+            {
+                let ops = usize::from(to) - at - 2;
+                for part in 0..parts {
+                    let first = match part.cmp(&own) {
+                        std::cmp::Ordering::Less => at + 1,
+                        std::cmp::Ordering::Equal => at + ops + 2,
+                        std::cmp::Ordering::Greater => at + 2 * ops + 3,
+                    };
+                    places.extend((first..first + ops).map(|place| place as u16));
+                }
+                at += 3 * ops + 4;
+            }
+            _ => {
+                places.push(at as u16);
+                at += 1;
+            }
+        }
+    }
+    places.push(at as u16);
+    assert_eq!(places.len(), few.len() + 1);
+    places
+}
+
 /// The states that stand for `state` when a page is tracked: one, but where an operation goes through several words, whose others come
 /// before the tracked page's or are taken for one that comes behind it.
 fn candidates(
     machine: &Machine,
-    abstracted: &Machine,
+    variant: &Variant,
     state: &State<Small>,
     tracked: Frame,
 ) -> Vec<State<Small>> {
-    let words = machine.slots[0]
-        .npages
-        .div_ceil(machine.constants.word_bits);
-    let own = tracked.0 / machine.constants.word_bits;
+    let (abstracted, slot) = (&variant.machine, variant.slot);
+    let own_slot = &machine.slots[slot];
+    let place = tracked - own_slot.frame;
+    let bits = machine.constants.word_bits;
+    let op = state.current_op(machine, 0).copied();
     let mut state = state.clone();
-    rename(abstracted, &mut state, tracked);
+    for (thread, t) in state.threads.iter_mut().enumerate() {
+        let few = &machine.programs[thread];
+        let parts = own_slot.npages.div_ceil(bits) as usize;
+        let own = (place / bits) as usize;
+        let places = places(few, &abstracted.programs[thread], parts, own);
+        t.op = places[usize::from(t.op)];
+    }
+    rename([machine, abstracted], slot, &mut state, tracked);
     for vcpu in state.vcpus.iter_mut() {
         vcpu.stores = UNLIMITED;
     }
-    // Its stages that go through words, and what it begins with.
-    let (first, through) = match state.current_op(machine, 0) {
-        Some(Op::GetDirtyLog(_)) => (3, [3, 4, 5, 8]),
-        Some(Op::ClearDirtyLog(_)) => (4, [4, 5, 4, 5]),
+    for device in state.devices.iter_mut() {
+        device.budget = UNLIMITED;
+    }
+    let stage = state.threads[0].stage;
+    // Its stages that go through words, what it begins with; the words, where the tracked page's is, and the words of what stands for it.
+    let ((first, through), number, range, there) = match op {
+        Some(Op::GetDirtyLog(op)) => {
+            let whole = 0..machine
+                .slots
+                .iter()
+                .map(|slot| slot.npages)
+                .max()
+                .unwrap_or(0);
+            ((3, [3, 4, 5, 8]), op.slot, whole, 2)
+        }
+        Some(Op::ClearDirtyLog(op)) => {
+            let first = op.first_page as u32;
+            let range = first..first + op.num_pages;
+            let stands_for = state.current_op(abstracted, 0).and_then(part_of);
+            let there = if stands_for == Some(OTHER_PART) { 1 } else { 2 };
+            ((4, [4, 5, 4, 5]), op.slot, range, there)
+        }
+        Some(Op::Harvest(_)) => {
+            if stage == 3 {
+                // Every entry is one of the tracked page's memslot.
+                state.threads[0].entry_slot = abstracted.slots[slot].number();
+            }
+            return vec![state];
+        }
         _ => return vec![state],
     };
-    let stage = state.threads[0].stage;
     if stage < 3 {
         return vec![state];
     }
+    let slot_in_work = machine.slots.iter().find(|slot| slot.number() == number);
+    let npages = slot_in_work.map_or(0, |slot| slot.npages);
+    let range = range.start..range.end.min(npages);
+    let words = (range.end - range.start).div_ceil(bits);
+    let is_in = number == own_slot.number() && range.contains(&place);
     let index = state.threads[0].index;
-    let in_two = if index == words {
-        2
+    let indices: Vec<u32> = if index == words {
+        vec![there]
+    } else if is_in {
+        vec![u32::from(index > (place - range.start) / bits)]
     } else {
-        u32::from(index > own)
+        (0..there).collect()
     };
-    state.threads[0].index = in_two;
-    if !through.contains(&stage) {
-        return vec![state];
-    }
-    let mut all = vec![state.clone()];
-    if words > 1 {
+    let mut all = Vec::new();
+    for index in indices {
+        state.threads[0].index = index;
+        all.push(state.clone());
+        if !through.contains(&stage) || words == 1 && is_in {
+            continue;
+        }
         for stage in [first, stage] {
             for any in [false, true] {
                 let mut other = state.clone();
@@ -409,10 +609,10 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
         ),
     ] {
         let explored = explored(&scenario, tried, false);
-        let (abstracted, known) = &explored[0];
-        let start = begin(abstracted, start(&scenario));
-        let explorer = explorer(abstracted, &start, Tried::ALL, false);
-        let mut stands = candidates(machine, abstracted, &state, Frame(1)).into_iter();
+        let (variant, known) = &explored[0];
+        let start = begin(&variant.machine, 0, start(&scenario));
+        let explorer = explorer(&variant.machine, &start, Tried::ALL, false);
+        let mut stands = candidates(machine, variant, &state, Frame(1)).into_iter();
         let found = stands.any(|state| known.contains(&explorer.pack(state)));
         assert_eq!(found, is_there, "{tried:?}");
     }
@@ -421,7 +621,7 @@ fn without_ranges_around_the_tracked_page_a_state_is_missing() {
 /// What is written by a kernel writer is tracked too, and in each call or not.
 #[test]
 fn without_the_machine_in_which_the_tracked_page_is_written_a_state_is_missing() {
-    let scenario = safe().pop().expect("there are some");
+    let scenario = safe().remove(8);
     let mut explored = explored(&scenario, Tried::ALL, false);
     assert_eq!(explored.len(), 2);
     explored.remove(0);
@@ -433,7 +633,72 @@ fn without_the_machine_in_which_the_tracked_page_is_written_a_state_is_missing()
     let save = save.expect("it saves");
     steps.insert(save, "its-save-tables".into());
     let twice = Scenario::from_json("twice", &twice).expect("it is right");
-    assert_eq!(variants(&twice.machine).len(), 4);
+    assert_eq!(variants(&twice.machine, &twice.meant).len(), 4);
+}
+
+/// Of each memslot, and of each part of one, the tracked page is tried in it.
+#[test]
+fn without_the_machine_in_which_the_tracked_page_lies_elsewhere_a_state_is_missing() {
+    for slot in 0..2 {
+        let scenario = &safe()[TWO_SLOTS];
+        let mut explored = explored(scenario, Tried::ALL, false);
+        explored.retain(|(variant, _)| variant.slot != slot);
+        assert!(missing(scenario, &explored, 1, None, false).is_some());
+    }
+    let scenario = &safe()[QUEUES];
+    for left_out in 0..2 {
+        let mut explored = explored(scenario, Tried::ALL, false);
+        assert_eq!(explored.len(), 2);
+        explored.remove(left_out);
+        assert!(missing(scenario, &explored, 2, None, false).is_some());
+    }
+}
+
+/// A scenario whose programs go through no part but the one with the tracked page, before it or behind it.
+#[test]
+fn without_parts_of_others_a_state_is_missing() {
+    for order in [IN_PARTS, IN_PARTS + 1] {
+        let scenario = &safe()[order];
+        let loops = |op: &Op| matches!(op, Op::Again(op::Again { to, .. }) if usize::from(*to) < scenario.machine.programs[0].len());
+        let passes: Vec<usize> = (0..scenario.machine.programs[0].len())
+            .filter(|&at| match scenario.machine.programs[0][at] {
+                Op::Again(op::Again { to, .. }) => {
+                    loops(&scenario.machine.programs[0][at]) && usize::from(to) > at
+                }
+                _ => false,
+            })
+            .collect();
+        assert_eq!(passes.len(), 2);
+        for pass in passes {
+            let mut weakened = scenario.clone();
+            let Op::Again(op) = &mut weakened.machine.programs[0][pass] else {
+                panic!("it is a jump")
+            };
+            // The parts of others are always passed by.
+            op.until = op::Until::Never;
+            let explored = explored(&weakened, Tried::ALL, false);
+            let missing = |pages| missing(scenario, &explored, pages, None, false);
+            assert!(missing(2).or_else(|| missing(3)).is_some(), "{pass}");
+        }
+    }
+}
+
+/// What is meant by a kind is the same wherever it is named, and by `any` another thing each time.
+#[test]
+fn a_kind_is_one_and_any_is_not() {
+    let variants_of = |first: &str, second: &str| {
+        let scenario = scenario(
+            "arch = \"x86\"\nvcpus = 1",
+            "vcpu = { stores = \"any\" }",
+            &format!(
+                "\"enable-logging\", \"copy-all\", {{ step = \"mark-queues\", pages = [\"{first}\"] }}, {{ step = \"mark-queues\", pages = [\"{second}\"] }}, \"vmm-log-sync\", \"copy\", \"finish\""
+            ),
+        );
+        variants(&scenario.machine, &scenario.meant).len()
+    };
+    assert_eq!(variants_of("queue", "queue"), 2);
+    assert_eq!(variants_of("queue", "disk"), 4);
+    assert_eq!(variants_of("any", "any"), 4);
 }
 
 #[test]
@@ -461,6 +726,13 @@ fn mutations_break_what_is_proved_and_a_machine_of_few_pages_shows_it() {
         (5, "vcpu.pml.flush=none"),
         (6, "kernel.clear.rearm=none"),
         (8, "kernel.writer.order=mark_first"),
+        (IN_PARTS, "kernel.clear.rearm=none"),
+        (IN_PARTS + 1, "kernel.clear.rearm=none"),
+        (IN_PARTS + 1, "kernel.fault.mark=none"),
+        (TWO_SLOTS, "kernel.nonvcpu.with_ring=drop"),
+        (TWO_SLOTS, "kernel.reset.flush=none"),
+        (QUEUES - 1, "device.async.mark=never"),
+        (QUEUES, "vmm.queues.remark=false"),
     ] {
         let mutation = Mutation::ALL.iter().find(|known| known.name() == name);
         let scenario = safe().remove(order);
@@ -482,12 +754,45 @@ fn what_is_not_argued_is_refused_with_the_reason() {
         error.to_string()
     };
     let (x86, vcpu) = ("arch = \"x86\"", "vcpu = { stores = \"any\" }");
-    let two = "arch = \"x86\"\n[[slots]]\npages = \"any\"\n[[slots]]\npages = 1";
-    let text = format!(
-        "name = \"any\"\n[machine]\n{two}\n[protocol]\nsteps = [\"copy-all\", \"finish\"]\n"
-    );
-    let error = Scenario::from_toml("any", &text).expect_err("it is not argued");
-    assert!(error.to_string().contains("several memslots"), "{error}");
+    let slots = |first: &str, second: &str, steps: &str| {
+        let text = format!(
+            "name = \"any\"\n[machine]\narch = \"x86\"\n[[slots]]\nname = \"low\"\n{first}\n[[slots]]\n{second}\n[protocol]\nsteps = [\"copy-all\", {steps} \"finish\"]\n"
+        );
+        let error = Scenario::from_toml("any", &text).expect_err("it is not argued");
+        error.to_string()
+    };
+    let any = "pages = \"any\"";
+    for (second, steps, said) in [
+        ("pages = 1", "", "a memslot with a number of pages beside"),
+        (
+            "pages = \"any\"\npresent = false",
+            "",
+            "a memslot that comes, beside others",
+        ),
+        (
+            "pages = \"any\"\nmoves_to = [64]",
+            "",
+            "that move beside others",
+        ),
+        (
+            "pages = \"any\"\nshares = \"low:0\"",
+            "",
+            "whose memory another shares",
+        ),
+        (
+            any,
+            "{ step = \"remove-slot\", slot = \"low\" },",
+            "a memslot that goes, beside others",
+        ),
+        (
+            any,
+            "{ step = \"kernel-write\", pages = [\"hi:any\"] },",
+            "unknown slot `hi`",
+        ),
+    ] {
+        let error = slots(any, second, steps);
+        assert!(error.contains(said), "{said}: {error}");
+    }
     let with_block = |block: u64| {
         let mut source = one_slot().source;
         source["slots"][0]["block"] = block.into();
@@ -495,7 +800,10 @@ fn what_is_not_argued_is_refused_with_the_reason() {
     };
     assert!(with_block(0).is_ok());
     let error = with_block(1).expect_err("it is not argued");
-    assert!(error.to_string().contains("`block` is not 0"), "{error}");
+    assert!(
+        error.to_string().contains("a `block` of its own"),
+        "{error}"
+    );
     for (machine, writers, steps, said) in [
         (
             "arch = \"s390\"",
@@ -523,9 +831,15 @@ fn what_is_not_argued_is_refused_with_the_reason() {
         ),
         (
             x86,
-            "devices = [{ transfers = \"any\" }]",
+            "devices = [{ transfers = \"any\", granule = 2 }]",
             "",
-            "devices are not argued yet",
+            "a device that writes or logs other pages",
+        ),
+        (
+            x86,
+            "devices = [{ transfers = \"any\", pages = [0] }]",
+            "",
+            "a page that is named",
         ),
         (
             x86,
@@ -537,7 +851,7 @@ fn what_is_not_argued_is_refused_with_the_reason() {
             x86,
             vcpu,
             "{ step = \"clear-dirty-log\", first = 0, pages = 4 },",
-            "a CLEAR of a part",
+            "a part of a memslot in numbers",
         ),
         (x86, "vcpu = { stores = \"all\" }", "", "`stores` is `all`"),
     ] {
@@ -551,25 +865,33 @@ fn what_is_not_argued_is_refused_with_the_reason() {
 /// with what its row says that it reads.
 #[test]
 fn no_step_looks_at_more_of_the_others_than_is_tried() {
-    for (scenario, every) in safe().iter().zip([40, 40, 40, 10, 20, 20, 20, 20, 40]) {
-        for (machine, known) in explored(scenario, Tried::ALL, false) {
-            let start = begin(&machine, start(scenario));
-            let explorer = explorer(&machine, &start, Tried::ALL, false);
+    for (scenario, every) in safe().iter().zip(
+        [40, 40, 40, 10, 20, 20, 20, 20, 40]
+            .into_iter()
+            .chain(std::iter::repeat(40)),
+    ) {
+        for (variant, known) in explored(scenario, Tried::ALL, false) {
+            let Variant { machine, slot } = variant;
+            let tracked = frame_in(&machine, slot, TRACKED);
+            let tried_all = Tried { slot, ..Tried::ALL };
+            let start = begin(&machine, slot, start(scenario));
+            let explorer = explorer(&machine, &start, tried_all, false);
             let mut choices = Choices::new(7, 0);
             for words in known.states().step_by(every) {
                 let state = explorer.unpack(words);
                 let threads = (0..machine.programs.len()).map(|thread| Actor::Thread(thread as u8));
-                for actor in threads.chain([Actor::Vcpu(0)]) {
+                let devices = (0..machine.devices.len()).map(|device| Actor::Device(device as u8));
+                for actor in threads.chain([Actor::Vcpu(0)]).chain(devices) {
                     let after = |state: &State<Small>, choice: Choice| {
                         let mut after = state.clone();
                         let effect = apply(&machine, &mut after, Step { actor, choice });
-                        forget(&machine, &mut after);
+                        forget(&machine, slot, &mut after);
                         let broken = oracle::check(&machine, &after, effect);
                         (explorer.pack(after), broken.bits())
                     };
                     let mut tried = HashSet::new();
                     super::others::for_each_step(
-                        Tried::ALL,
+                        tried_all,
                         &Rules::none(),
                         &machine,
                         [&state; 2],
@@ -580,10 +902,15 @@ fn no_step_looks_at_more_of_the_others_than_is_tried() {
                     );
                     for _ in 0..3 {
                         let mut any = state.clone();
-                        anything(&mut any, &mut choices);
+                        anything(&machine, tracked, &mut any, &mut choices);
                         for_each_choice(&machine, &any, actor, |choice| {
+                            // What a device does to others changes nothing that is kept.
+                            let of_others = matches!(choice, Choice::Land(page) | Choice::Load(page) if page != tracked)
+                                && matches!(actor, Actor::Device(_));
+                            let stays = || (explorer.pack(state.clone()), 0);
+                            let after = after(&any, choice);
                             assert!(
-                                tried.contains(&after(&any, choice)),
+                                tried.contains(&after) || of_others && after == stays(),
                                 "{actor:?} {choice:?} in {any:?}"
                             );
                         });
@@ -595,7 +922,7 @@ fn no_step_looks_at_more_of_the_others_than_is_tried() {
 }
 
 /// Gives the others any value in every set of a state.
-fn anything(state: &mut State<Small>, choices: &mut Choices) {
+fn anything(machine: &Machine, tracked: Frame, state: &mut State<Small>, choices: &mut Choices) {
     let State {
         present,
         writable,
@@ -609,19 +936,24 @@ fn anything(state: &mut State<Small>, choices: &mut Choices) {
         own_log,
         vcpus,
         threads,
+        devices,
         ..
     } = state;
     let frames = [present, writable, dirty_bit, bitmap, scratch, seen];
     let hosts = [stale, pending, sent, own_log];
     let tlbs = vcpus.iter_mut().map(|vcpu| &mut vcpu.tlb);
     let hands = threads.iter_mut().map(|thread| &mut thread.hand);
-    let frames = frames.into_iter().chain(tlbs);
+    let of_devices = devices
+        .iter_mut()
+        .flat_map(|device| [&mut device.in_flight, &mut device.unlogged, &mut device.log]);
+    let frames = frames.into_iter().chain(tlbs).chain(of_devices);
     let hosts = hosts.into_iter().chain(hands);
     let sets = frames.map(SetOf::numbers_mut);
     for set in sets.chain(hosts.map(SetOf::numbers_mut)) {
-        for page in (0..PAGES).filter(|page| *page != TRACKED.0) {
+        let pages = machine.slots.iter().flat_map(|slot| slot.frames());
+        for page in pages.filter(|page| *page != tracked) {
             if choices.below(2) == 0 {
-                set.insert(page);
+                set.insert(page.0);
             }
         }
     }

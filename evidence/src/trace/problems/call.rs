@@ -76,6 +76,8 @@ pub enum CallProblem {
     QueueOffset(u64),
     /// A program of so many accesses.
     Accesses(u64),
+    /// A string instruction that this architecture's KVM does not emulate.
+    Copies,
     /// An access that begins at no byte of its page.
     At(u32),
     /// The vCPU of that id is in another program.
@@ -122,6 +124,7 @@ impl fmt::Display for CallProblem {
             Self::QueueOffset(offset) => {
                 write!(f, "commands at byte {offset} of the queue")
             }
+            Self::Copies => f.write_str("a guest that copies from where no memory is"),
             Self::At(at) => write!(f, "accesses at byte {at} of their pages"),
             Self::Accesses(accesses) => write!(f, "a program of {accesses} accesses"),
             Self::CannotResume(id) => write!(f, "vCPU {id} cannot resume this program"),

@@ -37,6 +37,17 @@ pub enum RowProblem {
     Read,
     /// A place within a page that no page has.
     StoreAt(u32),
+    /// So many elements of what is no string instruction.
+    Elements(u32),
+    /// A copy that no guest of the format makes.
+    Copy {
+        /// Its elements.
+        elements: u32,
+        /// Bytes of each.
+        bytes: u32,
+        /// Where in its page it begins.
+        at: u32,
+    },
     /// A register of a size that none has, in bytes.
     RegisterBytes(u32),
     /// A count that is not that of the entries.
@@ -148,6 +159,17 @@ impl fmt::Display for RowProblem {
             Self::Read => f.write_str("not one value that was read"),
             Self::StoreAt(at) => write!(f, "accesses at byte {at} of their pages"),
             Self::StoreBytes(bytes) => write!(f, "stores of {bytes} bytes"),
+            Self::Elements(elements) => {
+                write!(f, "`elements` is {elements} of an access that is no copy")
+            }
+            Self::Copy {
+                elements,
+                bytes,
+                at,
+            } => write!(
+                f,
+                "a copy of {elements} elements of {bytes} bytes, to byte {at} of its pages"
+            ),
             Self::RegisterBytes(bytes) => write!(f, "a register of {bytes} bytes"),
             Self::Count { count, entries } => {
                 write!(f, "`count` is {count}, but `entries` has {entries}")

@@ -25,6 +25,8 @@ mod one_reg;
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 use one_reg::{get_one_reg, set_one_reg};
 
+use std::sync::Arc;
+
 use super::{HostMemory, PAGE_BYTES};
 #[cfg(not(target_arch = "x86_64"))]
 use crate::kvm::Vcpu;
@@ -53,12 +55,36 @@ fn between(start: *const u8, end: *const u8) -> &'static [u8] {
 #[cfg(not(target_arch = "x86_64"))]
 pub const MODES: &[&str] = &[MODE];
 
+/// The modes in which the guest copies from where no memory is.
+#[cfg(not(target_arch = "x86_64"))]
+pub const MODES_THAT_COPY: &[&str] = &[];
+
+/// The modes in which the guest's tables are in memory of their own.
+#[cfg(not(target_arch = "x86_64"))]
+pub const MODES_WITH_TABLES: &[&str] = &[];
+
+/// Memory of the guest's: the host's, and where in it and at which guest address it begins, bytes.
+#[derive(Clone)]
+pub struct Place {
+    /// The host's memory.
+    pub memory: Arc<HostMemory>,
+    /// Where in it.
+    pub offset: u64,
+    /// The guest's address.
+    pub gpa: u64,
+}
+
 /// Puts a vCPU that is ready to run into one of [`MODES`].
 ///
 /// # Errors
 /// None here.
 #[cfg(not(target_arch = "x86_64"))]
-pub fn set_mode(_vcpu: &Vcpu, _memory: &HostMemory, _mode: &str) -> Result<(), Refused> {
+pub fn set_mode(
+    _vcpu: &Vcpu,
+    _memory: &HostMemory,
+    _tables: Option<&Place>,
+    _mode: &str,
+) -> Result<(), Refused> {
     Ok(())
 }
 
@@ -82,11 +108,13 @@ pub enum Access {
         /// How many bytes: 1 or 8.
         bytes: u32,
     },
-    /// Copies each page, by one string instruction, from where no memory is.
+    /// Copies to each page, by one string instruction, from where no memory is.
     #[cfg(target_arch = "x86_64")]
     CopyFrom {
         /// The guest physical address that is copied from.
         gpa: u64,
+        /// Elements of 8 bytes.
+        elements: u64,
     },
     /// Stays at the first page for ever and touches nothing.
     Spin,
@@ -157,7 +185,7 @@ fn operation(access: Access) -> Result<(u64, u64), Refused> {
         ))),
         Access::Spin => Ok((32, 0)),
         #[cfg(target_arch = "x86_64")]
-        Access::CopyFrom { gpa } => Ok((64, gpa)),
+        Access::CopyFrom { gpa, .. } => Ok((64, gpa)),
         Access::Count { first } => Ok((16, first)),
         Access::Store {
             bytes: bytes @ (1 | 2 | 4 | 8),

@@ -4,13 +4,13 @@
 //! an entry that is not dirty gets a mapping that is not writable, and what a load does to the log would depend on which stores came before.
 //! Nothing else is there: an exception ends it with a shutdown exit.
 //!
-//! Two modes besides: the same with those bits clear, which the processor sets itself, and 32 bits without paging, where a guest's address
-//! is the physical one. One VM's vCPUs are all in one mode: with shadow paging each mode has mappings of its own.
+//! Three modes besides: the same with those bits clear, which the processor sets itself; that with the tables in a slot of their own, which may
+//! log; and 32 bits without paging, where a guest's address is the physical one. One VM's vCPUs are all in one mode: with shadow paging each mode has mappings of its own.
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::Kvm;
 
-use super::{Access, HostMemory, Program, code, operation, write_list};
+use super::{Access, HostMemory, Place, Program, code, operation, write_list};
 use crate::kvm::vcpu::EXIT_IO;
 use crate::kvm::{PAGE_BYTES, RunEnd, Sys, Vcpu, Vm};
 use crate::refusal::Refused;
@@ -22,11 +22,21 @@ pub const MODE: &str = "long64/cpl3";
 /// which pages that is about hangs on what was stored before: there it is not drawn.
 pub const MODE_CLEAN_TABLES: &str = "long64/cpl3, accessed and dirty bits clear";
 
+/// The same with its tables in memory of their own. With a two-dimensional MMU every walk of the processor's is a store to them, whatever the
+/// bits are, and their pages are logged so.
+pub const MODE_OWN_TABLES: &str = "long64/cpl3, tables apart, accessed and dirty bits clear";
+
 /// 32 bits without paging.
 pub const MODE_NO_PAGING: &str = "prot32/cpl3, no paging";
 
 /// The modes that a vCPU can be put into.
-pub const MODES: &[&str] = &[MODE, MODE_CLEAN_TABLES, MODE_NO_PAGING];
+pub const MODES: &[&str] = &[MODE, MODE_CLEAN_TABLES, MODE_OWN_TABLES, MODE_NO_PAGING];
+
+/// The modes in which the guest's tables are in memory of their own.
+pub const MODES_WITH_TABLES: &[&str] = &[MODE_OWN_TABLES];
+
+/// The modes in which the guest copies from where no memory is: not where its tables may log, since KVM's own walk would set dirty bits there.
+pub const MODES_THAT_COPY: &[&str] = &[MODE, MODE_CLEAN_TABLES];
 
 /// Where the guest's own memory usually is, and where its other slots begin.
 pub const OWN_GPA: u64 = 0;
@@ -54,13 +64,15 @@ const GDT: u64 = 2 * PAGE_BYTES;
 /// What a vCPU's guest of 32 bits stores, 8 bytes each.
 const VALUES: u64 = GDT + PAGE_BYTES / 2;
 const TSS: u64 = 3 * PAGE_BYTES;
-const PML4: u64 = 5 * PAGE_BYTES;
-const PDPT: u64 = 6 * PAGE_BYTES;
-const PD: u64 = 7 * PAGE_BYTES;
+/// The tables: PML4, PDPT, PD.
+const TABLES: u64 = 5 * PAGE_BYTES;
 const LISTS: u64 = 8 * PAGE_BYTES;
 
 /// Guest physical addresses below this can be reached, bytes.
 pub const REACH: u64 = 1 << 30;
+
+/// Where no memslot is, for copies.
+pub const HOLE_GPA: u64 = 0x3000_0000;
 
 /// The port that says "done"; no device has it.
 const DONE_PORT: u64 = 0x510;
@@ -76,11 +88,13 @@ const USER_CODE: u16 = 0x18 | 3;
 const USER_DATA: u16 = 0x20 | 3;
 const TSS_SELECTOR: u16 = 0x28;
 
-// rsi: next run of the list; rcx: runs left; rdi: address; rbx: pages left of the run; rax: value; r9: operation; r8: accesses retired; r11, r12: saved.
+// rsi: next run of the list; rcx: runs left; rdi: address; rbx: pages left of the run; rax: value; r9: operation; r8: accesses retired; r11 to r13: saved; r14: elements
+// of a copy.
 core::arch::global_asm!(
     ".pushsection .rodata.dirtysim_guest, \"a\", @progbits",
     ".globl dirtysim_guest_start",
     ".globl dirtysim_guest_end",
+    ".globl dirtysim_guest_copy",
     "dirtysim_guest_start:",
     "2: test rcx, rcx",
     "   jz 9f",
@@ -120,14 +134,15 @@ core::arch::global_asm!(
     "   jmp 6f",
     "24: mov r11, rsi",
     "   mov r12, rcx",
+    "   mov r13, rdi",
     "   mov rsi, rax",
-    "   mov rcx, 512",
+    "   mov rcx, r14",
+    "dirtysim_guest_copy:",
     "   rep movsq",
     "   mov rsi, r11",
     "   mov rcx, r12",
-    "   inc r8",
-    "   dec rbx",
-    "   jmp 3b",
+    "   mov rdi, r13",
+    "   jmp 6f",
     "22: mov qword ptr [rdi], rax",
     "   inc rax",
     "6: inc r8",
@@ -190,8 +205,15 @@ core::arch::global_asm!(
 );
 
 unsafe extern "C" {
+    static dirtysim_guest_copy: u8;
     static dirtysim_guest_32_start: u8;
     static dirtysim_guest_32_end: u8;
+}
+
+/// Where the string instruction of a copy is. KVM emulates its elements, and leaves the processor to find that none is left.
+/// Source: arch/x86/kvm/emulate.c, string_insn_completed(), x86_emulate_insn().
+fn copy() -> u64 {
+    CODE + (&raw const dirtysim_guest_copy as u64 - code().as_ptr() as u64)
 }
 
 /// The loop of 32 bits.
@@ -206,16 +228,17 @@ const PRESENT_WRITABLE_USER: u64 = 0b111;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 
-/// The guest's tables, with accessed and dirty bits or without.
-fn write_tables(memory: &HostMemory, bits: bool) -> Result<(), Refused> {
+/// The guest's tables, three pages, from byte `at` of memory on, which is at guest address `gpa`; with accessed and dirty bits or without.
+fn write_tables(memory: &HostMemory, at: u64, gpa: u64, bits: bool) -> Result<(), Refused> {
     const PAGE_SIZE_2M: u64 = 1 << 7;
+    let (pdpt, pd) = (gpa + PAGE_BYTES, gpa + 2 * PAGE_BYTES);
     let accessed = if bits { ACCESSED } else { 0 };
     let leaf = if bits { ACCESSED | DIRTY } else { 0 };
-    memory.write_u64(PML4, PDPT | PRESENT_WRITABLE_USER | accessed)?;
-    memory.write_u64(PDPT, PD | PRESENT_WRITABLE_USER | accessed)?;
+    memory.write_u64(at, pdpt | PRESENT_WRITABLE_USER | accessed)?;
+    memory.write_u64(at + PAGE_BYTES, pd | PRESENT_WRITABLE_USER | accessed)?;
     for index in 0..512 {
         memory.write_u64(
-            PD + index * 8,
+            at + 2 * PAGE_BYTES + index * 8,
             (index << 21) | PRESENT_WRITABLE_USER | leaf | PAGE_SIZE_2M,
         )?;
     }
@@ -252,7 +275,7 @@ pub fn install(memory: &HostMemory, gpa: u64) -> Result<(), Refused> {
     memory.write_u64(GDT + 0x28, 0x0000_8b00_0000_0fff | (TSS & 0xff_ffff) << 16)?;
     memory.write_u64(GDT + 0x30, 0)?;
     memory.write(TSS + 102, &104_u16.to_le_bytes())?;
-    write_tables(memory, true)
+    write_tables(memory, TABLES, TABLES, true)
 }
 
 /// Puts a new vCPU into long mode at CPL 3.
@@ -315,7 +338,7 @@ pub fn init_vcpu(kvm: &Kvm, _vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
     sregs.idt.limit = 0;
     // PE, MP, ET, NE, WP, PG; PAE; LME and LMA.
     sregs.cr0 = 0x8001_0033;
-    sregs.cr3 = PML4;
+    sregs.cr3 = TABLES;
     sregs.cr4 = 0x20;
     sregs.efer = 0x500;
     vcpu.fd()
@@ -324,23 +347,43 @@ pub fn init_vcpu(kvm: &Kvm, _vm: &Vm, vcpu: &Vcpu) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Puts a vCPU that is ready to run into one of [`MODES`]; its VM's others are in the same.
+/// Puts a vCPU that is ready to run into one of [`MODES`]; its VM's others are in the same. `tables` is the memory of their own.
 ///
 /// # Errors
-/// A sentence with the call that the kernel refused.
-pub fn set_mode(vcpu: &Vcpu, memory: &HostMemory, mode: &str) -> Result<(), Refused> {
-    write_tables(memory, mode != MODE_CLEAN_TABLES)?;
-    if mode != MODE_NO_PAGING {
-        return Ok(());
-    }
+/// A sentence with the call that the kernel refused, or what is missing.
+pub fn set_mode(
+    vcpu: &Vcpu,
+    memory: &HostMemory,
+    tables: Option<&Place>,
+    mode: &str,
+) -> Result<(), Refused> {
+    write_tables(memory, TABLES, TABLES, mode != MODE_CLEAN_TABLES)?;
     let refused = |what: &'static str| {
         move |error: kvm_ioctls::Error| {
             Refused(format!(
-                "{what} failed with {}: this kernel cannot run the x86 guest without paging",
+                "{what} failed with {}: this kernel cannot run the x86 guest in mode `{mode}`",
                 crate::kvm::Errno::from(error)
             ))
         }
     };
+    match mode {
+        MODE_OWN_TABLES => {
+            let place = tables.ok_or_else(|| {
+                Refused(format!(
+                    "a vCPU in mode `{mode}` needs a slot of 3 pages for its tables before vcpu_init"
+                ))
+            })?;
+            write_tables(&place.memory, place.offset, place.gpa, false)?;
+            let mut sregs = vcpu.fd().get_sregs().map_err(refused("KVM_GET_SREGS"))?;
+            sregs.cr3 = place.gpa;
+            return vcpu
+                .fd()
+                .set_sregs(&sregs)
+                .map_err(refused("KVM_SET_SREGS"));
+        }
+        MODE_NO_PAGING => {}
+        _ => return Ok(()),
+    }
     let mut sregs = vcpu.fd().get_sregs().map_err(refused("KVM_GET_SREGS"))?;
     (sregs.cs.l, sregs.cs.db) = (0, 1);
     sregs.cr0 &= !PAGING;
@@ -393,6 +436,10 @@ pub fn begin(
 ) -> Result<(), Refused> {
     write_list(memory, LISTS, REACH, vcpu.id(), program)?;
     let (operation, rax) = operation(program.access)?;
+    let r14 = match program.access {
+        Access::CopyFrom { elements, .. } => elements,
+        Access::Store { .. } | Access::Count { .. } | Access::Load { .. } | Access::Spin => 0,
+    };
     let mut regs = kvm_regs {
         rip: CODE,
         rflags: RFLAGS,
@@ -401,6 +448,7 @@ pub fn begin(
         rdx: DONE_PORT,
         rax,
         r9: operation,
+        r14,
         ..Default::default()
     };
     if !has_paging(vcpu)? {
@@ -439,7 +487,11 @@ pub fn retired(vcpu: &Vcpu) -> Result<u64, Refused> {
             crate::kvm::Errno::from(error)
         ))
     })?;
-    Ok(if has_paging(vcpu)? { regs.r8 } else { regs.rsp })
+    if !has_paging(vcpu)? {
+        return Ok(regs.rsp);
+    }
+    let through = regs.rip == copy() && regs.rcx == 0;
+    Ok(regs.r8 + u64::from(through))
 }
 
 /// Whether a run ended with the guest saying that it is done.
