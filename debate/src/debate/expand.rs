@@ -9,12 +9,6 @@
 //! | word | ring | ring+bitmap | bitmap |
 //! |---|---|---|---|
 //! | START | enable-logging, copy-all | the same | the same |
-//!
-//! On x86 with PML the slots log from the beginning, and START is copy-all, which keeps the searches small: that a log which is
-//! switched on while vCPUs run misses nothing is the scenario `x86-pml-enabled-late`.
-//!
-//! | word | ring | ring+bitmap | bitmap |
-//! |---|---|---|---|
 //! | ROUND | harvest-rings, reset-rings, copy | the same | GET, CLEAR, copy |
 //! | RINGS | harvest-rings, reset-rings | the same | nothing |
 //! | HARVEST | harvest-rings | the same | nothing |
