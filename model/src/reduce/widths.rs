@@ -4,11 +4,12 @@ use alloc::vec::Vec;
 
 use super::independence::ring_cannot_overflow;
 use crate::machine::{Machine, SlotTemplate};
+use crate::mutated::declared;
 use crate::op::locks;
 use crate::state::State;
 use crate::state::fields::{Measure, Size};
 use crate::state::layout::Layout;
-use crate::words::{Counts, Fields, Mutation};
+use crate::words::{Counts, Fields, Mutation, Rule};
 
 /// Bits by what they measure, and what a normal form has to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,11 +47,12 @@ fn harvests_exclude_each_other(machine: &Machine) -> bool {
     locks::exclude_each_other(machine, |op| op.touches(machine).1.has(Fields::FETCH_INDEX))
 }
 
-/// Whether what a free ring entry named, or the first page in one that was never filled, can come to be reset: by a mutation, by a
-/// harvest that takes an entry too many, or by two of which one gives back what the other has passed.
+/// Whether what a free ring entry named, or the first page in one that was never filled, can come to be reset: by a wrong behaviour that
+/// lets rings go out of turn, by a harvest that takes an entry too many, or by two of which one gives back what the other has passed.
 pub(super) fn entries_revive(machine: &Machine) -> bool {
     let mut ops = machine.ops();
-    !machine.mutations.is_empty()
+    // That rings go by the contract is the ground of this rule.
+    !declared::leaves_rule(machine, Rule::HarvestEntry)
         || ops.any(|op| op.facts(machine).revives)
         || !harvests_exclude_each_other(machine)
 }

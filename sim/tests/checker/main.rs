@@ -165,6 +165,26 @@ const FOUND: &[(&str, &str)] = &[
         "two-harvests-at-once",
         include_str!("found/two-harvests-at-once.toml"),
     ),
+    (
+        "clear-by-the-bits-before",
+        include_str!("found/clear-by-the-bits-before.toml"),
+    ),
+    (
+        "clear-by-the-bits-before-too",
+        include_str!("found/clear-by-the-bits-before-too.toml"),
+    ),
+    (
+        "clear-by-the-slots-first-bits",
+        include_str!("found/clear-by-the-slots-first-bits.toml"),
+    ),
+    (
+        "clear-by-the-slots-first-bits-too",
+        include_str!("found/clear-by-the-slots-first-bits-too.toml"),
+    ),
+    (
+        "the-bit-of-another-page",
+        include_str!("found/the-bit-of-another-page.toml"),
+    ),
 ];
 
 #[test]
