@@ -12,7 +12,7 @@ use dirtysim_model::op::{self, Op};
 use dirtysim_model::words::{Frame, HostPage};
 
 use super::Names;
-use super::any_pages::Meant;
+use super::meant::Meant;
 use super::node::{Kind, Node};
 use super::reader::{self, Result, Source, Table};
 use crate::search::tracked;

@@ -21,13 +21,14 @@
 //! assert!(error.to_string().contains("no [machine]"));
 //! ```
 
-pub(crate) mod any_pages;
+mod any_pages;
 mod builtin;
 pub mod enclosed;
 mod error;
 pub mod keys;
 pub(crate) mod lacks;
 mod machine;
+pub(crate) mod meant;
 mod node;
 mod reach;
 mod reader;
@@ -123,7 +124,7 @@ pub struct Scenario {
     /// Whether it is about any number of pages: its machine is the one by which they are searched, and one of few pages.
     pub any_pages: bool,
     /// Which of them its lists mean then.
-    pub(crate) meant: any_pages::Meant,
+    pub(crate) meant: meant::Meant,
     /// The scenario as it was written, for the header of a trace.
     pub source: Value,
 }

@@ -10,7 +10,7 @@ use dirtysim_model::op::ahead::look_ahead;
 use dirtysim_model::op::{self, Op, Until};
 use dirtysim_model::state::vcpu::UNLIMITED;
 
-use super::tracked::is_of_others;
+use super::part::is_of_others;
 use crate::scenario::Scenario;
 
 /// How many.

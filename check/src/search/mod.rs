@@ -41,6 +41,7 @@ pub mod liveness;
 mod memo;
 pub mod memory;
 pub mod minimal;
+mod part;
 mod path;
 mod representative;
 mod sections;

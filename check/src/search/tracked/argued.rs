@@ -4,8 +4,8 @@
 use dirtysim_model::machine::{Arch, Machine, SlotTemplate, WriterLog};
 use dirtysim_model::op::{ClearMask, HarvestWay, Op};
 
-use super::{ANY_PART, MOST_CHOICES, OTHER_PART, OWN_PART, Part, choices_of};
-use crate::scenario::any_pages::Meant;
+use super::{ANY_PART, OTHER_PART, OWN_PART, Part, choices_of};
+use crate::scenario::meant::{MOST_CHOICES, Meant};
 
 /// What the steps of an operation look at of pages that are not tracked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,27 +176,6 @@ pub(crate) fn stands_in_the_way(machine: &Machine, meant: &Meant) -> Option<&'st
         return Some("pages that are always dirty are named");
     }
     None
-}
-
-/// Whether operations are about a part of a memslot without the tracked page, and about no other.
-pub(crate) fn is_of_others(machine: &Machine, ops: &[Op]) -> bool {
-    let part = |op: &Op| match op {
-        Op::ClearDirtyLog(op) => Some(Part {
-            first: op.first_page as u32,
-            pages: op.num_pages,
-        }),
-        Op::CopyList(op) => {
-            let pages = machine.frame_lists[usize::from(op.frames)].len();
-            Some(if pages == OTHER_PART.pages as usize {
-                OTHER_PART
-            } else {
-                OWN_PART
-            })
-        }
-        _ => None,
-    };
-    let mut parts = ops.iter().filter_map(part).peekable();
-    parts.peek().is_some() && parts.all(|part| part == OTHER_PART)
 }
 
 /// Why an operation is not argued.

@@ -29,16 +29,13 @@ use super::limits::Limits;
 use super::{Coverage, Limit, Options, Reduced, Report, TooLarge, Verdict, Watch};
 use crate::ladder::small;
 use crate::scenario::Scenario;
-use crate::scenario::any_pages::{Meant, Wanted, Which};
+use crate::scenario::meant::{Meant, Wanted, Which};
 use crate::sometimes::{Seen, no_claim};
 
-pub(crate) use argued::{is_of_others, not_argued, stands_in_the_way};
+pub(crate) use super::part::{ANY_PART, OTHER_PART, OWN_PART, PAGES, Part, WORD_BITS};
+pub(crate) use argued::{not_argued, stands_in_the_way};
 pub(crate) use instance::with_pages;
 
-/// Pages of a memslot of such a machine.
-pub(crate) const PAGES: u32 = 6;
-/// Bits of a word of the bitmap: the far page is in the second.
-pub(crate) const WORD_BITS: u32 = 4;
 /// Pages of a RESET batch: the page below, the tracked one and the one above fit into one, and with the far one none does.
 pub(crate) const BATCH_PAGES: u32 = 3;
 
@@ -51,32 +48,6 @@ pub(super) const ABOVE: Frame = Frame(2);
 /// One that is in another word, and in no batch with any of these. It stands for any other page where only one is named; in every other
 /// memslot for all of that.
 pub(crate) const FAR: Frame = Frame(5);
-
-/// A part of a memslot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Part {
-    pub(crate) first: u32,
-    pub(crate) pages: u32,
-}
-
-/// One with the tracked page: its word, and what of it comes behind that, which may have no bit and is then as if it were not there.
-pub(crate) const OWN_PART: Part = Part {
-    first: 0,
-    pages: PAGES,
-};
-/// One without it.
-pub(crate) const OTHER_PART: Part = Part {
-    first: WORD_BITS,
-    pages: PAGES - WORD_BITS,
-};
-/// One that has the tracked page, or has it not: each is tried ([`variants`]).
-pub(crate) const ANY_PART: Part = Part {
-    first: 0,
-    pages: WORD_BITS,
-};
-
-/// The most times that the tracked page is, or is not, what a text says: each doubles the machines that are searched.
-pub(crate) const MOST_CHOICES: usize = 5;
 
 /// A run of such states that ends in a broken claim, and that no machine of few pages has.
 #[derive(Debug, Clone, PartialEq, Eq)]
