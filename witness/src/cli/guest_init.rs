@@ -193,6 +193,11 @@ pub(super) fn main(arguments: &[String]) -> ! {
         let _ = std::io::stdout().write_all(&[0; PADDING]);
         let _ = std::io::stdout().flush();
         end_bochs();
+    } else {
+        // A console that is slow still has the last lines, which are the result, when the power goes.
+        let _ = std::io::stdout().flush();
+        // SAFETY: waits until all of them have gone; where that is no terminal it does nothing.
+        unsafe { libc::tcdrain(libc::STDOUT_FILENO) };
     }
     // SAFETY: syncing and powering off touch no memory of this process; nothing else runs on this machine.
     unsafe {
