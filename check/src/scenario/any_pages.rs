@@ -1,6 +1,8 @@
 //! `pages = "any"`: which of them a list means; what is refused with it, and why.
 
-use dirtysim_model::words::Frame;
+use std::collections::BTreeMap;
+
+use dirtysim_model::words::{Frame, HostPage};
 
 use super::machine::Parts;
 use super::reader::{Result, Source};
@@ -26,7 +28,31 @@ pub(super) fn check(source: Source<'_>, parts: &mut Parts) -> Result<()> {
     let vcpus = vcpus.map(|vcpu| meanings(&mut vcpu.frames)).collect();
     let devices = machine.devices.iter_mut();
     let devices = devices.map(|device| meanings(&mut device.frames)).collect();
+    let always = machine.always_dirty.iter();
+    let mut always: Vec<Frame> = always.map(|host| Frame(host.0)).collect();
+    let always_dirty = meanings(&mut always);
+    machine.always_dirty = always.iter().map(|frame| HostPage(frame.0)).collect();
+    let mut one = |frame: &mut Frame| {
+        let of = meant.of_one(*frame);
+        if of.is_some() {
+            *frame = tracked::TRACKED;
+        }
+        of
+    };
+    let records = machine.vcpus.iter_mut().map(|vcpu| {
+        let has_one = vcpu.steal > 0;
+        has_one.then(|| one(&mut vcpu.steal_frame)).flatten()
+    });
+    let records = records.collect();
+    let mut ops = BTreeMap::new();
+    for (thread, program) in machine.programs.iter_mut().enumerate() {
+        for (place, op) in program.iter_mut().enumerate() {
+            let of = tracked::page_of(op).and_then(&mut one);
+            ops.extend(of.map(|of| ((thread, place), of)));
+        }
+    }
     (meant.lists, meant.vcpus, meant.devices) = (lists, vcpus, devices);
+    (meant.always_dirty, meant.records, meant.ops) = (always_dirty, records, ops);
     let comes = parts.slots.len() > 1 && parts.slots.iter().any(|slot| !slot.present);
     let why = comes.then_some("a memslot that comes, beside others, is not argued");
     let why = why.or_else(|| tracked::stands_in_the_way(&parts.machine, &parts.meant));

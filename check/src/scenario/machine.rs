@@ -83,14 +83,19 @@ impl Parts {
         })
     }
 
-    /// The frame of a page that the text names: its number over all slots, or `slot:offset`.
-    pub(super) fn frame(&self, source: Source<'_>, node: &Node) -> Result<Frame> {
+    /// The frame of a page that the text names: its number over all slots, or `slot:offset`; of any number of pages what stands for its name.
+    pub(super) fn frame(&mut self, source: Source<'_>, node: &Node) -> Result<Frame> {
         if self.any_pages.is_some() {
-            return source.error(
-                &node.span,
-                "a page that is named, with any number of pages",
-                "leave it away, or write a number in pages: a page that is named is like no other, so that not every page can stand for it; where there is a list, pages = [\"KIND\"] means those of a kind",
-            );
+            let Kind::Text(word) = &node.kind else {
+                return source.error(
+                    &node.span,
+                    "a page's number, with any number of pages",
+                    "leave it away, or write a name, as in page = \"record\": of any number of pages, that one; where there is a list, pages = [\"KIND\"] means those of a kind",
+                );
+            };
+            return self
+                .meant
+                .one(source, &self.machine.slots, &node.span, word);
         }
         let pages: u32 = self.machine.slots.iter().map(|slot| slot.npages).sum();
         match &node.kind {

@@ -1,5 +1,6 @@
 //! Which pages the lists of a scenario of any number of pages mean.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use dirtysim_model::machine::SlotTemplate;
@@ -40,12 +41,42 @@ pub(crate) struct Meant {
     /// By vCPU, and by device.
     pub(crate) vcpus: Vec<Vec<Wanted>>,
     pub(crate) devices: Vec<Vec<Wanted>>,
+    /// Those that are always dirty.
+    pub(crate) always_dirty: Vec<Wanted>,
+    /// The one page that a vCPU's record is in, by vCPU, and that an operation is about, by thread and place.
+    pub(crate) records: Vec<Option<Wanted>>,
+    pub(crate) ops: BTreeMap<(usize, usize), Wanted>,
 }
 
 /// The first of the frames that stand for what is wanted.
 const FIRST: Frame = Frame(1 << 16);
 
 impl Meant {
+    /// What stands where one page is named: a name of the page, or one of a memslot.
+    pub(super) fn one(
+        &mut self,
+        source: Source<'_>,
+        slots: &[SlotTemplate],
+        span: &Range<usize>,
+        word: &str,
+    ) -> Result<Frame> {
+        let frame = self.read(source, slots, span, word)?;
+        let Wanted { which, slot } = self.wanted[(frame - FIRST) as usize];
+        match (which, slot) {
+            (Which::Kind(_), None) if slots.len() > 1 => source.error(
+                span,
+                format!("`{word}`, and there are several memslots"),
+                "write \"slot:NAME\": one page is of one memslot",
+            ),
+            (Which::Kind(_), _) => Ok(frame),
+            (Which::All | Which::Any, _) => source.error(
+                span,
+                format!("`{word}` where one page is named"),
+                "write a name: of any number of pages, that one",
+            ),
+        }
+    }
+
     /// All pages.
     pub(super) fn all(&mut self) -> Frame {
         self.note(Which::All, None)
@@ -120,5 +151,10 @@ impl Meant {
         wanted
             .map(|frame| self.wanted[(*frame - FIRST) as usize])
             .collect()
+    }
+
+    /// What is meant by a frame of the text; none, if it is of the machine itself.
+    pub(super) fn of_one(&self, frame: Frame) -> Option<Wanted> {
+        self.of(&[frame]).pop()
     }
 }

@@ -128,6 +128,14 @@ fn pages(scenario: &Scenario, source: &mut Value) {
             }
         }
     }
+    for record in ["kernel_record", "emulated_stores"] {
+        if let Some(page) = writers.get_mut(record).and_then(|of| of.get_mut("page")) {
+            names.kind(page);
+        }
+    }
+    if let Some(pages) = writers.get_mut("always_dirty") {
+        names.kinds(pages);
+    }
     let devices = writers.get_mut("devices").and_then(Value::as_array_mut);
     for device in devices.into_iter().flatten() {
         if let Some(pages) = device.get_mut("pages") {
@@ -175,10 +183,14 @@ impl Naming<'_> {
 
     /// In place of each page of a list, a kind of pages that it is of.
     fn kinds(&self, list: &mut Value) {
-        for page in list.as_array_mut().into_iter().flatten() {
-            if let Some((slot, number)) = self.page(page) {
-                *page = self.of_slot(slot, format!("page-{number}"));
-            }
+        let pages = list.as_array_mut().into_iter().flatten();
+        pages.for_each(|page| self.kind(page));
+    }
+
+    /// In place of a page, a kind of pages that it is of.
+    fn kind(&self, page: &mut Value) {
+        if let Some((slot, number)) = self.page(page) {
+            *page = self.of_slot(slot, format!("page-{number}"));
         }
     }
 
@@ -220,10 +232,12 @@ impl Naming<'_> {
                     _ => None,
                 };
                 let clears = step == "clear-dirty-log";
-                if step == "mark-queues"
-                    && let Some(pages) = map.get_mut("pages")
-                {
+                let is_of_kinds = ["mark-queues", "drop-free", "end-free"].contains(&step);
+                if is_of_kinds && let Some(pages) = map.get_mut("pages") {
                     self.kinds(pages);
+                }
+                if let Some(page) = map.get_mut("page") {
+                    self.kind(page);
                 }
                 if clears && (map.contains_key("first") || map.contains_key("pages")) {
                     map.shift_remove("first");

@@ -3,7 +3,7 @@
 use dirtysim_model::machine::WriterLog;
 use dirtysim_model::machine::{Arch, DeviceConfig, Kernel, Mmu};
 use dirtysim_model::state::vcpu::UNLIMITED;
-use dirtysim_model::words::Frame;
+use dirtysim_model::words::{Frame, HostPage};
 
 use super::machine::Parts;
 use super::node::{Kind, Node};
@@ -69,13 +69,16 @@ pub(super) fn read(source: Source<'_>, top: &mut Table<'_>, parts: &mut Parts) -
         parts.machine.send_failures = failures;
     }
     if let Some(nodes) = table.list("always_dirty")? {
-        let one_by_one = nodes.iter().map(|node| parts.frame(source, node));
-        let frames: Vec<Frame> = one_by_one.collect::<Result<_>>()?;
+        let frames = parts.frames(source, nodes)?;
         let machine = &mut parts.machine;
-        machine.always_dirty = frames
-            .iter()
-            .map(|&frame| machine.host_page(frame))
-            .collect();
+        machine.always_dirty = match parts.any_pages {
+            // What stands for pages is read as such later on.
+            Some(_) => frames.iter().map(|frame| HostPage(frame.0)).collect(),
+            None => frames
+                .iter()
+                .map(|&frame| machine.host_page(frame))
+                .collect(),
+        };
     }
     table.finish()?;
     Ok(writers)

@@ -20,3 +20,5 @@ pub mod independence;
 pub mod pack;
 pub mod symmetry;
 mod widths;
+
+pub use widths::harvests_exclude_each_other;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::independence::ring_cannot_overflow;
 use crate::machine::{Machine, SlotTemplate};
 use crate::mutated::declared;
-use crate::op::locks;
+use crate::op::{Op, locks};
 use crate::state::State;
 use crate::state::fields::{Measure, Size};
 use crate::state::layout::Layout;
@@ -42,9 +42,10 @@ fn indices_keep_together(machine: &Machine) -> bool {
         && harvests_exclude_each_other(machine)
 }
 
-/// Whether no two threads can harvest at once.
-fn harvests_exclude_each_other(machine: &Machine) -> bool {
-    locks::exclude_each_other(machine, |op| op.touches(machine).1.has(Fields::FETCH_INDEX))
+/// Whether no two threads can harvest at once. Nothing else moves user space's index, whatever a row takes in with all of a vCPU.
+#[must_use]
+pub fn harvests_exclude_each_other(machine: &Machine) -> bool {
+    locks::exclude_each_other(machine, |op| matches!(op, Op::Harvest(_)))
 }
 
 /// Whether what a free ring entry named, or the first page in one that was never filled, can come to be reset: by a wrong behaviour that

@@ -3,6 +3,8 @@
 
 use dirtysim_model::machine::{Arch, Machine, SlotTemplate, WriterLog};
 use dirtysim_model::op::{ClearMask, HarvestWay, Op};
+use dirtysim_model::reduce::harvests_exclude_each_other;
+use dirtysim_model::words::Frame;
 
 use super::{ANY_PART, OTHER_PART, OWN_PART, Part, choices_of};
 use crate::scenario::meant::{MOST_CHOICES, Meant};
@@ -100,15 +102,20 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
         }
         // Its list is a part: the reader takes no other.
         Op::CopyList(_) => Looks::ByRow,
-        // Its list: the tracked page, or another, which joins a set.
-        Op::MarkOwn(_) => Looks::ByRow,
+        // Its list: the tracked page, or others, which join a set or leave one.
+        Op::MarkOwn(_) | Op::DropFree(_) | Op::EndFree(_) | Op::TakeAlways => Looks::ByRow,
+        // Its page is the tracked one, or another: then it changes what is said of that alone.
+        Op::UserWrite(_) | Op::HostAge(_) => Looks::ByRow,
         // What a device has in flight or in its log of others: sets are emptied or joined page by page. Others in flight keep a drain
         // waiting, and land whatever the tracked page is: that they have landed is among what is tried, and the device can always go on.
         Op::DeviceStart(_) | Op::DeviceStop(_) | Op::DeviceDrain(_) | Op::DeviceSync(_) => {
             Looks::ByRow
         }
-        Op::UserWrite(_) | Op::HostAge(_) => return Err(NAMES),
-        Op::PreFault(_) | Op::DropFree(_) | Op::EndFree(_) | Op::TakeAlways => return Err(NAMES),
+        Op::PreFault(_) => {
+            return Err(
+                "how many pages it faults in, with no look at the ring between them, is a number",
+            );
+        }
         Op::SendPage(_) | Op::Proceed(_) | Op::Yield | Op::Panic | Op::Leave => {
             return Err("a VMM's own code is not argued yet");
         }
@@ -154,26 +161,25 @@ pub(crate) fn stands_in_the_way(machine: &Machine, meant: &Meant) -> Option<&'st
     if machine.track_spurious {
         return Some("`check_spurious` is not argued yet");
     }
-    let records = |vcpu: &dirtysim_model::machine::VcpuConfig| {
-        vcpu.steal > 0 || vcpu.steal_log != WriterLog::Right
-    };
-    if machine.vcpus.iter().any(records) {
-        return Some(
-            "a record of the kernel, or a store that it emulates, is in a page that is named",
-        );
+    let several = machine.slots.len() > 1;
+    if several && machine.vcpus.iter().any(|vcpu| vcpu.preempted) {
+        // The entry that both fill may name the memslot of one page and the offset of the other.
+        return Some("a push that is preempted, beside several memslots, is not argued");
     }
-    let harvests = |program: &&Vec<Op>| program.iter().any(|op| matches!(op, Op::Harvest(_)));
-    if machine.programs.iter().filter(harvests).count() > 1 {
+    if !harvests_exclude_each_other(machine) {
         // One may give back what the other has passed: an entry that nobody filled names a memslot's first page.
-        return Some("two threads that harvest are not argued");
+        return Some("two threads that harvest at once are not argued");
     }
     if choices_of(machine, meant) > MOST_CHOICES {
         return Some(
             "more than 5 kinds of pages, calls of kernel writers and the like are too many to try each with the tracked page and without",
         );
     }
-    if !machine.always_dirty.is_empty() {
-        return Some("pages that are always dirty are named");
+    if !machine.always_dirty.is_empty() && machine.kernel.ring_wants_vcpu() {
+        // Whether another page that is written without a vCPU is always dirty decides whether this host comes down.
+        return Some(
+            "pages that are always dirty are not argued on this kernel, where a mark without a vCPU looks for one",
+        );
     }
     None
 }
@@ -181,4 +187,14 @@ pub(crate) fn stands_in_the_way(machine: &Machine, meant: &Meant) -> Option<&'st
 /// Why an operation is not argued.
 pub(crate) fn not_argued(machine: &Machine, op: &Op) -> Option<&'static str> {
     looks(machine, op).err()
+}
+
+/// The one page that an operation is about.
+pub(crate) fn page_of(op: &mut Op) -> Option<&mut Frame> {
+    match op {
+        Op::UserWrite(op) => Some(&mut op.frame),
+        Op::HostAge(op) => Some(&mut op.frame),
+        // What names a page otherwise is not argued.
+        _ => None,
+    }
 }

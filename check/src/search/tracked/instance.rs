@@ -117,10 +117,13 @@ impl Few<'_> {
                         map.insert(key.to_owned(), 1.into());
                     }
                 }
-                for key in ["pages", "tables"] {
+                for key in ["pages", "tables", "always_dirty"] {
                     if let Some(list) = map.get_mut(key).and_then(Value::as_array_mut) {
                         list.iter_mut().for_each(|page| self.page(page));
                     }
+                }
+                if let Some(page) = map.get_mut("page") {
+                    self.page(page);
                 }
                 map.values_mut().for_each(|value| self.name(value));
             }

@@ -33,7 +33,7 @@ use crate::scenario::meant::{Meant, Wanted, Which};
 use crate::sometimes::{Seen, no_claim};
 
 pub(crate) use super::part::{ANY_PART, OTHER_PART, OWN_PART, PAGES, Part, WORD_BITS};
-pub(crate) use argued::{not_argued, stands_in_the_way};
+pub(crate) use argued::{not_argued, page_of, stands_in_the_way};
 pub(crate) use instance::with_pages;
 
 /// Pages of a RESET batch: the page below, the tracked one and the one above fit into one, and with the far one none does.
@@ -243,10 +243,20 @@ impl<'a> Choices<'a> {
         frames
     }
 
+    /// Where one page is meant: the tracked page, if it is that, or what stands for another.
+    fn frame(&mut self, machine: &Machine, wanted: Wanted) -> Frame {
+        self.frames(machine, &[wanted])[0]
+    }
+
     /// The machine.
     fn made(&mut self, of: &Machine) -> Machine {
         let mut machine = of.clone();
         let meant = self.meant;
+        for (&(thread, place), wanted) in &meant.ops {
+            if let Some(frame) = page_of(&mut machine.programs[thread][place]) {
+                *frame = self.frame(of, *wanted);
+            }
+        }
         for (list, wanted) in machine.frame_lists.iter_mut().zip(&meant.lists) {
             if !wanted.is_empty() {
                 // Others take its place.
@@ -258,6 +268,8 @@ impl<'a> Choices<'a> {
                 let list = match op {
                     Op::KernelWrite(op) => &mut op.frames,
                     Op::MarkOwn(op) => &mut op.frames,
+                    Op::DropFree(op) => &mut op.frames,
+                    Op::EndFree(op) => &mut op.frames,
                     Op::ClearDirtyLog(op) => {
                         if (op.first_page as u32, op.num_pages) == (ANY_PART.first, ANY_PART.pages)
                         {
@@ -281,9 +293,16 @@ impl<'a> Choices<'a> {
                 vcpu.frames = self.frames(of, wanted);
             }
         }
+        for (vcpu, wanted) in machine.vcpus.iter_mut().zip(&meant.records) {
+            if let Some(wanted) = wanted {
+                vcpu.steal_frame = self.frame(of, *wanted);
+            }
+        }
         for (device, wanted) in machine.devices.iter_mut().zip(&meant.devices) {
             device.frames = self.frames(of, wanted);
         }
+        let always = self.frames(of, &meant.always_dirty).into_iter();
+        machine.always_dirty = always.map(|frame| machine.host_page(frame)).collect();
         look_ahead(&mut machine);
         machine
     }
