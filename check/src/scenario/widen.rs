@@ -341,12 +341,28 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_are_named_keep_their_number() {
-        let text = "name = \"vmm\"\n[machine]\narch = \"x86\"\nvcpus = 1\npages = 2\n[writers]\nvcpu = { stores = 1 }\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", { step = \"vmm-write\", page = 0 }, \"vmm-log-sync\", \"copy\", \"finish\"]\n";
+    fn pages_that_a_copy_names_keep_their_number() {
+        let text = "name = \"vmm\"\n[machine]\narch = \"x86\"\nvcpus = 1\npages = 2\n[writers]\nvcpu = { stores = 1 }\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", { step = \"copy\", pages = [0] }, \"finish\"]\n";
         let scenario = Scenario::from_toml("vmm", text).expect("it is right");
         let wide = scenario.widened().expect("it has numbers");
         assert!(!wide.scenario.any_pages && wide.pages_stay.is_some());
         assert_eq!(wide.scenario.source["writers"]["vcpu"]["stores"], "any");
+    }
+
+    #[test]
+    fn a_page_that_is_named_is_one_of_any_number() {
+        let text = "name = \"named\"\n[machine]\narch = \"x86\"\nvcpus = 1\npages = 2\n[writers]\nvcpu = { stores = 1 }\nkernel_record = { updates = 1, page = 1 }\nalways_dirty = [0]\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", { step = \"vmm-write\", page = 0 }, { step = \"drop-free\", pages = [1] }, \"take-always-dirty\", \"copy\", \"finish\"]\n";
+        let scenario = Scenario::from_toml("named", text).expect("it is right");
+        let wide = scenario.widened().expect("it has numbers").scenario;
+        assert!(wide.any_pages);
+        let (writers, steps) = (&wide.source["writers"], &wide.source["protocol"]["steps"]);
+        assert_eq!(
+            writers["kernel_record"],
+            json!({ "updates": "any", "page": "page-1" })
+        );
+        assert_eq!(writers["always_dirty"], json!(["page-0"]));
+        assert_eq!(steps[2]["page"], "page-0");
+        assert_eq!(steps[3]["pages"], json!(["page-1"]));
     }
 
     #[test]

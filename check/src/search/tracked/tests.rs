@@ -795,6 +795,10 @@ fn mutations_break_what_is_proved_and_a_machine_of_few_pages_shows_it() {
         (TWO_SLOTS, "kernel.reset.flush=none"),
         (QUEUES - 1, "device.async.mark=never"),
         (QUEUES, "vmm.queues.remark=false"),
+        (QUEUES + 1, "writer.vmm.log=none"),
+        (QUEUES + 2, "kernel.reset.flush=none"),
+        (QUEUES + 3, "vmm.hint.clear_after_last_sync"),
+        (QUEUES + 3, "vmm.always_dirty_pages=ignored"),
     ] {
         let mutation = Mutation::ALL.iter().find(|known| known.name() == name);
         let scenario = safe().remove(order);
@@ -850,6 +854,16 @@ fn what_is_not_argued_is_refused_with_the_reason() {
             any,
             "{ step = \"kernel-write\", pages = [\"hi:any\"] },",
             "unknown slot `hi`",
+        ),
+        (
+            any,
+            "{ step = \"vmm-write\", page = \"console\" },",
+            "`console`, and there are several memslots",
+        ),
+        (
+            "pages = \"any\"\n[writers]\nkernel_record = { updates = 1, page = \"low:record\", preempted = true }",
+            "",
+            "a push that is preempted, beside several memslots",
         ),
     ] {
         let error = slots(any, second, steps);
@@ -916,6 +930,18 @@ fn what_is_not_argued_is_refused_with_the_reason() {
             "a part of a memslot in numbers",
         ),
         (x86, "vcpu = { stores = \"all\" }", "", "`stores` is `all`"),
+        (
+            x86,
+            vcpu,
+            "{ step = \"vmm-write\", page = \"any\" },",
+            "`any` where one page is named",
+        ),
+        (
+            "arch = \"x86\"\nring = { entries = 2, reserved = 1 }",
+            vcpu,
+            "\"harvest-rings\", \"finish\"]\n[[protocol.threads]]\nname = \"other\"\nsteps = [\"harvest-rings\",",
+            "two threads that harvest at once",
+        ),
     ] {
         let error = refused(machine, writers, steps);
         assert!(error.contains(said), "{said}: {error}");
