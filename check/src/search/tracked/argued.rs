@@ -34,9 +34,6 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
             if !machine.slots.iter().any(as_it_is) {
                 return Err("a memslot's size and address are numbers here");
             }
-            if op.bytes == 0 && machine.slots.len() > 1 {
-                return Err("a memslot that goes, beside others, is not argued");
-            }
             Looks::ByRow
         }
         // Sets are joined, emptied or filled page by page; or no page is looked at at all.
@@ -143,6 +140,12 @@ pub(crate) fn stands_in_the_way(machine: &Machine, meant: &Meant) -> Option<&'st
             return Some(
                 "memslots of several address spaces, or that move beside others, are not argued",
             );
+        }
+        let number = |slot: usize| machine.slots[slot].number();
+        let mut later = 1..machine.slots.len();
+        if later.any(|slot| (0..slot).any(|before| number(before) == number(slot))) {
+            // What a ring entry names is one of whichever is there.
+            return Some("memslots of one number, one after the other, are not argued");
         }
         if machine.kernel.ring_wants_vcpu() {
             // A write to a memslot that logs brings this host down, a write to one that does not log leaves it be.

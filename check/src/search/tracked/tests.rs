@@ -46,10 +46,10 @@ fn scenario(machine: &str, writers: &str, steps: &str) -> Scenario {
     Scenario::from_toml("any", &text).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Two memslots, of which the first is fetched before a writer without a vCPU writes the second.
-fn two_slots(steps: &str) -> Scenario {
+/// Two memslots.
+fn two_slots(machine: &str, high: &str, steps: &str) -> Scenario {
     let text = format!(
-        "name = \"any\"\n[machine]\narch = \"arm64\"\nvcpus = 1\nring = {{ entries = 2, reserved = 1 }}\nring_with_bitmap = true\n[[slots]]\nname = \"low\"\npages = \"any\"\n[[slots]]\nname = \"high\"\npages = \"any\"\n[writers]\nvcpu = {{ stores = \"any\" }}\n[protocol]\nsteps = [{steps}]\n"
+        "name = \"any\"\n[machine]\nvcpus = 1\n{machine}\n[[slots]]\nname = \"low\"\npages = \"any\"\n[[slots]]\nname = \"high\"\npages = \"any\"\n{high}\n[writers]\nvcpu = {{ stores = \"any\" }}\n[protocol]\nsteps = [{steps}]\n"
     );
     Scenario::from_toml("any", &text).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -67,9 +67,10 @@ fn safe() -> Vec<Scenario> {
     // Two entries, or three, may be in use when RESET comes.
     let two = "ring = { entries = 4, reserved = 2 }";
     let three = "ring = { entries = 4, reserved = 1 }";
+    let rings = format!("arch = \"arm64\"\n{ring}\nring_with_bitmap = true");
     vec![
         scenario(
-            &format!("arch = \"arm64\"\nvcpus = 1\n{ring}\nring_with_bitmap = true"),
+            &format!("{rings}\nvcpus = 1"),
             &format!("{vcpu}\nits_save = {{ tables = \"any\" }}"),
             "\"enable-logging\", \"copy-all\", { any_number = [\"harvest-rings\", \"reset-rings\", \"copy\"] },
              \"pause-vcpus\", \"its-save-tables\", \"harvest-rings\", \"get-dirty-log\", \"copy\", \"finish\"",
@@ -142,12 +143,16 @@ fn safe() -> Vec<Scenario> {
              \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
         ),
         two_slots(
+            &rings,
+            "",
             "\"enable-logging\", \"copy-all\", { any_number = [\"harvest-rings\", \"reset-rings\", \"copy\"] },
              \"pause-vcpus\", { step = \"get-dirty-log\", slot = \"low\" }, { step = \"its-save-tables\", pages = [\"high:any\"] },
              { step = \"get-dirty-log\", slot = \"high\" }, \"harvest-rings\", \"copy\", \"finish\"",
         ),
         // The log of one memslot is turned on after that of the other.
         two_slots(
+            &rings,
+            "",
             "{ step = \"enable-logging\", slot = \"high\" }, \"copy-all\", { step = \"enable-logging\", slot = \"low\" }, \"copy-all\",
              \"harvest-rings\", \"reset-rings\", \"copy\", \"pause-vcpus\", \"harvest-rings\", \"copy\", \"finish\"",
         ),
@@ -186,6 +191,19 @@ fn safe() -> Vec<Scenario> {
             "\"enable-logging\", \"copy-all\", \"get-dirty-log\", { step = \"drop-free\", pages = [\"balloon\"] }, \"copy\",
              \"kernel-write\", \"pause-vcpus\", \"get-dirty-log\", \"take-always-dirty\", { step = \"end-free\", pages = [\"balloon\"] }, \"copy\", \"finish\"",
         ),
+        // A memslot that comes, and one that goes.
+        two_slots(
+            &rings,
+            "present = false",
+            "{ step = \"enable-logging\", slot = \"low\" }, \"copy-all\", { step = \"add-slot\", slot = \"high\", logging = true }, \"copy-all\",
+             { step = \"remove-slot\", slot = \"low\" }, \"harvest-rings\", \"reset-rings\", \"copy\", \"pause-vcpus\", \"harvest-rings\", \"copy\", \"finish\"",
+        ),
+        two_slots(
+            "arch = \"x86\"\nmanual_protect = true",
+            "",
+            "\"enable-logging\", \"copy-all\", { step = \"remove-slot\", slot = \"high\" }, { step = \"add-slot\", slot = \"high\", logging = true },
+             \"copy-all\", \"get-dirty-log\", \"clear-dirty-log\", \"copy\", \"pause-vcpus\", \"get-dirty-log\", \"copy\", \"finish\"",
+        ),
     ]
 }
 
@@ -193,6 +211,7 @@ fn safe() -> Vec<Scenario> {
 const IN_PARTS: usize = 9;
 const TWO_SLOTS: usize = 12;
 const QUEUES: usize = 15;
+const COMES: usize = 19;
 
 fn start(scenario: &Scenario) -> State<Small> {
     scenario.start().expect("it has room")
@@ -697,11 +716,13 @@ fn without_the_machine_in_which_the_tracked_page_is_written_a_state_is_missing()
 /// Of each memslot, and of each part of one, the tracked page is tried in it.
 #[test]
 fn without_the_machine_in_which_the_tracked_page_lies_elsewhere_a_state_is_missing() {
-    for slot in 0..2 {
-        let scenario = &safe()[TWO_SLOTS];
-        let mut explored = whole(TWO_SLOTS);
+    for (order, slot) in [TWO_SLOTS, COMES, COMES + 1]
+        .into_iter()
+        .flat_map(|order| [(order, 0), (order, 1)])
+    {
+        let mut explored = whole(order);
         explored.retain(|(variant, _)| variant.slot != slot);
-        assert!(missing(scenario, &explored, 1, None, false).is_some());
+        assert!(missing(&safe()[order], &explored, 1, None, false).is_some());
     }
     // Names of two pages may be of one.
     for (order, machines) in (QUEUES..).zip([2, 2, 4, 4]) {
@@ -799,6 +820,8 @@ fn mutations_break_what_is_proved_and_a_machine_of_few_pages_shows_it() {
         (QUEUES + 2, "kernel.reset.flush=none"),
         (QUEUES + 3, "vmm.hint.clear_after_last_sync"),
         (QUEUES + 3, "vmm.always_dirty_pages=ignored"),
+        (COMES, "kernel.reset.flush=none"),
+        (COMES + 1, "kernel.clear.rearm=none"),
     ] {
         let mutation = Mutation::ALL.iter().find(|known| known.name() == name);
         let scenario = safe().remove(order);
@@ -831,9 +854,14 @@ fn what_is_not_argued_is_refused_with_the_reason() {
     for (second, steps, said) in [
         ("pages = 1", "", "a memslot with a number of pages beside"),
         (
-            "pages = \"any\"\npresent = false",
+            "pages = \"any\"\npresent = false\ngfn = 64",
             "",
-            "a memslot that comes, beside others",
+            "a memslot that comes or goes beside others, where one has an address in numbers",
+        ),
+        (
+            "pages = \"any\"\npresent = false\nid = 0",
+            "",
+            "memslots of one number, one after the other",
         ),
         (
             "pages = \"any\"\nmoves_to = [64]",
@@ -846,9 +874,9 @@ fn what_is_not_argued_is_refused_with_the_reason() {
             "whose memory another shares",
         ),
         (
-            any,
+            "pages = \"any\"\ngfn = 64",
             "{ step = \"remove-slot\", slot = \"low\" },",
-            "a memslot that goes, beside others",
+            "a memslot that comes or goes beside others, where one has an address in numbers",
         ),
         (
             any,
