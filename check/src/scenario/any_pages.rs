@@ -54,10 +54,10 @@ pub(super) fn check(source: Source<'_>, parts: &mut Parts) -> Result<()> {
     }
     (meant.lists, meant.vcpus, meant.devices) = (lists, vcpus, devices);
     (meant.always_dirty, meant.records, meant.ops) = (always_dirty, records, ops);
-    let why = tracked::stands_in_the_way(&parts.machine, &parts.meant)
-        .or_else(|| parts.comes_at_a_number().then_some(
-            "a memslot that comes or goes beside others, where one has an address in numbers, is not argued",
-        ));
+    let comes = comes_at_a_number(parts).then_some(
+        "a memslot that comes or goes beside others, where one has an address in numbers, is not argued",
+    );
+    let why = comes.or_else(|| tracked::stands_in_the_way(&parts.machine, &parts.meant));
     if let Some(why) = why {
         return source.error(&span, format!("any number of pages: {why}"), HELP);
     }
@@ -72,16 +72,12 @@ pub(super) fn check(source: Source<'_>, parts: &mut Parts) -> Result<()> {
     Ok(())
 }
 
-impl Parts {
-    /// Whether a memslot comes or goes beside others, and where one of them is told by a number: whether two overlap goes by their sizes.
-    fn comes_at_a_number(&self) -> bool {
-        let (machine, goes) = (
-            &self.machine,
-            |op: &Op| matches!(op, Op::SetMemoryRegion(op) if op.bytes == 0),
-        );
-        let follows = |slot: &SlotTemplate| slot.places[..] == [u64::from(slot.frame.0)];
-        machine.slots.len() > 1
-            && (self.slots.iter().any(|slot| !slot.present) || machine.ops().any(goes))
-            && !machine.slots.iter().all(follows)
-    }
+/// Whether a memslot comes or goes beside others, and one of them has an address in numbers: whether two overlap goes by their sizes.
+fn comes_at_a_number(parts: &Parts) -> bool {
+    let machine = &parts.machine;
+    let goes = |op: &Op| matches!(op, Op::SetMemoryRegion(op) if op.bytes == 0);
+    let follows = |slot: &SlotTemplate| slot.places[..] == [u64::from(slot.frame.0)];
+    machine.slots.len() > 1
+        && (parts.slots.iter().any(|slot| !slot.present) || machine.ops().any(goes))
+        && !machine.slots.iter().all(follows)
 }

@@ -20,7 +20,6 @@ pub(super) enum Looks {
 
 /// What an operation looks at, or why it is not argued.
 pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
-    const NAMES: &str = "it names pages, and a page that is named is like no other";
     Ok(match op {
         // Ranges of all pages are changed, each alike.
         Op::SetMemoryRegion(op) => {
@@ -86,7 +85,9 @@ pub(super) fn looks(machine: &Machine, op: &Op) -> Result<Looks, &'static str> {
             }
             match op.mask {
                 ClearMask::Seen | ClearMask::All => Looks::ByRow,
-                ClearMask::List(_) => return Err(NAMES),
+                ClearMask::List(_) => {
+                    return Err("it names pages, and a page that is named is like no other");
+                }
             }
         }
         Op::ResetRings(_) => Looks::Batch,
