@@ -61,7 +61,9 @@ impl Operation for KernelWrite {
             ENTER => Row::OWN.writes(Fields::MUTEXES),
             DATA => Row::OWN.writes(Fields::STALE),
             // A kernel that wants a vCPU for it may crash.
-            MARK if machine.kernel.ring_wants_vcpu() => Row::UNKNOWN.duty(Duty::OWES),
+            MARK if machine.kernel.ring_wants_vcpu() => Row::OWN
+                .writes(Fields::BITMAP | Fields::ENDED)
+                .duty(Duty::OWES),
             MARK => Row::OWN.writes(Fields::BITMAP).duty(Duty::OWES),
             RETURN => Row::OWN.writes(Fields::MUTEXES),
             _ => Row::UNKNOWN,

@@ -153,6 +153,14 @@ impl Rules {
     /// The rules of `wanted` that hold for the machine.
     #[must_use]
     pub fn of(machine: &Machine, wanted: impl Fn(Rule) -> bool) -> Self {
+        Self::despite_wrong(machine, |rule| {
+            declared::leaves_rule(machine, rule) && wanted(rule)
+        })
+    }
+
+    /// As [`Rules::of`], with those that the machine's wrong behaviours withdraw: for whoever asks what they are withdrawn for.
+    #[must_use]
+    pub fn despite_wrong(machine: &Machine, wanted: impl Fn(Rule) -> bool) -> Self {
         let facts = || machine.ops().map(|op| op.facts(machine));
         let abuse = facts().any(|facts| facts.abuses);
         let signals = facts().any(|facts| facts.signal);
@@ -160,7 +168,7 @@ impl Rules {
         let jumps = facts().any(|facts| facts.jump.is_some());
         let alone = machine.programs.len() == 1;
         let holds = |rule: Rule| {
-            if abuse || !declared::leaves_rule(machine, rule) {
+            if abuse {
                 return false;
             }
             match rule {
@@ -235,7 +243,7 @@ impl Rules {
         let threads = (0..state.threads.len()).map(|thread| Actor::Thread(thread as u8));
         vcpus.chain(threads).find_map(|actor| {
             self.choice_in(machine, state, actor, window)
-                .map(|choice| Step { actor, choice })
+                .map(|(_, choice)| Step { actor, choice })
         })
     }
 
@@ -248,6 +256,18 @@ impl Rules {
         state: &State<L>,
         actor: Actor,
     ) -> Option<Choice> {
+        let rule = self.local_rule(machine, state, actor);
+        rule.map(|(_, choice)| choice)
+    }
+
+    /// The same, with the rule that says so.
+    #[must_use]
+    pub fn local_rule<L: Layout>(
+        &self,
+        machine: &Machine,
+        state: &State<L>,
+        actor: Actor,
+    ) -> Option<(Rule, Choice)> {
         if self.enabled == 0 || state.finished || state.crashed {
             return None;
         }
@@ -293,7 +313,7 @@ impl Rules {
         state: &State<L>,
         actor: Actor,
         window: Window,
-    ) -> Option<Choice> {
+    ) -> Option<(Rule, Choice)> {
         let (rule, choice) = match actor {
             Actor::Vcpu(vcpu) => {
                 let rule = self.vcpu_rule(machine, state, usize::from(vcpu), window)?;
@@ -320,7 +340,7 @@ impl Rules {
             }
             Actor::Device(_) => return None,
         };
-        self.has(rule).then_some(choice)
+        self.has(rule).then_some((rule, choice))
     }
 
     /// Whether no other thread, now or later, writes what a thread's step reads or writes, or reads what it writes.
@@ -389,7 +409,11 @@ impl Rules {
                 }
                 EntryStage::Steal => None,
                 EntryStage::Enter => {
-                    (!window.changes_slots() && !window.resumes).then_some(Rule::EnterGuest)
+                    // Where a record was pushed behind the check, the next one would find the ring soft-full.
+                    let is_full =
+                        v.ring.size() != 0 && v.ring.used() >= soft_limit(machine, v.ring.size());
+                    (!is_full && !window.changes_slots() && !window.resumes)
+                        .then_some(Rule::EnterGuest)
                 }
             },
             Pc::Guest => (v.kicked

@@ -62,7 +62,7 @@ rules! {
     Run, "run", reads "whether the guest may run", writes "where the vCPU is",
         "A vCPU that would have stayed in user space until the guest is stopped may as well run: the signal that is to come, before any thread waits for vCPUs to stop, makes it return to the same place with nothing done. Until then it only keeps claims switched on.";
     EnterGuest, "enter-guest", reads "whether a signal is pending", writes "where the vCPU is",
-        "A signal that comes before the entry makes it leave; one that comes after makes it leave the guest again, to the same place, with nothing done in between. Without PML the entry reads nothing else.";
+        "A signal that comes before the entry makes it leave; one that comes after makes it leave the guest again, to the same place, with nothing done in between; its check for a full ring, which comes again then, finds nothing. Without PML the entry reads nothing else.";
     CheckSoftFull, "check-soft-full", reads "reset_index", writes "the vCPU's own request and exit",
         "No RESET and no acknowledgement can come before it.";
     LeaveGuest, "leave-guest", reads "that a signal is pending", writes "where the vCPU is",

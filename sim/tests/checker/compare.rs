@@ -18,6 +18,7 @@ use dirtysim_model::transition::Step;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::{Value, json};
 
+use crate::alone::{Looks, look_at_all};
 use crate::naive::{Explored, explore, fewest_blocks};
 
 /// How far to go.
@@ -52,6 +53,8 @@ pub(crate) struct Judged {
     pub(crate) raw_states: usize,
     pub(crate) states: u64,
     pub(crate) mutated: bool,
+    /// In how many states a step that may be taken alone was looked at.
+    pub(crate) looks: Looks,
 }
 
 const SCHEDULERS: [Scheduler; 5] = [
@@ -105,6 +108,7 @@ pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
     for claim in explored.broken.keys() {
         broken.insert(*claim);
     }
+    let looks = look_at_all(&scenario, &explored)?;
     let whole = whole(&scenario, &explored, broken)?;
     for scheduler in SCHEDULERS {
         let options = run::Options {
@@ -140,6 +144,7 @@ pub(crate) fn compare(text: &str, effort: Effort) -> Result<Outcome, String> {
         raw_states: explored.states.len(),
         states: whole.states,
         mutated: !scenario.machine.mutations().is_empty(),
+        looks,
     }))
 }
 

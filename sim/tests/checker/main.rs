@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p dirtysim --bench checker` judges many more of them.
 
+mod alone;
 mod compare;
 mod generate;
 mod known;
@@ -9,17 +10,21 @@ mod naive;
 mod tally;
 mod words;
 
-use dirtysim::scenario::Scenario;
+use dirtysim::bugs::BUGS;
 use dirtysim::scenario::vocabulary::VOCABULARY;
-use dirtysim::search::Verdict;
+use dirtysim::scenario::{Scenario, builtins, mutation_scenarios};
+use dirtysim::search::{Rule, Verdict};
+use dirtysim_model::state::layout::Small;
 use dirtysim_model::words::mutation::Mutation;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
+use alone::{Looks, look_at_all};
 use compare::{Effort, Outcome, compare};
 use generate::{NUMBERS, scenario};
 use known::{TABLES, instead_of};
+use naive::explore;
 use tally::Tally;
 use words::Words;
 
@@ -131,6 +136,72 @@ fn every_word_of_the_language_is_drawn_with_every_argument() {
     );
 }
 
+/// Scenarios that have more states are not looked at.
+const FEW_STATES: usize = 3_000;
+
+/// A GET with rings beside a bitmap, and a RESET behind the last store: few scenarios have them.
+const SELDOM: [&str; 2] = [
+    r#"
+name = "a-get-with-rings"
+[machine]
+arch = "arm64"
+ring = { entries = 2, reserved = 1 }
+ring_with_bitmap = true
+pages = 1
+[writers]
+vcpu = { stores = 1 }
+[protocol]
+steps = ["enable-logging", "copy-all", "get-dirty-log", "copy", "pause-vcpus", "harvest-rings", "copy", "finish"]
+"#,
+    r#"
+name = "a-reset-behind-the-last-store"
+[machine]
+arch = "x86"
+ring = { entries = 4, reserved = 1 }
+pages = 1
+[writers]
+vcpu = { stores = 1 }
+[protocol]
+steps = ["enable-logging", "copy-all", "harvest-rings", "reset-rings", "copy", "pause-vcpus", "harvest-rings", "copy", "finish"]
+"#,
+];
+
+/// Everything that the program comes with.
+fn all_scenarios() -> impl Iterator<Item = Scenario> {
+    let bugs = BUGS.iter().flat_map(|bug| bug.scenarios());
+    builtins()
+        .into_iter()
+        .chain(mutation_scenarios())
+        .chain(bugs)
+}
+
+#[test]
+fn a_step_that_is_taken_alone_needs_no_interleaving() {
+    let seldom = SELDOM.map(|text| {
+        let scenario = Scenario::from_toml("seldom", text).expect("it is a scenario");
+        (scenario, 10 * FEW_STATES)
+    });
+    let few = all_scenarios().map(|scenario| (scenario, FEW_STATES));
+    let mut looks = Looks::new();
+    let mut scenarios = 0;
+    for (scenario, most) in few.chain(seldom) {
+        if let Some(explored) = explore::<Small>(&scenario, most) {
+            let found = look_at_all(&scenario, &explored)
+                .unwrap_or_else(|why| panic!("{}: {why}", scenario.name));
+            for (rule, number) in found {
+                *looks.entry(rule).or_default() += number;
+            }
+            scenarios += 1;
+        }
+    }
+    println!("{scenarios} scenarios, {looks:?}");
+    let idle: Vec<&Rule> = Rule::ALL
+        .iter()
+        .filter(|rule| !looks.contains_key(rule))
+        .collect();
+    assert!(idle.is_empty(), "rules of which nothing was seen: {idle:?}");
+}
+
 /// What was wrong once, as it was found or made smaller by hand; each file says what it was.
 const FOUND: &[(&str, &str)] = &[
     (
@@ -184,6 +255,10 @@ const FOUND: &[(&str, &str)] = &[
     (
         "the-bit-of-another-page",
         include_str!("found/the-bit-of-another-page.toml"),
+    ),
+    (
+        "a-record-behind-the-check",
+        include_str!("found/a-record-behind-the-check.toml"),
     ),
 ];
 

@@ -3,6 +3,7 @@
 //! `--seed S` draws others, `--states N` leaves out those with more states. What is not agreed about is made smaller, shown, and fails the
 //! run. Without `--bench` (`cargo test --benches`) it is a hundred.
 
+mod alone;
 mod compare;
 mod generate;
 mod naive;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dirtysim::search::Verdict;
 
+use crate::alone::Looks;
 use crate::compare::{Judged, Outcome};
 
 /// What became of the scenarios.
@@ -22,6 +23,7 @@ pub(crate) struct Tally {
     pub(crate) refused: BTreeMap<String, u32>,
     pub(crate) states: u64,
     pub(crate) raw_states: u64,
+    pub(crate) looks: Looks,
 }
 
 impl Tally {
@@ -45,6 +47,9 @@ impl Tally {
         self.settled += u32::from(judged.settled);
         self.states += judged.states;
         self.raw_states += judged.raw_states as u64;
+        for (rule, looks) in &judged.looks {
+            *self.looks.entry(*rule).or_default() += looks;
+        }
     }
 
     pub(crate) fn compared(&self) -> u32 {
@@ -82,6 +87,15 @@ impl std::fmt::Display for Tally {
             f,
             "  {} with mutations; {} proved for any number of pages, which settled {} as they are; {} states, {} of the naive explorer",
             self.mutated, self.proved, self.settled, self.states, self.raw_states
+        )?;
+        let looks = self.looks.iter();
+        let looks: Vec<String> = looks
+            .map(|(rule, looks)| format!("{} {looks}", rule.name()))
+            .collect();
+        writeln!(
+            f,
+            "  states in which a step may be taken alone: {}",
+            looks.join(", ")
         )?;
         let mut reasons: Vec<_> = self.refused.iter().collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
