@@ -2,6 +2,7 @@
 
 use dirtysim_model::machine::Machine;
 use dirtysim_model::op::{self, Op};
+use dirtysim_model::reduce::independence::least_reserve;
 use serde_json::{Map, Value, json};
 
 use super::Scenario;
@@ -52,6 +53,22 @@ impl Scenario {
             scenario: wide,
             pages_stay,
         })
+    }
+
+    /// The same with the smallest rings in which no entry is ever without a place: their reserve holds what may be pushed between two checks,
+    /// and one entry more makes them soft-full. None where it has no smaller rings than its own.
+    #[must_use]
+    pub fn with_least_rings(&self) -> Option<Self> {
+        let reserved = least_reserve(&self.machine);
+        let entries = reserved.checked_add(1)?.checked_next_power_of_two()?;
+        if entries >= self.ring_entries() {
+            return None;
+        }
+        let mut source = self.source.clone();
+        let ring = source.get_mut("machine")?.get_mut("ring")?;
+        ring["entries"] = entries.into();
+        ring["reserved"] = reserved.into();
+        Self::from_json(&self.file, &source).ok()
     }
 }
 

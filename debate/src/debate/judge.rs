@@ -44,6 +44,8 @@ pub struct Evidence {
 pub struct Proof {
     /// For how many it is proved; or why it is not.
     pub proved: Result<Bounds, String>,
+    /// Whether the rings are smaller than the case's own, with which the search did not end.
+    pub smaller_rings: bool,
     /// Why it is not about any number of pages, where it is not.
     pub pages_stay: Option<String>,
     /// Distinct states of the search; 0 where there was none.
@@ -54,9 +56,24 @@ impl Proof {
     fn not(why: &str) -> Self {
         Self {
             proved: Err(why.to_owned()),
+            smaller_rings: false,
             pages_stay: None,
             states: 0,
         }
+    }
+
+    /// For any number of what it is proved, if it is, and with which rings where these are not the case's own.
+    #[must_use]
+    pub fn for_how_many(&self) -> Option<String> {
+        let bounds = self.proved.as_ref().ok()?;
+        let rings = bounds.ring.filter(|_| self.smaller_rings);
+        Some(match rings {
+            Some((entries, reserved)) => format!(
+                "{}, with rings of {entries} with {reserved} in reserve",
+                bounds.any()
+            ),
+            None => bounds.any(),
+        })
     }
 }
 
@@ -310,8 +327,19 @@ fn proof(scenario: &Scenario, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Proof
         counterexample: false,
         ..Options::default()
     };
-    let report =
-        search::check(&wide.scenario, &options, &|_| go_on()).map_err(|e| e.to_string())?;
+    let check = |scenario: &Scenario| {
+        search::check(scenario, &options, &|_| go_on()).map_err(|e| e.to_string())
+    };
+    let mut report = check(&wide.scenario)?;
+    let mut states = report.states;
+    // What rings hold makes most of the states, and with fewer entries of them the order of calls is the same.
+    let smaller = (report.coverage == Coverage::Truncated(Limit::States))
+        .then(|| wide.scenario.with_least_rings())
+        .flatten();
+    if let Some(smaller) = &smaller {
+        report = check(smaller)?;
+        states += report.states;
+    }
     let why = match (report.verdict, report.coverage) {
         (_, Coverage::Proved) => None,
         (_, Coverage::Truncated(limit)) => Some(match limit {
@@ -333,8 +361,9 @@ fn proof(scenario: &Scenario, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Proof
     };
     Ok(Proof {
         proved: why.map_or(Ok(report.bounds), Err),
+        smaller_rings: smaller.is_some(),
         pages_stay: wide.pages_stay,
-        states: report.states,
+        states,
     })
 }
 

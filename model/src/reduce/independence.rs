@@ -495,16 +495,22 @@ fn touches(machine: &Machine, op: &Op) -> (Fields, Fields) {
     }
 }
 
-/// Whether the reserve holds all that can be pushed between a push that makes a ring soft-full and the next check: one
-/// fault, a PML buffer, and every update of steal time.
+/// Whether the reserve holds all that can be pushed between a push that makes a ring soft-full and the next check.
 pub(super) fn ring_cannot_overflow(machine: &Machine) -> bool {
+    machine.constants.ring_reserved >= least_reserve(machine)
+}
+
+/// Entries that can be pushed between a push that makes a ring soft-full and the next check: one fault, a PML buffer, and every update of
+/// steal time.
+#[must_use]
+pub fn least_reserve(machine: &Machine) -> u32 {
     let steal = machine.vcpus.iter().map(|v| u32::from(v.steal)).max();
     let pml = if machine.pml {
         machine.constants.pml_entries
     } else {
         0
     };
-    machine.constants.ring_reserved >= 1 + pml + steal.unwrap_or(0)
+    1 + pml + steal.unwrap_or(0)
 }
 
 #[inline]

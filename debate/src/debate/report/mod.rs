@@ -14,7 +14,7 @@ pub use table::{markdown, terminal};
 pub use text::mail;
 
 use super::figures::{Bound, Plot};
-use super::judge::{Evidence, Judgement};
+use super::judge::{Evidence, Judgement, Proof};
 use crate::fidelity;
 
 /// Everything that the report shows.
@@ -143,7 +143,7 @@ fn coverage(judgement: &Judgement) -> String {
 /// For how many the scenarios that hold are proved, where that was asked for: the widest first.
 fn proved(holds: &[&Evidence]) -> Vec<String> {
     let proofs = holds.iter().filter_map(|evidence| evidence.proof.as_ref());
-    let of = proof::counted(proofs.filter_map(|proof| Some(proof.proved.as_ref().ok()?.any())));
+    let of = proof::counted(proofs.filter_map(Proof::for_how_many));
     of.into_iter()
         .map(|(any, count)| format!("{count} proved for any number of {any}"))
         .collect()

@@ -34,9 +34,7 @@ pub fn proofs(debate: &Debate) -> String {
             if proofs.is_empty() {
                 return None;
             }
-            let proved = proofs
-                .iter()
-                .filter_map(|proof| Some(proof.proved.as_ref().ok()?.any()));
+            let proved = proofs.iter().filter_map(|proof| proof.for_how_many());
             let not = proofs
                 .iter()
                 .filter_map(|proof| proof.proved.as_ref().err().cloned());
