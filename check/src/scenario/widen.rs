@@ -327,6 +327,24 @@ mod tests {
     }
 
     #[test]
+    fn the_least_rings_have_room_for_what_comes_between_two_checks() {
+        let scenario = |ring: &str| {
+            let text = format!(
+                "name = \"rings\"\n[machine]\narch = \"x86\"\npages = 2\npml = true\npml_entries = 2\n{ring}\n[writers]\nvcpu = {{ stores = 1 }}\n[protocol]\nsteps = [\"enable-logging\", \"copy-all\", \"pause-vcpus\", \"harvest-rings\", \"copy\", \"finish\"]\n"
+            );
+            Scenario::from_toml("rings.toml", &text).expect("it is right")
+        };
+        let least = scenario("ring = { entries = 8, reserved = 4 }").with_least_rings();
+        let least = least
+            .expect("one fault and two of a buffer need three in reserve, and one more is four");
+        assert_eq!(
+            (least.ring_entries(), least.machine.constants.ring_reserved),
+            (4, 3)
+        );
+        assert!(least.with_least_rings().is_none());
+    }
+
+    #[test]
     fn what_has_a_number_has_any() {
         let docs = wide("kernel-docs");
         assert!(docs.any_pages);
