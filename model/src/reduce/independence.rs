@@ -153,14 +153,6 @@ impl Rules {
     /// The rules of `wanted` that hold for the machine.
     #[must_use]
     pub fn of(machine: &Machine, wanted: impl Fn(Rule) -> bool) -> Self {
-        Self::despite_wrong(machine, |rule| {
-            declared::leaves_rule(machine, rule) && wanted(rule)
-        })
-    }
-
-    /// As [`Rules::of`], with those that the machine's wrong behaviours withdraw: for whoever asks what they are withdrawn for.
-    #[must_use]
-    pub fn despite_wrong(machine: &Machine, wanted: impl Fn(Rule) -> bool) -> Self {
         let facts = || machine.ops().map(|op| op.facts(machine));
         let abuse = facts().any(|facts| facts.abuses);
         let signals = facts().any(|facts| facts.signal);
@@ -168,7 +160,7 @@ impl Rules {
         let jumps = facts().any(|facts| facts.jump.is_some());
         let alone = machine.programs.len() == 1;
         let holds = |rule: Rule| {
-            if abuse {
+            if abuse || !declared::leaves_rule(machine, rule) {
                 return false;
             }
             match rule {
