@@ -1,8 +1,8 @@
 //! The binary `dirtysim`.
 
-#[cfg(all(unix, feature = "jemalloc"))]
 mod allocator;
 
 fn main() -> std::process::ExitCode {
+    allocator::set_up();
     dirtysim::cli::main()
 }

@@ -30,13 +30,15 @@ pub(super) fn has_room_for(bytes: u64) -> bool {
 fn available_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let system = field_bytes(&info, "MemAvailable:")?;
-    // A container's own limit may be lower. Source: Documentation/admin-guide/cgroup-v2.rst, memory.max.
-    let read = |file: &str| {
-        let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
-        text.trim().parse::<u64>().ok()
-    };
-    let group =
-        read("memory.max").map(|max| max.saturating_sub(read("memory.current").unwrap_or(0)));
+    // A container's own limit may be lower; what it takes counts the files that it has read, which make room for others.
+    // Source: Documentation/admin-guide/cgroup-v2.rst, memory.max and memory.stat.
+    let read = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
+    let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+    let group = number("memory.max").map(|max| {
+        let files = read("memory.stat").map_or(0, |stat| files_bytes(&stat));
+        let taken = number("memory.current").unwrap_or(0).saturating_sub(files);
+        max.saturating_sub(taken)
+    });
     Some(group.map_or(system, |group| group.min(system)))
 }
 
@@ -46,9 +48,25 @@ fn field_bytes(info: &str, name: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// The bytes of files that a control group keeps and could read again.
+fn files_bytes(stat: &str) -> u64 {
+    let lines = stat.lines().filter_map(|line| line.split_once(' '));
+    let files = lines.filter(|(name, _)| matches!(*name, "active_file" | "inactive_file"));
+    files
+        .filter_map(|(_, bytes)| bytes.trim().parse::<u64>().ok())
+        .fold(0, u64::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::field_bytes;
+    use super::{field_bytes, files_bytes};
+
+    #[test]
+    fn files_that_a_group_could_read_again_are_not_taken() {
+        let stat = "anon 5\nfile 70\ninactive_anon 2\ninactive_file 40\nactive_file 20\n";
+        assert_eq!(files_bytes(stat), 60);
+        assert_eq!(files_bytes(""), 0);
+    }
 
     #[test]
     fn the_available_memory_is_read_in_kib() {
